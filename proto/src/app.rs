@@ -1,0 +1,59 @@
+//! Apps: which are served, and what each allows.
+
+use std::collections::HashMap;
+
+use crate::{ids::AppId, jwt::Keyring};
+
+/// A listed app's own settings.
+#[derive(Clone, Debug, Default)]
+pub struct App {
+    /// JWT keys of its own; when there are some, they alone verify its tokens.
+    pub keys: Option<Keyring>,
+    /// Origins that may open its sockets, if it says so itself.
+    pub allowed_origins: Option<Vec<String>>,
+}
+
+/// Every app that the settings name, and whether others are served too.
+#[derive(Clone, Debug)]
+pub struct Apps {
+    listed: HashMap<AppId, App>,
+    /// Keys that verify the tokens of every app without keys of its own.
+    keys: Keyring,
+    serve_unlisted: bool,
+    allowed_origins: Vec<String>,
+}
+
+impl Apps {
+    /// The apps of a cluster. `allowed_origins` holds for apps that say nothing themselves; `*` is any.
+    #[must_use]
+    pub fn new(keys: Keyring, listed: HashMap<AppId, App>, serve_unlisted: bool, allowed_origins: Vec<String>) -> Self {
+        Self { listed, keys, serve_unlisted, allowed_origins }
+    }
+
+    /// Is `app` served at all?
+    #[must_use]
+    pub fn serves(&self, app: &AppId) -> bool {
+        self.serve_unlisted || self.listed.contains_key(app)
+    }
+
+    /// Is `app` named in the settings? Only such names become labels of metrics.
+    #[must_use]
+    pub fn is_listed(&self, app: &AppId) -> bool {
+        self.listed.contains_key(app)
+    }
+
+    /// The keys that verify the tokens of `app`; those of every app if none is named.
+    #[must_use]
+    pub fn keys(&self, app: Option<&AppId>) -> &Keyring {
+        app.and_then(|app| self.listed.get(app)).and_then(|app| app.keys.as_ref()).unwrap_or(&self.keys)
+    }
+
+    /// May a page from `origin` open a socket of `app`?
+    #[must_use]
+    pub fn allows_origin(&self, app: &AppId, origin: &str) -> bool {
+        let own = self.listed.get(app).and_then(|app| app.allowed_origins.as_ref());
+        own.unwrap_or(&self.allowed_origins)
+            .iter()
+            .any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
+    }
+}

@@ -1,0 +1,103 @@
+//! What a backend orders the cluster to do. Carried by the bus, obeyed by slaves.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    channel::ChannelPattern,
+    event::{Event, Payload},
+    ids::{ChannelName, SocketId, UserId},
+};
+
+/// An order within one app.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Command {
+    /// Deliver `event` to every socket on `channel`, except one.
+    Publish {
+        /// Where it goes.
+        channel: ChannelName,
+        /// What is delivered.
+        event: Event,
+        /// The socket that is left out: usually the one that caused the push.
+        except: Option<SocketId>,
+    },
+    /// Deliver `data`, without a channel around it, whatever the receivers subscribe to.
+    Direct {
+        /// Who gets it.
+        to: Target,
+        /// What is delivered.
+        data: Payload,
+    },
+    /// Replace the patterns of channels that the live sockets of `user` may subscribe to; they leave what is no longer
+    /// allowed.
+    Reload {
+        /// Whose sockets.
+        user: UserId,
+        /// Their patterns from now on.
+        channels: Vec<ChannelPattern>,
+    },
+    /// Add one pattern to them; subscribes to nothing.
+    Grant {
+        /// Whose sockets.
+        user: UserId,
+        /// The pattern to add.
+        channel: ChannelPattern,
+    },
+}
+
+/// Who gets a payload that has no channel.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Target {
+    /// Every socket of a user.
+    User(UserId),
+    /// One socket.
+    Socket(SocketId),
+}
+
+impl Command {
+    /// A short name for logs and metrics.
+    #[must_use]
+    pub fn kind(&self) -> PushKind {
+        match self {
+            Self::Publish { .. } => PushKind::Channel,
+            Self::Direct { to: Target::User(_), .. } => PushKind::User,
+            Self::Direct { to: Target::Socket(_), .. } => PushKind::Socket,
+            Self::Reload { .. } => PushKind::Reload,
+            Self::Grant { .. } => PushKind::Grant,
+        }
+    }
+}
+
+/// What kind of order it is, for logs and metrics.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum PushKind {
+    /// To one channel.
+    Channel,
+    /// Several channel pushes in one request.
+    Batch,
+    /// To every channel that a pattern matches.
+    Pattern,
+    /// To a user.
+    User,
+    /// To a socket.
+    Socket,
+    /// New permissions for a user.
+    Reload,
+    /// One more permission for a user.
+    Grant,
+}
+
+impl PushKind {
+    /// Its name in logs and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Channel => "channel",
+            Self::Batch => "batch",
+            Self::Pattern => "pattern",
+            Self::User => "user",
+            Self::Socket => "socket",
+            Self::Reload => "reload",
+            Self::Grant => "grant",
+        }
+    }
+}

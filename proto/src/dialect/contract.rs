@@ -1,0 +1,341 @@
+//! What a dialect must offer. A dialect is one foreign API as pure translation: no sockets, no actors, no clock. The
+//! master and the slave do the work and know none of its words.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use crate::{
+    action::Action,
+    envelope::Envelope,
+    event::Event,
+    frame::Frame,
+    ids::{AppId, ChannelName, SocketId},
+    jwt::{BadToken, Claims},
+    notice::{Notice, Outcome},
+    query::{Ask, Census},
+    refusal::{CloseCause, Refusal},
+};
+
+/// Which role serves a route.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Role {
+    /// The one that backends talk to.
+    Master,
+    /// The one that clients talk to.
+    Slave,
+}
+
+/// What a caller must show before a route looks at its request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Guard {
+    /// Nothing.
+    Open,
+    /// A push key with this right.
+    PushKey(Right),
+    /// Credentials that the dialect checks itself.
+    Own,
+}
+
+/// What a push key may be used for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Right {
+    /// Push to channels, users and sockets.
+    Push,
+    /// Ask who is there, decode tokens, read sizes.
+    Query,
+    /// Change what users may subscribe to.
+    Grant,
+}
+
+impl Right {
+    /// Its name in the settings.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Query => "query",
+            Self::Grant => "grant",
+        }
+    }
+}
+
+/// One row of an API.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Who serves it.
+    pub role: Role,
+    /// `GET`, `POST`, …, or [`Route::SOCKET`].
+    pub method: &'static str,
+    /// The path: segments between slashes, those in braces stand for any one segment.
+    pub path: String,
+    /// What the caller must show.
+    pub guard: Guard,
+    /// The dialect's own number for it.
+    pub row: usize,
+}
+
+impl Route {
+    /// The method of a row that opens a WebSocket: a GET that asks for an upgrade.
+    pub const SOCKET: &'static str = "WEBSOCKET";
+
+    /// Does `path` match, segment by segment? The segments in braces, as they came (percent-encoded), are put into
+    /// `captured`, which is meaningless if the answer is no.
+    pub fn matches<'p>(&self, path: &'p str, captured: &mut Vec<&'p str>) -> bool {
+        captured.clear();
+        let mut given = path.split('/');
+        for wanted in self.path.split('/') {
+            match given.next() {
+                Some(segment) if wanted.starts_with('{') => captured.push(segment),
+                Some(segment) if segment == wanted => {}
+                _ => return false,
+            }
+        }
+        given.next().is_none()
+    }
+}
+
+/// One request to a row of an API.
+#[derive(Clone, Debug)]
+pub struct ApiCall<'a> {
+    /// The number of the row that matched.
+    pub row: usize,
+    /// The segments of the path that stood in braces, percent-decoded.
+    pub segments: Vec<String>,
+    /// The query string, undecoded, without `?`.
+    pub query: &'a str,
+    /// The value of a header, if it is there once and is text.
+    pub headers: &'a dyn Headers,
+    /// The whole body.
+    pub body: Bytes,
+    /// When it arrived: time since 1970.
+    pub now: Duration,
+}
+
+/// Headers of a request.
+pub trait Headers {
+    /// The value of the first header of that name (lower case), if it is text.
+    fn header(&self, name: &str) -> Option<&str>;
+}
+
+impl std::fmt::Debug for dyn Headers + '_ {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Headers")
+    }
+}
+
+/// What a request comes down to, and how its answer is written.
+pub struct ApiTask {
+    /// What is to be done.
+    pub work: Work,
+    /// Turns what came of it into the reply.
+    pub reply: Box<dyn FnOnce(Done) -> ApiReply + Send>,
+}
+
+impl ApiTask {
+    /// `work`, answered by `reply`.
+    pub fn new(work: Work, reply: impl FnOnce(Done) -> ApiReply + Send + 'static) -> Self {
+        Self { work, reply: Box::new(reply) }
+    }
+
+    /// Nothing to do but to answer.
+    #[must_use]
+    pub fn answer(reply: ApiReply) -> Self {
+        Self::new(Work::Nothing, move |_| reply)
+    }
+}
+
+impl std::fmt::Debug for ApiTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ApiTask").field(&self.work).finish()
+    }
+}
+
+/// Something that a role does for an API row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Work {
+    /// Nothing.
+    Nothing,
+    /// Publish these, in order. (Master)
+    Publish(Vec<Envelope>),
+    /// Ask every slave. (Master)
+    Ask(Ask),
+    /// Verify a client's JWT and show what it says. (Master)
+    Decode(String),
+    /// Verify a client's JWT and issue a connection token for it. (Slave)
+    Exchange(String),
+}
+
+/// What came of a [`Work`].
+#[derive(Debug)]
+pub enum Done {
+    /// It is done; nothing to tell.
+    Done,
+    /// The answers of all slaves.
+    Census(Census),
+    /// What the JWT says, or why it is refused.
+    Claims(Result<Box<Claims>, BadToken>),
+    /// The connection token, or why there is none.
+    Token(Result<String, BadToken>),
+}
+
+/// A reply over HTTP.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ApiReply {
+    /// The status.
+    pub status: u16,
+    /// `Content-Type`; empty if there is no body.
+    pub content_type: &'static str,
+    /// Further headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl ApiReply {
+    /// A reply with a body.
+    pub fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self { status, content_type, headers: Vec::new(), body: body.into() }
+    }
+
+    /// A reply without one.
+    #[must_use]
+    pub fn empty(status: u16) -> Self {
+        Self::new(status, "", Bytes::new())
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+/// A client at the door: what it shows before its socket is opened.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Knock {
+    /// The app that it wants to enter.
+    pub app: AppId,
+    /// How it proves who it is.
+    pub credentials: Credentials,
+    /// Which kind of frame it speaks.
+    pub variant: Variant,
+}
+
+/// How a client proves who it is.
+#[derive(Clone, Eq, PartialEq)]
+pub enum Credentials {
+    /// A connection token, or a JWT.
+    Token(String),
+}
+
+/// Never shows the token.
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials")
+    }
+}
+
+/// One of the kinds of frame that a dialect speaks (Phoenix knows two), counted from 0. An event is encoded once for
+/// each.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Variant(pub u8);
+
+/// A published event, encoded once for all sockets of a variant.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Shared {
+    /// The whole frame, the same for everyone.
+    Whole(Bytes),
+    /// The end of a text; each receiver's [`Dialect::head`] goes before it.
+    Tail(Bytes),
+}
+
+/// A message of a client, as it came out of its frames.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Message {
+    /// Text.
+    Text(ByteString),
+    /// Bytes.
+    Binary(Bytes),
+}
+
+/// One foreign API, as pure translation.
+pub trait Dialect: Send + Sync {
+    /// Its name in logs and metrics.
+    fn name(&self) -> &'static str;
+
+    /// Its rows, for the routers of both roles. The first that matches wins.
+    fn routes(&self) -> &[Route];
+
+    /// How many kinds of frame it speaks.
+    fn variants(&self) -> u8 {
+        1
+    }
+
+    /// What the request comes down to.
+    ///
+    /// # Errors
+    ///
+    /// The request breaks the API's rules; [`Dialect::refuse`] says so to the caller.
+    fn call(&self, call: ApiCall<'_>) -> Result<ApiTask, Refusal>;
+
+    /// Who knocks at a row that opens sockets, and with which credentials.
+    ///
+    /// # Errors
+    ///
+    /// Something that every handshake on this row must have is missing.
+    fn knock(&self, call: &ApiCall<'_>) -> Result<Knock, Refusal>;
+
+    /// A fresh conversation for one socket.
+    fn converse(&self, variant: Variant, socket: SocketId) -> Box<dyn Conversation>;
+
+    /// A published event as sockets of this variant get it.
+    fn event(&self, variant: Variant, channel: &ChannelName, event: &Event) -> Shared;
+
+    /// A payload that was sent to a user or a socket, without a channel.
+    fn direct(&self, variant: Variant, data: &crate::event::Payload) -> Frame;
+
+    /// What stands before a [`Shared::Tail`] for one subscription; `tag` is what the conversation said of it when it
+    /// subscribed. Only for dialects whose events are tails.
+    fn head(&self, variant: Variant, tag: &str) -> String {
+        let _ = (variant, tag);
+        String::new()
+    }
+
+    /// Something that the client did not ask for; `None` if the dialect has no word for it.
+    fn notice(&self, variant: Variant, notice: Notice<'_>) -> Option<Frame>;
+
+    /// The close code and reason for `cause`.
+    fn close(&self, cause: CloseCause) -> (u16, &'static str) {
+        (cause.code(), cause.reason())
+    }
+
+    /// How this row says no over HTTP.
+    fn refuse(&self, row: usize, why: &Refusal) -> ApiReply;
+}
+
+/// What a dialect remembers of one socket. A session asks for one action, carries it out, tells the outcome, and only
+/// then comes with the next message; so the conversation may remember what the action was about.
+pub trait Conversation {
+    /// What is said first, before the client says anything.
+    fn greeting(&mut self) -> Option<Frame> {
+        None
+    }
+
+    /// What the client asks for.
+    ///
+    /// # Errors
+    ///
+    /// Nothing that the dialect understands: the socket closes.
+    fn hear(&mut self, message: Message) -> Result<Action, CloseCause>;
+
+    /// What of a subscription stands in the head of its events (see [`Dialect::head`]).
+    fn tag(&self) -> Option<Box<str>> {
+        None
+    }
+
+    /// The reply to the action under way.
+    fn tell(&mut self, outcome: Outcome<'_>) -> Option<Frame>;
+}

@@ -1,0 +1,215 @@
+//! The WebSocket protocol (gusher.md §5): commands of clients, replies, events.
+
+use std::fmt::Write;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{
+    action::Action,
+    channel::ChannelPattern,
+    dialect::contract::{Conversation, Message, Shared},
+    event::{Event, quote},
+    frame::Frame,
+    ids::{ChannelName, SocketId, SocketIdSeal},
+    notice::{Notice, Outcome},
+    refusal::CloseCause,
+};
+
+/// The conversation with one socket.
+pub struct Talk {
+    socket: SocketId,
+    seal: SocketIdSeal,
+    /// What the action under way is about; the outcome decides how its reply ends.
+    asked: Option<Asked>,
+}
+
+enum Asked {
+    Ping(Box<str>),
+    /// A command whose reply is `<event>_succeeded` or `<event>_error`, with this data either way.
+    Command {
+        event: &'static str,
+        data: Box<str>,
+    },
+    Grants,
+}
+
+/// A client's command. Other keys are ignored; a repeated key is malformed.
+#[derive(Deserialize)]
+struct Command<'a> {
+    #[serde(borrow)]
+    event: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct OneChannel {
+    channel: String,
+}
+
+#[derive(Deserialize)]
+struct Remote<'a> {
+    remote: String,
+    #[expect(dead_code, reason = "a command without it is malformed")]
+    uid: String,
+    #[expect(dead_code, reason = "a command without it is malformed")]
+    #[serde(borrow)]
+    payload: &'a RawValue,
+}
+
+impl Talk {
+    pub fn new(socket: SocketId, seal: SocketIdSeal) -> Self {
+        Self { socket, seal, asked: None }
+    }
+
+    /// A reply: `event`, `socket_id`, `data` in this order, and `time` last for a pong.
+    fn reply(&self, event: &str, data: &str, time: Option<u64>) -> Frame {
+        let socket = self.seal.print(self.socket);
+        let mut text = format!(r#"{{"event":"{event}","socket_id":"{socket}","data":{data}"#);
+        if let Some(time) = time {
+            let _ = write!(text, r#","time":{time}"#);
+        }
+        text.push('}');
+        Frame::text(&text)
+    }
+
+    /// A reply that needs nobody's decision.
+    fn at_once(&self, event: &str, data: &str) -> Action {
+        Action::Answer(self.reply(event, data, None))
+    }
+
+    fn ask(&mut self, event: &'static str, data: String, action: Action) -> Action {
+        self.asked = Some(Asked::Command { event, data: data.into() });
+        action
+    }
+
+    fn one_channel(
+        &mut self,
+        event: &'static str,
+        data: &RawValue,
+        action: impl FnOnce(ChannelName) -> Action,
+    ) -> Result<Action, CloseCause> {
+        let OneChannel { channel } = parse(data)?;
+        let shown = format!(r#"{{"channel":{}}}"#, quote(&channel));
+        Ok(match joinable(&channel) {
+            Some(name) => self.ask(event, shown, action(name)),
+            None => self.at_once(&format!("{event}_error"), &shown),
+        })
+    }
+
+    fn many_channels(&mut self, data: &RawValue) -> Result<Action, CloseCause> {
+        const EVENT: &str = "gusher.multi_subscribe";
+
+        // whatever is no list counts as an empty one, and a number in it as its text, as in the original
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Item {
+            Name(String),
+            Number(serde_json::Number),
+        }
+        #[derive(Deserialize)]
+        struct Channels<'a> {
+            #[serde(borrow, default)]
+            multi_channel: Option<&'a RawValue>,
+        }
+        let Channels { multi_channel } = parse(data)?;
+        let items: Vec<Item> = multi_channel.and_then(|list| serde_json::from_str(list.get()).ok()).unwrap_or_default();
+        let names: Vec<String> = items
+            .into_iter()
+            .map(|item| match item {
+                Item::Name(name) => name,
+                Item::Number(number) => number.to_string(),
+            })
+            .collect();
+        let shown = format!(r#"{{"channel":{}}}"#, list(names.iter().map(String::as_str)));
+        let channels: Option<Vec<_>> = names.iter().map(|name| joinable(name)).collect();
+        Ok(match channels {
+            Some(channels) if !channels.is_empty() => self.ask(EVENT, shown, Action::Subscribe(channels)),
+            _ => self.at_once("gusher.multi_subscribe_error", &shown),
+        })
+    }
+}
+
+impl Conversation for Talk {
+    fn hear(&mut self, message: Message) -> Result<Action, CloseCause> {
+        let Message::Text(text) = message else {
+            return Err(CloseCause::UnsupportedData);
+        };
+        let Command { event, data } = serde_json::from_str(&text).map_err(|_| CloseCause::InvalidMessage)?;
+        match &*event {
+            "gusher.ping" => {
+                self.asked = Some(Asked::Ping(data.get().into()));
+                Ok(Action::Ping)
+            }
+            "gusher.subscribe" => {
+                self.one_channel("gusher.subscribe", data, |channel| Action::Subscribe(vec![channel]))
+            }
+            "gusher.multi_subscribe" => self.many_channels(data),
+            "gusher.unsubscribe" => self.one_channel("gusher.unsubscribe", data, Action::Unsubscribe),
+            "gusher.querychannel" => {
+                self.asked = Some(Asked::Grants);
+                Ok(Action::ListGrants)
+            }
+            // nothing takes remote commands, so every one is refused
+            "gusher.remote" => {
+                let Remote { remote, .. } = parse(data)?;
+                let data = format!(r#"{{"remote":{},"msg":null}}"#, quote(&remote));
+                Ok(self.at_once("gusher.remote_error", &data))
+            }
+            _ => Err(CloseCause::InvalidMessage),
+        }
+    }
+
+    fn tell(&mut self, outcome: Outcome<'_>) -> Option<Frame> {
+        Some(match (self.asked.take()?, outcome) {
+            (Asked::Ping(data), Outcome::Here { unix_seconds }) => {
+                self.reply("gusher.pong_succeeded", &data, Some(unix_seconds))
+            }
+            (Asked::Grants, Outcome::Grants(grants)) => {
+                let data = format!(r#"{{"channels":{}}}"#, patterns(grants));
+                self.reply("gusher.querychannel_succeeded", &data, None)
+            }
+            (Asked::Command { event, data }, Outcome::Done) => self.reply(&format!("{event}_succeeded"), &data, None),
+            (Asked::Command { event, data }, _) => self.reply(&format!("{event}_error"), &data, None),
+            (Asked::Ping(_) | Asked::Grants, _) => return None,
+        })
+    }
+}
+
+/// `{"channel","event","data"}`, the same for every subscriber.
+pub fn event(channel: &ChannelName, event: &Event) -> Shared {
+    let data = event.data.to_json();
+    let (channel, name) = (quote(channel.as_str()), quote(event.name.as_str()));
+    let Frame::Whole(frame) = Frame::text(&format!(r#"{{"channel":{channel},"event":{name},"data":{data}}}"#)) else {
+        unreachable!("a text frame without a tail is whole");
+    };
+    Shared::Whole(frame)
+}
+
+/// Permission events carry no socket id: they go to every socket of the user (gusher.md §5.9).
+pub fn notice(notice: Notice<'_>) -> Frame {
+    let (event, data) = match notice {
+        Notice::Reloaded(channels) => ("gusher.reloadchannel", format!(r#"{{"channels":{}}}"#, patterns(channels))),
+        Notice::Granted(channel) => ("gusher.addchannel", format!(r#"{{"channel":{}}}"#, quote(channel.as_str()))),
+    };
+    Frame::text(&format!(r#"{{"event":"{event}","socket_id":"","data":{data}}}"#))
+}
+
+fn parse<'a, T: Deserialize<'a>>(data: &'a RawValue) -> Result<T, CloseCause> {
+    serde_json::from_str(data.get()).map_err(|_| CloseCause::InvalidMessage)
+}
+
+/// A name that somebody could be on: neither empty nor too long.
+fn joinable(name: &str) -> Option<ChannelName> {
+    ChannelName::try_from(name).ok().filter(|_| !name.is_empty())
+}
+
+fn patterns(patterns: &[ChannelPattern]) -> String {
+    list(patterns.iter().map(ChannelPattern::as_str))
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.map(quote).collect();
+    format!("[{}]", names.join(","))
+}

@@ -1,0 +1,117 @@
+//! The named payload that is pushed; carried as the publisher wrote it and never looked into.
+
+use std::borrow::Cow;
+
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::ids::EventName;
+
+/// A published payload: valid JSON, or text that is not JSON. Its bytes arrive as the publisher wrote them (numbers,
+/// key order, escapes).
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Payload {
+    /// One JSON value, without blanks around it.
+    Json(ByteString),
+    /// Text, which each dialect delivers its own way.
+    Text(ByteString),
+}
+
+impl Payload {
+    /// `text` as JSON if the whole of it is one JSON value (blanks around it allowed), else as text.
+    #[must_use]
+    pub fn sniff(text: ByteString) -> Self {
+        match json(&text) {
+            Some(json) => Self::Json(text.slice_ref(json)),
+            None => Self::Text(text),
+        }
+    }
+
+    /// A JSON value that was already checked.
+    #[must_use]
+    pub fn from_raw(raw: &RawValue) -> Self {
+        Self::Json(ByteString::from(raw.get()))
+    }
+
+    /// The JSON `null`.
+    #[must_use]
+    pub fn null() -> Self {
+        Self::Json(ByteString::from_static("null"))
+    }
+
+    /// The payload as JSON text: itself, text that is wholly JSON as that JSON, any other text as a JSON string.
+    #[must_use]
+    pub fn to_json(&self) -> Cow<'_, str> {
+        match self {
+            Self::Json(json) => Cow::Borrowed(json),
+            Self::Text(text) => json(text).map_or_else(|| Cow::Owned(quote(text)), Cow::Borrowed),
+        }
+    }
+
+    /// Its length in bytes, as published.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Json(text) | Self::Text(text) => text.len(),
+        }
+    }
+
+    /// Is it the empty text?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// `text` as a JSON string.
+#[must_use]
+pub fn quote(text: &str) -> String {
+    serde_json::to_string(text).expect("a string is always JSON")
+}
+
+/// The one JSON value that `text` is, without the blanks around it.
+fn json(text: &str) -> Option<&str> {
+    serde_json::from_str::<&RawValue>(text).ok().map(RawValue::get)
+}
+
+/// A named payload on its way to subscribers.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Event {
+    /// What it is called.
+    pub name: EventName,
+    /// What it carries.
+    pub data: Payload,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_stays_as_it_was_written_and_the_rest_is_text() {
+        for (text, expected) in [
+            (
+                r#"{"b":1.0,"a":12345678901234567890,"a":"\u003c"}"#,
+                r#"{"b":1.0,"a":12345678901234567890,"a":"\u003c"}"#,
+            ),
+            (" 123\n", "123"),
+            ("null", "null"),
+            ("\"s\"", "\"s\""),
+            ("hello", "\"hello\""),
+            ("{broken", "\"{broken\""),
+            ("1 2", "\"1 2\""),
+            ("", "\"\""),
+        ] {
+            let payload = Payload::sniff(text.into());
+            assert_eq!(payload.to_json(), expected, "{text:?}");
+            assert_eq!(Payload::Text(text.into()).to_json(), expected, "{text:?} as text");
+        }
+    }
+
+    #[test]
+    fn nesting_of_any_depth_costs_no_stack() {
+        let deep = "[".repeat(500_000) + &"]".repeat(500_000);
+        assert_eq!(Payload::sniff(deep.clone().into()), Payload::Json(deep.into()));
+    }
+}

@@ -1,0 +1,139 @@
+//! Finished WebSocket frames, as the server sends them: unmasked, never fragmented (RFC 6455 §5.2).
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// The longest header of a frame that a server sends, in bytes.
+const MAX_HEADER: usize = 10;
+
+/// Kinds of frame that we send.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Opcode {
+    /// UTF-8 text.
+    Text = 0x1,
+    /// Any bytes.
+    Binary = 0x2,
+    /// The end of the conversation.
+    Close = 0x8,
+    /// "Are you there?"
+    Ping = 0x9,
+    /// "I am."
+    Pong = 0xA,
+}
+
+/// What stands in an outbox: one whole frame, or a head of the socket's own before a tail that many share.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Frame {
+    /// The frame.
+    Whole(Bytes),
+    /// The frame's header and its first bytes, and the rest of it.
+    Split {
+        /// Header and the receiver's own part.
+        head: Bytes,
+        /// What all receivers share.
+        tail: Bytes,
+    },
+}
+
+impl Frame {
+    /// A text frame.
+    #[must_use]
+    pub fn text(text: &str) -> Self {
+        Self::Whole(encode(Opcode::Text, text.as_bytes()))
+    }
+
+    /// A text frame whose text begins with `head` and ends with the shared `tail`.
+    #[must_use]
+    pub fn text_with_tail(head: &str, tail: Bytes) -> Self {
+        let mut frame = BytesMut::with_capacity(MAX_HEADER + head.len());
+        put_header(&mut frame, Opcode::Text, head.len() + tail.len());
+        frame.put_slice(head.as_bytes());
+        Self::Split { head: frame.freeze(), tail }
+    }
+
+    /// A frame of any kind. The payload of a control frame must not be longer than 125 bytes.
+    #[must_use]
+    pub fn of(opcode: Opcode, payload: &[u8]) -> Self {
+        Self::Whole(encode(opcode, payload))
+    }
+
+    /// A close frame; a reason longer than the 123 bytes that fit is cut at a character.
+    #[must_use]
+    pub fn close(code: u16, reason: &str) -> Self {
+        let reason = &reason[..reason.floor_char_boundary(123)];
+        let mut payload = Vec::with_capacity(2 + reason.len());
+        payload.put_u16(code);
+        payload.put_slice(reason.as_bytes());
+        Self::of(Opcode::Close, &payload)
+    }
+
+    /// Its length on the wire, in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Whole(bytes) => bytes.len(),
+            Self::Split { head, tail } => head.len() + tail.len(),
+        }
+    }
+
+    /// Never: a frame has a header.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+fn encode(opcode: Opcode, payload: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(MAX_HEADER + payload.len());
+    put_header(&mut frame, opcode, payload.len());
+    frame.put_slice(payload);
+    frame.freeze()
+}
+
+fn put_header(frame: &mut BytesMut, opcode: Opcode, length: usize) {
+    frame.put_u8(0x80 | opcode as u8);
+    match length {
+        0..=125 => frame.put_u8(length as u8),
+        126..=0xFFFF => {
+            frame.put_u8(126);
+            frame.put_u16(length as u16);
+        }
+        _ => {
+            frame.put_u8(127);
+            frame.put_u64(length as u64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_grows_with_the_payload() {
+        for (length, header) in [
+            (0, vec![0x81, 0]),
+            (125, vec![0x81, 125]),
+            (126, vec![0x81, 126, 0, 126]),
+            (65_535, vec![0x81, 126, 0xFF, 0xFF]),
+            (65_536, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let Frame::Whole(frame) = Frame::text(&"x".repeat(length)) else { unreachable!() };
+            assert_eq!(frame[..header.len()], header);
+            assert_eq!(frame.len(), header.len() + length);
+        }
+    }
+
+    #[test]
+    fn head_and_tail_are_one_frame() {
+        let Frame::Split { head, tail } = Frame::text_with_tail("[1,", "2]".into()) else { unreachable!() };
+        assert_eq!(Frame::text("[1,2]"), Frame::Whole([head, tail].concat().into()));
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        let Frame::Whole(frame) = Frame::close(1008, &"中".repeat(50)) else { unreachable!() };
+        assert_eq!(frame[..4], [0x88, 125, 0x03, 0xF0]);
+        assert_eq!(std::str::from_utf8(&frame[4..]).unwrap(), "中".repeat(41));
+    }
+}

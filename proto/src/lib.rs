@@ -1,0 +1,22 @@
+//! The words that master, slave and binary share: names, commands, queries, envelopes, and the contract of a
+//! dialect. No sockets, no actors, no clock, no client libraries.
+
+pub mod action;
+pub mod app;
+pub mod bus;
+pub mod channel;
+pub mod command;
+pub mod dialect;
+pub mod envelope;
+pub mod event;
+pub mod frame;
+pub mod ids;
+pub mod jwt;
+pub mod matcher;
+pub mod notice;
+pub mod query;
+pub mod refusal;
+pub mod surface;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+pub mod units;

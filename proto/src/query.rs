@@ -1,0 +1,165 @@
+//! What a backend asks the cluster, and how the answers of several slaves (or threads of one) become one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    hash::Hasher,
+};
+
+use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
+
+use crate::{
+    channel::ChannelPattern,
+    event::Event,
+    ids::{AppId, ChannelName},
+};
+
+/// Something that every slave answers from what it holds.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Ask {
+    /// Who and what is there, in one app.
+    Query {
+        /// The app.
+        app: AppId,
+        /// The question.
+        query: Query,
+    },
+    /// Deliver `event` on every channel whose name `pattern` matches; answered with hashes of the matched names.
+    PublishMatching {
+        /// The app.
+        app: AppId,
+        /// A regular expression (see [`crate::matcher::Matcher`]).
+        pattern: String,
+        /// Only channels that one of these allows.
+        within: Vec<ChannelPattern>,
+        /// What is delivered.
+        event: Event,
+    },
+    /// Sizes of every app.
+    Stats,
+}
+
+/// A question about one app.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Query {
+    /// The names of channels that somebody is on and that one of the patterns allows.
+    Channels(Vec<ChannelPattern>),
+    /// How many those are.
+    ChannelCount(Vec<ChannelPattern>),
+    /// The ids of users who are connected; anonymous sockets have none.
+    Users,
+    /// How many those are.
+    UserCount,
+    /// The ids of users on a channel; `""` is among them if an anonymous socket is.
+    UsersOf(ChannelName),
+    /// How many those are.
+    UserCountOf(ChannelName),
+}
+
+/// An answer of one slave, or of several together.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Census {
+    /// Names, each once, in byte order.
+    Names(BTreeSet<String>),
+    /// 64-bit hashes of names, so that a count over slaves counts nobody twice and needs no names to travel.
+    Hashes(HashSet<u64>),
+    /// Per app: open sockets, and hashes of its users.
+    Stats(BTreeMap<AppId, Headcount>),
+}
+
+/// How many are in an app.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Headcount {
+    /// Open sockets.
+    pub connections: u64,
+    /// Hashes of the ids of the users who hold them.
+    pub users: HashSet<u64>,
+}
+
+impl Ask {
+    /// The answer of nobody: what every other answer is merged into.
+    #[must_use]
+    pub fn nothing(&self) -> Census {
+        match self {
+            Self::Query { query: Query::Channels(_) | Query::Users | Query::UsersOf(_), .. } => {
+                Census::Names(BTreeSet::new())
+            }
+            Self::Query { .. } | Self::PublishMatching { .. } => Census::Hashes(HashSet::new()),
+            Self::Stats => Census::Stats(BTreeMap::new()),
+        }
+    }
+}
+
+impl Census {
+    /// Take in what another slave answered. Answers of different kinds do not mix: ours stays.
+    pub fn merge(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Names(names), Self::Names(more)) => names.extend(more),
+            (Self::Hashes(hashes), Self::Hashes(more)) => hashes.extend(more),
+            (Self::Stats(apps), Self::Stats(more)) => {
+                for (app, count) in more {
+                    let sum = apps.entry(app).or_default();
+                    sum.connections += count.connections;
+                    sum.users.extend(count.users);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// How many distinct names, users or apps it counts.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Names(names) => names.len(),
+            Self::Hashes(hashes) => hashes.len(),
+            Self::Stats(apps) => apps.len(),
+        }
+    }
+}
+
+/// The hash under which a name is counted, the same on every node. 64 bits: among a million names two of them share a
+/// hash in one of 37 million counts.
+#[must_use]
+pub fn name_hash(name: &str) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(name.as_bytes());
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_on_two_slaves_counts_once() {
+        let hashes = |names: &[&str]| Census::Hashes(names.iter().map(|name| name_hash(name)).collect());
+        let mut sum = hashes(&["ann", "bob"]);
+        sum.merge(hashes(&["bob", "eve"]));
+        assert_eq!(sum.count(), 3);
+
+        let names = |names: &[&str]| Census::Names(names.iter().map(|&name| name.to_owned()).collect());
+        let mut sum = names(&["b", "a"]);
+        sum.merge(names(&["c", "b"]));
+        assert_eq!(sum, names(&["a", "b", "c"]));
+    }
+
+    #[test]
+    fn sockets_add_up_and_users_unite() {
+        let stats = |connections, users: &[&str]| {
+            let users = users.iter().map(|user| name_hash(user)).collect();
+            Census::Stats([("app".parse().unwrap(), Headcount { connections, users })].into())
+        };
+        let mut sum = Ask::Stats.nothing();
+        sum.merge(stats(2, &["ann"]));
+        sum.merge(stats(3, &["ann", "bob"]));
+        assert_eq!(sum, stats(5, &["ann", "bob"]));
+    }
+
+    #[test]
+    fn an_answer_of_another_kind_changes_nothing() {
+        let mut sum = Census::Names(["a".to_owned()].into());
+        sum.merge(Census::Hashes([1].into()));
+        assert_eq!(sum, Census::Names(["a".to_owned()].into()));
+    }
+}

@@ -1,0 +1,163 @@
+//! The HTTP surface of a role without the HTTP server around it: from a request's head to the row that serves it, and
+//! from there to a reply. The binary puts a server in front; tests need none.
+
+use std::{collections::BTreeSet, future::Future, sync::Arc};
+
+use bytes::Bytes;
+use percent_encoding::percent_decode_str;
+
+use crate::{
+    dialect::contract::{ApiReply, Dialect, Headers, Role, Route},
+    refusal::Refusal,
+};
+
+/// The head of a request, as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// `GET`, `POST`, …
+    pub method: &'a str,
+    /// The path, percent-encoded.
+    pub path: &'a str,
+    /// The query string, without `?`.
+    pub query: &'a str,
+    /// Its headers.
+    pub headers: &'a dyn Headers,
+}
+
+/// What a role serves over HTTP.
+pub trait Surface: Clone + Send + Sync + 'static {
+    /// A request whose head was let in; keeps what the head decided.
+    type Admitted: 'static;
+
+    /// Find the row and check what can be checked before the body is read.
+    ///
+    /// # Errors
+    ///
+    /// The reply that says no.
+    fn admit(&self, head: Head<'_>) -> Result<Self::Admitted, ApiReply>;
+
+    /// How the row that was found says no.
+    fn refuse(&self, admitted: &Self::Admitted, why: &Refusal) -> ApiReply;
+
+    /// Do what the request asks. `head` is the one that was admitted.
+    fn serve(&self, admitted: Self::Admitted, head: Head<'_>, body: Bytes) -> impl Future<Output = ApiReply>;
+
+    /// The largest body that is read, in bytes.
+    fn body_limit(&self) -> usize;
+}
+
+/// All rows of all dialects that one role serves.
+#[derive(Clone)]
+pub struct Router {
+    dialects: Vec<Arc<dyn Dialect>>,
+    /// Rows in the order of their dialects; the first that matches wins.
+    rows: Arc<[(usize, Route)]>,
+}
+
+/// The row that serves a path.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Matched {
+    /// Which of the router's dialects.
+    pub dialect: usize,
+    /// Which of its routes: an index into [`Dialect::routes`] of that role, see [`Router::route`].
+    pub route: usize,
+    /// The segments in braces, percent-decoded.
+    pub segments: Vec<String>,
+}
+
+impl Router {
+    /// The rows that `role` serves.
+    #[must_use]
+    pub fn new(role: Role, dialects: Vec<Arc<dyn Dialect>>) -> Self {
+        let rows = dialects.iter().enumerate().flat_map(|(index, dialect)| {
+            dialect.routes().iter().filter(move |route| route.role == role).map(move |route| (index, route.clone()))
+        });
+        Self { rows: rows.collect(), dialects }
+    }
+
+    /// The row for a request. A HEAD is served by the row for GET.
+    ///
+    /// # Errors
+    ///
+    /// The reply for a path that nobody serves (404), a method that it has no row for (405), or a bad escape in it
+    /// (400).
+    pub fn find(&self, method: &str, path: &str) -> Result<Matched, ApiReply> {
+        let method = if method == "HEAD" { "GET" } else { method };
+        let mut captured = Vec::new();
+        let mut first = None;
+        let mut methods = BTreeSet::new();
+        for (index, (dialect, route)) in self.rows.iter().enumerate() {
+            if !route.matches(path, &mut captured) {
+                continue;
+            }
+            if route.method == method {
+                let segments = captured.iter().map(|segment| decode(segment)).collect::<Option<_>>();
+                let segments = segments.ok_or_else(|| text(400, "400 Bad Request"))?;
+                return Ok(Matched { dialect: *dialect, route: index, segments });
+            }
+            first.get_or_insert((*dialect, route.row));
+            methods.insert(if route.method == Route::SOCKET { "GET" } else { route.method });
+        }
+        let Some((dialect, row)) = first else {
+            return Err(text(404, "404 page not found\n"));
+        };
+        let allow = methods.into_iter().collect::<Vec<_>>().join(", ");
+        Err(self.dialects[dialect].refuse(row, &Refusal::MethodNotAllowed).with_header("Allow", allow))
+    }
+
+    /// The dialect of a row.
+    #[must_use]
+    pub fn dialect(&self, matched: &Matched) -> &Arc<dyn Dialect> {
+        &self.dialects[matched.dialect]
+    }
+
+    /// The row itself.
+    #[must_use]
+    pub fn route(&self, matched: &Matched) -> &Route {
+        &self.rows[matched.route].1
+    }
+
+    /// How the row says no.
+    #[must_use]
+    pub fn refuse(&self, matched: &Matched, why: &Refusal) -> ApiReply {
+        self.dialect(matched).refuse(self.route(matched).row, why)
+    }
+}
+
+/// A reply in plain text.
+#[must_use]
+pub fn text(status: u16, body: &'static str) -> ApiReply {
+    ApiReply::new(status, "text/plain; charset=utf-8", body)
+}
+
+/// A path segment without its escapes (`+` is itself), if they are well formed and give UTF-8.
+fn decode(segment: &str) -> Option<String> {
+    let bytes = segment.as_bytes();
+    let escaped = |at: usize| bytes.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+    if bytes.iter().enumerate().any(|(at, &byte)| byte == b'%' && !escaped(at)) {
+        return None;
+    }
+    percent_decode_str(segment).decode_utf8().ok().map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_decode_once_and_must_be_whole() {
+        for (segment, decoded) in [
+            ("a%2Fb", Some("a/b")),
+            ("%252F", Some("%2F")),
+            ("a+b", Some("a+b")),
+            ("%E4%B8%AD", Some("中")),
+            ("", Some("")),
+            ("%", None),
+            ("%2", None),
+            ("%zz", None),
+            ("%ff", None),
+        ] {
+            assert_eq!(decode(segment).as_deref(), decoded, "{segment}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The slave's settings.
+
+use serde::{Deserialize, Serialize};
+use wellhead_proto::units::{Size, Span};
+
+/// `[slave]`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where clients connect.
+    pub listen: String,
+    /// What the paths of the v1 API begin with.
+    pub prefix: String,
+    /// Where health and metrics are served; empty: nowhere.
+    pub admin: String,
+    /// Origins that may open sockets, where an app does not say so itself.
+    pub allowed_origins: Vec<String>,
+    /// Between two pings to a socket.
+    pub ping_interval: Span,
+    /// How long a socket may take to answer a ping.
+    pub pong_timeout: Span,
+    /// A socket without subscriptions that sends nothing for so long is closed; zero: never.
+    pub idle_timeout: Span,
+    /// Sockets per process; 0: as many as the file descriptors allow.
+    pub max_connections: usize,
+    /// How long closing all sockets may take at shutdown.
+    pub drain: Span,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8888".to_owned(),
+            prefix: "/gcs".to_owned(),
+            admin: "127.0.0.1:9602".to_owned(),
+            allowed_origins: vec!["*".to_owned()],
+            ping_interval: Span::seconds(54),
+            pong_timeout: Span::seconds(10),
+            idle_timeout: Span::seconds(0),
+            max_connections: 0,
+            drain: Span::seconds(10),
+        }
+    }
+}
+
+/// `[limits]`, as far as sockets are concerned.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// One message of a client, over all its fragments.
+    pub message: Size,
+    /// What a socket may be behind.
+    pub queue: Size,
+    /// How long a socket may be behind at all.
+    pub stall: Span,
+    /// The kernel's send buffer of a socket.
+    pub send_buffer: Size,
+    /// Subscriptions of one socket.
+    pub subscriptions: usize,
+    /// One HTTP body.
+    pub body: Size,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message: Size::kib(64),
+            queue: Size::mib(1),
+            stall: Span::seconds(30),
+            send_buffer: Size::kib(128),
+            subscriptions: 1_000,
+            body: Size::mib(10),
+        }
+    }
+}
+
+/// Connection tokens, as `[jwt]` sets them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Tokens {
+    /// How long a token lives.
+    pub ttl: Span,
+    /// Is it good for one socket only?
+    pub one_time: bool,
+    /// Does a client's JWT open a socket, too?
+    pub accept_jwt: bool,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self { ttl: Span::seconds(60), one_time: false, accept_jwt: true }
+    }
+}
