@@ -1,3 +1,83 @@
 //! The counter where backends come: their API, their keys, and the way onto the bus.
 
+mod api;
+mod dispatch;
+mod error;
+pub mod keys;
+mod metrics;
 pub mod settings;
+
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use wellhead_proto::{
+    app::Apps,
+    bus::Bus,
+    dialect::contract::{Dialect, Headers, Right, Role},
+    refusal::Refusal,
+    surface::Router,
+};
+
+pub use api::Admitted;
+
+use crate::{
+    dispatch::Dispatcher,
+    keys::{Keys, PushKey},
+    metrics::Metrics,
+};
+
+/// What a master needs to start.
+pub struct Setup {
+    /// The way to the slaves.
+    pub bus: Arc<dyn Bus>,
+    /// The apps that are served, and the keys of their tokens.
+    pub apps: Arc<Apps>,
+    /// The APIs that are spoken.
+    pub dialects: Vec<Arc<dyn Dialect>>,
+    /// Who may call. If nobody is named, local programs may.
+    pub keys: Vec<PushKey>,
+    /// The largest body that is read, in bytes.
+    pub body_limit: usize,
+    /// With no keys, serve everybody, even what browsers and proxies send on: for a master that listens beyond
+    /// loopback because the settings say so. On a loopback address it stays false, whatever they say.
+    pub open: bool,
+}
+
+/// A master. Clones are the same one.
+#[derive(Clone)]
+pub struct Master(Arc<Inner>);
+
+struct Inner {
+    router: Router,
+    dispatcher: Dispatcher,
+    metrics: Metrics,
+    body_limit: usize,
+}
+
+impl Master {
+    /// A master that counts into `metrics`, whose names bear the prefix that the binary chose.
+    pub fn new(setup: Setup, metrics: &mut Registry) -> Self {
+        let metrics = Metrics::new(metrics);
+        let keys = Keys::new(setup.keys, setup.open);
+        Self(Arc::new(Inner {
+            router: Router::new(Role::Master, setup.dialects),
+            dispatcher: Dispatcher::new(setup.bus, setup.apps, keys, metrics.clone()),
+            metrics,
+            body_limit: setup.body_limit,
+        }))
+    }
+
+    /// Does the request bear a push key with `right`? Without any keys configured, none does.
+    ///
+    /// # Errors
+    ///
+    /// It does not.
+    pub fn authorise(&self, headers: &dyn Headers, right: Right) -> Result<(), Refusal> {
+        self.0.dispatcher.keys().admit_holder(headers, right).map(drop).inspect_err(|why| {
+            self.0.metrics.not_admitted(why);
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! The master as the HTTP server sees it: head in, and either a reply at once or, with the body, the reply of the row.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use log::debug;
+use wellhead_proto::{
+    dialect::contract::{ApiCall, ApiReply, ApiTask, Guard},
+    refusal::Refusal,
+    surface::{Head, Matched, Surface},
+};
+
+use crate::{Master, error::MasterError, keys::Caller};
+
+/// A request whose caller was let in.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    row: Matched,
+    caller: Caller,
+    /// When it came: time since 1970.
+    at: Duration,
+}
+
+impl Surface for Master {
+    type Admitted = Admitted;
+
+    fn admit(&self, head: Head<'_>) -> Result<Admitted, ApiReply> {
+        let row = self.0.router.find(head.method, head.path)?;
+        let caller = match self.0.router.route(&row).guard {
+            // whoever is judged by the dialect is limited by it, too
+            Guard::Open | Guard::Own => Caller::Anyone,
+            Guard::PushKey(right) => match self.0.dispatcher.keys().admit(head.headers, right) {
+                Ok(caller) => caller,
+                Err(why) => {
+                    self.0.metrics.not_admitted(&why);
+                    debug!(method = head.method, path = head.path; "caller refused: {why}");
+                    return Err(self.0.router.refuse(&row, &why));
+                }
+            },
+        };
+        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Ok(Admitted { row, caller, at })
+    }
+
+    fn refuse(&self, admitted: &Admitted, why: &Refusal) -> ApiReply {
+        self.0.router.refuse(&admitted.row, why)
+    }
+
+    async fn serve(&self, mut admitted: Admitted, head: Head<'_>, body: Bytes) -> ApiReply {
+        let call = ApiCall {
+            row: self.0.router.route(&admitted.row).row,
+            segments: std::mem::take(&mut admitted.row.segments),
+            query: head.query,
+            headers: head.headers,
+            body,
+            now: admitted.at,
+        };
+        let done = match self.0.router.dialect(&admitted.row).call(call) {
+            Ok(ApiTask { work, reply }) => {
+                let done = self.0.dispatcher.carry_out(admitted.caller, work, admitted.at.as_secs_f64()).await;
+                done.map(reply)
+            }
+            Err(refusal) => Err(MasterError::Refused(refusal)),
+        };
+        done.unwrap_or_else(|error| {
+            if let MasterError::Refused(why) = &error {
+                let key_name = self.0.dispatcher.keys().name(admitted.caller);
+                debug!(key_name, path = head.path; "request of {key_name} refused: {why}");
+            }
+            self.0.router.refuse(&admitted.row, &error.into_refusal())
+        })
+    }
+
+    fn body_limit(&self) -> usize {
+        self.0.body_limit
+    }
+}

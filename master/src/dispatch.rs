@@ -1,0 +1,162 @@
+//! From what a request comes down to, to what comes of it: the apps that are served, the way onto the bus, and what of
+//! the answers the caller may see.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use log::{info, warn};
+use tokio::time::timeout;
+use wellhead_proto::{
+    app::Apps,
+    bus::{Bus, BusError},
+    command::PushKind,
+    dialect::contract::{Done, Work},
+    envelope::Envelope,
+    ids::AppId,
+    query::Ask,
+    refusal::Refusal,
+};
+
+use crate::{
+    error::MasterError,
+    keys::{Caller, Keys},
+    metrics::{Kind, Metrics},
+};
+
+/// How long all pushes of one request may wait for the bus.
+const PUBLISH: Duration = Duration::from_secs(15);
+
+/// How long a question may wait for its answers; slaves that are merely slow are given up earlier, by the bus.
+const GATHER: Duration = Duration::from_secs(5);
+
+/// After so many envelopes in a row a batch lets other requests of its thread have a turn.
+const BURST: usize = 256;
+
+/// Carries out what callers order and ask.
+pub struct Dispatcher {
+    bus: Arc<dyn Bus>,
+    apps: Arc<Apps>,
+    keys: Keys,
+    metrics: Metrics,
+    /// Has a fault of the bus been logged since it last did its part?
+    faulty: AtomicBool,
+}
+
+impl Dispatcher {
+    /// A dispatcher onto `bus`.
+    pub fn new(bus: Arc<dyn Bus>, apps: Arc<Apps>, keys: Keys, metrics: Metrics) -> Self {
+        Self { bus, apps, keys, metrics, faulty: AtomicBool::new(false) }
+    }
+
+    /// The push keys.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Do all of `work`, or, if it is refused, nothing. `now`: seconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// What the caller may not do, and faults of the bus: then a part of a batch may have been sent.
+    pub async fn carry_out(&self, caller: Caller, mut work: Work, now: f64) -> Result<Done, MasterError> {
+        let kind = match &work {
+            Work::Nothing | Work::Exchange(_) => None,
+            Work::Publish(envelopes) => Some(Kind::Push(match &envelopes[..] {
+                [only] => only.command.kind(),
+                _ => PushKind::Batch,
+            })),
+            Work::Ask(ask) => Some(Kind::of(ask)),
+            Work::Decode(_) => Some(Kind::DECODE),
+        };
+        let result = match self.check(caller, &mut work) {
+            Ok(()) => self.obey(caller, work, now).await,
+            Err(refused) => Err(refused.into()),
+        };
+        if let Some(kind) = kind {
+            self.metrics.worked(kind, &result);
+        }
+        result
+    }
+
+    /// The key's limits first, then the apps: who has no business with an app does not learn whether it is served.
+    fn check(&self, caller: Caller, work: &mut Work) -> Result<(), Refusal> {
+        self.keys.limit(caller, work)?;
+        match work {
+            Work::Publish(envelopes) => envelopes.iter().try_for_each(|envelope| self.serves(&envelope.app)),
+            Work::Ask(Ask::Query { app, .. } | Ask::PublishMatching { app, .. }) => self.serves(app),
+            Work::Exchange(_) => Err(Refusal::NotFound),
+            Work::Nothing | Work::Ask(Ask::Stats) | Work::Decode(_) => Ok(()),
+        }
+    }
+
+    fn serves(&self, app: &AppId) -> Result<(), Refusal> {
+        if self.apps.serves(app) {
+            Ok(())
+        } else {
+            Err(Refusal::Forbidden("that app is not listed, and apps.unlisted = \"refuse\"".into()))
+        }
+    }
+
+    async fn obey(&self, caller: Caller, work: Work, now: f64) -> Result<Done, MasterError> {
+        match work {
+            Work::Nothing | Work::Exchange(_) => Ok(Done::Done),
+            Work::Publish(envelopes) => {
+                self.in_time(PUBLISH, self.publish(envelopes)).await?;
+                Ok(Done::Done)
+            }
+            Work::Ask(ask) => {
+                let mut census = self.in_time(GATHER, self.bus.gather(ask)).await?.census;
+                self.keys.filter(caller, &mut census);
+                Ok(Done::Census(census))
+            }
+            Work::Decode(jwt) => {
+                let claims = self.apps.verify(&jwt, now).map(Box::new);
+                match &claims {
+                    Ok(claims) => self.keys.shows(caller, &claims.gusher.app)?,
+                    Err(why) => self.metrics.bad_token(*why),
+                }
+                Ok(Done::Claims(claims))
+            }
+        }
+    }
+
+    /// Wait for the bus, but not for ever. Its first fault is logged, and its recovery; not every request between.
+    async fn in_time<T>(
+        &self,
+        wait: Duration,
+        work: impl Future<Output = Result<T, BusError>>,
+    ) -> Result<T, MasterError> {
+        let result = match timeout(wait, work).await {
+            Ok(result) => result.map_err(MasterError::Fault),
+            Err(_) => Err(MasterError::Late),
+        };
+        match &result {
+            Err(fault) => {
+                if !self.faulty.swap(true, Ordering::Relaxed) {
+                    warn!(error:% = fault; "requests fail until further notice: {fault}");
+                }
+            }
+            Ok(_) => {
+                if self.faulty.load(Ordering::Relaxed) && self.faulty.swap(false, Ordering::Relaxed) {
+                    info!("the bus takes requests again");
+                }
+            }
+        }
+        result
+    }
+
+    async fn publish(&self, envelopes: Vec<Envelope>) -> Result<(), BusError> {
+        for (index, envelope) in envelopes.into_iter().enumerate() {
+            if index % BURST == BURST - 1 {
+                tokio::task::yield_now().await;
+            }
+            self.bus.publish(envelope).await?;
+        }
+        Ok(())
+    }
+}

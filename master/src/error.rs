@@ -1,0 +1,30 @@
+//! What can go wrong between a request and its reply.
+
+use wellhead_proto::{bus::BusError, refusal::Refusal};
+
+/// A refusal is the caller's matter; a fault is ours.
+#[derive(Debug, thiserror::Error)]
+pub enum MasterError {
+    /// The caller asked for something that it may not have.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The bus did not do its part.
+    #[error("cluster bus: {0}")]
+    Fault(#[from] BusError),
+    /// The bus did not answer in time.
+    #[error("cluster bus: no answer in time")]
+    Late,
+}
+
+impl MasterError {
+    /// What the caller is told: of a fault only that it may come back.
+    #[must_use]
+    pub fn into_refusal(self) -> Refusal {
+        match self {
+            Self::Refused(why) => why,
+            Self::Fault(BusError::Down) => Refusal::unavailable("the bus is down, nothing was sent"),
+            Self::Fault(BusError::Full) => Refusal::unavailable("the bus is overloaded"),
+            Self::Late => Refusal::unavailable("the cluster did not answer in time"),
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Push keys: who may use the master's API and for what, and the rules that hold while there is no key at all.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use sha2::{Digest, Sha256};
+use subtle::{ConditionallySelectable, ConstantTimeEq};
+use wellhead_proto::{
+    channel::{ChannelPattern, allowed},
+    command::Command,
+    dialect::contract::{Headers, Right, Work},
+    ids::{AppId, ChannelName},
+    query::{Ask, Census, Query},
+    refusal::Refusal,
+};
+
+/// One of `[[push_keys]]`. The key itself is stored nowhere, only its hash.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushKey {
+    /// What it is called in logs.
+    pub name: String,
+    /// SHA-256 of the key.
+    pub sha256: KeyHash,
+    /// The apps that it is for; `*` is every app.
+    #[serde(default = "every_app")]
+    pub apps: Vec<String>,
+    /// The channels that it reaches.
+    #[serde(default = "every_channel")]
+    pub channels: Vec<ChannelPattern>,
+    /// What it may be used for.
+    #[serde(default = "every_right")]
+    pub rights: Vec<Right>,
+}
+
+fn every_app() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+fn every_channel() -> Vec<ChannelPattern> {
+    vec![ChannelPattern::everything()]
+}
+
+fn every_right() -> Vec<Right> {
+    vec![Right::Push, Right::Query, Right::Grant]
+}
+
+/// The SHA-256 of a push key; 64 hexadecimal digits in the settings.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    /// The hash of `key`.
+    #[must_use]
+    pub fn of(key: &str) -> Self {
+        Self(Sha256::digest(key).into())
+    }
+}
+
+impl fmt::Display for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Shows its beginning, enough to tell keys apart.
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}{:02x}…", self.0[0], self.0[1])
+    }
+}
+
+impl Serialize for KeyHash {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyHash {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let wrong = || {
+            D::Error::custom(
+                "a push key's sha256 has 64 hexadecimal digits; `wellhead keys push` prints a key and its line for \
+                 the settings",
+            )
+        };
+        let mut hash = [0; 32];
+        if text.len() != 64 {
+            return Err(wrong());
+        }
+        for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let digit = |at: usize| (digits[at] as char).to_digit(16).ok_or_else(wrong);
+            // two hexadecimal digits make at most 255
+            *byte = (digit(0)? << 4 | digit(1)?) as u8;
+        }
+        Ok(Self(hash))
+    }
+}
+
+/// All push keys of a master.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    keys: Vec<PushKey>,
+    /// Serve whoever comes while there is no key, even what a browser or a proxy forwarded.
+    open: bool,
+}
+
+/// Who calls.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Caller {
+    /// Somebody whom no key limits: there is none, or the row asks for none.
+    Anyone,
+    /// The holder of one of the keys.
+    Holder(usize),
+}
+
+impl Keys {
+    /// These keys. `open` matters only if there are none, see [`crate::Setup::open`].
+    #[must_use]
+    pub fn new(keys: Vec<PushKey>, open: bool) -> Self {
+        Self { keys, open }
+    }
+
+    /// Who calls, if the caller may use `right` at all.
+    ///
+    /// # Errors
+    ///
+    /// No key, an unknown one, or one without the right; without any keys: a request that a browser or a proxy sent on.
+    pub fn admit(&self, headers: &dyn Headers, right: Right) -> Result<Caller, Refusal> {
+        if self.keys.is_empty() {
+            return if self.open { Ok(Caller::Anyone) } else { local(headers).map(|()| Caller::Anyone) };
+        }
+        let holder = self.find(bearer(headers).ok_or(Refusal::CredentialsMissing)?)?;
+        if self.keys[holder].rights.contains(&right) {
+            Ok(Caller::Holder(holder))
+        } else {
+            Err(Refusal::Forbidden(format!("this push key has no right to {}", right.label()).into()))
+        }
+    }
+
+    /// Like [`Keys::admit`], but without any keys nobody is let in.
+    ///
+    /// # Errors
+    ///
+    /// See there.
+    pub fn admit_holder(&self, headers: &dyn Headers, right: Right) -> Result<Caller, Refusal> {
+        if self.keys.is_empty() { Err(Refusal::CredentialsMissing) } else { self.admit(headers, right) }
+    }
+
+    /// The index of the key. Every hash is compared, to the end, so that the time tells nothing.
+    fn find(&self, key: &str) -> Result<usize, Refusal> {
+        let hash = KeyHash::of(key);
+        let mut found = u64::MAX;
+        for (index, known) in self.keys.iter().enumerate() {
+            found.conditional_assign(&(index as u64), known.sha256.0.ct_eq(&hash.0));
+        }
+        usize::try_from(found).ok().filter(|&index| index < self.keys.len()).ok_or(Refusal::CredentialsInvalid)
+    }
+
+    /// Is `work` within what the caller's key is for? What the key limits in part (channels that are asked for or
+    /// pushed to by pattern) is cut down to it.
+    ///
+    /// # Errors
+    ///
+    /// Any part of it that is not: then none of it may be done.
+    pub fn limit(&self, caller: Caller, work: &mut Work) -> Result<(), Refusal> {
+        let Caller::Holder(holder) = caller else { return Ok(()) };
+        let key = &self.keys[holder];
+        match work {
+            Work::Publish(envelopes) => envelopes.iter().try_for_each(|envelope| {
+                key.serves(&envelope.app)?;
+                key.covers(&envelope.command)
+            }),
+            Work::Ask(Ask::Query { app, query }) => {
+                key.serves(app)?;
+                match query {
+                    Query::Channels(within) | Query::ChannelCount(within) => within.clone_from(&key.channels),
+                    Query::UsersOf(channel) | Query::UserCountOf(channel) => key.reaches(channel)?,
+                    Query::Users | Query::UserCount => {}
+                }
+                Ok(())
+            }
+            Work::Ask(Ask::PublishMatching { app, within, .. }) => {
+                within.clone_from(&key.channels);
+                key.serves(app)
+            }
+            // limited by what they answer
+            Work::Ask(Ask::Stats) | Work::Decode(_) | Work::Nothing | Work::Exchange(_) => Ok(()),
+        }
+    }
+
+    /// May the caller see what concerns `app`?
+    ///
+    /// # Errors
+    ///
+    /// The caller's key is for other apps.
+    pub fn shows(&self, caller: Caller, app: &AppId) -> Result<(), Refusal> {
+        match caller {
+            Caller::Anyone => Ok(()),
+            Caller::Holder(holder) => self.keys[holder].serves(app),
+        }
+    }
+
+    /// Leave out of `census` the apps that the caller's key is not for.
+    pub fn filter(&self, caller: Caller, census: &mut Census) {
+        if let Census::Stats(apps) = census {
+            apps.retain(|app, _| self.shows(caller, app).is_ok());
+        }
+    }
+
+    /// The name of the caller's key, for logs.
+    #[must_use]
+    pub fn name(&self, caller: Caller) -> &str {
+        match caller {
+            Caller::Anyone => "-",
+            Caller::Holder(holder) => &self.keys[holder].name,
+        }
+    }
+}
+
+impl PushKey {
+    fn serves(&self, app: &AppId) -> Result<(), Refusal> {
+        if self.apps.iter().any(|own| own == "*" || own == app.as_str()) {
+            Ok(())
+        } else {
+            Err(Refusal::Forbidden("this push key is not for that app".into()))
+        }
+    }
+
+    fn reaches(&self, channel: &ChannelName) -> Result<(), Refusal> {
+        if allowed(&self.channels, channel) {
+            Ok(())
+        } else {
+            Err(Refusal::Forbidden("this push key is not for that channel".into()))
+        }
+    }
+
+    fn covers(&self, command: &Command) -> Result<(), Refusal> {
+        let grants = |wanted: &ChannelPattern| {
+            if self.channels.iter().any(|own| own.covers(wanted)) {
+                Ok(())
+            } else {
+                Err(Refusal::Forbidden("this push key cannot grant that channel: its own do not cover it".into()))
+            }
+        };
+        match command {
+            Command::Publish { channel, .. } => self.reaches(channel),
+            Command::Direct { .. } if self.channels.iter().any(ChannelPattern::is_everything) => Ok(()),
+            Command::Direct { .. } => {
+                Err(Refusal::Forbidden("pushes to users and sockets need a push key for all channels (\"*\")".into()))
+            }
+            Command::Reload { channels, .. } => channels.iter().try_for_each(grants),
+            Command::Grant { channel, .. } => grants(channel),
+        }
+    }
+}
+
+/// The key in `Authorization: Bearer KEY`.
+fn bearer(headers: &dyn Headers) -> Option<&str> {
+    let (scheme, key) = headers.header("authorization")?.trim().split_once(' ')?;
+    let key = key.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then_some(key)
+}
+
+/// Headers with which a proxy says for whom it asks.
+const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
+
+/// While there is no key, only programs of this machine are served: a page in a local browser could otherwise push
+/// with a plain form, or by a name that it makes resolve to 127.0.0.1, and a proxy would serve the whole world.
+fn local(headers: &dyn Headers) -> Result<(), Refusal> {
+    const REMEDY: &str = "; this master has no push keys and serves local programs only: configure [[push_keys]]";
+    let refuse = |what: &str| Err(Refusal::Forbidden(format!("{what}{REMEDY}").into()));
+    let host = headers.header("host").unwrap_or_default();
+    if !is_loopback(host) {
+        return refuse("the Host is not loopback");
+    }
+    if let Some(origin) = headers.header("origin")
+        && !origin.strip_prefix("http://").is_some_and(|origin| origin.eq_ignore_ascii_case(host))
+    {
+        return refuse("a page of another origin asks");
+    }
+    if headers.header("sec-fetch-site").is_some_and(|site| site.trim().eq_ignore_ascii_case("cross-site")) {
+        return refuse("a page of another site asks");
+    }
+    if FORWARDED.iter().any(|name| headers.header(name).is_some()) {
+        return refuse("a proxy forwarded this");
+    }
+    Ok(())
+}
+
+/// `localhost`, `127.x.y.z` or `[::1]`, with or without a port.
+fn is_loopback(host: &str) -> bool {
+    let (name, rest) = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
+        Some((address, rest)) => {
+            return address.parse().is_ok_and(|address: std::net::Ipv6Addr| address.is_loopback()) && is_port(rest);
+        }
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let loopback = name.eq_ignore_ascii_case("localhost")
+        || name.parse().is_ok_and(|address: std::net::Ipv4Addr| address.is_loopback());
+    loopback && is_port(rest)
+}
+
+/// Nothing, or `:` and digits.
+fn is_port(rest: &str) -> bool {
+    rest.is_empty() || rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|digit| digit.is_ascii_digit()))
+}

@@ -1,0 +1,104 @@
+//! What a master counts. Labels come from enums only, never from apps or channels that a caller names.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+use wellhead_proto::{
+    command::PushKind,
+    jwt::BadToken,
+    query::{Ask, Query},
+    refusal::Refusal,
+};
+
+use crate::error::MasterError;
+
+/// The counters of a master; all threads share them.
+#[derive(Clone)]
+pub struct Metrics {
+    pushes: Family<Work, Counter>,
+    queries: Family<Work, Counter>,
+    auth_failures: Family<Reason, Counter>,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Work {
+    kind: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Reason {
+    reason: &'static str,
+}
+
+/// What a request turned out to be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Something is sent.
+    Push(PushKind),
+    /// Something is asked.
+    Query(&'static str),
+}
+
+impl Kind {
+    /// What `ask` is. A push to a pattern is a push, though it is asked.
+    #[must_use]
+    pub fn of(ask: &Ask) -> Self {
+        Self::Query(match ask {
+            Ask::PublishMatching { .. } => return Self::Push(PushKind::Pattern),
+            Ask::Stats => "stats",
+            Ask::Query { query, .. } => match query {
+                Query::Channels(_) => "channels",
+                Query::ChannelCount(_) => "channel_count",
+                Query::Users => "users",
+                Query::UserCount => "user_count",
+                Query::UsersOf(_) => "users_of",
+                Query::UserCountOf(_) => "user_count_of",
+            },
+        })
+    }
+
+    /// The verification of a token.
+    pub const DECODE: Self = Self::Query("decode");
+}
+
+impl Metrics {
+    /// Counters that `registry` shows.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self { pushes: Family::default(), queries: Family::default(), auth_failures: Family::default() };
+        registry.register("pushes", "Requests to push or to change permissions", metrics.pushes.clone());
+        registry.register("queries", "Requests to the master that ask", metrics.queries.clone());
+        registry.register("master_auth_failures", "Callers and tokens refused", metrics.auth_failures.clone());
+        metrics
+    }
+
+    /// A request is done.
+    pub fn worked<T>(&self, kind: Kind, result: &Result<T, MasterError>) {
+        let result = match result {
+            Ok(_) => "ok",
+            Err(MasterError::Refused(_)) => "refused",
+            Err(MasterError::Fault(_) | MasterError::Late) => "unavailable",
+        };
+        match kind {
+            Kind::Push(kind) => self.pushes.get_or_create(&Work { kind: kind.label(), result }).inc(),
+            Kind::Query(kind) => self.queries.get_or_create(&Work { kind, result }).inc(),
+        };
+    }
+
+    /// A caller was not let in.
+    pub fn not_admitted(&self, why: &Refusal) {
+        let reason = match why {
+            Refusal::CredentialsMissing => "no_key",
+            Refusal::CredentialsInvalid => "unknown_key",
+            _ => "forbidden",
+        };
+        self.auth_failures.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A token did not verify.
+    pub fn bad_token(&self, why: BadToken) {
+        self.auth_failures.get_or_create(&Reason { reason: why.label() }).inc();
+    }
+}

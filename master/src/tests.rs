@@ -1,0 +1,1 @@
+//! The master from head to reply, on a bus that only records.

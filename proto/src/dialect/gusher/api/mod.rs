@@ -1,0 +1,159 @@
+//! The master's rows (gusher.md §6 and §8): one table of both APIs, and how they say no.
+
+pub mod form;
+pub mod json;
+mod task;
+mod v1;
+mod v3;
+
+use std::borrow::Cow;
+
+use crate::{
+    dialect::contract::{ApiCall, ApiReply, ApiTask, Guard, Right, Role, Route},
+    event::quote,
+    ids::SocketIdSeal,
+    refusal::Refusal,
+    surface::text,
+};
+
+/// What JSON replies of both APIs call themselves.
+pub const JSON: &str = "application/json;charset=UTF-8";
+
+/// What errors and `pong` call themselves.
+pub const TEXT: &str = "text/plain; charset=utf-8";
+
+struct Row {
+    at: At,
+    method: &'static str,
+    path: &'static str,
+    guard: Guard,
+    handle: fn(&ApiCall<'_>, &SocketIdSeal) -> Result<ApiTask, Refusal>,
+}
+
+/// Where a row stands, and so which API it belongs to.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum At {
+    /// v1, behind the prefix.
+    Prefix,
+    /// v1, without it.
+    Bare,
+    /// v3.
+    Root,
+}
+
+/// The bare rows stand last, so that they shadow nothing. `user` and `socket` win over an app of that name, as in the
+/// original.
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    row(At::Prefix, "POST", "/push/user/{app}/{user}", PUSH, v1::push_user),
+    row(At::Prefix, "POST", "/push/socket/{app}/{socket}", PUSH, v1::push_socket),
+    row(At::Prefix, "POST", "/push/{app}/{channel}/{event}", PUSH, v1::push_channel),
+    row(At::Prefix, "POST", "/push_batch/{app}", PUSH, v1::push_batch),
+    row(At::Prefix, "POST", "/push/{app}", PUSH, v1::push_pattern),
+    row(At::Prefix, "POST", "/reload/channel/user/{app}/{user}", GRANT, v1::reload),
+    row(At::Prefix, "POST", "/add/channel/user/{app}/{user}", GRANT, v1::grant),
+    row(At::Prefix, "POST", "/decode", QUERY, v1::decode),
+    row(At::Prefix, "GET", "/ping", Guard::Open, ping),
+    row(At::Prefix, "GET", "/{app}/channels", QUERY, task::channels),
+    row(At::Prefix, "GET", "/{app}/channels/count", QUERY, task::channel_count),
+    row(At::Prefix, "GET", "/{app}/online", QUERY, task::users),
+    row(At::Prefix, "GET", "/{app}/online/count", QUERY, task::user_count),
+    row(At::Prefix, "GET", "/{app}/online/bychannel/{channel}", QUERY, task::users_of),
+    row(At::Prefix, "GET", "/{app}/online/bychannel/{channel}/count", QUERY, task::user_count_of),
+
+    row(At::Root, "POST", "/v1/apps/{app}/channels/{channel}/messages", PUSH, v3::push_channel),
+    row(At::Root, "POST", "/v1/apps/{app}/messages", PUSH, v3::push_pattern),
+    row(At::Root, "POST", "/v1/apps/{app}/messages/batch", PUSH, v3::push_batch),
+    row(At::Root, "POST", "/v1/apps/{app}/users/{user}/messages", PUSH, v3::push_user),
+    row(At::Root, "POST", "/v1/apps/{app}/sockets/{socket}/messages", PUSH, v3::push_socket),
+    row(At::Root, "PUT", "/v1/apps/{app}/users/{user}/channels", GRANT, v3::reload),
+    row(At::Root, "POST", "/v1/apps/{app}/users/{user}/channels", GRANT, v3::grant),
+    row(At::Root, "POST", "/v1/auth/decode", QUERY, v3::decode),
+    row(At::Root, "GET", "/v1/apps/{app}/channels", QUERY, task::channels),
+    row(At::Root, "GET", "/v1/apps/{app}/channels/count", QUERY, task::channel_count),
+    row(At::Root, "GET", "/v1/apps/{app}/users", QUERY, task::users),
+    row(At::Root, "GET", "/v1/apps/{app}/users/count", QUERY, task::user_count),
+    row(At::Root, "GET", "/v1/apps/{app}/channels/{channel}/users", QUERY, task::users_of),
+    row(At::Root, "GET", "/v1/apps/{app}/channels/{channel}/users/count", QUERY, task::user_count_of),
+    row(At::Root, "GET", "/v1/apps", QUERY, v3::apps),
+    row(At::Root, "GET", "/v1/stats", QUERY, v3::stats),
+
+    row(At::Bare, "GET", "/{app}/channels", QUERY, task::channels),
+    row(At::Bare, "GET", "/{app}/channels/count", QUERY, task::channel_count),
+    row(At::Bare, "GET", "/{app}/online", QUERY, task::users),
+    row(At::Bare, "GET", "/{app}/online/count", QUERY, task::user_count),
+    row(At::Bare, "GET", "/{app}/online/bychannel/{channel}", QUERY, task::users_of),
+    row(At::Bare, "GET", "/{app}/online/bychannel/{channel}/count", QUERY, task::user_count_of),
+];
+
+const PUSH: Guard = Guard::PushKey(Right::Push);
+const QUERY: Guard = Guard::PushKey(Right::Query);
+const GRANT: Guard = Guard::PushKey(Right::Grant);
+
+const fn row(
+    at: At,
+    method: &'static str,
+    path: &'static str,
+    guard: Guard,
+    handle: fn(&ApiCall<'_>, &SocketIdSeal) -> Result<ApiTask, Refusal>,
+) -> Row {
+    Row { at, method, path, guard, handle }
+}
+
+/// The rows, those of v1 behind `prefix`.
+pub fn routes(prefix: &str) -> Vec<Route> {
+    let route = |(number, row): (usize, &Row)| {
+        let path = if row.at == At::Prefix { format!("{prefix}{}", row.path) } else { row.path.to_owned() };
+        Route { role: Role::Master, method: row.method, path, guard: row.guard, row: number }
+    };
+    ROWS.iter().enumerate().map(route).collect()
+}
+
+/// What a request to one of them comes down to.
+pub fn call(call: &ApiCall<'_>, seal: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+    let row = ROWS.get(call.row).ok_or(Refusal::NotFound)?;
+    // `/v1` is the other API's: whatever it does not serve there is nothing, rather than an app of that name
+    if row.at == At::Bare && call.segments.first().is_some_and(|app| app == "v1") {
+        return Err(Refusal::NotFound);
+    }
+    (row.handle)(call, seal)
+}
+
+/// v1 says no in bare text, v3 in JSON.
+pub fn refuse(row: usize, why: &Refusal) -> ApiReply {
+    let json = ROWS.get(row).is_some_and(|row| row.at == At::Root);
+    let reply = match why {
+        Refusal::MethodNotAllowed if json => text(405, "Method Not Allowed\n"),
+        Refusal::MethodNotAllowed => ApiReply::empty(405),
+        Refusal::NotFound if !json => text(404, "404 page not found\n"),
+        _ => {
+            let words: Cow<'_, str> = match why {
+                Refusal::CredentialsMissing => "a push key is needed here: Authorization: Bearer KEY".into(),
+                Refusal::CredentialsInvalid => "no such push key".into(),
+                Refusal::Malformed(words) | Refusal::Forbidden(words) => (&**words).into(),
+                why => why.to_string().into(),
+            };
+            if json {
+                ApiReply::new(why.status(), JSON, format!(r#"{{"error":{}}}"#, quote(&words)))
+            } else {
+                ApiReply::new(why.status(), TEXT, words.into_owned())
+            }
+        }
+    };
+    match why {
+        Refusal::CredentialsMissing | Refusal::CredentialsInvalid => reply.with_header("WWW-Authenticate", "Bearer"),
+        Refusal::Unavailable { retry_after, .. } => {
+            reply.with_header("Retry-After", retry_after.as_secs().max(1).to_string())
+        }
+        _ => reply,
+    }
+}
+
+/// Both roles answer `GET {prefix}/ping`.
+pub fn pong() -> ApiTask {
+    ApiTask::answer(text(200, "pong"))
+}
+
+fn ping(_: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+    Ok(pong())
+}

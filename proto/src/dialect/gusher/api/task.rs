@@ -1,0 +1,258 @@
+//! What the rows of v1 and v3 share: from names and payloads to work, and from what came of it to a reply.
+
+use crate::{
+    channel::ChannelPattern,
+    command::{Command, Target},
+    dialect::contract::{ApiCall, ApiReply, ApiTask, Done, Work},
+    envelope::Envelope,
+    event::{Event, Payload, quote},
+    ids::{AppId, BadName, ChannelName, SocketIdSeal, UserId},
+    jwt::Claims,
+    matcher::Matcher,
+    query::{Ask, Census, Query},
+    refusal::Refusal,
+};
+
+use super::JSON;
+
+/// The most items that a batch may have, and entries that a permission list may have: far more than backends send, few
+/// enough that a body of the shortest ones does not grow to a hundred times its size in memory.
+pub const MAX_ITEMS: usize = 1 << 18;
+
+/// A refusal with one of the API's texts.
+pub fn malformed(words: &'static str) -> Refusal {
+    Refusal::Malformed(words.into())
+}
+
+/// A refusal that says which name is too long.
+pub fn bad_name(bad: BadName) -> Refusal {
+    Refusal::Malformed(bad.to_string().into())
+}
+
+/// The segments of the path, none of them empty: the original has no such paths.
+pub fn segments<'a, const N: usize>(call: &'a ApiCall<'_>) -> Result<[&'a str; N], Refusal> {
+    let mut segments = [""; N];
+    if call.segments.len() != N || call.segments.iter().any(String::is_empty) {
+        return Err(Refusal::NotFound);
+    }
+    for (place, segment) in segments.iter_mut().zip(&call.segments) {
+        *place = segment;
+    }
+    Ok(segments)
+}
+
+/// An app as the path names it.
+pub fn app(name: &str) -> Result<AppId, Refusal> {
+    name.parse().map_err(bad_name)
+}
+
+/// A reply with a JSON body.
+pub fn json(body: String) -> ApiReply {
+    ApiReply::new(200, JSON, body)
+}
+
+/// Work that cannot tell what was asked of it: a fault of ours.
+fn fault() -> ApiReply {
+    ApiReply::empty(500)
+}
+
+/// Publish to one channel, and echo what is delivered there.
+pub fn push_channel(app: AppId, channel: &str, event: &str, data: Payload) -> Result<ApiTask, Refusal> {
+    let channel: ChannelName = channel.parse().map_err(bad_name)?;
+    let event = Event { name: event.parse().map_err(bad_name)?, data };
+    let (shown, echo) = (channel.clone(), event.clone());
+    let work = Work::Publish(vec![Envelope { app, command: Command::Publish { channel, event, except: None } }]);
+    Ok(ApiTask::new(work, move |_| {
+        let (channel, event, data) = (quote(shown.as_str()), quote(echo.name.as_str()), echo.data.to_json());
+        json(format!(r#"{{"channel":{channel},"event":{event},"data":{data}}}"#))
+    }))
+}
+
+/// Publish to every channel that `pattern` matches; `data` is looked at last, as in the original.
+pub fn push_pattern(
+    app: AppId,
+    pattern: String,
+    event: &str,
+    data: impl FnOnce() -> Result<Payload, Refusal>,
+) -> Result<ApiTask, Refusal> {
+    if pattern.is_empty() || event.is_empty() {
+        return Err(malformed("empty param"));
+    }
+    Matcher::compile(&pattern).map_err(|_| malformed("channel_pattern cant regex"))?;
+    let event = Event { name: event.parse().map_err(bad_name)?, data: data()? };
+    let shown = quote(&pattern);
+    let within = vec![ChannelPattern::everything()];
+    Ok(ApiTask::new(Work::Ask(Ask::PublishMatching { app, pattern, within, event }), move |done| match done {
+        Done::Census(census) => json(format!(r#"{{"total":{},"pattern":{shown}}}"#, census.count())),
+        _ => fault(),
+    }))
+}
+
+/// Channel pushes of one request, in order.
+pub struct Batch {
+    app: AppId,
+    items: usize,
+    envelopes: Vec<Envelope>,
+}
+
+impl Batch {
+    /// None yet.
+    pub fn new(app: AppId) -> Self {
+        Self { app, items: 0, envelopes: Vec::new() }
+    }
+
+    /// One more, if its names are names.
+    pub fn add(&mut self, channel: String, event: String, data: Payload) -> Result<(), &'static str> {
+        self.items += 1;
+        if self.items > MAX_ITEMS {
+            return Err("too many items");
+        }
+        let channel: ChannelName = channel.try_into().map_err(|_| "channel name too long")?;
+        let name = event.try_into().map_err(|_| "event name too long")?;
+        // nobody can be on the channel without a name
+        if !channel.as_str().is_empty() {
+            let command = Command::Publish { channel, event: Event { name, data }, except: None };
+            self.envelopes.push(Envelope { app: self.app.clone(), command });
+        }
+        Ok(())
+    }
+
+    /// The task; its reply counts the items.
+    pub fn task(self, reply: impl FnOnce(usize) -> String + Send + 'static) -> ApiTask {
+        let items = self.items;
+        ApiTask::new(Work::Publish(self.envelopes), move |_| json(reply(items)))
+    }
+}
+
+/// A payload for every socket of a user; `echo` is its `data` in the reply.
+pub fn push_user(app: AppId, user: &str, data: Payload, echo: impl EchoText) -> Result<ApiTask, Refusal> {
+    let to = Target::User(user.parse().map_err(bad_name)?);
+    let work = Work::Publish(vec![Envelope { app, command: Command::Direct { to, data } }]);
+    Ok(echoed(work, "user_id", user, echo))
+}
+
+/// A payload for one socket. An id that nobody holds gets 200 like any other; nothing is sent.
+pub fn push_socket(app: AppId, socket: &str, data: Payload, echo: impl EchoText, seal: &SocketIdSeal) -> ApiTask {
+    let envelope = |socket| Envelope { app, command: Command::Direct { to: Target::Socket(socket), data } };
+    echoed(Work::Publish(seal.read(socket).ok().map(envelope).into_iter().collect()), "socket_id", socket, echo)
+}
+
+/// New permissions for a user.
+pub fn reload(app: AppId, user: &str, channels: Vec<ChannelPattern>, echo: impl EchoText) -> Result<ApiTask, Refusal> {
+    let command = Command::Reload { user: user.parse().map_err(bad_name)?, channels };
+    Ok(echoed(Work::Publish(vec![Envelope { app, command }]), "user_id", user, echo))
+}
+
+/// One more permission for a user.
+pub fn grant(app: AppId, user: &str, channel: String) -> Result<ApiTask, Refusal> {
+    let user_id: UserId = user.parse().map_err(bad_name)?;
+    let command = Command::Grant { user: user_id, channel: channel.as_str().try_into().map_err(bad_name)? };
+    Ok(echoed(Work::Publish(vec![Envelope { app, command }]), "user_id", user, move || quote(&channel)))
+}
+
+/// Writes the JSON that a reply shows as its `data`: only once the work is done, since it may be large.
+pub trait EchoText: FnOnce() -> String + Send + 'static {}
+impl<F: FnOnce() -> String + Send + 'static> EchoText for F {}
+
+/// `{"user_id","data"}` or `{"socket_id","data"}`.
+fn echoed(work: Work, key: &'static str, name: &str, echo: impl EchoText) -> ApiTask {
+    let name = quote(name);
+    ApiTask::new(work, move |_| json(format!(r#"{{"{key}":{name},"data":{}}}"#, echo())))
+}
+
+/// `GET …/channels`.
+pub fn channels(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+    let [app] = segments(call)?;
+    query(app, Query::Channels(vec![ChannelPattern::everything()]))
+}
+
+/// `GET …/channels/count`.
+pub fn channel_count(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+    let [app] = segments(call)?;
+    query(app, Query::ChannelCount(vec![ChannelPattern::everything()]))
+}
+
+/// `GET …/online`, v3: `GET …/users`.
+pub fn users(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+    let [app] = segments(call)?;
+    query(app, Query::Users)
+}
+
+/// The same with `/count`.
+pub fn user_count(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+    let [app] = segments(call)?;
+    query(app, Query::UserCount)
+}
+
+/// `GET …/online/bychannel/{channel}`, v3: `GET …/channels/{channel}/users`.
+pub fn users_of(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+    let [app, channel] = segments(call)?;
+    query(app, Query::UsersOf(channel.parse().map_err(bad_name)?))
+}
+
+/// The same with `/count`.
+pub fn user_count_of(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+    let [app, channel] = segments(call)?;
+    query(app, Query::UserCountOf(channel.parse().map_err(bad_name)?))
+}
+
+/// A list of names, or how many there are.
+fn query(app_name: &str, query: Query) -> Result<ApiTask, Refusal> {
+    let ask = Ask::Query { app: app(app_name)?, query };
+    Ok(ApiTask::new(Work::Ask(ask), |done| match done {
+        Done::Census(Census::Names(names)) => json(list(names.iter().map(String::as_str))),
+        Done::Census(census) => json(format!(r#"{{"count":{}}}"#, census.count())),
+        _ => fault(),
+    }))
+}
+
+/// Sizes of all apps.
+pub fn stats(reply: impl FnOnce(&Census) -> String + Send + 'static) -> ApiTask {
+    ApiTask::new(Work::Ask(Ask::Stats), move |done| match done {
+        Done::Census(census) => json(reply(&census)),
+        _ => fault(),
+    })
+}
+
+/// What a JWT says; `end` stands after it.
+pub fn decode(jwt: String, end: &'static str, refuse: fn() -> ApiReply) -> ApiTask {
+    ApiTask::new(Work::Decode(jwt), move |done| match done {
+        Done::Claims(Ok(claims)) => json(shown(&claims) + end),
+        Done::Claims(Err(_)) => refuse(),
+        _ => fault(),
+    })
+}
+
+/// The claims in the original's order.
+fn shown(claims: &Claims) -> String {
+    let grant = &claims.gusher;
+    let channels = list(grant.channels.iter().map(ChannelPattern::as_str));
+    let (user, app) = (quote(grant.user.as_str()), quote(grant.app.as_str()));
+    let remotes = serde_json::to_string(&grant.remotes).expect("names and booleans are always JSON");
+    let mut shown =
+        format!(r#"{{"gusher":{{"channels":{channels},"user_id":{user},"app_key":{app},"remotes":{remotes}}}"#);
+    let date = |date: &crate::jwt::NumericDate| serde_json::to_string(date).expect("a number is always JSON");
+    let raw = |value: &Option<Box<serde_json::value::RawValue>>| value.as_ref().map(|value| value.get().to_owned());
+    let registered = [
+        ("aud", raw(&claims.aud)),
+        ("exp", claims.exp.as_ref().map(date)),
+        ("jti", raw(&claims.jti)),
+        ("iat", claims.iat.as_ref().map(date)),
+        ("iss", raw(&claims.iss)),
+        ("nbf", claims.nbf.as_ref().map(date)),
+        ("sub", raw(&claims.sub)),
+    ];
+    for (name, value) in registered {
+        if let Some(value) = value {
+            shown += &format!(r#","{name}":{value}"#);
+        }
+    }
+    shown.push('}');
+    shown
+}
+
+/// A JSON list of strings.
+pub fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.map(quote).collect();
+    format!("[{}]", names.join(","))
+}
