@@ -157,3 +157,6 @@ pub fn pong() -> ApiTask {
 fn ping(_: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
     Ok(pong())
 }
+
+#[cfg(test)]
+mod tests;

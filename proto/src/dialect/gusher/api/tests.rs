@@ -1,0 +1,317 @@
+//! The HTTP rows of both roles against golden files (from a request to the work and the reply), and what no file holds:
+//! names of every kind, sizes, and which row wins.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    dialect::{
+        Settings, all,
+        contract::{ApiCall, ApiReply, ApiTask, Done, Headers, Role, Route, Work},
+    },
+    ids::{NodeId, SocketId, SocketIdSeal},
+    jwt::BadToken,
+    query::Census,
+    refusal::Refusal,
+    surface::Router,
+};
+
+use super::task::MAX_ITEMS;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    request: Request,
+    /// Missing if the request is refused.
+    work: Option<Value>,
+    /// What comes of the work: nothing to tell, if missing.
+    done: Option<Came>,
+    reply: Reply,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    method: String,
+    path: String,
+    #[serde(default)]
+    query: String,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    body: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Came {
+    Census(Census),
+    /// The payload of a JWT.
+    Claims(String),
+    Token(String),
+    /// The token does not verify.
+    Bad(()),
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct Reply {
+    status: u16,
+    r#type: String,
+    body: String,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+}
+
+impl Headers for BTreeMap<String, String> {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.get(name).map(String::as_str)
+    }
+}
+
+fn seal() -> SocketIdSeal {
+    SocketIdSeal::new(b"golden")
+}
+
+fn router(role: Role) -> Router {
+    Router::new(role, all(&Settings::default(), &seal()))
+}
+
+/// The task of a request, or the reply that refuses it.
+fn call(role: Role, request: &Request) -> Result<ApiTask, ApiReply> {
+    let router = router(role);
+    let matched = router.find(&request.method, &request.path)?;
+    let call = ApiCall {
+        row: router.route(&matched).row,
+        segments: matched.segments.clone(),
+        query: &request.query,
+        headers: &request.headers,
+        body: request.body.clone().into(),
+        now: Duration::ZERO,
+    };
+    router.dialect(&matched).call(call).map_err(|why| router.refuse(&matched, &why))
+}
+
+fn post(path: &str, body: String) -> Request {
+    let headers = [("content-type".to_owned(), "application/x-www-form-urlencoded".to_owned())].into();
+    Request { method: "POST".to_owned(), path: path.to_owned(), query: String::new(), headers, body }
+}
+
+fn shown(work: &Work) -> Value {
+    match work {
+        Work::Nothing => json!("Nothing"),
+        Work::Publish(envelopes) => json!({ "Publish": envelopes }),
+        Work::Ask(ask) => json!({ "Ask": ask }),
+        Work::Decode(jwt) => json!({ "Decode": jwt }),
+        Work::Exchange(jwt) => json!({ "Exchange": jwt }),
+    }
+}
+
+fn came(of: &Work, came: Option<Came>) -> Done {
+    match (of, came) {
+        (_, Some(Came::Census(census))) => Done::Census(census),
+        (_, Some(Came::Claims(payload))) => Done::Claims(Ok(serde_json::from_str(&payload).expect("claims"))),
+        (_, Some(Came::Token(token))) => Done::Token(Ok(token)),
+        (Work::Exchange(_), Some(Came::Bad(_))) => Done::Token(Err(BadToken::Signature)),
+        (_, Some(Came::Bad(_))) => Done::Claims(Err(BadToken::Signature)),
+        (_, None) => Done::Done,
+    }
+}
+
+fn golden(file: &str, role: Role) {
+    let path = format!("{}/../tests/golden/gusher/{file}", env!("CARGO_MANIFEST_DIR"));
+    // the only socket that exists in the files
+    let socket = seal().print(SocketId::new(NodeId::from_random(0), 7));
+    let cases = std::fs::read_to_string(path).expect("the golden file is there").replace("@SOCKET@", &socket);
+    for case in serde_json::from_str::<Vec<Case>>(&cases).expect("the golden file is a list of cases") {
+        let (work, reply) = match call(role, &case.request) {
+            Ok(ApiTask { work, reply }) => {
+                let done = came(&work, case.done);
+                (Some(shown(&work)), reply(done))
+            }
+            Err(reply) => (None, reply),
+        };
+        assert_eq!(work, case.work, "{}: the work", case.name);
+        let reply = Reply {
+            status: reply.status,
+            r#type: reply.content_type.to_owned(),
+            body: String::from_utf8(reply.body.into()).expect("replies are UTF-8"),
+            headers: reply.headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        };
+        assert_eq!(reply, case.reply, "{}", case.name);
+    }
+}
+
+#[test]
+fn v1_of_the_master() {
+    golden("http_master_v1.json", Role::Master);
+}
+
+#[test]
+fn v3_of_the_master() {
+    golden("http_master_v3.json", Role::Master);
+}
+
+#[test]
+fn the_slave() {
+    golden("http_slave.json", Role::Slave);
+}
+
+#[test]
+fn names_of_every_kind_arrive_as_they_are_meant() {
+    let long = "中".repeat(341) + "x";
+    assert_eq!(long.len(), 1_024);
+    for name in ["/", "%2F", "*", "#GUSHERFUNC-TOUID#", ">", ".", "..", "a b", "中文", "\"", "\\", "user", "+", &long]
+    {
+        let escaped = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string();
+        for path in [
+            format!("/api/push/{escaped}/{escaped}/{escaped}"),
+            format!("/v1/apps/{escaped}/channels/{escaped}/messages"),
+        ] {
+            // `/push/user/app/id` is taken by users
+            if name == "user" && path.starts_with("/api") {
+                continue;
+            }
+            let mut request = post(&path, "data=1".to_owned());
+            if path.starts_with("/v1") {
+                request.body = json!({ "event": name, "data": 1 }).to_string();
+            }
+            let task = call(Role::Master, &request).expect(name);
+            let event = json!({ "name": name, "data": { "Json": "1" } });
+            let command = json!({ "Publish": { "channel": name, "event": event, "except": null } });
+            assert_eq!(shown(&task.work), json!({ "Publish": [{ "app": name, "command": command }] }), "{name}");
+            let echo: Value = serde_json::from_slice(&(task.reply)(Done::Done).body).expect(name);
+            assert_eq!(echo, json!({ "channel": name, "event": name, "data": 1 }), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_name_of_1025_bytes_is_refused_wherever_it_stands() {
+    let long = "x".repeat(1_025);
+    let pattern = |max| format!("the {max} is 1025 bytes long, at most 1024 are allowed");
+    for (path, body, words) in [
+        (format!("/api/push/{long}/c/e"), "data=1".to_owned(), pattern("app key")),
+        (format!("/api/push/a/{long}/e"), "data=1".to_owned(), pattern("channel name")),
+        (format!("/api/push/a/c/{long}"), "data=1".to_owned(), pattern("event name")),
+        (format!("/api/push/user/a/{long}"), "data=1".to_owned(), pattern("user id")),
+        ("/api/push/a".to_owned(), format!("channel_pattern=a&data=1&event={long}"), pattern("event name")),
+        (format!("/api/reload/channel/user/a/{long}"), "data=[]".to_owned(), pattern("user id")),
+        ("/api/reload/channel/user/a/u".to_owned(), format!("data=[\"{long}\"]"), pattern("channel pattern")),
+        ("/api/add/channel/user/a/u".to_owned(), format!("data={long}"), pattern("channel pattern")),
+        ("/api/push_batch/a".to_owned(), format!("batch_data=[{{}},{{\"channel\":\"{long}\"}}]"), "data error".into()),
+        ("/api/push_batch/a".to_owned(), format!("batch_data=[{{}},{{\"event\":\"{long}\"}}]"), "data error".into()),
+    ] {
+        let reply = call(Role::Master, &post(&path, body)).expect_err(&words);
+        assert_eq!((reply.status, &reply.body[..]), (400, words.as_bytes()));
+    }
+    let mut v3 = post("/v1/apps/a/messages/batch", format!("[{{}},{{\"channel\":\"{long}\"}}]"));
+    assert_eq!(&call(Role::Master, &v3).expect_err("too long").body[..], br#"{"error":"data error"}"#);
+    v3 = post("/v1/apps/a/users/u/channels", format!("{{\"channel\":\"{long}\"}}"));
+    assert_eq!(call(Role::Master, &v3).expect_err("too long").status, 400);
+    // an id that is too long for a socket is an id that no socket has
+    let task = call(Role::Master, &post(&format!("/api/push/socket/a/{long}"), String::new())).expect("any id is fine");
+    assert_eq!(task.work, Work::Publish(vec![]));
+}
+
+#[test]
+fn a_batch_and_a_list_of_channels_have_an_end() {
+    let items = |item: &str, count| format!("[{}{item}]", format!("{item},").repeat(count - 1));
+    let batch = |count| call(Role::Master, &post("/api/push_batch/a", format!("batch_data={}", items("{}", count))));
+    assert_eq!(batch(MAX_ITEMS).expect("as many as allowed").work, Work::Publish(vec![]));
+    assert_eq!(&batch(MAX_ITEMS + 1).expect_err("one more").body[..], b"data error");
+    let list = post("/api/reload/channel/user/a/u", format!("data={}", items("\"\"", MAX_ITEMS + 1)));
+    assert_eq!(&call(Role::Master, &list).expect_err("one more").body[..], b"too many channels");
+}
+
+#[test]
+fn nested_json_costs_no_stack() {
+    let deep = "[".repeat(200_000) + &"]".repeat(200_000);
+    for (path, body, fine) in [
+        ("/api/push/a/c/e", format!("data={deep}"), true),
+        ("/api/push_batch/a", format!("batch_data=[{{\"data\":{deep}}}]"), true),
+        ("/api/push_batch/a", format!("batch_data={deep}"), false),
+        ("/api/reload/channel/user/a/u", format!("data={deep}"), false),
+        ("/v1/apps/a/channels/c/messages", format!("{{\"event\":\"e\",\"data\":{deep}}}"), true),
+        ("/v1/apps/a/users/u/channels", format!("{{\"channel\":{deep}}}"), false),
+    ] {
+        assert_eq!(call(Role::Master, &post(path, body)).is_ok(), fine, "{path}");
+    }
+}
+
+#[test]
+fn bare_rows_shadow_nothing() {
+    for role in [Role::Master, Role::Slave] {
+        let router = router(role);
+        for dialect in all(&Settings::default(), &seal()) {
+            for route in dialect.routes().iter().filter(|route| route.role == role) {
+                let path = route.path.replace(['{', '}'], "");
+                let found = router.find(route.method, &path).expect("a row finds itself");
+                assert_eq!(router.route(&found).row, route.row, "{} {path}", route.method);
+            }
+        }
+    }
+    for path in ["/healthz", "/readyz", "/version", "/try", "/ui", "/"] {
+        assert_eq!(router(Role::Master).find("GET", path).expect_err(path).status, 404);
+    }
+}
+
+#[test]
+fn a_door_tells_who_knocks() {
+    let router = router(Role::Slave);
+    let knock = |path: &str, query: &str| {
+        let matched = router.find(Route::SOCKET, path).expect(path);
+        let headers = BTreeMap::new();
+        let row = router.route(&matched).row;
+        let segments = matched.segments.clone();
+        let call = ApiCall { row, segments, query, headers: &headers, body: "".into(), now: Duration::ZERO };
+        router.dialect(&matched).knock(&call).map(|knock| {
+            let crate::dialect::contract::Credentials::Token(token) = knock.credentials;
+            (knock.app.to_string(), token)
+        })
+    };
+    for path in ["/gcs/ws/a%2Fb", "/gcs/wtf/a%2Fb", "/v1/apps/a%2Fb/ws"] {
+        assert_eq!(knock(path, "token=x.y%2Dz&token=2"), Ok(("a/b".to_owned(), "x.y-z".to_owned())));
+        for query in ["", "token=", "token", "Token=x", "token=%zz"] {
+            assert_eq!(knock(path, query), Err(Refusal::CredentialsMissing), "{query}");
+        }
+    }
+    assert_eq!(knock("/gcs/ws/", "token=x"), Err(Refusal::CredentialsMissing));
+    assert_eq!(knock(&format!("/gcs/ws/{}", "x".repeat(1_025)), "token=x"), Err(Refusal::WrongApp));
+}
+
+#[test]
+fn doors_and_rows_say_no_each_in_their_own_words() {
+    let reply = |role, method: &str, path: &str, why: &Refusal| {
+        let router = router(role);
+        let reply = router.refuse(&router.find(method, path).expect(path), why);
+        (reply.status, String::from_utf8(reply.body.into()).expect("UTF-8"), reply.headers)
+    };
+    let door = |why| reply(Role::Slave, Route::SOCKET, "/gcs/ws/a", &why);
+    assert_eq!(door(Refusal::CredentialsInvalid), (401, "token error\n".to_owned(), vec![]));
+    assert_eq!(door(Refusal::WrongApp), (401, "appkey error\n".to_owned(), vec![]));
+    assert_eq!(door(Refusal::NotAHandshake("no key")), (400, "Bad Request\n".to_owned(), vec![]));
+    assert_eq!(door(Refusal::Forbidden("origin".into())), (403, "origin\n".to_owned(), vec![]));
+    assert_eq!(door(Refusal::WrongVersion).2, [("Sec-WebSocket-Version", "13".to_owned())]);
+    let (status, _, headers) = door(Refusal::unavailable("draining"));
+    assert_eq!((status, headers), (503, vec![("Retry-After", "1".to_owned())]));
+
+    let cors = ("Access-Control-Allow-Origin", "*".to_owned());
+    let too_large = Refusal::TooLarge { what: "a body", limit: 9 };
+    assert_eq!(reply(Role::Slave, "POST", "/gcs/auth", &too_large).0, 413);
+    assert_eq!(reply(Role::Slave, "POST", "/gcs/auth", &too_large).2, [cors.clone()]);
+    assert!(reply(Role::Slave, "POST", "/v1/auth", &Refusal::unavailable("x")).2.contains(&cors));
+
+    let bearer = vec![("WWW-Authenticate", "Bearer".to_owned())];
+    let (status, words, headers) = reply(Role::Master, "GET", "/v1/stats", &Refusal::CredentialsMissing);
+    assert_eq!((status, headers), (401, bearer.clone()));
+    assert_eq!(words, r#"{"error":"a push key is needed here: Authorization: Bearer KEY"}"#);
+    let (status, words, headers) = reply(Role::Master, "GET", "/api/a/online", &Refusal::CredentialsInvalid);
+    assert_eq!((status, words.as_str(), headers), (401, "no such push key", bearer));
+    let words = r#"{"error":"larger than the 9 bytes that a body may have"}"#;
+    assert_eq!(reply(Role::Master, "GET", "/v1/apps", &too_large), (413, words.to_owned(), vec![]));
+    assert_eq!(reply(Role::Master, "GET", "/api/ping", &Refusal::TooSlow).0, 408);
+}
