@@ -1,3 +1,256 @@
 //! The floor where clients stand: their sockets, what they subscribe to, and the fan-out.
 
+mod api;
+mod backlog;
+mod handshake;
+pub mod heartbeat;
+mod intake;
+mod interests;
+mod metrics;
+pub mod outbox;
+pub mod registry;
+pub mod session;
 pub mod settings;
+mod token;
+pub mod transport;
+mod voices;
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{
+        Arc, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use actix::{Actor, Addr};
+use bytes::BytesMut;
+use log::{error, warn};
+use tokio::{net::TcpStream, sync::Notify, time::timeout};
+use wellhead_proto::{
+    app::Apps,
+    bus::Inbox,
+    dialect::contract::{Dialect, Role},
+    frame::Frame,
+    ids::{NodeId, SocketId},
+    refusal::CloseCause,
+    surface::Router,
+};
+
+use crate::{
+    backlog::Backlog,
+    heartbeat::Rhythm,
+    intake::Intake,
+    interests::{Interests, MAX_WORKERS},
+    metrics::Metrics,
+    registry::{Hall, Registry, floor::Floor, message::Drain},
+    settings::{Limits, Settings},
+    token::Tokens,
+    voices::Voices,
+};
+
+/// What a slave is made from.
+pub struct Setup {
+    /// Which node of the cluster it is.
+    pub node: NodeId,
+    /// `[slave]`.
+    pub settings: Settings,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[jwt]`, as far as connection tokens go.
+    pub tokens: settings::Tokens,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The cluster's secret: signs connection tokens.
+    pub secret: Vec<u8>,
+    /// The apps that are served.
+    pub apps: Arc<Apps>,
+    /// The dialects that are spoken.
+    pub dialects: Vec<Arc<dyn Dialect>>,
+}
+
+/// A slave: one for each process, shared by its worker threads.
+#[derive(Clone)]
+pub struct Slave(Arc<Shared>);
+
+/// What the threads of a slave share.
+pub struct Shared {
+    node: NodeId,
+    settings: Settings,
+    limits: Limits,
+    apps: Arc<Apps>,
+    router: Router,
+    voices: Voices,
+    tokens: Tokens,
+    interests: Arc<Interests>,
+    backlog: Arc<Backlog>,
+    metrics: Metrics,
+    workers: RwLock<Vec<Addr<Registry>>>,
+    next_socket: AtomicU32,
+    open: AtomicUsize,
+    closed_one: Notify,
+    draining: AtomicBool,
+}
+
+thread_local! {
+    /// The halls of this thread, each with its slave: one, unless a test runs several nodes in a process.
+    static HALLS: RefCell<Vec<(*const Shared, Rc<Hall>)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Slave {
+    /// A slave without worker threads; `registry` shows its counters.
+    #[must_use]
+    pub fn new(setup: Setup, registry: &mut prometheus_client::registry::Registry) -> Self {
+        let Setup { node, settings, limits, tokens, cluster, secret, apps, dialects } = setup;
+        Self(Arc::new(Shared {
+            node,
+            settings,
+            limits,
+            apps,
+            voices: Voices::new(&dialects),
+            router: Router::new(Role::Slave, dialects),
+            tokens: Tokens::new(tokens, node, cluster, &secret),
+            interests: Arc::default(),
+            backlog: Arc::default(),
+            metrics: Metrics::new(registry),
+            workers: RwLock::default(),
+            next_socket: AtomicU32::new(1),
+            open: AtomicUsize::new(0),
+            closed_one: Notify::new(),
+            draining: AtomicBool::new(false),
+        }))
+    }
+
+    /// Its ear, for the bus.
+    #[must_use]
+    pub fn inbox(&self) -> Arc<dyn Inbox> {
+        Arc::new(Intake(self.0.clone()))
+    }
+
+    /// Make the calling thread one of its workers, with a registry of its own. Doing it twice is harmless.
+    ///
+    /// # Panics
+    ///
+    /// Outside of an actix arbiter, and beyond 64 threads.
+    pub fn start_worker(&self) {
+        if self.hall().is_some() {
+            return;
+        }
+        let shared = &self.0;
+        let mut workers = shared.workers.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let worker = workers.len();
+        assert!(worker < MAX_WORKERS, "a slave has at most {MAX_WORKERS} worker threads");
+        let voices = Rc::new(shared.voices.clone());
+        let hall = Hall::new(Floor::new(worker, voices, shared.interests.clone(), shared.metrics.clone()));
+        let rhythm = Rhythm::new(&shared.settings, &shared.limits);
+        workers.push(Registry::new(hall.clone(), rhythm, shared.metrics.clone()).start());
+        HALLS.with_borrow_mut(|halls| halls.push((Arc::as_ptr(shared), hall)));
+        if worker == 0 {
+            actix_rt::spawn(sweep(Arc::downgrade(shared)));
+        }
+    }
+
+    fn hall(&self) -> Option<Rc<Hall>> {
+        HALLS.with_borrow(|halls| {
+            let mine = halls.iter().find(|(slave, _)| *slave == Arc::as_ptr(&self.0));
+            mine.map(|(_, hall)| hall.clone())
+        })
+    }
+
+    /// Take over a connection whose client asks for an upgrade: on this thread it becomes a session, or is refused.
+    /// `early` came behind the request.
+    pub async fn upgrade(&self, request: actix_http::Request, stream: TcpStream, early: BytesMut) {
+        match self.hall() {
+            Some(hall) => handshake::receive(&self.0, &hall, request, stream, early).await,
+            None => error!("an upgrade came to a thread that is no worker of this slave"),
+        }
+    }
+
+    /// How many sockets are open.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
+    /// Take no more sockets and close those that are open, telling each to come back elsewhere. Back when all are gone,
+    /// or when the time for it is over.
+    pub async fn drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+        for worker in self.0.workers().iter() {
+            worker.do_send(Drain);
+        }
+        let gone = async {
+            loop {
+                let closed = self.0.closed_one.notified();
+                if self.connections() == 0 {
+                    return;
+                }
+                closed.await;
+            }
+        };
+        if timeout(self.0.settings.drain.0, gone).await.is_err() {
+            let left = self.connections();
+            warn!(left; "{left} sockets had not gone when the time to drain was over");
+        }
+    }
+}
+
+/// Forget references to tokens that nobody used.
+async fn sweep(shared: std::sync::Weak<Shared>) {
+    const PAUSE: Duration = Duration::from_secs(60);
+    loop {
+        actix_rt::time::sleep(PAUSE).await;
+        let Some(shared) = shared.upgrade() else { return };
+        shared.tokens.sweep(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    }
+}
+
+impl Shared {
+    fn workers(&self) -> RwLockReadGuard<'_, Vec<Addr<Registry>>> {
+        self.workers.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn next_socket_id(&self) -> SocketId {
+        SocketId::new(self.node, self.next_socket.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Room for one more socket, if there is.
+    fn pass(self: &Arc<Self>) -> Option<Pass> {
+        let most = match self.settings.max_connections {
+            0 => usize::MAX,
+            most => most,
+        };
+        let room = |open| (open < most).then_some(open + 1);
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
+        self.metrics.connections.inc();
+        Some(Pass(self.clone()))
+    }
+}
+
+/// One of the sockets that may be open; dropping it makes room for another.
+pub struct Pass(Arc<Shared>);
+
+impl Pass {
+    /// Its socket ends.
+    fn closed(&self, cause: CloseCause) {
+        self.0.metrics.closed(cause);
+    }
+
+    fn goodbye(&self, voice: u8, cause: CloseCause) -> Frame {
+        self.0.voices.at(voice).goodbye(cause)
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.connections.dec();
+        self.0.closed_one.notify_waiters();
+    }
+}

@@ -1,0 +1,68 @@
+//! The slave's own HTTP rows: a JWT for a token, ping. What clients ask before and beside their sockets.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use log::error;
+use wellhead_proto::{
+    dialect::contract::{ApiCall, ApiReply, Done, Route, Work},
+    jwt::BadToken,
+    refusal::Refusal,
+    surface::{Head, Matched, Surface},
+};
+
+use crate::{Slave, token::NotIssued};
+
+impl Surface for Slave {
+    type Admitted = Matched;
+
+    fn admit(&self, head: Head<'_>) -> Result<Matched, ApiReply> {
+        if head.method == "GET"
+            && let Ok(matched) = self.0.router.find(Route::SOCKET, head.path)
+        {
+            // upgrades do not come this way, so whatever does is none
+            return Err(self.0.router.refuse(&matched, &Refusal::NotAHandshake("not a WebSocket handshake")));
+        }
+        self.0.router.find(head.method, head.path)
+    }
+
+    fn refuse(&self, admitted: &Matched, why: &Refusal) -> ApiReply {
+        self.0.router.refuse(admitted, why)
+    }
+
+    async fn serve(&self, admitted: Matched, head: Head<'_>, body: Bytes) -> ApiReply {
+        let shared = &self.0;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let dialect = shared.router.dialect(&admitted);
+        let row = shared.router.route(&admitted).row;
+        let call =
+            ApiCall { row, segments: admitted.segments.clone(), query: head.query, headers: head.headers, body, now };
+        let task = match dialect.call(call) {
+            Ok(task) => task,
+            Err(why) => return dialect.refuse(row, &why),
+        };
+        let done = match task.work {
+            Work::Nothing => Done::Done,
+            Work::Exchange(jwt) => match shared.tokens.issue(&jwt, &shared.apps, now) {
+                Ok(token) => Done::Token(Ok(token)),
+                Err(NotIssued::Refused(why)) => {
+                    shared.metrics.auth_failed(if jwt.is_empty() { BadToken::Missing } else { why });
+                    Done::Token(Err(why))
+                }
+                Err(NotIssued::Full) => {
+                    let why = Refusal::unavailable("too many connection tokens are waiting to be used");
+                    return dialect.refuse(row, &why);
+                }
+            },
+            work @ (Work::Publish(_) | Work::Ask(_) | Work::Decode(_)) => {
+                error!("dialect {} asks a slave for the work of a master: {work:?}", dialect.name());
+                return dialect.refuse(row, &Refusal::NotFound);
+            }
+        };
+        (task.reply)(done)
+    }
+
+    fn body_limit(&self) -> usize {
+        self.0.limits.body.bytes()
+    }
+}

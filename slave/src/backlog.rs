@@ -1,0 +1,102 @@
+//! How much a slave was given and has not handed out yet. A publisher waits while it is too much: memory stays bounded,
+//! and a burst slows its publishers down instead of its readers.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::sync::Notify;
+
+/// Deliveries that may wait: some 150 ms of work for one thread.
+const MAX_DELIVERIES: usize = 20_000;
+/// Bytes of payload that may wait.
+const MAX_BYTES: usize = 64 << 20;
+
+/// The sum of what waits.
+#[derive(Default)]
+pub struct Backlog {
+    deliveries: AtomicUsize,
+    bytes: AtomicUsize,
+    less: Notify,
+}
+
+/// One push that waits; dropping it takes it off the sum.
+pub struct Ticket {
+    backlog: Arc<Backlog>,
+    deliveries: usize,
+    bytes: usize,
+}
+
+impl Backlog {
+    /// A push of `bytes` bytes begins to wait. It counts as one delivery until somebody knows better.
+    pub fn admit(self: &Arc<Self>, bytes: usize) -> Ticket {
+        self.deliveries.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ticket { backlog: self.clone(), deliveries: 1, bytes }
+    }
+
+    /// Is there room for more?
+    pub fn has_room(&self) -> bool {
+        self.deliveries.load(Ordering::Relaxed) < MAX_DELIVERIES && self.bytes.load(Ordering::Relaxed) < MAX_BYTES
+    }
+
+    /// Resolves once there is.
+    pub async fn room(self: Arc<Self>) {
+        loop {
+            let less = self.less.notified();
+            if self.has_room() {
+                return;
+            }
+            less.await;
+        }
+    }
+}
+
+impl Ticket {
+    /// So many sockets are to get it.
+    pub fn set_deliveries(&mut self, deliveries: usize) {
+        self.backlog.deliveries.fetch_add(deliveries, Ordering::Relaxed);
+        self.backlog.deliveries.fetch_sub(self.deliveries, Ordering::Relaxed);
+        self.deliveries = deliveries;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let was_full = !self.backlog.has_room();
+        self.backlog.deliveries.fetch_sub(self.deliveries, Ordering::Relaxed);
+        self.backlog.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        if was_full && self.backlog.has_room() {
+            self.backlog.less.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn publishers_wait_while_it_is_full_and_go_on_when_it_is_not() {
+        let backlog = Arc::new(Backlog::default());
+        let mut large = backlog.admit(10);
+        assert!(backlog.has_room());
+        large.set_deliveries(MAX_DELIVERIES);
+        assert!(!backlog.has_room());
+
+        let waiting = tokio::spawn(backlog.clone().room());
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(large);
+        tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap();
+
+        let heavy = backlog.admit(MAX_BYTES);
+        assert!(!backlog.has_room());
+        drop(heavy);
+        assert!(backlog.has_room());
+        assert_eq!(backlog.deliveries.load(Ordering::Relaxed), 0);
+    }
+}

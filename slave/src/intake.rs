@@ -1,0 +1,88 @@
+//! From the bus to the registries: a push goes to the threads that have subscribers, a query to all of them.
+
+use std::sync::Arc;
+
+use actix::Addr;
+use futures_util::future::join_all;
+use log::warn;
+use wellhead_proto::{
+    bus::{BoxFuture, Inbox},
+    command::{Command, Target},
+    envelope::Envelope,
+    ids::ChannelKey,
+    query::{Ask, Census},
+};
+
+use crate::{
+    Shared,
+    registry::{
+        Registry,
+        message::{Answer, Obey},
+    },
+};
+
+/// A slave's ear on the bus.
+pub struct Intake(pub Arc<Shared>);
+
+impl Inbox for Intake {
+    fn deliver(&self, envelope: Envelope) {
+        let workers = self.0.workers();
+        let send = |worker: &Addr<Registry>, envelope: Envelope| {
+            let ticket = self.0.backlog.admit(bytes(&envelope.command));
+            worker.do_send(Obey { envelope, ticket });
+        };
+        match &envelope.command {
+            Command::Publish { channel, .. } => {
+                let key = ChannelKey { app: envelope.app.clone(), name: channel.clone() };
+                for worker in self.0.interests.workers(&key) {
+                    if let Some(worker) = workers.get(worker) {
+                        send(worker, envelope.clone());
+                    }
+                }
+            }
+            Command::Direct { to: Target::Socket(socket), .. } if socket.node() != self.0.node => {}
+            Command::Direct { .. } | Command::Reload { .. } | Command::Grant { .. } => {
+                for worker in workers.iter() {
+                    send(worker, envelope.clone());
+                }
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.0.backlog.has_room()
+    }
+
+    fn room(&self) -> BoxFuture<()> {
+        Box::pin(self.0.backlog.clone().room())
+    }
+
+    fn answer(&self, ask: Ask) -> BoxFuture<Census> {
+        let shared = self.0.clone();
+        Box::pin(async move {
+            let asked = |worker: &Addr<Registry>| {
+                let ticket = shared.backlog.admit(0);
+                worker.send(Answer { ask: ask.clone(), ticket })
+            };
+            let answers: Vec<_> = shared.workers().iter().map(asked).collect();
+            let answers = join_all(answers).await;
+            let mut census = ask.nothing();
+            for answer in answers {
+                match answer {
+                    Ok(answer) => census.merge(answer),
+                    Err(error) => warn!("a worker thread left a query unanswered: {error}"),
+                }
+            }
+            census
+        })
+    }
+}
+
+fn bytes(command: &Command) -> usize {
+    match command {
+        Command::Publish { event, .. } => event.data.len(),
+        Command::Direct { data, .. } => data.len(),
+        Command::Reload { channels, .. } => channels.iter().map(|channel| channel.as_str().len()).sum(),
+        Command::Grant { channel, .. } => channel.as_str().len(),
+    }
+}

@@ -1,0 +1,103 @@
+//! What a slave counts. Labels come from enums only, never from channels, users or apps that a client names.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use wellhead_proto::{jwt::BadToken, refusal::CloseCause};
+
+/// The counters of a slave; all threads share them.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Open sockets.
+    pub connections: Gauge,
+    /// Sockets opened since the start.
+    pub opened: Counter,
+    closed: Family<Cause, Counter>,
+    refused: Family<Status, Counter>,
+    /// Subscriptions of open sockets.
+    pub subscriptions: Gauge,
+    /// Channels with subscribers here.
+    pub channels: Gauge,
+    /// Users with sockets here, counted once per worker thread.
+    pub users: Gauge,
+    /// Frames of pushes handed to sockets.
+    pub deliveries: Counter,
+    /// Pushes, from their arrival until the last socket was served.
+    pub fan_out: Histogram,
+    /// Bytes owed to sockets.
+    pub queue_bytes: Gauge,
+    auth_failures: Family<Reason, Counter>,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Cause {
+    cause: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Status {
+    status: u16,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Reason {
+    role: &'static str,
+    reason: &'static str,
+}
+
+impl Metrics {
+    /// Counters that `registry` shows.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            connections: Gauge::default(),
+            opened: Counter::default(),
+            closed: Family::default(),
+            refused: Family::default(),
+            subscriptions: Gauge::default(),
+            channels: Gauge::default(),
+            users: Gauge::default(),
+            deliveries: Counter::default(),
+            fan_out: Histogram::new([0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]),
+            queue_bytes: Gauge::default(),
+            auth_failures: Family::default(),
+        };
+        registry.register("connections", "Open sockets", metrics.connections.clone());
+        registry.register("connections_opened", "Sockets opened", metrics.opened.clone());
+        registry.register("connections_closed", "Sockets closed, by cause", metrics.closed.clone());
+        registry.register("handshakes_refused", "Handshakes refused, by HTTP status", metrics.refused.clone());
+        registry.register("subscriptions", "Subscriptions of open sockets", metrics.subscriptions.clone());
+        registry.register("channels", "Channels with subscribers on this node", metrics.channels.clone());
+        registry.register("users", "Users with open sockets, counted once per worker thread", metrics.users.clone());
+        registry.register("deliveries", "Pushed frames handed to sockets", metrics.deliveries.clone());
+        registry.register_with_unit(
+            "fan_out_duration",
+            "From the arrival of a push until the last socket was served",
+            Unit::Seconds,
+            metrics.fan_out.clone(),
+        );
+        registry.register_with_unit("queue", "Owed to sockets", Unit::Bytes, metrics.queue_bytes.clone());
+        registry.register("slave_auth_failures", "Tokens refused, by reason", metrics.auth_failures.clone());
+        // every cause is there from the start, so that a first slow consumer shows as a rise
+        for cause in CloseCause::ALL {
+            drop(metrics.closed.get_or_create(&Cause { cause: cause.label() }));
+        }
+        metrics
+    }
+
+    /// A socket ended.
+    pub fn closed(&self, cause: CloseCause) {
+        self.closed.get_or_create(&Cause { cause: cause.label() }).inc();
+    }
+
+    /// A handshake was refused.
+    pub fn refused(&self, status: u16) {
+        self.refused.get_or_create(&Status { status }).inc();
+    }
+
+    /// A token was refused.
+    pub fn auth_failed(&self, reason: BadToken) {
+        self.auth_failures.get_or_create(&Reason { role: "slave", reason: reason.label() }).inc();
+    }
+}

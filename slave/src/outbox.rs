@@ -1,0 +1,443 @@
+//! The one way out of a socket. Replies and pushed frames pass the same outbox, so their order is the order in which
+//! we decided it. Nobody waits for a reader: a flush sends what the kernel takes and keeps the rest, counted.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io::{self, ErrorKind, IoSlice},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::{Buf, Bytes};
+use wellhead_proto::{frame::Frame, refusal::CloseCause};
+
+use crate::transport::Transport;
+
+/// Pieces that one `writev` takes.
+const MAX_PIECES: usize = 64;
+
+/// What a flush left behind.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Flushed {
+    /// Nothing.
+    All,
+    /// Something: the kernel takes no more now.
+    Rest,
+    /// More than the reader may be behind.
+    TooSlow,
+    /// The connection is gone.
+    Gone,
+}
+
+/// How a socket ends.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct End {
+    /// Why.
+    pub cause: CloseCause,
+    /// The close frame that goes out behind what is owed; without one the connection is simply dropped.
+    pub goodbye: Option<Frame>,
+}
+
+/// What is owed to one socket.
+pub struct Outbox {
+    transport: Transport,
+    /// The largest number of bytes that may be owed before the last frame.
+    budget: usize,
+    owed: RefCell<Owed>,
+    /// Stands on a list of outboxes to flush.
+    marked: Cell<bool>,
+    /// Something came from the client since the heart last beat.
+    heard: Cell<bool>,
+    /// Heartbeats since which something has been owed without a break.
+    beats_behind: Cell<u32>,
+    end: RefCell<Option<End>>,
+    /// The task that drives the socket.
+    driver: RefCell<Option<Waker>>,
+    /// It waits for room to write, and needs no further call.
+    driver_waits: Cell<bool>,
+}
+
+#[derive(Default)]
+struct Owed {
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+    /// Bytes of the last frame: one large frame never makes a slow consumer.
+    last: usize,
+    /// The first piece was begun: what follows it must follow.
+    begun: bool,
+}
+
+impl Outbox {
+    /// An outbox that may be `budget` bytes behind.
+    #[must_use]
+    pub fn new(transport: Transport, budget: usize) -> Self {
+        Self {
+            transport,
+            budget,
+            owed: RefCell::default(),
+            marked: Cell::new(false),
+            heard: Cell::new(false),
+            beats_behind: Cell::new(0),
+            end: RefCell::new(None),
+            driver: RefCell::new(None),
+            driver_waits: Cell::new(false),
+        }
+    }
+
+    /// The stream below, for reading.
+    #[must_use]
+    pub fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// Owe `frame`. Nothing is sent before a flush; a socket that ends takes nothing more.
+    pub fn push(&self, frame: Frame) {
+        if self.end.borrow().is_some() {
+            return;
+        }
+        self.owed.borrow_mut().push(frame);
+    }
+
+    /// Owe bytes that are no frame: the answer to the handshake.
+    pub fn push_raw(&self, bytes: Bytes) {
+        self.push(Frame::Whole(bytes));
+    }
+
+    /// Put it on a list of outboxes to flush. `false` if it stands on one already.
+    pub fn mark(&self) -> bool {
+        !self.marked.replace(true)
+    }
+
+    /// Send what the kernel takes; the driver sees to the rest.
+    pub fn flush(&self) -> Flushed {
+        self.marked.set(false);
+        let flushed = self.flush_owed();
+        if flushed == Flushed::Rest && !self.driver_waits.get() {
+            self.wake_driver();
+        }
+        flushed
+    }
+
+    /// The driver's own flush: send what the kernel takes, and be called again when it takes more.
+    pub fn drive(&self, cx: &mut Context<'_>) {
+        self.driver_waits.set(false);
+        while self.flush_owed() == Flushed::Rest {
+            match self.transport.poll_writable(cx) {
+                Poll::Pending => return self.driver_waits.set(true),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return self.end(End { cause: CloseCause::ClientGone, goodbye: None }),
+            }
+        }
+    }
+
+    fn flush_owed(&self) -> Flushed {
+        if self.is_ending() {
+            // what is still owed leaves in the driver's last act, within its time
+            return Flushed::All;
+        }
+        let flushed = self.write();
+        match flushed {
+            Flushed::All => self.beats_behind.set(0),
+            Flushed::Rest => {}
+            Flushed::TooSlow => self.end(End { cause: CloseCause::SlowConsumer, goodbye: None }),
+            Flushed::Gone => self.end(End { cause: CloseCause::ClientGone, goodbye: None }),
+        }
+        flushed
+    }
+
+    /// Send what the kernel takes, without any judgement of ends.
+    fn write(&self) -> Flushed {
+        let mut owed = self.owed.borrow_mut();
+        while !owed.pieces.is_empty() {
+            let sent = if let [only] = owed.pieces.make_contiguous() {
+                self.transport.try_write(only)
+            } else {
+                let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
+                let count = owed.pieces.len().min(MAX_PIECES);
+                for (piece, bytes) in pieces.iter_mut().zip(&owed.pieces) {
+                    *piece = IoSlice::new(bytes);
+                }
+                self.transport.try_write_vectored(&pieces[..count])
+            };
+            match sent {
+                Ok(sent) => owed.advance(sent),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let before_last = owed.bytes.saturating_sub(owed.last);
+                    return if before_last > self.budget { Flushed::TooSlow } else { Flushed::Rest };
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Flushed::Gone,
+            }
+        }
+        Flushed::All
+    }
+
+    /// Flush, and flush again whenever the kernel has room. `Ready` once nothing is owed or the connection is gone.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match self.write() {
+                Flushed::All => return Poll::Ready(Ok(())),
+                Flushed::Gone => return Poll::Ready(Err(ErrorKind::ConnectionReset.into())),
+                Flushed::Rest | Flushed::TooSlow => match self.transport.poll_writable(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                },
+            }
+        }
+    }
+
+    /// Send everything at once and say that nothing more will come. `false` if the kernel does not take all of it.
+    pub fn try_finish(&self) -> bool {
+        let all = self.write() == Flushed::All;
+        if all {
+            self.transport.finish_writing();
+        }
+        all
+    }
+
+    /// End the socket. The first reason stands.
+    pub fn end(&self, end: End) {
+        let mut current = self.end.borrow_mut();
+        if current.is_none() {
+            *current = Some(end);
+            drop(current);
+            self.wake_driver();
+        }
+    }
+
+    /// Is it ending?
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.end.borrow().is_some()
+    }
+
+    /// How it ends, once that is decided. The goodbye now stands behind what is owed.
+    pub fn take_end(&self) -> Option<CloseCause> {
+        let mut end = self.end.borrow_mut();
+        let end = end.as_mut()?;
+        if let Some(goodbye) = end.goodbye.take() {
+            self.owed.borrow_mut().push(goodbye);
+        }
+        Some(end.cause)
+    }
+
+    /// Forget what is owed, as far as no frame was begun, and owe `goodbye` instead. `false` if a frame was begun: then
+    /// no other can follow.
+    pub fn replace_owed(&self, goodbye: Frame) -> bool {
+        let mut owed = self.owed.borrow_mut();
+        if owed.begun {
+            return false;
+        }
+        *owed = Owed::default();
+        owed.push(goodbye);
+        true
+    }
+
+    /// Forget what is owed.
+    pub fn clear(&self) {
+        *self.owed.borrow_mut() = Owed::default();
+    }
+
+    /// Bytes that are owed.
+    #[must_use]
+    pub fn owed_bytes(&self) -> usize {
+        self.owed.borrow().bytes
+    }
+
+    /// Note that the client sent something.
+    pub fn note_heard(&self) {
+        self.heard.set(true);
+    }
+
+    /// Did the client send something since the last call?
+    pub fn take_heard(&self) -> bool {
+        self.heard.replace(false)
+    }
+
+    /// A heartbeat: for how many of them in a row something has been owed now.
+    pub fn count_beat_behind(&self) -> u32 {
+        let beats = if self.owed.borrow().pieces.is_empty() { 0 } else { self.beats_behind.get() + 1 };
+        self.beats_behind.set(beats);
+        beats
+    }
+
+    /// From now on `cx` drives the socket.
+    pub fn register_driver(&self, cx: &Context<'_>) {
+        let mut driver = self.driver.borrow_mut();
+        match &mut *driver {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => *driver = Some(cx.waker().clone()),
+        }
+    }
+
+    fn wake_driver(&self) {
+        if let Some(waker) = &*self.driver.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Owed {
+    fn push(&mut self, frame: Frame) {
+        self.last = frame.len();
+        self.bytes += frame.len();
+        match frame {
+            Frame::Whole(bytes) => self.pieces.push_back(bytes),
+            Frame::Split { head, tail } => self.pieces.extend([head, tail]),
+        }
+    }
+
+    fn advance(&mut self, mut sent: usize) {
+        self.bytes -= sent;
+        while let Some(first) = self.pieces.front_mut() {
+            if sent < first.len() {
+                first.advance(sent);
+                self.begun |= sent > 0;
+                return;
+            }
+            sent -= first.len();
+            self.pieces.pop_front();
+            self.begun = false;
+        }
+        // nothing is owed: give back what a burst made it grow to
+        self.last = 0;
+        self.pieces.shrink_to(8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+        time::timeout,
+    };
+
+    use super::*;
+
+    async fn pair(budget: usize) -> (Outbox, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        (Outbox::new(Transport::plain(server, 4_096).unwrap(), budget), client)
+    }
+
+    async fn read(client: &mut TcpStream, bytes: usize) -> Vec<u8> {
+        let mut buffer = vec![0; bytes];
+        timeout(Duration::from_secs(5), client.read_exact(&mut buffer)).await.unwrap().unwrap();
+        buffer
+    }
+
+    /// Push until the kernel refuses something.
+    fn fill(outbox: &Outbox, frame: &Bytes) -> usize {
+        (1..).find(|_| (outbox.push(Frame::Whole(frame.clone())), outbox.flush()).1 != Flushed::All).unwrap()
+    }
+
+    #[tokio::test]
+    async fn whole_and_split_frames_leave_in_order_in_one_piece() {
+        let (outbox, mut client) = pair(0).await;
+        outbox.push(Frame::text("one"));
+        outbox.push(Frame::text_with_tail("[7,", Bytes::from_static(b"\"tail\"]")));
+        outbox.push(Frame::text("three"));
+        assert!(outbox.mark());
+        assert!(!outbox.mark());
+        assert_eq!(outbox.flush(), Flushed::All);
+        assert!(outbox.mark(), "a flush takes it off the list");
+        assert_eq!(read(&mut client, 5 + 12 + 7).await, b"\x81\x03one\x81\x0a[7,\"tail\"]\x81\x05three");
+    }
+
+    #[tokio::test]
+    async fn more_pieces_than_one_writev_takes_all_leave() {
+        let (outbox, mut client) = pair(0).await;
+        let expected: Vec<u8> = (0..200u8).collect();
+        for byte in &expected {
+            outbox.push_raw(Bytes::copy_from_slice(&[*byte]));
+        }
+        assert_eq!(outbox.flush(), Flushed::All);
+        assert_eq!(read(&mut client, 200).await, expected);
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_refuses_stays_and_leaves_later() {
+        let (outbox, mut client) = pair(usize::MAX).await;
+        let frame = Bytes::from(vec![7; 100_000]);
+        let frames = fill(&outbox, &frame);
+        assert!(outbox.owed_bytes() > 0);
+        let all = read(&mut client, frames * frame.len());
+        let flush = std::future::poll_fn(|cx| outbox.poll_flush(cx));
+        let (flushed, all) = tokio::join!(flush, all);
+        flushed.unwrap();
+        assert!(all.iter().all(|&byte| byte == 7));
+        assert_eq!(outbox.owed_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_large_frame_makes_no_slow_consumer_but_the_next_one_does() {
+        let (outbox, _client) = pair(1_000).await;
+        let frame = Bytes::from(vec![0; 20 << 20]);
+        outbox.push(Frame::Whole(frame));
+        assert_eq!(outbox.flush(), Flushed::Rest);
+        outbox.push(Frame::text("x"));
+        assert_eq!(outbox.flush(), Flushed::TooSlow);
+        assert_eq!(outbox.take_end(), Some(CloseCause::SlowConsumer));
+    }
+
+    #[tokio::test]
+    async fn a_goodbye_replaces_what_is_owed_only_between_frames() {
+        let (outbox, _client) = pair(usize::MAX).await;
+        outbox.push(Frame::text("unsent"));
+        assert!(outbox.replace_owed(Frame::close(1008, "")));
+        assert_eq!(outbox.owed_bytes(), 4);
+
+        fill(&outbox, &Bytes::from(vec![0; 100_003]));
+        assert!(!outbox.replace_owed(Frame::close(1008, "")), "a frame was begun");
+    }
+
+    #[tokio::test]
+    async fn the_first_end_stands_and_nothing_is_owed_after_it() {
+        let (outbox, mut client) = pair(0).await;
+        outbox.push(Frame::text("owed"));
+        let goodbye = Some(Frame::close(1001, ""));
+        outbox.end(End { cause: CloseCause::ShuttingDown, goodbye });
+        outbox.end(End { cause: CloseCause::Idle, goodbye: None });
+        outbox.push(Frame::text("late"));
+        assert_eq!(outbox.take_end(), Some(CloseCause::ShuttingDown));
+        std::future::poll_fn(|cx| outbox.poll_flush(cx)).await.unwrap();
+        outbox.transport().finish_writing();
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"\x81\x04owed\x88\x02\x03\xe9");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_gone_is_noticed() {
+        let (outbox, mut client) = pair(usize::MAX).await;
+        client.shutdown().await.unwrap();
+        drop(client);
+        let frame = Bytes::from(vec![0; 4_096]);
+        let gone = async {
+            loop {
+                outbox.push(Frame::Whole(frame.clone()));
+                if outbox.flush() == Flushed::Gone {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(5), gone).await.unwrap();
+        assert_eq!(outbox.take_end(), Some(CloseCause::ClientGone));
+    }
+
+    #[tokio::test]
+    async fn beats_behind_count_only_while_something_is_owed() {
+        let (outbox, _client) = pair(usize::MAX).await;
+        assert_eq!(outbox.count_beat_behind(), 0);
+        fill(&outbox, &Bytes::from(vec![0; 100_000]));
+        assert_eq!((outbox.count_beat_behind(), outbox.count_beat_behind()), (1, 2));
+        outbox.clear();
+        assert_eq!(outbox.count_beat_behind(), 0);
+    }
+}

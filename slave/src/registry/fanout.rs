@@ -1,0 +1,177 @@
+//! Pushes that are too large to finish at once, and whatever must wait for them. Channel by channel: while a push walks
+//! a room, later pushes and joins of that room are held back; those who leave are left out from then on; other channels
+//! overtake. Pushes that were held back together walk together, so each socket gets them in one write.
+
+use std::{collections::VecDeque, time::Instant};
+
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+use wellhead_proto::{
+    dialect::contract::Shared,
+    event::Event,
+    frame::Frame,
+    ids::{ChannelKey, ChannelName, SocketId},
+};
+
+use super::index::RoomNo;
+use crate::{backlog::Ticket, voices::Voices};
+
+/// Payload bytes that walk a room together: a socket should not get more at once than it may be behind.
+const MAX_TOGETHER: usize = 64 << 10;
+
+/// An event on its way to the sockets of one channel, encoded once for each voice that is spoken there.
+pub struct Push {
+    channel: ChannelName,
+    event: Event,
+    /// The socket that is left out.
+    pub except: Option<SocketId>,
+    encoded: SmallVec<[Option<Shared>; 4]>,
+    /// When it arrived.
+    pub since: Instant,
+    /// Counts it as waiting, if it must wait.
+    pub ticket: Option<Ticket>,
+}
+
+impl Push {
+    /// `event` for `channel`, which arrived just now.
+    pub fn new(channel: &ChannelKey, event: Event, except: Option<SocketId>, ticket: Option<Ticket>) -> Self {
+        let encoded = SmallVec::new();
+        Self { channel: channel.name.clone(), event, except, encoded, since: Instant::now(), ticket }
+    }
+
+    /// The event as sockets of that voice get it.
+    pub fn encoded(&mut self, voice: u8, voices: &Voices) -> &Shared {
+        let at = usize::from(voice);
+        if self.encoded.len() <= at {
+            self.encoded.resize(voices.len().max(at + 1), None);
+        }
+        self.encoded[at].get_or_insert_with(|| {
+            let voice = voices.at(voice);
+            voice.dialect.event(voice.variant, &self.channel, &self.event)
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.event.data.len()
+    }
+}
+
+/// A socket that waits to join channels.
+pub struct PendingJoin {
+    /// Its number.
+    pub socket: u32,
+    /// All of them at once.
+    pub channels: Vec<ChannelName>,
+    /// What its dialect remembers of the subscriptions.
+    pub tag: Option<Box<str>>,
+    /// Said in the same step.
+    pub reply: Option<Frame>,
+    /// Told when it has joined.
+    pub done: Option<oneshot::Sender<()>>,
+}
+
+/// Held back until the walk of a room is over.
+pub enum Held {
+    /// A later push.
+    Push(Push),
+    /// A join.
+    Join(PendingJoin),
+}
+
+/// Pushes that walk a room together.
+pub struct Run {
+    /// In the order in which they arrived.
+    pub pushes: Vec<Push>,
+    /// The next place to serve.
+    pub place: usize,
+}
+
+#[derive(Default)]
+struct Work {
+    run: Option<Run>,
+    held: VecDeque<Held>,
+}
+
+/// Rooms that are walked.
+#[derive(Default)]
+pub struct Fanout {
+    work: FxHashMap<RoomNo, Work>,
+    /// Rooms with a run, in the order in which they get their turn.
+    turns: VecDeque<RoomNo>,
+}
+
+impl Fanout {
+    /// Does a push walk the room?
+    #[must_use]
+    pub fn is_walked(&self, room: RoomNo) -> bool {
+        self.work.contains_key(&room)
+    }
+
+    /// Is there anything to do?
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.turns.is_empty()
+    }
+
+    /// Begin to walk a room that is not walked.
+    pub fn begin(&mut self, room: RoomNo, push: Push) {
+        let run = Some(Run { pushes: vec![push], place: 0 });
+        self.work.insert(room, Work { run, held: VecDeque::new() });
+        self.turns.push_back(room);
+    }
+
+    /// Hold something back until the walk of `room` is over.
+    ///
+    /// # Panics
+    ///
+    /// If nobody walks it.
+    pub fn hold(&mut self, room: RoomNo, held: Held) {
+        self.work.get_mut(&room).expect("only walked rooms hold back").held.push_back(held);
+    }
+
+    /// The run whose turn it is; give it back with [`Fanout::go_on`] or end it with [`Fanout::end_run`].
+    pub fn next_turn(&mut self) -> Option<(RoomNo, Run)> {
+        let room = self.turns.pop_front()?;
+        let run = self.work.get_mut(&room)?.run.take()?;
+        Some((room, run))
+    }
+
+    /// The run is not over; it gets another turn behind the others.
+    pub fn go_on(&mut self, room: RoomNo, run: Run) {
+        if let Some(work) = self.work.get_mut(&room) {
+            work.run = Some(run);
+            self.turns.push_back(room);
+        }
+    }
+
+    /// The run is over: what was held back comes out, in order, up to and with the next pushes, which begin to walk.
+    /// Joins come out to be carried out at once. `true` if nothing walks the room any more.
+    pub fn end_run(&mut self, room: RoomNo) -> (SmallVec<[PendingJoin; 2]>, bool) {
+        let mut joins = SmallVec::new();
+        let Some(work) = self.work.get_mut(&room) else {
+            return (joins, true);
+        };
+        while let Some(Held::Join(_)) = work.held.front() {
+            let Some(Held::Join(join)) = work.held.pop_front() else { unreachable!("it was just there") };
+            joins.push(join);
+        }
+        let mut pushes = Vec::new();
+        let mut bytes = 0;
+        while let Some(Held::Push(push)) = work.held.front() {
+            bytes += push.bytes();
+            if !pushes.is_empty() && bytes > MAX_TOGETHER {
+                break;
+            }
+            let Some(Held::Push(push)) = work.held.pop_front() else { unreachable!("it was just there") };
+            pushes.push(push);
+        }
+        if pushes.is_empty() {
+            self.work.remove(&room);
+            return (joins, true);
+        }
+        work.run = Some(Run { pushes, place: 0 });
+        self.turns.push_back(room);
+        (joins, false)
+    }
+}

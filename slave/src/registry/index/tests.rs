@@ -1,0 +1,172 @@
+//! The index against a model that is too simple to be wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+
+fn app(no: u8) -> AppId {
+    format!("app{}", no % 2).parse().unwrap()
+}
+
+fn user(no: u8) -> UserId {
+    format!("user{}", no % 3).parse().unwrap()
+}
+
+fn channel(no: u8) -> ChannelName {
+    ["a", "ab", "abc", "b"][usize::from(no % 4)].parse().unwrap()
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Enter { socket: u8, app: u8, user: u8 },
+    Exit { socket: u8 },
+    Join { socket: u8, channel: u8 },
+    Leave { socket: u8, channel: u8 },
+    BeginWalk { app: u8, channel: u8 },
+    EndWalk,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let no = 0..24u8;
+    prop_oneof![
+        4 => (no.clone(), no.clone(), no.clone()).prop_map(|(socket, app, user)| Step::Enter { socket, app, user }),
+        2 => no.clone().prop_map(|socket| Step::Exit { socket }),
+        8 => (no.clone(), no.clone()).prop_map(|(socket, channel)| Step::Join { socket, channel }),
+        6 => (no.clone(), no.clone()).prop_map(|(socket, channel)| Step::Leave { socket, channel }),
+        1 => (no.clone(), no).prop_map(|(app, channel)| Step::BeginWalk { app, channel }),
+        1 => Just(Step::EndWalk),
+    ]
+}
+
+/// Per socket: its app, its user, and its channels.
+type Model = BTreeMap<u8, (AppId, UserId, BTreeSet<ChannelName>)>;
+
+/// Channels of an app, each with who is there, in join order as far as the model knows it (it does not).
+fn occupied(model: &Model, of: &AppId) -> BTreeMap<ChannelName, BTreeSet<u8>> {
+    let mut channels = BTreeMap::<_, BTreeSet<u8>>::new();
+    for (socket, (app, _, on)) in model {
+        for channel in on.iter().filter(|_| app == of) {
+            channels.entry(channel.clone()).or_default().insert(*socket);
+        }
+    }
+    channels
+}
+
+proptest! {
+    #[test]
+    fn the_index_agrees_with_the_model(steps in vec(step(), 0..300)) {
+        let mut index = Index::<u8>::default();
+        let mut model = Model::new();
+        let mut walked: Option<RoomNo> = None;
+        let mut subscriptions = 0;
+        for step in steps {
+            let mut change = Change::default();
+            let before: BTreeSet<_> = [app(0), app(1)].iter().flat_map(|app| {
+                let app = app.clone();
+                occupied(&model, &app).into_keys().map(move |name| ChannelKey { app: app.clone(), name })
+            }).collect();
+            match step {
+                Step::Enter { socket, app: a, user: u } if !model.contains_key(&socket) => {
+                    index.enter(u32::from(socket), app(a), user(u), socket);
+                    model.insert(socket, (app(a), user(u), BTreeSet::new()));
+                }
+                Step::Exit { socket } => {
+                    let gone = index.exit(u32::from(socket));
+                    prop_assert_eq!(gone.as_ref().map(|(it, _)| *it), model.remove(&socket).map(|_| socket));
+                    change = gone.map(|(_, change)| change).unwrap_or_default();
+                }
+                Step::Join { socket, channel: c } if model.contains_key(&socket) => {
+                    let seat = index.seat_of(u32::from(socket)).unwrap();
+                    index.join(seat, &channel(c), Some(format!("tag{c}").into()), &mut change);
+                    model.get_mut(&socket).unwrap().2.insert(channel(c));
+                    let room = index.room(index.app_of(seat), &channel(c)).unwrap();
+                    let tag = format!("tag{c}");
+                    prop_assert_eq!(index.tag(seat, room), Some(tag.as_str()));
+                }
+                Step::Leave { socket, channel: c } if model.contains_key(&socket) => {
+                    let seat = index.seat_of(u32::from(socket)).unwrap();
+                    let was_on = model.get_mut(&socket).unwrap().2.remove(&channel(c));
+                    prop_assert_eq!(index.is_on(seat, &channel(c)), was_on);
+                    prop_assert_eq!(index.leave(seat, &channel(c), &mut change), was_on);
+                }
+                Step::BeginWalk { app: a, channel: c } if walked.is_none() => {
+                    walked = index.room(&app(a), &channel(c));
+                    walked.inspect(|&room| index.begin_walk(room));
+                }
+                Step::EndWalk => {
+                    if let Some(room) = walked.take() {
+                        let occupied = index.occupied(room) > 0;
+                        prop_assert_eq!(index.end_walk(room), occupied);
+                    }
+                }
+                _ => {}
+            }
+
+            subscriptions += change.subscriptions;
+            let mut after = BTreeSet::new();
+            for app in [app(0), app(1)] {
+                let expected = occupied(&model, &app);
+                let channels: Vec<_> = index.channels(&app).cloned().collect();
+                prop_assert_eq!(&channels, &expected.keys().cloned().collect::<Vec<_>>());
+                for (name, sockets) in expected {
+                    let room = index.room(&app, &name).unwrap();
+                    let seated: Vec<_> = index.seated(room, 0).map(|(_, _, it)| *it).collect();
+                    prop_assert_eq!(seated.len(), sockets.len(), "nobody sits twice");
+                    prop_assert_eq!(index.occupied(room), sockets.len());
+                    prop_assert_eq!(seated.into_iter().collect::<BTreeSet<_>>(), sockets);
+                    after.insert(ChannelKey { app: app.clone(), name });
+                }
+                let users: BTreeSet<_> = index.users(&app).cloned().collect();
+                let there = model.values().filter(|(there, ..)| *there == app);
+                prop_assert_eq!(users, there.map(|(_, user, _)| user.clone()).collect::<BTreeSet<_>>());
+                for user in (0..3).map(user) {
+                    let seats: BTreeSet<_> = index.seats_of(&app, &user).iter().map(|&seat| *index.at(seat)).collect();
+                    let there = model.iter().filter(|(_, (there, who, _))| *there == app && *who == user);
+                    prop_assert_eq!(seats, there.map(|(socket, _)| *socket).collect::<BTreeSet<_>>());
+                }
+                for pattern in ["^a", "^ab$", "b", "^abc"] {
+                    let matcher = Matcher::compile(pattern).unwrap();
+                    let matching = index.rooms_matching(&app, &matcher).into_iter();
+                    let matching = matching.filter(|&room| index.occupied(room) > 0);
+                    let names: Vec<_> = matching.map(|room| index.channel(room).name.clone()).collect();
+                    let naive = occupied(&model, &app).into_keys().filter(|name| matcher.matches(name.as_str()));
+                    prop_assert_eq!(names, naive.collect::<Vec<_>>());
+                }
+            }
+            prop_assert_eq!(change.occupied.iter().cloned().collect::<BTreeSet<_>>(), &after - &before);
+            prop_assert_eq!(change.vacated.iter().cloned().collect::<BTreeSet<_>>(), &before - &after);
+            prop_assert_eq!(subscriptions, model.values().map(|(_, _, on)| on.len() as i64).sum::<i64>());
+        }
+        for socket in 0..24 {
+            index.exit(socket);
+        }
+        if let Some(room) = walked {
+            index.end_walk(room);
+        }
+        prop_assert!(index.seats.is_empty() && index.rooms.is_empty() && index.apps.is_empty() && index.sockets.is_empty());
+    }
+}
+
+#[test]
+fn seats_stand_in_join_order_and_keep_their_place_while_somebody_walks() {
+    let mut index = Index::default();
+    let mut change = Change::default();
+    let name = channel(0);
+    let seats: Vec<_> = (0..100).map(|socket| index.enter(socket, app(0), user(0), socket)).collect();
+    for &seat in &seats {
+        index.join(seat, &name, None, &mut change);
+    }
+    let room = index.room(&app(0), &name).unwrap();
+    index.begin_walk(room);
+    for &seat in &seats[..99] {
+        index.leave(seat, &name, &mut change);
+    }
+    assert_eq!(index.seated(room, 50).map(|(place, _, it)| (place, *it)).collect::<Vec<_>>(), [(99, 99)]);
+    index.end_walk(room);
+    assert_eq!(index.seated(room, 0).map(|(place, _, it)| (place, *it)).collect::<Vec<_>>(), [(0, 99)]);
+    index.join(seats[3], &name, None, &mut change);
+    index.join(seats[1], &name, None, &mut change);
+    assert_eq!(index.seated(room, 0).map(|(_, _, it)| *it).collect::<Vec<_>>(), [99, 3, 1]);
+}

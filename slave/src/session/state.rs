@@ -1,0 +1,117 @@
+//! What a session does about an action of its client. Pure: an action and the socket's standing in, an effect out.
+
+use wellhead_proto::{
+    action::Action,
+    channel::{ChannelPattern, allowed},
+    frame::Frame,
+    ids::ChannelName,
+};
+
+/// What a socket may do and does, at this moment.
+pub trait Standing {
+    /// Channels that it may subscribe to.
+    fn grants(&self) -> &[ChannelPattern];
+    /// Is it on this channel?
+    fn is_on(&self, channel: &ChannelName) -> bool;
+    /// How many channels it is on.
+    fn subscriptions(&self) -> usize;
+}
+
+/// What is to be done.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Effect {
+    /// Nothing.
+    Nothing,
+    /// Send this.
+    Answer(Frame),
+    /// Say what time it is.
+    TellTime,
+    /// Say what the socket may subscribe to.
+    TellGrants,
+    /// Say no.
+    Deny,
+    /// Put it into these channels and say so in one step.
+    Join(Vec<ChannelName>),
+    /// Take it out of the channel and say so.
+    Leave(ChannelName),
+}
+
+/// What `action` comes to for a socket that stands so and may have `most` subscriptions.
+pub fn decide(action: Action, standing: &impl Standing, most: usize) -> Effect {
+    match action {
+        Action::Ignore => Effect::Nothing,
+        Action::Answer(frame) => Effect::Answer(frame),
+        Action::Ping => Effect::TellTime,
+        Action::ListGrants => Effect::TellGrants,
+        Action::Subscribe(channels) => {
+            let permitted = channels.iter().all(|channel| allowed(standing.grants(), channel));
+            // counted as if all were distinct: who names one twice near the limit is refused
+            let new = channels.iter().filter(|channel| !standing.is_on(channel)).count();
+            let fits = new == 0 || standing.subscriptions() + new <= most;
+            if permitted && fits { Effect::Join(channels) } else { Effect::Deny }
+        }
+        // leaving is always allowed to those who are there, whatever became of their permission
+        Action::Unsubscribe(channel) if standing.is_on(&channel) || allowed(standing.grants(), &channel) => {
+            Effect::Leave(channel)
+        }
+        Action::Unsubscribe(_) => Effect::Deny,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fake {
+        grants: Vec<ChannelPattern>,
+        on: Vec<ChannelName>,
+    }
+
+    impl Standing for Fake {
+        fn grants(&self) -> &[ChannelPattern] {
+            &self.grants
+        }
+
+        fn is_on(&self, channel: &ChannelName) -> bool {
+            self.on.contains(channel)
+        }
+
+        fn subscriptions(&self) -> usize {
+            self.on.len()
+        }
+    }
+
+    fn channels(names: &[&str]) -> Vec<ChannelName> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn decide_for(grants: &[&str], on: &[&str], action: Action) -> Effect {
+        let grants = grants.iter().map(|&grant| grant.try_into().unwrap()).collect();
+        decide(action, &Fake { grants, on: channels(on) }, 3)
+    }
+
+    #[test]
+    fn all_channels_are_joined_or_none() {
+        let subscribe = |names| Action::Subscribe(channels(names));
+        assert_eq!(decide_for(&["a*"], &[], subscribe(&["ab", "ac"])), Effect::Join(channels(&["ab", "ac"])));
+        assert_eq!(decide_for(&["a*"], &[], subscribe(&["ab", "b"])), Effect::Deny);
+        assert_eq!(decide_for(&[], &[], subscribe(&["a"])), Effect::Deny);
+    }
+
+    #[test]
+    fn the_limit_counts_new_channels_only() {
+        let subscribe = |names| Action::Subscribe(channels(names));
+        assert!(matches!(decide_for(&["*"], &["a", "b"], subscribe(&["c"])), Effect::Join(_)));
+        assert_eq!(decide_for(&["*"], &["a", "b"], subscribe(&["c", "d"])), Effect::Deny);
+        assert!(matches!(decide_for(&["*"], &["a", "b", "c"], subscribe(&["a", "c"])), Effect::Join(_)));
+        assert_eq!(decide_for(&["*"], &["a", "b", "c"], subscribe(&["d"])), Effect::Deny);
+    }
+
+    #[test]
+    fn leaving_needs_a_permission_or_a_subscription() {
+        let unsubscribe = |name: &str| Action::Unsubscribe(name.parse().unwrap());
+        assert!(matches!(decide_for(&["a"], &[], unsubscribe("a")), Effect::Leave(_)));
+        assert!(matches!(decide_for(&[], &["a"], unsubscribe("a")), Effect::Leave(_)));
+        assert_eq!(decide_for(&["a"], &[], unsubscribe("b")), Effect::Deny);
+    }
+}

@@ -1,0 +1,73 @@
+//! The kinds of frame that this slave speaks, numbered: one for each variant of each dialect. An event is encoded once
+//! for each of them.
+
+use std::sync::Arc;
+
+use wellhead_proto::{
+    dialect::contract::{Dialect, Variant},
+    frame::Frame,
+    refusal::CloseCause,
+};
+
+/// One kind of frame.
+#[derive(Clone)]
+pub struct Voice {
+    /// Who speaks it.
+    pub dialect: Arc<dyn Dialect>,
+    /// Which of its variants.
+    pub variant: Variant,
+}
+
+impl Voice {
+    /// The close frame for `cause`.
+    #[must_use]
+    pub fn goodbye(&self, cause: CloseCause) -> Frame {
+        let (code, reason) = self.dialect.close(cause);
+        Frame::close(code, reason)
+    }
+}
+
+/// All of them.
+#[derive(Clone)]
+pub struct Voices {
+    voices: Vec<Voice>,
+    /// Where the voices of a dialect begin.
+    first: Vec<usize>,
+}
+
+impl Voices {
+    /// The voices of `dialects`.
+    #[must_use]
+    pub fn new(dialects: &[Arc<dyn Dialect>]) -> Self {
+        let (mut voices, mut first) = (Vec::new(), Vec::new());
+        for dialect in dialects {
+            first.push(voices.len());
+            voices.extend((0..dialect.variants()).map(|no| Voice { dialect: dialect.clone(), variant: Variant(no) }));
+        }
+        Self { voices, first }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.voices.len()
+    }
+
+    /// Is there none?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.voices.is_empty()
+    }
+
+    /// The number of a dialect's variant.
+    #[must_use]
+    pub fn number(&self, dialect: usize, variant: Variant) -> u8 {
+        u8::try_from(self.first[dialect] + usize::from(variant.0)).expect("a handful of dialects has few variants")
+    }
+
+    /// The voice of that number.
+    #[must_use]
+    pub fn at(&self, number: u8) -> &Voice {
+        &self.voices[usize::from(number)]
+    }
+}
