@@ -343,6 +343,9 @@ impl Apps {
         // read before it is verified, only to pick the keys: whatever it says, it must verify with those
         let app = claimed_app(jwt);
         let claims = self.keys(app.as_ref()).verify(jwt, now)?;
+        if app.as_ref() != Some(&claims.gusher.app) {
+            return Err(BadToken::Malformed);
+        }
         if self.serves(&claims.gusher.app) { Ok(claims) } else { Err(BadToken::WrongApp) }
     }
 }
@@ -368,7 +371,9 @@ fn algorithm_or_malformed(jwt: &str) -> BadToken {
         #[expect(dead_code, reason = "read for its presence")]
         alg: String,
     }
-    let header = jwt.split('.').next().and_then(|header| URL_SAFE_NO_PAD.decode(header).ok());
+    let parts: Vec<_> = jwt.split('.').collect();
+    let [header, _, _] = parts[..] else { return BadToken::Malformed };
+    let header = URL_SAFE_NO_PAD.decode(header).ok();
     match header.and_then(|header| serde_json::from_slice::<Header>(&header).ok()) {
         Some(_) => BadToken::Algorithm,
         None => BadToken::Malformed,
@@ -382,3 +387,6 @@ fn anonymous() -> UserId {
 fn null_is_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<ChannelPattern>, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

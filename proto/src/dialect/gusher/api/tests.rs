@@ -302,7 +302,7 @@ fn doors_and_rows_say_no_each_in_their_own_words() {
     let cors = ("Access-Control-Allow-Origin", "*".to_owned());
     let too_large = Refusal::TooLarge { what: "a body", limit: 9 };
     assert_eq!(reply(Role::Slave, "POST", "/gcs/auth", &too_large).0, 413);
-    assert_eq!(reply(Role::Slave, "POST", "/gcs/auth", &too_large).2, [cors.clone()]);
+    assert_eq!(reply(Role::Slave, "POST", "/gcs/auth", &too_large).2, std::slice::from_ref(&cors));
     assert!(reply(Role::Slave, "POST", "/v1/auth", &Refusal::unavailable("x")).2.contains(&cors));
 
     let bearer = vec![("WWW-Authenticate", "Bearer".to_owned())];
