@@ -36,6 +36,12 @@ impl Backlog {
         Ticket { backlog: self.clone(), deliveries: 1, bytes }
     }
 
+    /// Does nothing wait?
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.deliveries.load(Ordering::Relaxed) == 0 && self.bytes.load(Ordering::Relaxed) == 0
+    }
+
     /// Is there room for more?
     pub fn has_room(&self) -> bool {
         self.deliveries.load(Ordering::Relaxed) < MAX_DELIVERIES && self.bytes.load(Ordering::Relaxed) < MAX_BYTES

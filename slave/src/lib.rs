@@ -45,7 +45,11 @@ use crate::{
     intake::Intake,
     interests::{Interests, MAX_WORKERS},
     metrics::Metrics,
-    registry::{Hall, Registry, floor::Floor, message::Drain},
+    registry::{
+        Hall, Registry,
+        floor::{CHUNK, Floor},
+        message::Drain,
+    },
     settings::{Limits, Settings},
     token::Tokens,
     voices::Voices,
@@ -143,7 +147,7 @@ impl Slave {
         let worker = workers.len();
         assert!(worker < MAX_WORKERS, "a slave has at most {MAX_WORKERS} worker threads");
         let voices = Rc::new(shared.voices.clone());
-        let hall = Hall::new(Floor::new(worker, voices, shared.interests.clone(), shared.metrics.clone()));
+        let hall = Hall::new(Floor::new(worker, CHUNK, voices, shared.interests.clone(), shared.metrics.clone()));
         let rhythm = Rhythm::new(&shared.settings, &shared.limits);
         workers.push(Registry::new(hall.clone(), rhythm, shared.metrics.clone()).start());
         HALLS.with_borrow_mut(|halls| halls.push((Arc::as_ptr(shared), hall)));

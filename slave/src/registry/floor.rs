@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Deliveries between two flushes: a few milliseconds, so that HTTP and small pushes on the same thread stay quick.
-const CHUNK: usize = 512;
+pub const CHUNK: usize = 512;
 
 /// Compiled patterns that are kept.
 const PATTERNS: usize = 256;
@@ -62,6 +62,8 @@ pub struct Floor {
     fanout: Fanout,
     /// Outboxes to flush after the drain.
     dirty: Vec<Rc<Outbox>>,
+    /// Deliveries between two flushes.
+    chunk: usize,
     /// Deliveries since the last flush.
     spent: usize,
     /// Arrivals of pushes whose last socket is served by the next flush.
@@ -74,13 +76,14 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// The empty floor of thread `worker`.
-    pub fn new(worker: usize, voices: Rc<Voices>, interests: Arc<Interests>, metrics: Metrics) -> Self {
+    /// The empty floor of thread `worker`, which flushes after every `chunk` deliveries.
+    pub fn new(worker: usize, chunk: usize, voices: Rc<Voices>, interests: Arc<Interests>, metrics: Metrics) -> Self {
         Self {
             index: Index::default(),
             voices,
             fanout: Fanout::default(),
             dirty: Vec::new(),
+            chunk,
             spent: 0,
             finished: Vec::new(),
             patterns: LruCache::new(NonZeroUsize::new(PATTERNS).expect("some are kept")),
@@ -276,7 +279,7 @@ impl Floor {
         }
         if self.fanout.is_walked(room) {
             self.fanout.hold(room, Held::Push(push));
-        } else if self.spent + size > CHUNK {
+        } else if self.spent + size > self.chunk {
             self.index.begin_walk(room);
             self.fanout.begin(room, push);
         } else {
@@ -328,10 +331,10 @@ impl Floor {
 
     /// Give the walks under way their turn, about one chunk together.
     fn step(&mut self) {
-        while self.spent < CHUNK
+        while self.spent < self.chunk
             && let Some((room, mut run)) = self.fanout.next_turn()
         {
-            let most = (CHUNK - self.spent).div_ceil(run.pushes.len());
+            let most = (self.chunk - self.spent).div_ceil(run.pushes.len());
             if !self.walk(room, &mut run, most) {
                 self.fanout.go_on(room, run);
                 continue;
@@ -366,8 +369,8 @@ impl Floor {
         for outbox in self.dirty.drain(..) {
             outbox.flush();
         }
-        if self.dirty.capacity() > 4 * CHUNK {
-            self.dirty.shrink_to(CHUNK);
+        if self.dirty.capacity() > 4 * self.chunk {
+            self.dirty.shrink_to(self.chunk);
         }
         for since in self.finished.drain(..) {
             self.metrics.fan_out.observe(since.elapsed().as_secs_f64());
@@ -424,3 +427,7 @@ impl Standing for SeatStanding<'_> {
         self.index.subscriptions_of(self.seat)
     }
 }
+
+#[cfg(test)]
+#[path = "floor_tests.rs"]
+mod tests;

@@ -1,0 +1,274 @@
+//! The floor with real sockets: order, coalescing, what is held back during a large push, and frames with heads.
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt, BufReader},
+    net::{TcpListener, TcpStream},
+};
+use wellhead_proto::{
+    dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Variant},
+    refusal::Refusal,
+};
+
+use super::*;
+use crate::{backlog::Backlog, transport::Transport};
+
+/// Small, so that a handful of sockets is a large push.
+const CHUNK: usize = 16;
+
+/// Two variants: whole frames, and tails behind a head that holds the subscription's tag.
+struct Twofold;
+
+impl Dialect for Twofold {
+    fn name(&self) -> &'static str {
+        "twofold"
+    }
+
+    fn routes(&self) -> &[Route] {
+        &[]
+    }
+
+    fn variants(&self) -> u8 {
+        2
+    }
+
+    fn call(&self, _: ApiCall<'_>) -> Result<ApiTask, Refusal> {
+        Err(Refusal::NotFound)
+    }
+
+    fn knock(&self, _: &ApiCall<'_>) -> Result<Knock, Refusal> {
+        Err(Refusal::NotFound)
+    }
+
+    fn converse(&self, _: Variant, _: SocketId) -> Box<dyn Conversation> {
+        unreachable!("the floor starts no conversations")
+    }
+
+    fn event(&self, variant: Variant, channel: &ChannelName, event: &Event) -> Shared {
+        let text = format!("{channel}:{}", event.data.to_json());
+        match (variant, Frame::text(&text)) {
+            (Variant(0), Frame::Whole(frame)) => Shared::Whole(frame),
+            _ => Shared::Tail(text.into()),
+        }
+    }
+
+    fn head(&self, _: Variant, tag: &str) -> String {
+        format!("[{tag}]")
+    }
+
+    fn direct(&self, _: Variant, data: &Payload) -> Frame {
+        Frame::text(&data.to_json())
+    }
+
+    fn notice(&self, _: Variant, _: Notice<'_>) -> Option<Frame> {
+        None
+    }
+
+    fn refuse(&self, _: usize, _: &Refusal) -> ApiReply {
+        ApiReply::empty(400)
+    }
+}
+
+struct Client {
+    id: SocketId,
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    /// The texts of the next frames.
+    async fn reads(&mut self, frames: usize) -> Vec<String> {
+        let mut texts = Vec::new();
+        for _ in 0..frames {
+            let read = async {
+                let mut header = [0; 2];
+                self.stream.read_exact(&mut header).await.unwrap();
+                let mut text = vec![0; header[1].into()];
+                self.stream.read_exact(&mut text).await.unwrap();
+                String::from_utf8(text).unwrap()
+            };
+            texts.push(tokio::time::timeout(std::time::Duration::from_secs(5), read).await.unwrap());
+        }
+        texts
+    }
+}
+
+struct Scene {
+    floor: Floor,
+    backlog: Arc<Backlog>,
+    listener: TcpListener,
+    clients: u32,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let voices = Rc::new(Voices::new(&[Arc::new(Twofold)]));
+        let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
+        Self {
+            floor: Floor::new(0, CHUNK, voices, Arc::default(), metrics),
+            backlog: Arc::default(),
+            listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            clients: 0,
+        }
+    }
+
+    async fn client(&mut self, voice: u8) -> Client {
+        let stream = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
+        let transport = Transport::plain(self.listener.accept().await.unwrap().0, 128 << 10).unwrap();
+        self.clients += 1;
+        let id = SocketId::new(wellhead_proto::ids::NodeId::from_random(1), self.clients);
+        let outbox = Rc::new(Outbox::new(transport, 1 << 20));
+        let seat = Seat { id, outbox, voice, grants: Vec::new(), pulse: Pulse::default() };
+        self.floor.enter("app".parse().unwrap(), "ann".parse().unwrap(), seat);
+        Client { id, stream: BufReader::new(stream) }
+    }
+
+    /// Joins now, or tells when it will have.
+    fn join(&mut self, client: &Client, channel: &str, tag: &str) -> Option<oneshot::Receiver<()>> {
+        let wait = self.floor.join(PendingJoin {
+            socket: client.id.counter(),
+            channels: vec![channel.parse().unwrap()],
+            tag: Some(tag.into()),
+            reply: Some(Frame::text("joined")),
+            done: None,
+        });
+        // the session's own driver would do this
+        let seat = self.floor.index.seat_of(client.id.counter()).unwrap();
+        self.floor.index.at(seat).outbox.flush();
+        wait
+    }
+
+    fn push(&mut self, channel: &str, data: &str, except: Option<SocketId>) {
+        let event = Event { name: "e".parse().unwrap(), data: Payload::sniff(data.to_owned().into()) };
+        let command = Command::Publish { channel: channel.parse().unwrap(), event, except };
+        let ticket = self.backlog.admit(0);
+        self.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket);
+    }
+
+    fn settle(&mut self) {
+        while self.floor.settle() {}
+        assert!(self.backlog.is_empty(), "nothing waits any more");
+    }
+}
+
+#[tokio::test]
+async fn a_frame_is_whole_or_has_a_head_of_the_sockets_own_and_may_leave_one_out() {
+    let mut scene = Scene::new().await;
+    let (mut whole, mut headed, mut left_out) = (scene.client(0).await, scene.client(1).await, scene.client(0).await);
+    for (client, tag) in [(&whole, "x"), (&headed, "7"), (&left_out, "x")] {
+        scene.join(client, "c", tag);
+    }
+    scene.push("c", "1", Some(left_out.id));
+    scene.push("c", "2", None);
+    scene.settle();
+    assert_eq!(whole.reads(3).await, ["joined", "c:1", "c:2"]);
+    assert_eq!(headed.reads(3).await, ["joined", "[7]c:1", "[7]c:2"]);
+    assert_eq!(left_out.reads(2).await, ["joined", "c:2"]);
+}
+
+#[tokio::test]
+async fn a_large_push_holds_back_what_follows_it_and_lets_other_channels_overtake() {
+    let mut scene = Scene::new().await;
+    let mut crowd = Vec::new();
+    for _ in 0..4 * CHUNK {
+        let client = scene.client(0).await;
+        scene.join(&client, "large", "");
+        crowd.push(client);
+    }
+    let mut late = scene.client(0).await;
+    let mut other = scene.client(0).await;
+    scene.join(&other, "small", "");
+
+    scene.push("large", "1", None);
+    let held = scene.join(&late, "large", "");
+    scene.push("large", "2", None);
+    let mut wait = held.expect("a join waits while a push walks the room");
+    assert!(scene.floor.settle(), "the push is not done at once");
+    scene.push("small", "0", None);
+    assert!(scene.floor.settle());
+    assert_eq!(other.reads(2).await, ["joined", "small:0"], "while the large push is under way");
+    assert!(wait.try_recv().is_err(), "the join still waits");
+
+    // those who leave are left out from then on
+    let mut leaver = crowd.pop().unwrap();
+    scene.floor.leave(leaver.id, &"large".parse().unwrap());
+    let gone = crowd.pop().unwrap();
+    scene.floor.exit(gone.id);
+    scene.settle();
+    wait.try_recv().unwrap();
+
+    for client in &mut crowd {
+        assert_eq!(client.reads(3).await, ["joined", "large:1", "large:2"]);
+    }
+    assert_eq!(late.reads(2).await, ["joined", "large:2"]);
+    scene.push("large", "3", None);
+    scene.settle();
+    assert_eq!(late.reads(1).await, ["large:3"]);
+    let command = Command::Direct { to: Target::Socket(leaver.id), data: Payload::null() };
+    let ticket = scene.backlog.admit(0);
+    scene.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket);
+    scene.settle();
+    assert_eq!(leaver.reads(2).await, ["joined", "null"]);
+}
+
+#[tokio::test]
+async fn a_burst_leaves_in_one_piece_and_in_order() {
+    let mut scene = Scene::new().await;
+    let mut client = scene.client(0).await;
+    scene.join(&client, "a", "");
+    scene.join(&client, "b", "");
+    for n in 0..CHUNK {
+        scene.push(if n % 2 == 0 { "a" } else { "b" }, &n.to_string(), None);
+    }
+    scene.settle();
+    let expected: Vec<_> = (0..CHUNK).map(|n| format!("{}:{n}", if n % 2 == 0 { "a" } else { "b" })).collect();
+    let texts = client.reads(CHUNK + 2).await;
+    assert_eq!(texts[2..], expected);
+}
+
+#[tokio::test]
+async fn another_app_hears_nothing() {
+    let mut scene = Scene::new().await;
+    let mut client = scene.client(0).await;
+    scene.join(&client, "c", "");
+    let event = Event { name: "e".parse().unwrap(), data: Payload::null() };
+    for (app, command) in [
+        ("other", Command::Publish { channel: "c".parse().unwrap(), event: event.clone(), except: None }),
+        ("other", Command::Direct { to: Target::User("ann".parse().unwrap()), data: Payload::null() }),
+        ("other", Command::Direct { to: Target::Socket(client.id), data: Payload::null() }),
+        ("other", Command::Reload { user: "ann".parse().unwrap(), channels: Vec::new() }),
+    ] {
+        let ticket = scene.backlog.admit(0);
+        scene.floor.obey(Envelope { app: app.parse().unwrap(), command }, ticket);
+    }
+    let ask = Ask::PublishMatching {
+        app: "other".parse().unwrap(),
+        pattern: String::new(),
+        within: vec![ChannelPattern::everything()],
+        event,
+    };
+    let ticket = scene.backlog.admit(0);
+    assert_eq!(scene.floor.answer(&ask, ticket).count(), 0);
+    scene.push("c", "1", None);
+    scene.settle();
+    assert_eq!(client.reads(2).await, ["joined", "c:1"]);
+}
+
+#[tokio::test]
+async fn a_pattern_reaches_every_channel_that_it_matches_within_what_the_key_allows() {
+    let mut scene = Scene::new().await;
+    let mut client = scene.client(0).await;
+    for channel in ["ab", "ac", "b"] {
+        scene.join(&client, channel, "");
+    }
+    let ask = Ask::PublishMatching {
+        app: "app".parse().unwrap(),
+        pattern: "^a".to_owned(),
+        within: vec!["*b".try_into().unwrap(), "b*".try_into().unwrap()],
+        event: Event { name: "e".parse().unwrap(), data: Payload::sniff(Bytes::from_static(b"1").try_into().unwrap()) },
+    };
+    let ticket = scene.backlog.admit(0);
+    assert_eq!(scene.floor.answer(&ask, ticket), Census::Hashes([name_hash("ab")].into()));
+    scene.push("b", "2", None);
+    scene.settle();
+    assert_eq!(client.reads(5).await[3..], ["ab:1", "b:2"]);
+}
