@@ -1,0 +1,159 @@
+//! What each push key may do, row by row.
+
+use super::*;
+
+#[tokio::test]
+async fn every_guarded_row_asks_for_a_key_and_for_the_right_one() {
+    let house = House::new(keys(), false, true);
+    let dialects = dialect::all(&dialect::Settings::default(), &seal());
+    let mut guarded = 0;
+    for route in dialects.iter().flat_map(|dialect| dialect.routes()).filter(|route| route.role == Role::Master) {
+        let path = route.path.replace(['{', '}'], "");
+        let dialect::contract::Guard::PushKey(right) = route.guard else {
+            assert_eq!(path, "/api/ping");
+            assert_eq!(house.call(route.method, &path, &[], "").await.status, 200);
+            continue;
+        };
+        guarded += 1;
+        for headers in
+            [&[][..], &[("authorization", "")], &[("authorization", "Bearer ")], &[("authorization", "Basic YWxs")]]
+        {
+            let reply = house.call(route.method, &path, headers, "").await;
+            assert_eq!(reply.status, 401, "{} {path}", route.method);
+            assert!(reply.headers.contains(&("WWW-Authenticate", "Bearer".to_owned())), "{path}");
+        }
+        for unknown in ["al", "alll", "ALL", "all x"] {
+            assert_eq!(house.with_key(unknown, route.method, &path, "").await.0, 401, "{} {path}", route.method);
+        }
+        for holder in [Right::Push, Right::Query, Right::Grant] {
+            let (status, _) = house.with_key(holder.label(), route.method, &path, "").await;
+            assert_eq!(status == 403, holder != right, "{} on {path}: {status}", holder.label());
+            assert_ne!(status, 401, "{path}");
+        }
+    }
+    assert!(guarded > 30, "{guarded} rows");
+    assert_eq!(house.call("GET", "/api/a/channels", &[("authorization", "bearer  all ")], "").await.status, 200);
+    assert!(house.bus.take_published().is_empty());
+}
+
+#[tokio::test]
+async fn a_key_reaches_its_apps_and_channels_and_no_others() {
+    let house = House::new(keys(), false, true);
+    let socket = format!("/api/push/socket/shop/{}", seal().print(SocketId::new(NodeId::from_random(1), 1)));
+    let batch = |second: &str| format!(r#"batch_data=[{{"channel":"room-1"}},{{"channel":"{second}"}}]"#);
+    for (key, path, body, expected) in [
+        // apps
+        ("shop", "/api/push/shop/c/e", "data=1", (200, 1)),
+        ("shop", "/api/push/cafe/c/e", "data=1", (200, 1)),
+        ("shop", "/api/push/other/c/e", "data=1", (403, 0)),
+        ("shop", "/api/push/shop2/c/e", "data=1", (403, 0)),
+        ("shop", "/api/push/%2A/c/e", "data=1", (403, 0)),
+        ("shop", "/api/push/user/other/ann", "data=1", (403, 0)),
+        ("shop", "/api/push/other", "channel_pattern=a&event=e&data=1", (403, 0)),
+        ("shop", "/api/reload/channel/user/other/ann", "data=[]", (403, 0)),
+        ("nothing", "/api/push/shop/c/e", "data=1", (403, 0)),
+        ("all", "/api/push/other/c/e", "data=1", (200, 1)),
+        // channels
+        ("rooms", "/api/push/shop/room-1/e", "data=1", (200, 1)),
+        ("rooms", "/api/push/shop/lobby/e", "data=1", (200, 1)),
+        ("rooms", "/api/push/shop/room-/e", "data=1", (403, 0)),
+        ("rooms", "/api/push/shop/news/e", "data=1", (403, 0)),
+        ("rooms", "/api/push/shop/%2A/e", "data=1", (403, 0)),
+        ("rooms", "/api/push_batch/shop", &batch("lobby"), (200, 2)),
+        ("rooms", "/api/push_batch/shop", &batch("news"), (403, 0)),
+        ("rooms", "/api/push/user/shop/ann", "data=1", (403, 0)),
+        ("rooms", &socket, "data=1", (403, 0)),
+        ("all", &socket, "data=1", (200, 1)),
+        ("all", "/api/push/user/shop/ann", "data=1", (200, 1)),
+        // grants
+        ("rooms", "/api/reload/channel/user/shop/ann", r#"data=["room-7","room-7*","lobby"]"#, (200, 1)),
+        ("rooms", "/api/reload/channel/user/shop/ann", r#"data=["room-7","*"]"#, (403, 0)),
+        ("rooms", "/api/reload/channel/user/shop/ann", r#"data=["lobby*"]"#, (403, 0)),
+        ("rooms", "/api/add/channel/user/shop/ann", "data=room-*", (200, 1)),
+        ("rooms", "/api/add/channel/user/shop/ann", "data=*", (403, 0)),
+        ("rooms", "/api/add/channel/user/shop/ann", "data=r*", (403, 0)),
+        ("all", "/api/add/channel/user/shop/ann", "data=*", (200, 1)),
+    ] {
+        assert_eq!(house.with_key(key, "POST", path, body).await, expected, "{key} on {path} with {body}");
+    }
+    for (key, path, status) in [
+        ("rooms", "/api/shop/online/bychannel/room-1", 200),
+        ("rooms", "/api/shop/online/bychannel/news", 403),
+        ("rooms", "/v1/apps/shop/channels/news/users/count", 403),
+        ("rooms", "/shop/channels", 200),
+        ("shop", "/shop/online", 200),
+        ("shop", "/other/online", 403),
+        ("shop", "/v1/apps/other/channels/count", 403),
+    ] {
+        assert_eq!(house.with_key(key, "GET", path, "").await, (status, 0), "{key} on {path}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_key_limits_in_part_is_cut_down_to_it() {
+    let house = House::new(keys(), false, true);
+    let asked = || std::mem::take(&mut *house.bus.asked.lock().expect("no panic"));
+    let within = |ask: &Value, path: &str| ask.pointer(path).cloned();
+    house.with_key("rooms", "POST", "/api/push/shop", "channel_pattern=o&event=e&data=1").await;
+    house.with_key("rooms", "GET", "/api/shop/channels", "").await;
+    house.with_key("rooms", "GET", "/api/shop/channels/count", "").await;
+    house.with_key("all", "GET", "/api/shop/channels", "").await;
+    let asked: Vec<Value> = asked().iter().map(|ask| json!(ask)).collect();
+    let rooms = Some(json!(["room-*", "lobby"]));
+    assert_eq!(within(&asked[0], "/PublishMatching/within"), rooms);
+    assert_eq!(within(&asked[1], "/Query/query/Channels"), rooms);
+    assert_eq!(within(&asked[2], "/Query/query/ChannelCount"), rooms);
+    assert_eq!(within(&asked[3], "/Query/query/Channels"), Some(json!(["*"])));
+}
+
+#[tokio::test]
+async fn sizes_and_claims_are_shown_for_the_apps_of_the_key_only() {
+    let house = House::new(keys(), false, true);
+    let count = |connections| Headcount { connections, users: HashSet::from([1]) };
+    let apps = BTreeMap::from([("shop".parse().expect("name"), count(2)), ("other".parse().expect("name"), count(5))]);
+    *house.bus.answer.lock().expect("no panic") = Some(Census::Stats(apps));
+    for (key, stats, apps) in [
+        (
+            "all",
+            r#"{"apps":2,"connections":7,"users":2}"#,
+            r#"[{"app":"other","connections":5,"users":1},{"app":"shop","connections":2,"users":1}]"#,
+        ),
+        ("shop", r#"{"apps":1,"connections":2,"users":1}"#, r#"[{"app":"shop","connections":2,"users":1}]"#),
+        ("nothing", r#"{"apps":0,"connections":0,"users":0}"#, "[]"),
+    ] {
+        let bearer = format!("Bearer {key}");
+        let headers = [("authorization", bearer.as_str())];
+        assert_eq!(text(&house.call("GET", "/v1/stats", &headers, "").await), stats);
+        assert_eq!(text(&house.call("GET", "/v1/apps", &headers, "").await), apps);
+    }
+    for (key, app, status) in
+        [("shop", "shop", 200), ("shop", "other", 403), ("all", "other", 200), ("push", "shop", 403)]
+    {
+        let body = format!("data={}", jwt(app));
+        assert_eq!(house.with_key(key, "POST", "/api/decode", &body).await.0, status, "{key} decodes {app}");
+    }
+    assert_eq!(house.with_key("shop", "POST", "/api/decode", "data=x.y.z").await.0, 400);
+}
+
+#[test]
+fn a_push_key_reads_from_the_settings_with_its_defaults() {
+    let hash = KeyHash::of("all").to_string();
+    let read: PushKey = serde_json::from_value(json!({ "name": "backend", "sha256": hash })).expect("the least");
+    let everything = key("all", &["*"], &["*"], &[Right::Push, Right::Query, Right::Grant]);
+    assert_eq!(read, PushKey { name: "backend".to_owned(), ..everything.clone() });
+    let written = serde_json::to_value(&everything).expect("JSON");
+    assert_eq!(serde_json::from_value::<PushKey>(written).expect("what was written"), everything);
+    for wrong in [
+        json!({ "name": "x", "sha256": "…" }),
+        json!({ "name": "x", "sha256": "ab" }),
+        json!({ "name": "x", "sha256": "g".repeat(64) }),
+        json!({ "name": "x", "sha256": "中".repeat(32) }),
+        json!({ "name": "x", "sha256": hash, "rights": ["all"] }),
+        json!({ "name": "x", "sha256": hash, "key": "secret" }),
+        json!({ "sha256": hash }),
+        json!({ "name": "x" }),
+    ] {
+        assert!(serde_json::from_value::<PushKey>(wrong.clone()).is_err(), "{wrong}");
+    }
+    assert!(!format!("{everything:?}").contains(&hash));
+}
