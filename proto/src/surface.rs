@@ -143,6 +143,58 @@ fn decode(segment: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        dialect::{Settings, all},
+        ids::SocketIdSeal,
+    };
+
+    fn router(role: Role) -> Router {
+        Router::new(role, all(&Settings::default(), &SocketIdSeal::new(b"seal")))
+    }
+
+    #[test]
+    fn a_row_is_found_by_its_segments_which_decode_once() {
+        let master = router(Role::Master);
+        let found = master.find("POST", "/api/push/a%2Fb/%25/+").unwrap();
+        assert_eq!(master.route(&found).path, "/api/push/{app}/{channel}/{event}");
+        assert_eq!(found.segments, ["a/b", "%", "+"]);
+        let head = master.find("HEAD", "/api/a/online").unwrap();
+        assert_eq!(head, master.find("GET", "/api/a/online").unwrap());
+        // an escaped slash makes no segment, an escaped letter no path of ours
+        assert_eq!(master.find("POST", "/api%2Fpush/a/b/c").unwrap_err().status, 404);
+        assert_eq!(master.find("GET", "/%61pi/ping").unwrap_err().status, 404);
+    }
+
+    #[test]
+    fn a_path_without_a_row_is_404_and_a_method_without_one_405() {
+        let (master, slave) = (router(Role::Master), router(Role::Slave));
+        for path in ["", "/", "*", "api/ping", "//", "/api", "/api/ping/", "/API/ping", "/api/ping?x", "/gcs/ping"] {
+            assert_eq!(master.find("GET", path), Err(text(404, "404 page not found\n")), "{path}");
+        }
+        assert_eq!(slave.find("GET", "/api/ping").unwrap_err().status, 404);
+        for (router, method, path, allow) in [
+            (&master, "GET", "/api/push/a/b/c", "POST"),
+            (&master, "POST", "/api/ping", "GET"),
+            (&master, "BREW", "/v1/apps/a/users/u/channels", "POST, PUT"),
+            (&slave, "GET", "/gcs/auth", "OPTIONS, POST"),
+            (&slave, "POST", "/gcs/ws/a", "GET"),
+            (&slave, Route::SOCKET, "/gcs/ping", "GET"),
+        ] {
+            let reply = router.find(method, path).unwrap_err();
+            assert_eq!(reply.status, 405, "{method} {path}");
+            assert!(reply.headers.contains(&("Allow", allow.to_owned())), "{method} {path}: {:?}", reply.headers);
+        }
+        assert_eq!(master.find("POST", "/api/push/a/%zz/c"), Err(text(400, "400 Bad Request")));
+    }
+
+    #[test]
+    fn a_socket_row_is_for_upgrades_only() {
+        let slave = router(Role::Slave);
+        let (upgrade, plain) =
+            (slave.find(Route::SOCKET, "/gcs/ws/a").unwrap(), slave.find("GET", "/gcs/ws/a").unwrap());
+        assert_eq!(slave.route(&upgrade).method, Route::SOCKET);
+        assert_eq!(slave.route(&plain).method, "GET");
+    }
 
     #[test]
     fn escapes_decode_once_and_must_be_whole() {

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -314,4 +315,31 @@ fn doors_and_rows_say_no_each_in_their_own_words() {
     let words = r#"{"error":"larger than the 9 bytes that a body may have"}"#;
     assert_eq!(reply(Role::Master, "GET", "/v1/apps", &too_large), (413, words.to_owned(), vec![]));
     assert_eq!(reply(Role::Master, "GET", "/api/ping", &Refusal::TooSlow).0, 408);
+}
+
+proptest! {
+    #[test]
+    fn no_request_makes_a_row_panic_and_every_reply_is_whole(
+        row in any::<prop::sample::Index>(),
+        segments in prop::collection::vec("[a-z%{}\"*/\u{0}中]{0,4}|%[0-9a-fA-F]{2}", 4),
+        query in "(data|token|jwt|%64ata)=\\PC{0,8}",
+        body in "(data|batch_data|channel_pattern|event|jwt)=[\\[\\]{}:,\"a-z0-9%+ ]{0,24}|[\\[\\]{}:,\"aedvtn]{0,24}",
+        json in any::<bool>(),
+    ) {
+        let dialects = all(&Settings::default(), &seal());
+        let route = row.get(dialects[0].routes());
+        let mut path = String::new();
+        let mut names = segments.iter().cycle();
+        for segment in route.path.split('/').skip(1) {
+            path.push('/');
+            path += if segment.starts_with('{') { names.next().expect("a cycle has no end") } else { segment };
+        }
+        let media = if json { "application/json" } else { "application/x-www-form-urlencoded" };
+        let headers = [("content-type".to_owned(), media.to_owned())].into();
+        let request = Request { method: route.method.to_owned(), path, query, headers, body };
+        match call(route.role, &request) {
+            Ok(task) => prop_assert!(task.work != Work::Nothing || route.path.ends_with("ping") || route.method == "OPTIONS"),
+            Err(reply) => prop_assert!((400..500).contains(&reply.status), "{}", reply.status),
+        }
+    }
 }
