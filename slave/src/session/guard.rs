@@ -138,6 +138,10 @@ impl Guard {
             0 => u64::from(short),
             _ => self.header[2..2 + extended].iter().fold(0, |length, &byte| length << 8 | u64::from(byte)),
         };
+        if length >> 63 != 0 {
+            // RFC 6455 §5.2: the most significant bit must be 0
+            return Err(CloseCause::ProtocolError);
+        }
         if control {
             if opcode == 0x8 {
                 self.close = Some(Vec::new());

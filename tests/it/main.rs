@@ -1,0 +1,8 @@
+//! Whole-process tests: the real binary, real sockets, every byte as a client or a backend would send and see it.
+
+mod gusher;
+mod hostile;
+mod lifecycle;
+mod presence;
+mod push;
+mod support;

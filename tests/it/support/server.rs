@@ -1,0 +1,343 @@
+//! A real server process: its own folder, every port chosen by the kernel, its log read as it is written.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::{
+    backend::Backend,
+    client::Client,
+    http::{Http, Reply},
+    keys::signer,
+    until, within,
+};
+
+/// How a server is to be started.
+pub struct Setup {
+    dir: Dir,
+    public_key: bool,
+    toml: String,
+    env: Vec<(String, String)>,
+    arguments: Vec<String>,
+}
+
+impl Setup {
+    /// With the public key of [`signer`], and no push keys.
+    pub fn keyed() -> Self {
+        let dir = Dir::new();
+        fs::write(dir.0.join("public.pem"), &signer().public_pem).expect("the folder is ours");
+        Self { dir, public_key: true, toml: String::new(), env: Vec::new(), arguments: Vec::new() }
+            .set("slave.listen", "127.0.0.1:0")
+            .set("master.listen", "127.0.0.1:0")
+            .set("master.admin", "127.0.0.1:0")
+    }
+
+    /// Without any key.
+    pub fn development() -> Self {
+        Self { public_key: false, ..Self::keyed() }
+    }
+
+    /// One setting, as in `limits.message`.
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        let name = format!("WELLHEAD_{}", key.to_uppercase().replace('.', "__"));
+        self.env.retain(|(other, _)| *other != name);
+        self.env.push((name, value.to_owned()));
+        self
+    }
+
+    /// No setting but those of the file.
+    pub fn unset_all(mut self) -> Self {
+        self.env.clear();
+        self
+    }
+
+    /// More of the configuration file.
+    pub fn toml(mut self, toml: &str) -> Self {
+        self.toml.push_str(toml);
+        self
+    }
+
+    /// Instead of no arguments but `-c`.
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self
+    }
+
+    /// Where the server lives.
+    pub fn folder(&self) -> &Path {
+        &self.dir.0
+    }
+
+    fn command(&self) -> Command {
+        let config = self.dir.0.join("config.toml");
+        let keys = if self.public_key { "[jwt]\npublic_keys = [\"public.pem\"]\n" } else { "" };
+        fs::write(&config, format!("{keys}{}", self.toml)).expect("the folder is ours");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wellhead"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WELLHEAD_")) {
+            command.env_remove(name);
+        }
+        command.current_dir(&self.dir.0).arg("-c").arg(&config).args(&self.arguments).envs(self.env.iter().cloned());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Start it, and wait until it is ready.
+    pub async fn start(self) -> Server {
+        let setup = self.set("log.format", "json");
+        let mut child = setup.command().spawn().expect("the binary was built with this test");
+        let log = Log::of(child.stderr.take().expect("stderr is a pipe"));
+        let out = Log::of(child.stdout.take().expect("stdout is a pipe"));
+        let mut server = Server { child, log, out, listeners: Vec::new(), _dir: setup.dir };
+        within("the server says that it is ready", server.log.find(|line| message(line)?.eq("ready").then_some(())))
+            .await;
+        server.listeners = server.log.collect(|line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            Some((line["role"].as_str()?.to_owned(), line["address"].as_str()?.parse().ok()?))
+        });
+        server
+    }
+
+    /// Start it, which must fail.
+    pub async fn fails(self) -> Failure {
+        let mut child = self.command().spawn().expect("the binary was built with this test");
+        let (mut out, mut err) = (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
+        let ended = tokio::task::spawn_blocking(move || {
+            let deadline = std::time::Instant::now() + super::PATIENCE;
+            let status = loop {
+                if let Some(status) = child.try_wait().expect("our child") {
+                    break status;
+                }
+                if std::time::Instant::now() > deadline {
+                    let _ = child.kill();
+                }
+                thread::sleep(std::time::Duration::from_millis(5));
+            };
+            let mut said = String::new();
+            err.read_to_string(&mut said).expect("text");
+            out.read_to_string(&mut said).expect("text");
+            Failure { code: status.code(), said }
+        });
+        ended.await.expect("it ends")
+    }
+}
+
+/// A server that did not start.
+#[derive(Debug)]
+pub struct Failure {
+    /// Its exit code, if it was not killed.
+    pub code: Option<i32>,
+    /// What it wrote.
+    pub said: String,
+}
+
+/// A running server; killed when dropped.
+pub struct Server {
+    child: Child,
+    /// Its log.
+    pub log: Log,
+    /// What it prints.
+    pub out: Log,
+    listeners: Vec<(String, SocketAddr)>,
+    _dir: Dir,
+}
+
+impl Server {
+    /// With [`Setup::keyed`].
+    pub async fn start() -> Self {
+        Setup::keyed().start().await
+    }
+
+    fn listener(&self, role: &str) -> SocketAddr {
+        let found = self.listeners.iter().find(|(of, _)| of == role);
+        found.unwrap_or_else(|| panic!("no listener {role} among {:?}", self.listeners)).1
+    }
+
+    /// Where backends call.
+    pub fn master(&self) -> SocketAddr {
+        self.listener("master")
+    }
+
+    /// Where clients connect.
+    pub fn slave(&self) -> SocketAddr {
+        self.listener("slave")
+    }
+
+    /// Where metrics are.
+    pub fn admin(&self) -> SocketAddr {
+        self.listener("admin")
+    }
+
+    /// A backend on a connection of its own.
+    pub async fn backend(&self) -> Backend {
+        Backend::of(self.master()).await
+    }
+
+    /// A client with a token from `auth`, connected.
+    pub async fn client(&self, app: &str, user: &str, channels: &[&str]) -> Client {
+        let token = self.token(app, user, channels).await;
+        Client::connect(self.slave(), app, &token).await
+    }
+
+    /// A client that may go everywhere and is on one channel.
+    pub async fn listener_on(&self, app: &str, user: &str, channel: &str) -> Client {
+        self.client(app, user, &["*"]).await.subscribed(channel).await
+    }
+
+    /// A connection token, exchanged for a JWT.
+    pub async fn token(&self, app: &str, user: &str, channels: &[&str]) -> String {
+        let reply = self.auth(&signer().jwt(app, user, channels)).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.json()["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// What the slave says to a JWT.
+    pub async fn auth(&self, jwt: &str) -> Reply {
+        Http::to(self.slave()).await.form("/gcs/auth", &[("jwt", jwt)]).await
+    }
+
+    /// How many sockets the cluster counts.
+    pub async fn connections(&self) -> u64 {
+        self.backend().await.ask("/v1/stats").await["connections"].as_u64().expect("a number")
+    }
+
+    /// The value of a metric: the sum of all its series whose labels contain `label`.
+    pub async fn metric(&self, name: &str, label: &str) -> f64 {
+        let reply = Http::to(self.admin()).await.get("/metrics").await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let text = reply.text();
+        let series = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let (labels, value) = rest.rsplit_once(' ')?;
+            ((labels.is_empty() || labels.starts_with('{')) && labels.contains(label))
+                .then(|| value.parse::<f64>().ok())?
+        });
+        series.sum()
+    }
+
+    /// Wait until a metric has a value.
+    pub async fn metric_becomes(&self, name: &str, label: &str, wanted: f64) {
+        until(&format!("{name}{{{label}}}"), wanted, || self.metric(name, label)).await;
+    }
+
+    /// Its resident memory, in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says so");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
+    /// Send it a signal, by name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id();
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {pid}")).status().expect("sh is there");
+        assert!(sent.success(), "{pid} takes SIG{name}");
+    }
+
+    /// How it ended.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        within("the server ends", async {
+            loop {
+                if let Some(status) = child.try_wait().expect("our child") {
+                    return status;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            for line in self.log.collect(|line| Some(line.to_owned())) {
+                eprintln!("server: {line}");
+            }
+        }
+    }
+}
+
+/// The lines that a process writes, as they come.
+pub struct Log {
+    lines: Arc<Mutex<Vec<String>>>,
+    grown: watch::Receiver<usize>,
+}
+
+impl Log {
+    pub fn of(from: impl Read + Send + 'static) -> Self {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (tell, grown) = watch::channel(0);
+        let written = Arc::clone(&lines);
+        thread::spawn(move || {
+            for line in BufReader::new(from).lines().map_while(Result::ok) {
+                let mut lines = written.lock().expect("nobody panics with it");
+                lines.push(line);
+                tell.send_replace(lines.len());
+            }
+        });
+        Self { lines, grown }
+    }
+
+    /// What `pick` makes of every line so far.
+    pub fn collect<T>(&self, pick: impl FnMut(&str) -> Option<T>) -> Vec<T> {
+        let mut pick = pick;
+        self.lines.lock().expect("nobody panics with it").iter().filter_map(|line| pick(line)).collect()
+    }
+
+    /// The first thing that `pick` finds, now or later.
+    pub async fn find<T>(&self, mut pick: impl FnMut(&str) -> Option<T>) -> T {
+        let mut grown = self.grown.clone();
+        let mut seen = 0;
+        loop {
+            {
+                let lines = self.lines.lock().expect("nobody panics with it");
+                if let Some(found) = lines[seen..].iter().find_map(|line| pick(line)) {
+                    return found;
+                }
+                seen = lines.len();
+            }
+            if grown.changed().await.is_err() {
+                let lines = self.lines.lock().expect("nobody panics with it");
+                panic!("it ended without the line that was waited for:\n{}", lines.join("\n"));
+            }
+        }
+    }
+}
+
+fn message(line: &str) -> Option<String> {
+    serde_json::from_str::<Value>(line).ok()?["message"].as_str().map(ToOwned::to_owned)
+}
+
+/// A folder that goes when the test does.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("wellhead-it-{}-{number}", std::process::id()));
+        fs::create_dir_all(&dir).expect("the temporary folder can be written");
+        Self(dir)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
