@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use wellhead_proto::{
     app::App,
     bus::{BusError, Gathered, Inbox},
-    dialect,
-    dialect::contract::ApiReply,
+    command::Command,
+    dialect::{self, contract::ApiReply},
     envelope::Envelope,
+    event::Payload,
     ids::{NodeId, SocketId, SocketIdSeal},
     jwt::{Key, Keyring},
     query::{Ask, Census, Headcount},
@@ -225,6 +226,22 @@ async fn a_batch_keeps_its_order() {
     let sent = house.bus.take_published();
     let data: Vec<_> = sent.iter().map(|one| json!(one).pointer("/command/Publish/event/data/Json").cloned()).collect();
     assert_eq!(data, (0..1_000).map(|n| Some(json!(n.to_string()))).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_push_of_ten_mib_travels_byte_for_byte() {
+    let house = House::new(vec![], true, true);
+    let large = format!("\"{}\"", "0123456789abcde%".repeat(10 << 16));
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let escaped = format!("data={}", large.replace('%', "%25"));
+    let v1 = house.call("POST", "/api/push/shop/c/e", &form, &escaped).await;
+    let body = format!(r#"{{"event":"e","data":{large}}}"#);
+    assert_eq!(house.call("POST", "/v1/apps/shop/channels/c/messages", &[], &body).await, v1);
+    assert_eq!(text(&v1), format!(r#"{{"channel":"c","event":"e","data":{large}}}"#));
+    for envelope in house.bus.take_published() {
+        let Command::Publish { event, .. } = envelope.command else { panic!("a push is a push") };
+        assert_eq!(event.data, Payload::Json(large.as_str().into()));
+    }
 }
 
 #[tokio::test]
