@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use log::error;
 use wellhead_proto::{
-    dialect::contract::{ApiCall, ApiReply, Done, Route, Work},
+    dialect::contract::{ApiCall, ApiReply, Done, Work},
     jwt::BadToken,
     refusal::Refusal,
     surface::{Head, Matched, Surface},
@@ -17,12 +17,6 @@ impl Surface for Slave {
     type Admitted = Matched;
 
     fn admit(&self, head: Head<'_>) -> Result<Matched, ApiReply> {
-        if head.method == "GET"
-            && let Ok(matched) = self.0.router.find(Route::SOCKET, head.path)
-        {
-            // upgrades do not come this way, so whatever does is none
-            return Err(self.0.router.refuse(&matched, &Refusal::NotAHandshake("not a WebSocket handshake")));
-        }
         self.0.router.find(head.method, head.path)
     }
 
