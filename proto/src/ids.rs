@@ -223,7 +223,7 @@ impl fmt::Display for SocketId {
 /// Prints socket ids as UUIDs and reads them back. Bits that the id does not need are a keyed hash of it, checked when
 /// it comes back, so that nothing has to be stored and ids of other sockets cannot be guessed.
 #[derive(Clone)]
-pub struct SocketIdSeal(Hmac<Sha256>);
+pub struct SocketIdSeal(Arc<Hmac<Sha256>>);
 
 impl SocketIdSeal {
     /// A seal that every node with the same cluster secret shares.
@@ -231,7 +231,7 @@ impl SocketIdSeal {
     pub fn new(secret: &[u8]) -> Self {
         let mut mac = Hmac::new_from_slice(secret).expect("HMAC takes a key of any length");
         mac.update(b"wellhead socket id");
-        Self(mac)
+        Self(Arc::new(mac))
     }
 
     /// `id` as a UUID of version 8 (RFC 9562 §5.8): 36 lower-case characters.
@@ -265,7 +265,7 @@ impl SocketIdSeal {
     /// From the top: 48 bits of hash, version 8, 12 bits of hash, variant 0b10, 9 bits of hash, 53 bits of id.
     fn bits(&self, id: SocketId) -> u128 {
         const VERSION_AND_VARIANT: u128 = 0xF << 76 | 0b11 << 62;
-        let mac = self.0.clone().chain_update(id.0.to_be_bytes()).finalize().into_bytes();
+        let mac = Hmac::clone(&self.0).chain_update(id.0.to_be_bytes()).finalize().into_bytes();
         let hash = u128::from_be_bytes(mac[..16].try_into().expect("a SHA-256 has 32 bytes"));
         let hash = hash & !VERSION_AND_VARIANT & !u128::from(Self::ID);
         hash | 0x8 << 76 | 0b10 << 62 | u128::from(id.0)

@@ -10,7 +10,7 @@ use std::{
 };
 
 use actix_web::error::PayloadError;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::Stream;
 use wellhead_proto::refusal::CloseCause;
 
@@ -51,13 +51,15 @@ pub struct Inbound {
     gate: Rc<Gate>,
     guard: Guard,
     /// Came with the handshake.
-    early: BytesMut,
+    early: Bytes,
     ended: bool,
 }
 
 impl Inbound {
     /// What comes through `outbox`'s transport, after `early`; messages of at most `limit` bytes.
-    pub fn new(outbox: Rc<Outbox>, gate: Rc<Gate>, early: BytesMut, limit: usize) -> Self {
+    pub fn new(outbox: Rc<Outbox>, gate: Rc<Gate>, early: &[u8], limit: usize) -> Self {
+        // a copy of its own length: the buffer that the handshake was read into holds 8 KiB
+        let early = Bytes::copy_from_slice(early);
         Self { outbox, gate, guard: Guard::new(limit as u64), early, ended: false }
     }
 

@@ -76,7 +76,7 @@ pub fn start(shared: &Arc<Shared>, hall: &Rc<Hall>, transport: Transport, admitt
 
     let gate = Rc::new(Gate::default());
     let limit = shared.limits.message.bytes();
-    let inbound = Inbound::new(outbox.clone(), gate.clone(), early, limit);
+    let inbound = Inbound::new(outbox.clone(), gate.clone(), &early, limit);
     let session = Session {
         id,
         voice,
