@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! `wellhead`: see `wellhead help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wellhead::cli::run()
+}

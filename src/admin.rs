@@ -1,0 +1,164 @@
+//! The admin listener: metrics, in Prometheus' format, with what the process itself costs. Health is the door's.
+
+use std::{
+    fs,
+    io::{self, BufRead, BufReader},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text},
+    metrics::{counter::ConstCounter, gauge::ConstGauge, info::Info},
+    registry::{Registry, Unit},
+};
+use wellhead_master::Master;
+use wellhead_proto::{
+    dialect::contract::{ApiReply, Right},
+    refusal::Refusal,
+    surface::{Head, Surface, text as plain},
+};
+
+use crate::health::VERSION;
+
+/// What the admin listener serves besides health.
+#[derive(Clone)]
+pub struct Admin {
+    registry: Arc<Registry>,
+    master: Master,
+    /// Only this machine reaches it.
+    local: bool,
+}
+
+impl Admin {
+    /// Shows what `registry` counts. Unless it is `local`, to holders of a push key only.
+    #[must_use]
+    pub fn new(registry: Registry, master: Master, local: bool) -> Self {
+        Self { registry: Arc::new(registry), master, local }
+    }
+}
+
+impl Surface for Admin {
+    type Admitted = ();
+
+    fn admit(&self, head: Head<'_>) -> Result<(), ApiReply> {
+        match (head.path, head.method) {
+            ("/metrics", "GET" | "HEAD") if self.local => Ok(()),
+            ("/metrics", "GET" | "HEAD") => self.master.authorise(head.headers, Right::Query).map_err(|why| {
+                let reply = self.refuse(&(), &why);
+                if reply.status == 401 { reply.with_header("WWW-Authenticate", "Bearer") } else { reply }
+            }),
+            ("/metrics", _) => Err(plain(405, "Method Not Allowed\n").with_header("Allow", "GET, HEAD")),
+            _ => Err(plain(404, "404 page not found\n")),
+        }
+    }
+
+    fn refuse(&self, (): &(), why: &Refusal) -> ApiReply {
+        ApiReply::new(why.status(), "text/plain; charset=utf-8", format!("{why}\n"))
+    }
+
+    async fn serve(&self, (): (), _: Head<'_>, _: Bytes) -> ApiReply {
+        let mut metrics = String::new();
+        match text::encode(&mut metrics, &self.registry) {
+            Ok(()) => ApiReply::new(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics),
+            Err(_) => plain(500, "cannot write the metrics\n"),
+        }
+    }
+
+    fn body_limit(&self) -> usize {
+        0
+    }
+}
+
+/// Count the process itself into `registry`.
+pub fn register(registry: &mut Registry) {
+    registry.register("build", "What runs here", Info::new(vec![("version", VERSION)]));
+    registry.register_collector(Box::new(Process));
+}
+
+/// What the process costs, read from the system whenever somebody asks.
+#[derive(Debug)]
+struct Process;
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut gauge = |name: &str, help: &str, unit: Option<&Unit>, value: Option<f64>| {
+            let Some(value) = value else { return Ok(()) };
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)
+        };
+        let bytes = Some(&Unit::Bytes);
+        gauge("process_resident_memory", "Memory that is resident", bytes, resident_bytes().ok().flatten())?;
+        gauge("process_open_fds", "File descriptors in use", None, open_fds().ok())?;
+        let max_fds = rlimit::getrlimit(rlimit::Resource::NOFILE).ok().map(|(soft, _)| soft as f64);
+        gauge("process_max_fds", "File descriptors that may be in use", None, max_fds)?;
+        let times = times().ok().flatten();
+        let start = times.map(|(_, start)| start);
+        gauge("process_start_time", "When it started, since 1970", Some(&Unit::Seconds), start)?;
+        if let Some((cpu, _)) = times {
+            let cpu = ConstCounter::new(cpu);
+            let help = "Processor time, user and system";
+            cpu.encode(encoder.encode_descriptor("process_cpu", help, Some(&Unit::Seconds), cpu.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+fn resident_bytes() -> io::Result<Option<f64>> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse().ok());
+    Ok(kib.map(|kib: f64| kib * 1_024.0))
+}
+
+fn open_fds() -> io::Result<f64> {
+    // the listing itself holds one
+    Ok(fs::read_dir("/proc/self/fd")?.count().saturating_sub(1) as f64)
+}
+
+/// Processor time and start time, in seconds.
+fn times() -> io::Result<Option<(f64, f64)>> {
+    // USER_HZ: what the kernel shows to programs, 100 on every architecture that we run on
+    const TICKS: f64 = 100.0;
+
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    // the second field, the name in parentheses, may hold blanks; the third is the first behind it
+    let Some((_, rest)) = stat.rsplit_once(')') else { return Ok(None) };
+    let field = |number: usize| rest.split_ascii_whitespace().nth(number - 3).and_then(|text| text.parse::<f64>().ok());
+    let mut boot = None;
+    for line in BufReader::new(fs::File::open("/proc/stat")?).lines() {
+        if let Some(time) = line?.strip_prefix("btime ") {
+            boot = time.trim().parse::<f64>().ok();
+        }
+    }
+    let (Some(user), Some(system), Some(start), Some(boot)) = (field(14), field(15), field(22), boot) else {
+        return Ok(None);
+    };
+    Ok(Some(((user + system) / TICKS, boot + start / TICKS)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_is_measured_in_base_units() {
+        let mut registry = Registry::with_prefix("wellhead");
+        register(&mut registry);
+        let mut metrics = String::new();
+        text::encode(&mut metrics, &registry).unwrap();
+        let value = |name: &str| -> f64 {
+            let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("no {name} in\n{metrics}")).parse().unwrap()
+        };
+        assert!(value("wellhead_process_resident_memory_bytes") > 1e6);
+        assert!(value("wellhead_process_open_fds") >= 3.0);
+        assert!(value("wellhead_process_max_fds") >= value("wellhead_process_open_fds"));
+        assert!(value("wellhead_process_cpu_seconds_total") >= 0.0);
+        let started = value("wellhead_process_start_time_seconds");
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+        assert!((0.0..3_600.0).contains(&(now - started)), "{started} {now}");
+        assert!(metrics.contains(&format!("wellhead_build_info{{version=\"{VERSION}\"}} 1")), "{metrics}");
+    }
+}

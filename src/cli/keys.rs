@@ -1,0 +1,82 @@
+//! `wellhead keys`: key pairs for clients' tokens, and keys for backends.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use clap::{Args, Subcommand};
+use wellhead_master::keys::KeyHash;
+
+use super::say;
+use crate::signing::{KeyPair, Kind};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Make the key pair that signs and verifies clients' tokens
+    Generate(Generate),
+    /// Make a key with which a backend may push
+    Push(Push),
+}
+
+#[derive(Args)]
+pub(super) struct Generate {
+    /// What kind of key
+    #[arg(long, value_enum, default_value = "RS256")]
+    algorithm: Kind,
+    /// The folder that private.pem and public.pem are written to
+    #[arg(long, default_value = ".", value_name = "FOLDER")]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct Push {
+    /// What the key is called in logs
+    #[arg(long)]
+    name: String,
+}
+
+pub(super) fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Generate(Generate { algorithm, out }) => {
+            let (private, public) = (out.join("private.pem"), out.join("public.pem"));
+            if let Some(there) = [&private, &public].into_iter().find(|file| file.exists()) {
+                bail!("{} exists and is not overwritten; choose another folder with --out", there.display());
+            }
+            fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+            let pair = KeyPair::generate(algorithm)?;
+            write_new(&private, &pair.private, 0o600)?;
+            write_new(&public, &pair.public, 0o644)?;
+            let (private, public) = (private.display(), public.display());
+            say(&format!(
+                "{private}  signs tokens: give it to the backend that makes them, and to nobody else\n\
+                 {public}  verifies them: set jwt.public_keys = [\"{public}\"]\n"
+            ))
+        }
+        Command::Push(Push { name }) => {
+            let mut random = [0; 24];
+            getrandom::fill(&mut random).map_err(|error| anyhow!("the system has no randomness: {error}"))?;
+            let key = format!("wh_{}", URL_SAFE_NO_PAD.encode(random));
+            let name = toml::Value::String(name);
+            say(&format!(
+                "The key, shown this once. The backend sends it as \"Authorization: Bearer KEY\":\n\n{key}\n\n\
+                 For config.toml, which never holds the key itself:\n\n[[push_keys]]\nname = {name}\nsha256 = \"{}\"\n",
+                KeyHash::of(&key)
+            ))
+        }
+    }
+}
+
+fn write_new(file: &Path, text: &str, mode: u32) -> Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(file)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write {}", file.display()))
+}

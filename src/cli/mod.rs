@@ -1,0 +1,154 @@
+//! The command line: what can be asked for, and how it ends.
+
+mod client;
+mod keys;
+mod standalone;
+mod token;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Result, anyhow};
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    health::VERSION,
+    settings::{
+        load::{self, Loaded},
+        place::SettingsError,
+        plan::Plan,
+    },
+};
+
+/// The settings cannot be used: `EX_CONFIG` of sysexits.h.
+const BAD_CONFIGURATION: u8 = 78;
+/// What was asked for failed.
+const FAILURE: u8 = 1;
+
+#[derive(Parser)]
+#[command(
+    name = "wellhead",
+    version,
+    about = "A self-hosted push server: POST once, reach every subscriber",
+    long_about = "A self-hosted push server: POST once, reach every subscriber.\n\n\
+        Clients hold WebSockets to the slave; backends POST to the master. Without a subcommand both run in this \
+        process. Without any configuration that is development mode: it prints two lines to paste, and you see a \
+        message arrive.",
+    after_help = "Exit codes: 0 clean, 1 failure, 2 wrong usage, 78 bad configuration."
+)]
+struct Cli {
+    #[command(flatten)]
+    source: Source,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Where the settings are.
+#[derive(Args)]
+struct Source {
+    /// The configuration file [default: $WELLHEAD_CONFIG, ./config.toml or /etc/wellhead/config.toml]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Change one setting, for example --set log.level=debug; may be repeated
+    #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run master and slave in one process; the same as no subcommand
+    Standalone,
+    /// Read the configuration as a start would, and say what is wrong with it
+    CheckConfig,
+    /// Make or check the JWTs that clients connect with
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Make key pairs for clients' tokens, and keys for backends
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Push one event to a channel, through a master
+    Push(client::Push),
+    /// Subscribe to channels at a slave and print what arrives, one line each
+    Sub(client::Sub),
+    /// Ask a running process whether it is ready: exit code 0 if so, else 1
+    Health(client::Health),
+    /// Print the version
+    Version,
+}
+
+impl Source {
+    fn load(&self) -> Result<Loaded, SettingsError> {
+        load::load(self.config.as_deref(), &self.set)
+    }
+}
+
+/// Do what the command line asks for.
+#[must_use]
+pub fn run() -> ExitCode {
+    let Cli { source, command } = Cli::parse();
+    let done = match command.unwrap_or(Command::Standalone) {
+        Command::Standalone => standalone::run(&source),
+        Command::CheckConfig => check_config(&source),
+        Command::Token(command) => token::run(command, &source),
+        Command::Keys(command) => keys::run(command),
+        Command::Push(push) => client::push(&push),
+        Command::Sub(sub) => client::sub(&sub),
+        Command::Health(health) => client::health(&health, &source),
+        Command::Version => say(&format!("wellhead {VERSION}\n")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // nobody reads standard error: the exit code is all that is left to tell
+            let _ = writeln!(io::stderr(), "wellhead: {error:#}");
+            ExitCode::from(if error.is::<SettingsError>() { BAD_CONFIGURATION } else { FAILURE })
+        }
+    }
+}
+
+fn check_config(source: &Source) -> Result<()> {
+    let loaded = source.load()?;
+    let plan = Plan::new(&loaded)?;
+    let mut said = String::new();
+    if plan.development {
+        said.push_str("note: no key is configured (jwt.public_keys): development mode, on this machine only\n");
+    }
+    for warning in &plan.warnings {
+        said.push_str(&format!("warning: {warning}\n"));
+    }
+    let file = loaded.file.map_or_else(|| "no file, defaults".to_owned(), |file| file.display().to_string());
+    say(&format!("{said}ok ({file})\n"))
+}
+
+/// Put `text` on standard output at once.
+fn say(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // whoever listened has heard enough
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.map_err(|error| anyhow!(error).context("cannot write to standard output")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_file_may_be_named_before_and_after_the_subcommand() {
+        for line in [["wellhead", "-c", "x.toml", "check-config"], ["wellhead", "check-config", "-c", "x.toml"]] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!(cli.source.config, Some(PathBuf::from("x.toml")));
+        }
+    }
+}

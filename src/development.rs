@@ -1,0 +1,133 @@
+//! Development mode: nothing is configured, so that a newcomer sees a message on the screen within a minute. A key that
+//! lives as long as the process, one token signed with it, two lines to paste, and a page to try it on. All of it is
+//! gone as soon as a key is configured.
+
+use std::{env, net::SocketAddr, path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+use wellhead_proto::jwt::{Key, Keyring};
+
+use crate::{
+    settings::{Settings, Unlisted},
+    signing::{self, KeyPair, Kind, SigningKey},
+};
+
+/// How long the demo token is good for.
+const TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// The channel of the two lines.
+const CHANNEL: &str = "news";
+
+/// What a process without keys makes for itself.
+#[derive(Clone)]
+pub struct Development {
+    /// The app of the demo token.
+    pub app: String,
+    /// A JWT that lets its bearer subscribe to everything in that app.
+    pub token: String,
+    /// Does a push need a key?
+    pub push_key_needed: bool,
+}
+
+impl Development {
+    /// A fresh key, as the ring that verifies with it, and a token that it signed.
+    ///
+    /// # Errors
+    ///
+    /// The machine has no randomness to give.
+    pub fn start(settings: &Settings) -> Result<(Self, Keyring)> {
+        let pair = KeyPair::generate(Kind::Es256)?;
+        let public = Key::from_pem(None, pair.public.as_bytes(), None).context("the throw-away key")?;
+        let app = match settings.apps.listed.first() {
+            Some(app) if settings.apps.unlisted == Unlisted::Refuse => app.key.clone(),
+            _ => "demo".to_owned(),
+        };
+        let claims = signing::claims(&app, "demo", &["*".to_owned()], TTL);
+        let token = SigningKey::from_pem(&pair.private)?.sign(&claims, None)?;
+        let keys = Keyring::new(vec![public], settings.jwt.require_exp);
+        Ok((Self { app, token, push_key_needed: !settings.push_keys.is_empty() }, keys))
+    }
+
+    /// What is told to the newcomer: loudly that this is no way to run it for real, then two lines that work when they
+    /// are pasted.
+    #[must_use]
+    pub fn notice(&self, master: SocketAddr, slave: SocketAddr) -> String {
+        let program = env::current_exe().map_or_else(|_| "wellhead".to_owned(), |program| from_here(&program));
+        let Self { app, token, .. } = self;
+        let (program, app_word) = (quoted(&program), quoted(app));
+        let key = if self.push_key_needed { "-H \"Authorization: Bearer $PUSH_KEY\" " } else { "" };
+        let path_app = percent_encoding::utf8_percent_encode(app, percent_encoding::NON_ALPHANUMERIC);
+        format!(
+            "\n\
+             ****  DEVELOPMENT MODE: no key is configured (jwt.public_keys), so a throw-away one was made.       ****\n\
+             ****  It ends with this process and serves this machine only. `wellhead keys generate` makes keys.  ****\n\
+             \n\
+             The demo JWT, good for 24 hours, for every channel of the app {app}:\n\
+             \n\
+             {token}\n\
+             \n\
+             1. Subscribe, in a second terminal:\n\
+             \n\
+             {program} sub --slave http://{slave} --app {app_word} --channel {CHANNEL} --token {token}\n\
+             \n\
+             2. Push, in a third:\n\
+             \n\
+             curl -sS {key}-X POST http://{master}/v1/apps/{path_app}/channels/{CHANNEL}/messages -d '{{\"event\":\"hello\",\"data\":{{\"text\":\"It works\"}}}}'\n\
+             \n\
+             Or watch pushes arrive in a browser: http://{master}/try\n\n",
+        )
+    }
+}
+
+/// The program as it is called from the folder of this process.
+fn from_here(program: &Path) -> String {
+    let here = env::current_dir().ok().and_then(|here| program.strip_prefix(here).ok().map(Path::to_owned));
+    match here {
+        Some(program) => format!("./{}", program.display()),
+        None => program.display().to_string(),
+    }
+}
+
+/// `word` as a shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/:@+=".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::ListedApp;
+
+    #[test]
+    fn the_token_verifies_with_the_throw_away_key_and_no_other() {
+        let settings = Settings::default();
+        let (development, keys) = Development::start(&settings).unwrap();
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+        assert_eq!(keys.verify(&development.token, now).unwrap().gusher.app.as_str(), "demo");
+        let (_, others) = Development::start(&settings).unwrap();
+        assert!(others.verify(&development.token, now).is_err());
+    }
+
+    #[test]
+    fn the_token_is_for_an_app_that_is_served() {
+        let mut settings = Settings::default();
+        settings.apps.unlisted = Unlisted::Refuse;
+        settings.apps.listed =
+            vec![ListedApp { key: "a b".to_owned(), allowed_origins: None, public_keys: Vec::new() }];
+        let (development, _) = Development::start(&settings).unwrap();
+        let notice = development.notice("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
+        assert!(notice.contains("--app 'a b' "), "{notice}");
+        assert!(notice.contains("http://127.0.0.1:1/v1/apps/a%20b/channels/news/messages"), "{notice}");
+    }
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        assert_eq!(quoted("./target/wellhead"), "./target/wellhead");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}

@@ -1,0 +1,126 @@
+//! The page of development mode on which pushes are seen to arrive.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use wellhead_proto::{
+    dialect::contract::ApiReply,
+    surface::{Head, text},
+};
+
+use crate::development::Development;
+
+/// The page, ready but for its nonce.
+#[derive(Clone)]
+pub struct TryPage {
+    html: Arc<str>,
+    slave: SocketAddr,
+}
+
+impl TryPage {
+    /// The page that connects to `slave`.
+    #[must_use]
+    pub fn new(development: Development, slave: SocketAddr) -> Self {
+        let Development { app, token, push_key_needed } = development;
+        let html = include_str!("try.html")
+            .replace("{{slave}}", &slave.to_string())
+            .replace("{{app}}", &escaped(&app))
+            .replace("{{token}}", &escaped(&token))
+            .replace("{{key_hidden}}", if push_key_needed { "" } else { "hidden" });
+        Self { html: html.into(), slave }
+    }
+
+    /// The answer, if the page is asked for.
+    #[must_use]
+    pub fn answer(&self, head: Head<'_>) -> Option<ApiReply> {
+        if head.path != "/try" {
+            return None;
+        }
+        if !matches!(head.method, "GET" | "HEAD") {
+            return Some(text(405, "Method Not Allowed\n").with_header("Allow", "GET, HEAD"));
+        }
+        // a name that somebody else made point here must not read the token
+        if !head.headers.header("host").is_some_and(is_loopback) {
+            return Some(text(403, "this page is for this machine only\n"));
+        }
+        let mut nonce = [0; 16];
+        if getrandom::fill(&mut nonce).is_err() {
+            return Some(text(500, "no randomness\n"));
+        }
+        let nonce = STANDARD.encode(nonce);
+        let policy = format!(
+            "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self' ws://{}; img-src data:; \
+             base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            self.slave
+        );
+        let html = self.html.replace("{{nonce}}", &nonce);
+        let reply = ApiReply::new(200, "text/html; charset=utf-8", html)
+            .with_header("Content-Security-Policy", policy)
+            .with_header("Cache-Control", "no-store")
+            .with_header("Referrer-Policy", "no-referrer")
+            .with_header("X-Content-Type-Options", "nosniff");
+        Some(reply)
+    }
+}
+
+/// Does a `Host` name this machine, as only itself can?
+fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use wellhead_proto::dialect::contract::Headers;
+
+    use super::*;
+
+    struct Host(&'static str);
+
+    impl Headers for Host {
+        fn header(&self, name: &str) -> Option<&str> {
+            (name == "host").then_some(self.0)
+        }
+    }
+
+    fn page() -> TryPage {
+        let app = "a\"><script>".to_owned();
+        let development = Development { app, token: "x.y.z".to_owned(), push_key_needed: false };
+        TryPage::new(development, "127.0.0.1:8888".parse().unwrap())
+    }
+
+    fn ask(path: &str, host: &'static str) -> Option<ApiReply> {
+        page().answer(Head { method: "GET", path, query: "", headers: &Host(host) })
+    }
+
+    #[test]
+    fn the_page_is_for_this_machine_only() {
+        for host in ["127.0.0.1:7777", "localhost:7777", "LOCALHOST", "[::1]:7777", "127.0.0.1"] {
+            assert_eq!(ask("/try", host).unwrap().status, 200, "{host}");
+        }
+        for host in ["evil.example", "evil.example:7777", "localhost.evil.example", "127.0.0.1.evil.example", "", ":1"]
+        {
+            assert_eq!(ask("/try", host).unwrap().status, 403, "{host}");
+        }
+        assert!(ask("/", "localhost").is_none());
+    }
+
+    #[test]
+    fn nothing_of_the_template_is_left_and_every_nonce_is_fresh() {
+        let reply = ask("/try", "localhost").unwrap();
+        let html = std::str::from_utf8(&reply.body).unwrap();
+        assert!(!html.contains("{{") && !html.contains("a\"><script>"), "{html}");
+        let policy = |reply: &ApiReply| reply.headers[0].1.clone();
+        let nonce = policy(&reply).split("'nonce-").nth(1).unwrap().split('\'').next().unwrap().to_owned();
+        assert_eq!(html.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
+        assert_ne!(policy(&reply), policy(&ask("/try", "localhost").unwrap()));
+    }
+}

@@ -1,0 +1,227 @@
+//! Settings from where they are written: defaults, then a file, then the environment, then the command line. Each
+//! layer is checked by itself, so that an error names the one that it stands in.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::{
+    PublicKey, Settings,
+    place::{Place, Places, SettingsError, line_of, nearest},
+};
+
+/// Variables of the environment that are settings begin so.
+const PREFIX: &str = "WELLHEAD_";
+/// Names the file; the one variable that is no setting.
+const FILE_VARIABLE: &str = "WELLHEAD_CONFIG";
+/// Where a file is looked for when none is named.
+const USUAL_FILES: [&str; 2] = ["config.toml", "/etc/wellhead/config.toml"];
+
+/// Settings, and where they came from.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// Where each was set.
+    pub places: Places,
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+}
+
+impl From<Settings> for Loaded {
+    fn from(settings: Settings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+}
+
+/// The settings of this process. `file` is what `-c` names, `flags` are the `section.key=value` of `--set`.
+///
+/// # Errors
+///
+/// A file that cannot be read, a key that does not exist, a value that does not fit.
+pub fn load(file: Option<&Path>, flags: &[String]) -> Result<Loaded, SettingsError> {
+    let mut variables = Vec::new();
+    for (name, value) in env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
+            continue;
+        };
+        let value = value
+            .into_string()
+            .map_err(|_| SettingsError::new("its value is not UTF-8").at(Some(Place::Variable(name.to_owned()))))?;
+        variables.push((name.to_owned(), value));
+    }
+    let named = variables.iter().find(|(name, _)| name == FILE_VARIABLE).map(|(_, file)| PathBuf::from(file));
+    variables.retain(|(name, _)| name != FILE_VARIABLE);
+    variables.sort();
+
+    let file = match file.map(Path::to_owned).or(named.filter(|file| !file.as_os_str().is_empty())) {
+        Some(file) => Some(file),
+        None => USUAL_FILES.iter().map(PathBuf::from).find(|file| file.exists()),
+    };
+    let text = match &file {
+        Some(file) => read(file)?,
+        None => String::new(),
+    };
+    let name = file.as_ref().map_or_else(String::new, |file| file.display().to_string());
+    let mut loaded = layers(&name, &text, &variables, flags)?;
+    if let Some(folder) = file.as_ref().and_then(|file| file.parent()) {
+        rebase(&mut loaded, folder);
+    }
+    loaded.file = file;
+    Ok(loaded)
+}
+
+fn read(file: &Path) -> Result<String, SettingsError> {
+    fs::read_to_string(file).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound => "name a file that exists with -c, or leave it out to run with the defaults",
+            _ => "the file must be readable text in UTF-8",
+        };
+        SettingsError::new(format!("cannot read the configuration {}: {error}", file.display())).hint(hint)
+    })
+}
+
+/// The settings in `text` (of a file called `file`), changed by variables and then by flags.
+pub(super) fn layers(
+    file: &str,
+    text: &str,
+    variables: &[(String, String)],
+    flags: &[String],
+) -> Result<Loaded, SettingsError> {
+    let settings: Settings = toml::from_str(text).map_err(|error| {
+        let line = error.span().map(|span| Place::Line { file: file.to_owned(), line: line_of(text, span.start) });
+        SettingsError::new(error.message()).at(line).did_you_mean()
+    })?;
+    let mut layers = Layers {
+        table: toml::from_str(text).map_err(|error| SettingsError::new(error.message()))?,
+        settings,
+        places: Places::of_file(file, text),
+        schema: schema(),
+    };
+    for (name, value) in variables {
+        let key = name[PREFIX.len()..].to_lowercase().replace("__", ".");
+        layers.set(&key, value, Place::Variable(name.clone()))?;
+    }
+    for flag in flags {
+        let (key, value) = flag.split_once('=').ok_or_else(|| {
+            SettingsError::new(format!("--set {flag}: a value is missing"))
+                .hint("write it as --set section.key=value, for example --set log.level=debug")
+        })?;
+        layers.set(key, value, Place::Flag(key.to_owned()))?;
+    }
+    Ok(Loaded { settings: layers.settings, places: layers.places, file: None })
+}
+
+/// All settings with their defaults: what keys there are, and of which type.
+fn schema() -> Table {
+    let mut schema = Table::try_from(Settings::default()).expect("defaults are plain values");
+    schema.insert("push_keys".to_owned(), Value::Array(Vec::new()));
+    schema
+}
+
+struct Layers {
+    table: Table,
+    settings: Settings,
+    places: Places,
+    schema: Table,
+}
+
+impl Layers {
+    fn set(&mut self, key: &str, raw: &str, place: Place) -> Result<(), SettingsError> {
+        let refused = |error: SettingsError| error.at(Some(place.clone()));
+        let value = self.typed(key, raw).map_err(refused)?;
+        let mut table = self.table.clone();
+        insert(&mut table, key, value);
+        self.settings = Settings::deserialize(table.clone())
+            .map_err(|error| refused(SettingsError::new(format!("{key}: {}", error.message())).did_you_mean()))?;
+        self.table = table;
+        self.places.overridden(key, place);
+        Ok(())
+    }
+
+    /// `raw` as a value of the type that `key` has.
+    fn typed(&self, key: &str, raw: &str) -> Result<Value, SettingsError> {
+        let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+        let mut section = section.split('.').filter(|part| !part.is_empty());
+        let section = section.try_fold(&self.schema, |table, part| table.get(part)?.as_table());
+        let bad = |wanted: &str| SettingsError::new(format!("{key}: {raw:?} is not {wanted}"));
+        match section.and_then(|section| section.get(name)) {
+            Some(Value::String(_)) => Ok(Value::String(raw.to_owned())),
+            Some(Value::Boolean(_)) => raw.parse().map(Value::Boolean).map_err(|_| bad("true or false")),
+            Some(Value::Integer(_)) => raw.parse().map(Value::Integer).map_err(|_| bad("a whole number")),
+            Some(Value::Array(_)) => list(raw).ok_or_else(|| bad("a list, as in [\"a\", \"b\"]")),
+            _ => Err(self.unknown(key)),
+        }
+    }
+
+    fn unknown(&self, key: &str) -> SettingsError {
+        let mut keys = Vec::new();
+        flatten("", &self.schema, &mut keys);
+        let error = SettingsError::new(format!("there is no setting `{key}`"));
+        match nearest(key, keys.iter().map(String::as_str)) {
+            Some(near) => error.hint(format!("did you mean `{near}`?")),
+            None => error.hint("a setting is written section.key, in the environment WELLHEAD_SECTION__KEY"),
+        }
+    }
+}
+
+/// A list as TOML writes it, or words between commas.
+fn list(raw: &str) -> Option<Value> {
+    if raw.trim_start().starts_with('[') {
+        let mut table: Table = toml::from_str(&format!("list = {raw}")).ok()?;
+        return table.remove("list").filter(Value::is_array);
+    }
+    let words = raw.split(',').map(str::trim).filter(|word| !word.is_empty());
+    Some(Value::Array(words.map(|word| Value::String(word.to_owned())).collect()))
+}
+
+fn insert(table: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((section, rest)) => {
+            let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(section) = section {
+                insert(section, rest, value);
+            }
+        }
+    }
+}
+
+/// The dotted keys of everything in `table` that is not a table.
+pub(super) fn flatten(prefix: &str, table: &Table, keys: &mut Vec<String>) {
+    for (key, value) in table {
+        let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        match value {
+            Value::Table(table) => flatten(&key, table, keys),
+            _ => keys.push(key),
+        }
+    }
+}
+
+/// Paths that stand in the file are meant from its folder; those of the environment and the command line from where the
+/// process was started.
+fn rebase(loaded: &mut Loaded, folder: &Path) {
+    let Loaded { settings, places, .. } = loaded;
+    let move_path = |key: &str, path: &mut String| {
+        if !path.is_empty() && matches!(places.of(key), Some(Place::Line { .. })) {
+            *path = folder.join(&*path).display().to_string();
+        }
+    };
+    let move_keys = |key: &str, files: &mut [PublicKey]| {
+        for (index, public_key) in files.iter_mut().enumerate() {
+            move_path(&format!("{key}.{index}"), &mut public_key.file);
+        }
+    };
+    move_path("cluster.secret_file", &mut settings.cluster.secret_file);
+    move_path("jwt.secret_file", &mut settings.jwt.secret_file);
+    move_keys("jwt.public_keys", &mut settings.jwt.public_keys);
+    for (index, app) in settings.apps.listed.iter_mut().enumerate() {
+        move_keys(&format!("apps.listed.{index}.public_keys"), &mut app.public_keys);
+    }
+}

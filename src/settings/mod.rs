@@ -1,0 +1,268 @@
+//! The whole tree of settings. Each role owns its part; here they are stacked. Where values come from is `load`'s
+//! matter, what they mean together is `plan`'s.
+
+pub mod load;
+pub mod place;
+pub mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+use wellhead_master::keys::PushKey;
+use wellhead_proto::units::{Size, Span};
+
+/// Everything that can be set. Its default is what `config.toml` states.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// What all nodes share.
+    pub cluster: Cluster,
+    /// The counter where backends come.
+    pub master: wellhead_master::settings::Settings,
+    /// The floor where clients stand.
+    pub slave: wellhead_slave::settings::Settings,
+    /// How clients prove who they are.
+    pub jwt: Jwt,
+    /// How backends prove who they are.
+    #[serde(skip_serializing)]
+    pub push_keys: Vec<PushKey>,
+    /// Which tenants are served.
+    pub apps: Apps,
+    /// How much of everything is allowed.
+    pub limits: Limits,
+    /// What is written about all this.
+    pub log: Log,
+}
+
+/// `[cluster]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// Its name: connection tokens of another cluster are worth nothing here.
+    pub name: String,
+    /// What carries pushes from master to slave.
+    pub bus: Bus,
+    /// Signs connection tokens; empty: drawn at random at every start.
+    pub secret: Secret,
+    /// A file that holds the secret instead.
+    pub secret_file: String,
+}
+
+/// What carries pushes from master to slave.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bus {
+    /// Both roles live in this process.
+    #[default]
+    Local,
+}
+
+/// `[jwt]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Jwt {
+    /// Public keys that verify clients' tokens.
+    pub public_keys: Vec<PublicKey>,
+    /// A shared secret that verifies HS256, HS384 and HS512 tokens.
+    pub secret: Secret,
+    /// A file that holds the secret instead.
+    pub secret_file: String,
+    /// How long a connection token lives.
+    pub token_ttl: Span,
+    /// Is a connection token good for one socket only?
+    pub one_time_tokens: bool,
+    /// Does a client's JWT open a socket without being exchanged first?
+    pub accept_jwt_as_token: bool,
+    /// Are tokens refused that never expire?
+    pub require_exp: bool,
+}
+
+/// One key of `public_keys`: a path, or a table when there is more to say.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PublicKey {
+    /// The PEM file.
+    pub file: String,
+    /// Its name in the headers of tokens.
+    pub kid: Option<String>,
+    /// The one algorithm that it verifies; without it, all that its kind allows.
+    pub algorithm: Option<String>,
+}
+
+/// `[apps]`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Apps {
+    /// What becomes of apps that are not listed.
+    pub unlisted: Unlisted,
+    /// Apps with settings of their own.
+    pub listed: Vec<ListedApp>,
+}
+
+/// What becomes of an app that a valid token names and the settings do not.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unlisted {
+    /// It is served: whoever may sign tokens may name apps.
+    #[default]
+    Allow,
+    /// Its tokens are refused.
+    Refuse,
+}
+
+/// One of `[[apps.listed]]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListedApp {
+    /// Its key, as it stands in paths and tokens.
+    pub key: String,
+    /// Origins that may open its sockets; without it, `slave.allowed_origins` hold.
+    #[serde(default)]
+    pub allowed_origins: Option<Vec<String>>,
+    /// Keys of its own: they alone verify its tokens, and no other app's.
+    #[serde(default)]
+    pub public_keys: Vec<PublicKey>,
+}
+
+/// `[limits]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// One message of a client, over all its fragments.
+    pub message: Size,
+    /// What a socket may be behind before it is closed.
+    pub queue: Size,
+    /// How long a socket may be behind at all.
+    pub stall: Span,
+    /// The kernel's send buffer of a socket.
+    pub send_buffer: Size,
+    /// Subscriptions of one socket.
+    pub subscriptions: usize,
+    /// One HTTP body.
+    pub body: Size,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// What is logged: a level, or levels per target.
+    pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A value that is never shown.
+#[derive(Clone, Default, Deserialize, Eq, PartialEq)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Was nothing set?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(value: &str) -> Self {
+        Self(value.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_empty() { "\"\"" } else { "\"…\"" })
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(if self.is_empty() { "" } else { "…" })
+    }
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self { name: "wellhead".to_owned(), bus: Bus::Local, secret: Secret::default(), secret_file: String::new() }
+    }
+}
+
+impl Default for Jwt {
+    fn default() -> Self {
+        let tokens = wellhead_slave::settings::Tokens::default();
+        Self {
+            public_keys: Vec::new(),
+            secret: Secret::default(),
+            secret_file: String::new(),
+            token_ttl: tokens.ttl,
+            one_time_tokens: tokens.one_time,
+            accept_jwt_as_token: tokens.accept_jwt,
+            require_exp: false,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let wellhead_slave::settings::Limits { message, queue, stall, send_buffer, subscriptions, body } =
+            wellhead_slave::settings::Limits::default();
+        Self { message, queue, stall, send_buffer, subscriptions, body }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// By hand, since serde's untagged enums cannot say which field is wrong.
+impl<'de> Deserialize<'de> for PublicKey {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            file: String,
+            kid: Option<String>,
+            algorithm: Option<String>,
+        }
+        struct PathOrTable;
+        impl<'de> de::Visitor<'de> for PathOrTable {
+            type Value = PublicKey;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the path of a PEM file, or { file, kid, algorithm }")
+            }
+
+            fn visit_str<E: de::Error>(self, file: &str) -> Result<PublicKey, E> {
+                Ok(PublicKey { file: file.to_owned(), kid: None, algorithm: None })
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<PublicKey, A::Error> {
+                let Table { file, kid, algorithm } = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                Ok(PublicKey { file, kid, algorithm })
+            }
+        }
+        from.deserialize_any(PathOrTable)
+    }
+}
