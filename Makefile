@@ -1,0 +1,65 @@
+# What developers run and CI runs: the same targets.
+
+CARGO ?= cargo
+CLIENTS := tests/clients
+VENV := $(CLIENTS)/.venv
+NODE_MODULES := $(CLIENTS)/node_modules/.package-lock.json
+
+.PHONY: help fmt fmt-check lint doc test test-rust test-clients test-conformance tools clean-clients
+
+help:
+	@echo "make fmt    format everything"
+	@echo "make lint   clippy, warnings are errors"
+	@echo "make test   everything that must hold: format, lints, Rust tests, real clients, Autobahn"
+	@echo "make doc    the API documentation, warnings are errors"
+
+fmt:
+	$(CARGO) fmt --all
+
+fmt-check:
+	$(CARGO) fmt --all --check
+
+lint:
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+# one after the other: they share two cores and a target folder
+test:
+	$(MAKE) tools
+	$(MAKE) fmt-check
+	$(MAKE) lint
+	$(MAKE) test-rust
+	$(MAKE) test-clients
+	$(MAKE) test-conformance
+
+# unit tests, golden files, property tests, and tests/it against the real binary; builds the echo server, too
+test-rust:
+	$(CARGO) test --locked --workspace
+
+# the gusher browser client, headless Chromium, the examples
+test-clients: $(NODE_MODULES) $(VENV)/installed
+	$(CARGO) test --locked --workspace --no-run
+	cd $(CLIENTS) && PYTHON="$(CURDIR)/$(VENV)/bin/python" node --test --test-reporter=tap
+
+# Autobahn's cases against the same socket layer
+test-conformance: $(VENV)/installed
+	$(CARGO) test --locked --workspace --no-run
+	$(VENV)/bin/python $(CLIENTS)/conformance.py target/debug/examples/echo
+
+# Debian packages that are missing; only root can install them
+tools:
+	sh $(CLIENTS)/tools.sh
+
+$(NODE_MODULES): $(CLIENTS)/package.json $(CLIENTS)/package-lock.json
+	cd $(CLIENTS) && npm ci
+	touch $@
+
+$(VENV)/installed: $(CLIENTS)/requirements.txt
+	python3 -m venv $(VENV) || /usr/bin/python3 -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+clean-clients:
+	rm -rf $(VENV) $(CLIENTS)/node_modules

@@ -1,0 +1,129 @@
+//! A WebSocket echo server for conformance tests: a dialect that answers each message with itself, mounted on the real
+//! slave behind the real door. It prints its address and serves until it is killed.
+
+use std::{collections::HashMap, error::Error, io::Write as _, net::TcpListener, sync::Arc};
+
+use jsonwebtoken::{EncodingKey, Header};
+use prometheus_client::registry::Registry;
+use serde_json::json;
+use tokio::sync::Semaphore;
+use wellhead::{
+    bus::local::Hub,
+    health::Health,
+    http::{self, door::Door, metrics::AllRequests},
+};
+use wellhead_proto::{
+    action::Action,
+    app::Apps,
+    dialect::contract::{
+        ApiCall, ApiReply, ApiTask, Conversation, Credentials, Dialect, Guard, Knock, Message, Role, Route, Shared,
+        Variant,
+    },
+    event::{Event, Payload},
+    frame::{Frame, Opcode},
+    ids::{ChannelName, NodeId, SocketId},
+    jwt::{Key, Keyring},
+    notice::{Notice, Outcome},
+    refusal::{CloseCause, Refusal},
+    units::Size,
+};
+use wellhead_slave::{
+    Setup, Slave,
+    settings::{Limits, Settings, Tokens},
+};
+
+const SECRET: &[u8] = b"known to nobody but this process";
+const LIMIT: Size = Size::mib(20);
+
+/// The fifth dialect: whatever is said is said back.
+struct Echo {
+    routes: [Route; 1],
+    /// Everybody is let in with it.
+    token: String,
+}
+
+impl Dialect for Echo {
+    fn name(&self) -> &'static str {
+        "echo"
+    }
+
+    fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    fn call(&self, _: ApiCall<'_>) -> Result<ApiTask, Refusal> {
+        Err(Refusal::NotFound)
+    }
+
+    fn knock(&self, _: &ApiCall<'_>) -> Result<Knock, Refusal> {
+        let app = "echo".parse().expect("a short name");
+        Ok(Knock { app, credentials: Credentials::Token(self.token.clone()), variant: Variant::default() })
+    }
+
+    fn converse(&self, _: Variant, _: SocketId) -> Box<dyn Conversation> {
+        Box::new(Parrot)
+    }
+
+    fn event(&self, _: Variant, _: &ChannelName, _: &Event) -> Shared {
+        unreachable!("nobody subscribes to anything")
+    }
+
+    fn direct(&self, _: Variant, data: &Payload) -> Frame {
+        Frame::text(&data.to_json())
+    }
+
+    fn notice(&self, _: Variant, _: Notice<'_>) -> Option<Frame> {
+        None
+    }
+
+    fn refuse(&self, _: usize, why: &Refusal) -> ApiReply {
+        ApiReply::new(why.status(), "text/plain", why.to_string())
+    }
+}
+
+struct Parrot;
+
+impl Conversation for Parrot {
+    fn hear(&mut self, message: Message) -> Result<Action, CloseCause> {
+        Ok(Action::Answer(match message {
+            Message::Text(text) => Frame::text(&text),
+            Message::Binary(bytes) => Frame::of(Opcode::Binary, &bytes),
+        }))
+    }
+
+    fn tell(&mut self, _: Outcome<'_>) -> Option<Frame> {
+        None
+    }
+}
+
+#[actix_rt::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let claims = json!({ "gusher": { "user_id": "", "channels": [], "app_key": "echo" } });
+    let token = jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET))?;
+    let path = "/".to_owned();
+    let route = Route { role: Role::Slave, method: Route::SOCKET, path, guard: Guard::Own, row: 0 };
+    let keys = Keyring::new(vec![Key::from_secret(SECRET)?], false);
+    let setup = Setup {
+        node: NodeId::from_random(1),
+        settings: Settings::default(),
+        limits: Limits { message: LIMIT, queue: Size::mib(64), ..Limits::default() },
+        tokens: Tokens::default(),
+        cluster: "echo".to_owned(),
+        secret: SECRET.to_vec(),
+        apps: Arc::new(Apps::new(keys, HashMap::new(), true, vec!["*".to_owned()])),
+        dialects: vec![Arc::new(Echo { routes: [route], token })],
+    };
+    let mut registry = Registry::default();
+    let slave = Slave::new(setup, &mut registry);
+    let hub = Arc::new(Hub::default());
+    wellhead_proto::bus::Bus::attach(&*hub, slave.inbox());
+    let door = Door::new(slave, Health::new(hub), AllRequests::new(&mut registry).of("slave"));
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let started = Arc::new(Semaphore::new(0));
+    let server = http::listen_with_sockets(actix_server::Server::build().workers(2), listener, door, started)?.run();
+    let mut out = std::io::stdout();
+    writeln!(out, "{address}")?;
+    out.flush()?;
+    Ok(server.await?)
+}

@@ -1,0 +1,139 @@
+// `@xpomelox/gusher`, a browser client that real pages of gusher.cluster use, run in Node against a real server.
+
+import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
+import { test } from 'node:test';
+import WebSocket from 'ws';
+
+import { jwt, start, until, within } from './harness.js';
+
+// what the client expects of a browser
+globalThis.window = globalThis;
+globalThis.WebSocket = WebSocket;
+globalThis.localStorage = {};
+const { Gusher } = createRequire(import.meta.url)('@xpomelox/gusher');
+
+async function token(server, channels) {
+  const body = new URLSearchParams({ jwt: jwt('demo', 'ann', channels) });
+  const answer = await fetch(`http://${server.slave}/gcs/auth`, { method: 'POST', body });
+  assert.equal(answer.status, 200);
+  return (await answer.json()).token;
+}
+
+function client(t, server, token, options = {}) {
+  const gusher = new Gusher('demo', { url: `ws://${server.slave}/gcs/ws/demo`, token, ...options });
+  t.after(() => gusher.disconnect());
+  return gusher;
+}
+
+const next = (emitter, event) => within(event, new Promise(resolve => {
+  const heard = data => {
+    emitter.unbind(event, heard);
+    resolve(data);
+  };
+  emitter.bind(event, heard);
+}));
+
+test('auth, multi-subscribe in groups of ten, push', async t => {
+  const server = await start(t);
+  const gusher = client(t, server, await token(server, ['room-*', 'news']));
+  const names = [...Array(25).keys()].map(number => `room-${number}`);
+  const channels = gusher.subscribes([...names, 'news']);
+  const joined = Promise.all(names.map(name => next(channels[name], 'gusher.multi_subscribe_succeeded')));
+  gusher.connect();
+  await joined;
+  await until('channels', [...names, 'news'].sort(), () => server.names('/api/demo/channels'));
+
+  for (const name of ['room-0', 'room-17', 'news']) {
+    const heard = next(channels[name], 'hello');
+    await server.push('demo', name, 'hello', { text: `for ${name}`, deep: [1, { two: null }] });
+    assert.deepEqual(await heard, { text: `for ${name}`, deep: [1, { two: null }] });
+  }
+
+  const everything = next(gusher, '*');
+  await server.push('demo', 'news', 'plain', 'just text');
+  assert.deepEqual(await everything, { channel: 'news', event: 'plain', data: 'just text' });
+});
+
+test('a later subscribe and unsubscribe, and a refusal', async t => {
+  const server = await start(t);
+  const gusher = client(t, server, await token(server, ['news']));
+  const connected = next(gusher, 'connected');
+  gusher.connect();
+  await connected;
+
+  const granted = next(gusher, 'gusher.subscribe_succeeded');
+  const news = gusher.subscribe('news');
+  assert.deepEqual(await granted, { channel: 'news' });
+  const heard = next(news, 'hi');
+  await server.push('demo', 'news', 'hi', 1);
+  assert.equal(await heard, 1);
+
+  const refused = next(gusher, 'gusher.subscribe_error');
+  gusher.subscribe('secret');
+  assert.deepEqual(await refused, { channel: 'secret' });
+
+  const left = next(gusher, 'gusher.unsubscribe_succeeded');
+  gusher.unsubscribe('news');
+  assert.deepEqual(await left, { channel: 'news' });
+  assert.deepEqual(await server.names('/api/demo/channels'), []);
+});
+
+test('pushes to a user and new permissions arrive', async t => {
+  const server = await start(t);
+  const gusher = client(t, server, await token(server, ['news']));
+  const connected = next(gusher, 'connected');
+  gusher.connect();
+  await connected;
+  const form = (path, data) => fetch(`http://${server.master}${path}`, { method: 'POST', body: new URLSearchParams({ data }) });
+
+  const direct = next(gusher, 'mail');
+  await form('/api/push/user/demo/ann', '{"event":"mail","data":{"unread":3}}');
+  assert.deepEqual(await direct, { unread: 3 });
+
+  const added = next(gusher, 'gusher.addchannel');
+  await form('/api/add/channel/user/demo/ann', 'extra');
+  assert.deepEqual(await added, { channel: 'extra' });
+  const granted = next(gusher, 'gusher.subscribe_succeeded');
+  gusher.subscribe('extra');
+  assert.deepEqual(await granted, { channel: 'extra' });
+
+  const reloaded = next(gusher, 'gusher.reloadchannel');
+  await form('/api/reload/channel/user/demo/ann', '["other"]');
+  assert.deepEqual(await reloaded, { channels: ['other'] });
+  assert.deepEqual(await server.names('/api/demo/channels'), []);
+});
+
+test('it comes back by itself with the same token and hears again', async t => {
+  const server = await start(t);
+  const gusher = client(t, server, await token(server, ['*']), { reconnection: true, reconnectionDelay: 20 });
+  const news = gusher.subscribe('news');
+  let joined = next(news, 'gusher.multi_subscribe_succeeded');
+  gusher.connect();
+  await joined;
+  for (let round = 0; round < 3; round += 1) {
+    joined = next(news, 'gusher.multi_subscribe_succeeded');
+    const retried = next(gusher, 'retry');
+    // the network breaks: no close frame
+    gusher.connection.connection.socket.terminate();
+    await retried;
+    await joined;
+    const heard = next(news, 'again');
+    await server.push('demo', 'news', 'again', round);
+    assert.equal(await heard, round);
+  }
+});
+
+test('an event of its own making is refused with a close frame, not a dropped connection', async t => {
+  const server = await start(t);
+  const gusher = client(t, server, await token(server, ['*']));
+  const news = gusher.subscribe('news');
+  const joined = next(news, 'gusher.multi_subscribe_succeeded');
+  gusher.connect();
+  await joined;
+  const closed = next(gusher, 'closed');
+  news.trigger('mine', { some: 'data' });
+  const { code, wasClean } = await closed;
+  assert.equal(code, 1008);
+  assert.equal(wasClean, true);
+});

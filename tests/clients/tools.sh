@@ -1,0 +1,32 @@
+#!/bin/sh
+# Installs the Debian packages that the tests need and that are missing. Without root, says which.
+set -eu
+
+missing=
+need() { # PACKAGE COMMAND...: the package is there if the command succeeds
+    package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+has() { command -v "$1"; }
+
+need gcc has cc
+need curl has curl
+need chromium test -x "${CHROMIUM:-/usr/bin/chromium}"
+need python3-venv sh -c 'python3 -c "import ensurepip, venv" || /usr/bin/python3 -c "import ensurepip, venv"'
+# a Node from elsewhere brings its own npm, and Debian's npm would pull in Debian's Node
+if ! has node >/dev/null; then
+    missing="$missing nodejs npm"
+else
+    need npm has npm
+fi
+
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" -ne 0 ]; then
+    echo "missing Debian packages:$missing (run: apt-get install$missing)" >&2
+    exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086 # a list of packages
+apt-get install -y -qq --no-install-recommends $missing </dev/null
