@@ -12,7 +12,6 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::{Args, Subcommand};
 use wellhead_master::keys::KeyHash;
 
-use super::say;
 use crate::signing::{KeyPair, Kind};
 
 #[derive(Subcommand)]
@@ -40,7 +39,7 @@ pub(super) struct Push {
     name: String,
 }
 
-pub(super) fn run(command: Command) -> Result<()> {
+pub(super) fn run(command: Command) -> Result<String> {
     match command {
         Command::Generate(Generate { algorithm, out }) => {
             let (private, public) = (out.join("private.pem"), out.join("public.pem"));
@@ -52,7 +51,7 @@ pub(super) fn run(command: Command) -> Result<()> {
             write_new(&private, &pair.private, 0o600)?;
             write_new(&public, &pair.public, 0o644)?;
             let (private, public) = (private.display(), public.display());
-            say(&format!(
+            Ok(format!(
                 "{private}  signs tokens: give it to the backend that makes them, and to nobody else\n\
                  {public}  verifies them: set jwt.public_keys = [\"{public}\"]\n"
             ))
@@ -62,7 +61,7 @@ pub(super) fn run(command: Command) -> Result<()> {
             getrandom::fill(&mut random).map_err(|error| anyhow!("the system has no randomness: {error}"))?;
             let key = format!("wh_{}", URL_SAFE_NO_PAD.encode(random));
             let name = toml::Value::String(name);
-            say(&format!(
+            Ok(format!(
                 "The key, shown this once. The backend sends it as \"Authorization: Bearer KEY\":\n\n{key}\n\n\
                  For config.toml, which never holds the key itself:\n\n[[push_keys]]\nname = {name}\nsha256 = \"{}\"\n",
                 KeyHash::of(&key)

@@ -3,6 +3,8 @@
 mod client;
 mod keys;
 mod standalone;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::{
@@ -91,9 +93,9 @@ pub fn run() -> ExitCode {
     let Cli { source, command } = Cli::parse();
     let done = match command.unwrap_or(Command::Standalone) {
         Command::Standalone => standalone::run(&source),
-        Command::CheckConfig => check_config(&source),
-        Command::Token(command) => token::run(command, &source),
-        Command::Keys(command) => keys::run(command),
+        Command::CheckConfig => check_config(&source).and_then(|text| say(&text)),
+        Command::Token(command) => token::run(command, &source).and_then(|text| say(&text)),
+        Command::Keys(command) => keys::run(command).and_then(|text| say(&text)),
         Command::Push(push) => client::push(&push),
         Command::Sub(sub) => client::sub(&sub),
         Command::Health(health) => client::health(&health, &source),
@@ -109,7 +111,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn check_config(source: &Source) -> Result<()> {
+fn check_config(source: &Source) -> Result<String> {
     let loaded = source.load()?;
     let plan = Plan::new(&loaded)?;
     let mut said = String::new();
@@ -120,7 +122,7 @@ fn check_config(source: &Source) -> Result<()> {
         said.push_str(&format!("warning: {warning}\n"));
     }
     let file = loaded.file.map_or_else(|| "no file, defaults".to_owned(), |file| file.display().to_string());
-    say(&format!("{said}ok ({file})\n"))
+    Ok(format!("{said}ok ({file})\n"))
 }
 
 /// Put `text` on standard output at once.
@@ -130,25 +132,5 @@ fn say(text: &str) -> Result<()> {
         // whoever listened has heard enough
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done.map_err(|error| anyhow!(error).context("cannot write to standard output")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn the_file_may_be_named_before_and_after_the_subcommand() {
-        for line in [["wellhead", "-c", "x.toml", "check-config"], ["wellhead", "check-config", "-c", "x.toml"]] {
-            let cli = Cli::try_parse_from(line).unwrap();
-            assert_eq!(cli.source.config, Some(PathBuf::from("x.toml")));
-        }
     }
 }

@@ -13,7 +13,7 @@ use wellhead_proto::{
     units::Span,
 };
 
-use super::{Source, say};
+use super::Source;
 use crate::{
     settings::plan::Plan,
     signing::{self, SigningKey},
@@ -65,7 +65,7 @@ pub(super) struct Verify {
     public_key: Option<PathBuf>,
 }
 
-pub(super) fn run(command: Command, source: &Source) -> Result<()> {
+pub(super) fn run(command: Command, source: &Source) -> Result<String> {
     match command {
         Command::Sign(sign) => {
             let key = match &sign.key {
@@ -79,7 +79,7 @@ pub(super) fn run(command: Command, source: &Source) -> Result<()> {
                 ChannelPattern::try_from(channel.as_str())?;
             }
             let token = key.sign(&signing::claims(app, user, channels, ttl.0), sign.kid.as_deref())?;
-            say(&format!("{token}\n"))
+            Ok(format!("{token}\n"))
         }
         Command::Verify(Verify { token, public_key }) => {
             let token = match token.as_str() {
@@ -104,7 +104,7 @@ pub(super) fn run(command: Command, source: &Source) -> Result<()> {
                 }
             }
             .map_err(|why| anyhow!("the token is refused: {why}"))?;
-            say(&format!("{:#}\n", payload(token)?))
+            Ok(format!("{:#}\n", payload(token)?))
         }
     }
 }

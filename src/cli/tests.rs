@@ -1,0 +1,119 @@
+//! The command line, up to what it would print.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+
+use clap::CommandFactory;
+
+use super::*;
+use crate::settings::Settings;
+
+/// What a command line prints; its settings come from its flags alone.
+fn printed(line: &[&str]) -> Result<String> {
+    let Cli { source, command } = Cli::try_parse_from([&["wellhead"], line].concat())?;
+    match command {
+        Some(Command::Token(command)) => token::run(command, &source),
+        Some(Command::Keys(command)) => keys::run(command),
+        Some(Command::CheckConfig) => check_config(&source),
+        _ => unreachable!("the tests here run nothing else"),
+    }
+}
+
+fn refused(line: &[&str]) -> String {
+    format!("{:#}", printed(line).expect_err("a refusal"))
+}
+
+/// A fresh folder.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("wellhead-cli-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self, file: &str) -> String {
+        self.0.join(file).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn the_file_may_be_named_before_and_after_the_subcommand() {
+    for line in [["wellhead", "-c", "x.toml", "check-config"], ["wellhead", "check-config", "-c", "x.toml"]] {
+        let cli = Cli::try_parse_from(line).unwrap();
+        assert_eq!(cli.source.config, Some(PathBuf::from("x.toml")));
+    }
+}
+
+#[test]
+fn a_key_pair_is_made_once_and_signs_what_it_verifies() {
+    for algorithm in ["RS256", "ES256", "EdDSA"] {
+        let folder = Folder::new(algorithm);
+        let (out, private, public) = (folder.path("k"), folder.path("k/private.pem"), folder.path("k/public.pem"));
+        let generate = ["keys", "generate", "--algorithm", algorithm, "--out", &out];
+        printed(&generate).unwrap();
+        assert_eq!(fs::metadata(&private).unwrap().permissions().mode() & 0o777, 0o600);
+        let before = fs::read(&private).unwrap();
+        assert!(refused(&generate).contains("exists"));
+        assert_eq!(fs::read(&private).unwrap(), before);
+
+        let sign =
+            ["token", "sign", "--key", &private, "--app", "a", "--user", "ann", "--channel", "news", "--channel"];
+        let token = printed(&[&sign[..], &["x*"]].concat()).unwrap();
+        let said = printed(&["token", "verify", "--public-key", &public, &token]).unwrap();
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(said["gusher"], serde_json::json!({"user_id": "ann", "channels": ["news", "x*"], "app_key": "a"}));
+        assert_eq!(said["exp"].as_u64().unwrap() - said["iat"].as_u64().unwrap(), 3_600);
+
+        let setting = format!("jwt.public_keys={public}");
+        printed(&["--set", &setting, "token", "verify", &token]).unwrap();
+        let tampered = format!("{}x", token.trim());
+        assert!(refused(&["token", "verify", "--public-key", &public, &tampered]).contains("refused"));
+        assert!(refused(&["token", "sign", "--key", &public, "--app", "a"]).contains("public key"));
+    }
+}
+
+#[test]
+fn a_token_is_signed_with_the_secret_of_the_settings() {
+    let secret = format!("jwt.secret={}", "s".repeat(32));
+    let token = printed(&["token", "sign", "--app", "a", "--ttl", "1m", "--set", &secret]).unwrap();
+    assert!(printed(&["token", "verify", "--set", &secret, &token]).unwrap().contains("\"app_key\": \"a\""));
+    let other = format!("jwt.secret={}", "t".repeat(32));
+    assert!(refused(&["token", "verify", "--set", &other, &token]).contains("bad signature"));
+    assert!(refused(&["token", "sign", "--app", "a"]).contains("nothing to sign with"));
+    assert!(refused(&["token", "verify", &token]).contains("no key is configured"));
+    assert!(refused(&["token", "sign", "--app", "", "--set", &secret]).contains("empty"));
+}
+
+#[test]
+fn a_push_key_comes_with_the_lines_that_let_it_in() {
+    let said = printed(&["keys", "push", "--name", "back\"end"]).unwrap();
+    let key = said.lines().find(|line| line.starts_with("wh_")).unwrap();
+    let lines = &said[said.find("[[push_keys]]").unwrap()..];
+    assert!(!lines.contains(key), "{said}");
+    let settings: Settings = toml::from_str(lines).unwrap();
+    assert_eq!(settings.push_keys[0].name, "back\"end");
+    assert_eq!(settings.push_keys[0].sha256, wellhead_master::keys::KeyHash::of(key));
+    assert_ne!(said, printed(&["keys", "push", "--name", "back\"end"]).unwrap());
+}
+
+#[test]
+fn check_config_says_what_a_start_would() {
+    let secret = format!("jwt.secret={}", "s".repeat(32));
+    let said = printed(&["check-config", "--set", &secret]).unwrap();
+    assert!(said.contains("warning: jwt.require_exp is false") && said.contains("\nok ("), "{said}");
+    assert!(printed(&["check-config"]).unwrap().starts_with("note: no key is configured"));
+    let error = printed(&["check-config", "--set", "slave.listen=8888"]).unwrap_err();
+    assert!(error.is::<SettingsError>(), "{error:#}");
+}
