@@ -6,7 +6,7 @@ use bytes::Bytes;
 use log::error;
 use wellhead_proto::{
     dialect::contract::{ApiCall, ApiReply, Done, Work},
-    jwt::BadToken,
+    jwt::{BadToken, MAX_JWT_BYTES},
     refusal::Refusal,
     surface::{Head, Matched, Surface},
 };
@@ -56,7 +56,8 @@ impl Surface for Slave {
         (task.reply)(done)
     }
 
+    /// Anybody may ask a slave, so that it reads no more than the largest JWT needs when every byte of it is escaped.
     fn body_limit(&self) -> usize {
-        self.0.limits.body.bytes()
+        self.0.limits.body.bytes().min(4 * MAX_JWT_BYTES)
     }
 }
