@@ -3,11 +3,12 @@
 
 use std::{
     io::{self, Write},
+    panic,
     time::SystemTime,
 };
 
 use env_logger::Target;
-use log::{LevelFilter, Record, kv};
+use log::{LevelFilter, Record, error, kv};
 use serde_json::{Map, Value};
 
 use crate::settings::{Log, LogFormat};
@@ -24,7 +25,12 @@ pub fn start(log: &Log) {
         LogFormat::Json => builder.format(|to, record| json(to, record, SystemTime::now())),
     };
     // fails if there is a logger already: a second cluster in the process of a test
-    let _ = builder.try_init();
+    if builder.try_init().is_ok() {
+        panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            error!(place; "panic: {}", panic.payload_as_str().unwrap_or("of an unknown kind"));
+        }));
+    }
 }
 
 /// Is `level` what [`start`] understands: a level, or levels per target, between commas?
@@ -62,12 +68,11 @@ fn text(to: &mut dyn Write, record: &Record<'_>, now: SystemTime) -> io::Result<
 }
 
 fn json(to: &mut dyn Write, record: &Record<'_>, now: SystemTime) -> io::Result<()> {
-    let mut line = Map::new();
+    let mut line = pairs(record);
     line.insert("time".to_owned(), humantime::format_rfc3339_millis(now).to_string().into());
     line.insert("level".to_owned(), record.level().as_str().to_lowercase().into());
     line.insert("target".to_owned(), record.target().into());
     line.insert("message".to_owned(), record.args().to_string().into());
-    line.extend(pairs(record));
     let line = serde_json::to_string(&line)?;
     // JSON escapes C0 itself; DEL and C1 stay, and terminals obey those too
     let line: String =

@@ -8,7 +8,7 @@ pub mod stream;
 mod tests;
 pub mod try_page;
 
-use std::{convert::Infallible, io, net::TcpListener, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::TcpListener, rc::Rc, sync::Arc, time::Duration};
 
 use actix_codec::Framed;
 use actix_http::{HttpMessage, HttpService, Request, h1};
@@ -52,7 +52,8 @@ macro_rules! http {
 /// The app behind `door`.
 macro_rules! app {
     ($door:expr) => {{
-        let door = $door.clone();
+        // one for the worker: its requests share no counter of references with those of other threads
+        let door = Rc::new($door.clone());
         let app = App::new().default_service(web::to(move |request: HttpRequest, payload: web::Payload| {
             let door = door.clone();
             async move { door.answer(request, payload).await }

@@ -26,6 +26,8 @@ const LINGER_BYTES: usize = 256 << 10;
 /// How much is read before other connections of the worker have their turn, in bytes. actix-http reads for as long as
 /// something comes: a client that sends without end would hold up everybody else.
 const TURN_BYTES: usize = 256 << 10;
+/// How long a client may take nothing of what we say.
+const STALL_TIME: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(30) };
 /// How many streams may linger that the server has let go of; beyond, they are closed at once.
 const MAX_DETACHED: usize = 1_024;
 static DETACHED: AtomicUsize = AtomicUsize::new(0);
@@ -44,6 +46,8 @@ pub struct Client {
     lines: Lines,
     /// What was read since others had their turn, in bytes.
     turn: usize,
+    /// When the client has taken nothing for too long; there while it takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
     linger: Option<Linger>,
 }
 
@@ -57,7 +61,7 @@ impl Client {
     /// The client at the other end of `tcp`.
     #[must_use]
     pub fn new(tcp: TcpStream) -> Self {
-        Self { tcp: Some(tcp), lines: Lines::default(), turn: 0, linger: None }
+        Self { tcp: Some(tcp), lines: Lines::default(), turn: 0, stalled: None, linger: None }
     }
 
     /// The bare stream, for whoever upgrades it.
@@ -146,7 +150,17 @@ impl AsyncWrite for Client {
         if !buf.starts_with(b"HTTP/1.1 100 ") {
             self.lines = Lines::default();
         }
-        self.tcp().poll_write(cx, buf)
+        match self.tcp().poll_write(cx, buf) {
+            Poll::Pending => {
+                let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL_TIME)));
+                ready!(stalled.as_mut().poll(cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            written => {
+                self.stalled = None;
+                written
+            }
+        }
     }
 
     fn poll_write_vectored(

@@ -29,7 +29,7 @@ use crate::health::Health;
 const PATIENCE: Duration = Duration::from_secs(10);
 const BODY_LIMIT: usize = 1 << 20;
 
-/// Echoes what it is sent, except at `/secret`.
+/// Echoes what it is sent, except at `/secret` and `/big`.
 #[derive(Clone)]
 struct Echo;
 
@@ -45,6 +45,9 @@ impl Surface for Echo {
     }
 
     async fn serve(&self, (): (), head: Head<'_>, body: Bytes) -> ApiReply {
+        if head.path == "/big" {
+            return ApiReply::new(200, "text/plain", vec![b'x'; 32 << 20]);
+        }
         let answer = format!("{} {} {:?} {}", head.method, head.path, head.query, body.len());
         ApiReply::new(200, "text/plain", answer).with_header("X-Host", head.headers.header("host").unwrap_or(""))
     }
@@ -249,6 +252,22 @@ async fn a_head_that_does_not_come_in_time_is_told_so() {
     let started = Instant::now();
     assert_begins(&site.told(b"GET / HTTP/1.1\r\nHost:").await, "HTTP/1.1 408 ");
     assert!(started.elapsed() >= super::HEAD_TIME, "{:?}", started.elapsed());
+}
+
+#[actix_rt::test]
+async fn a_client_that_does_not_take_its_answer_is_let_go() {
+    let site = Site::open().await;
+    let mut client = site.connect().await;
+    client.write_all(b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    let mut first = [0; 9];
+    client.read_exact(&mut first).await.unwrap();
+    // it reads nothing, and notices the end by what it cannot send any more
+    let sending = async {
+        while client.write_all(b"x").await.is_ok() {
+            tokio::task::yield_now().await
+        }
+    };
+    timeout(PATIENCE, sending).await.expect("the server ends it");
 }
 
 #[actix_rt::test]

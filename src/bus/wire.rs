@@ -1,0 +1,90 @@
+//! What carries bytes between nodes: messages on subjects. The words of the cluster (who listens to what, questions and
+//! answers, the roster) stand on top of it, in `cluster`, once for every wire; `tests/it/wire_contract.rs` holds every
+//! wire to what is said here.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::watch;
+use wellhead_proto::{
+    bus::{BoxFuture, BusError},
+    ids::NodeId,
+};
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Subject {
+    /// Pushes of the channels that hash to this slot.
+    Slot(u16),
+    /// All slots at once; only to be listened to.
+    EverySlot,
+    /// Every node.
+    Everyone,
+    /// One node.
+    Node(NodeId),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slot(slot) => write!(f, "slot.{slot}"),
+            Self::EverySlot => write!(f, "slot.*"),
+            Self::Everyone => write!(f, "all"),
+            Self::Node(node) => write!(f, "node.{node}"),
+        }
+    }
+}
+
+/// A node's end of the wire. At most once; keeps no history.
+///
+/// Messages that one caller sends one after the other arrive everywhere in that order, as far as they go to the same
+/// subject. A node hears its own messages, if it listens to their subject.
+#[async_trait]
+pub trait Wire: Send + Sync {
+    /// Hand over a message; back once it stands in the queue to the server, and waiting while that is full.
+    ///
+    /// # Errors
+    ///
+    /// The wire is down, or stays full for longer than it makes anyone wait: then nobody gets the message. A message that
+    /// was taken while the wire was up is never sent after it came back.
+    async fn send(&self, subject: Subject, message: Bytes) -> Result<(), BusError>;
+
+    /// Hear `subject` from now on, also after the wire was down. Listening twice is listening once.
+    fn listen(&self, subject: Subject);
+
+    /// Hear it no more.
+    fn unlisten(&self, subject: Subject);
+
+    /// Back once everything that was sent and listened to before has reached the server, so that nothing later can be
+    /// missed. One round trip serves all who wait for one.
+    ///
+    /// # Errors
+    ///
+    /// The wire went down in between, or no answer came in time.
+    async fn confirm(&self) -> Result<(), BusError>;
+
+    /// The largest message, in bytes; `None` if there is no limit.
+    fn max_message(&self) -> Option<usize>;
+
+    /// Is it up? It is once the server has everything that is listened to.
+    fn state(&self) -> watch::Receiver<bool>;
+
+    /// Send what stands in the queue and hang up; for good.
+    async fn close(&self);
+}
+
+/// Who hears what comes over the wire.
+pub trait Ear: Send + Sync {
+    /// A message came. Called for one after the other, per subject in the order in which they were sent; must not block.
+    fn hear(&self, subject: Subject, message: Bytes);
+
+    /// Is there room for more? While there is not, the wire reads nothing.
+    fn has_room(&self) -> bool;
+
+    /// Resolves once there is room again.
+    fn room(&self) -> BoxFuture<()>;
+
+    /// Messages were lost although the wire is up: this node was too slow and was cut off.
+    fn gap(&self);
+}
