@@ -1,8 +1,10 @@
 //! Whole-process tests: the real binary, real sockets, every byte as a client or a backend would send and see it.
 
+mod cli;
 mod gusher;
 mod hostile;
 mod lifecycle;
+mod metrics;
 mod presence;
 mod push;
 mod support;

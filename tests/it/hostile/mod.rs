@@ -4,5 +4,6 @@ mod frames;
 mod http;
 mod jwt;
 mod keyless;
+mod noise;
 mod slow;
 mod upgrade;

@@ -264,10 +264,14 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // whatever a test is about: nothing that it did may have made the server panic
+        let panicked = self.log.collect(|line| line.contains("panicked").then(|| line.to_owned()));
         if thread::panicking() {
             for line in self.log.collect(|line| Some(line.to_owned())) {
                 eprintln!("server: {line}");
             }
+        } else {
+            assert!(panicked.is_empty(), "{panicked:?}");
         }
     }
 }
