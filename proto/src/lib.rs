@@ -16,6 +16,8 @@ pub mod matcher;
 pub mod notice;
 pub mod query;
 pub mod refusal;
+pub mod report;
+pub mod roster;
 pub mod surface;
 #[cfg(feature = "testkit")]
 pub mod testkit;

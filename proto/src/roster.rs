@@ -1,0 +1,211 @@
+//! Which nodes are alive, and which slave keeps a channel. Pure: the time is passed in, as a span since any fixed
+//! moment.
+
+use std::{collections::BTreeMap, hash::Hasher, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
+
+use crate::ids::{ChannelKey, NodeId};
+
+/// Between two heartbeats of a node.
+pub const BEAT: Duration = Duration::from_secs(1);
+/// A node that was silent for so long is forgotten.
+pub const LEASE: Duration = Duration::from_secs(5);
+
+/// What a node says about itself, at least once a second.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Beat {
+    /// Which node.
+    pub node: NodeId,
+    /// Does it hold sockets? Masters beat, too, so that two nodes of one id are noticed.
+    pub slave: bool,
+    /// Drawn at random when it starts: tells two nodes of one id apart, and a restarted node from its former self.
+    pub incarnation: u64,
+}
+
+/// Every node that was heard of lately.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Roster {
+    members: BTreeMap<NodeId, Member>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Member {
+    beat: Beat,
+    heard: Duration,
+    /// It owed an answer when a deadline passed, and has not been heard of since.
+    overdue: bool,
+}
+
+/// What a beat changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Heard {
+    /// A node that was not on the roster.
+    New,
+    /// One that was.
+    Known,
+    /// One that was, but has been restarted since.
+    Restarted,
+}
+
+impl Roster {
+    /// A node was heard of.
+    pub fn heard(&mut self, beat: Beat, now: Duration) -> Heard {
+        match self.members.insert(beat.node, Member { beat, heard: now, overdue: false }) {
+            None => Heard::New,
+            Some(before) if before.beat.incarnation == beat.incarnation => Heard::Known,
+            Some(_) => Heard::Restarted,
+        }
+    }
+
+    /// A node said goodbye. `true` if it was on the roster.
+    pub fn goodbye(&mut self, node: NodeId) -> bool {
+        self.members.remove(&node).is_some()
+    }
+
+    /// Forget those whose lease is over; who they were.
+    pub fn expire(&mut self, now: Duration) -> Vec<NodeId> {
+        let dead = |member: &Member| now.saturating_sub(member.heard) >= LEASE;
+        let gone = self.members.values().filter(|member| dead(member)).map(|member| member.beat.node).collect();
+        self.members.retain(|_, member| !dead(member));
+        gone
+    }
+
+    /// A slave owed an answer when the deadline passed: it is not waited for again until it is heard of.
+    pub fn missed_deadline(&mut self, node: NodeId) {
+        if let Some(member) = self.members.get_mut(&node) {
+            member.overdue = true;
+        }
+    }
+
+    /// Slaves, in ascending order; and is each to be waited for?
+    pub fn slaves(&self) -> impl Iterator<Item = (NodeId, bool)> {
+        self.members.values().filter(|member| member.beat.slave).map(|member| (member.beat.node, !member.overdue))
+    }
+
+    /// How many nodes are on it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Is nobody on it?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Is `node` on it, in this incarnation?
+    #[must_use]
+    pub fn incarnation(&self, node: NodeId) -> Option<u64> {
+        self.members.get(&node).map(|member| member.beat.incarnation)
+    }
+
+    /// The slave that decides for `channel`, and its deputy: the two that score highest for it (rendezvous hashing, so
+    /// that a slave that comes or goes moves only its own share of the channels).
+    #[must_use]
+    pub fn keepers(&self, channel: &ChannelKey) -> (Option<NodeId>, Option<NodeId>) {
+        keepers(self.slaves().map(|(node, _)| node), channel)
+    }
+}
+
+/// The two of `slaves` that score highest for `channel`.
+pub fn keepers(slaves: impl Iterator<Item = NodeId>, channel: &ChannelKey) -> (Option<NodeId>, Option<NodeId>) {
+    let (mut first, mut second) = (None, None);
+    for node in slaves {
+        let scored = Some((score(node, channel), node));
+        if scored > first {
+            second = first;
+            first = scored;
+        } else if scored > second {
+            second = scored;
+        }
+    }
+    (first.map(|(_, node)| node), second.map(|(_, node)| node))
+}
+
+fn score(node: NodeId, channel: &ChannelKey) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(u64::from(u32::from(node)), 0);
+    hasher.write(channel.app.as_str().as_bytes());
+    // no name holds this byte, so no two channels are written alike
+    hasher.write_u8(0xFF);
+    hasher.write(channel.name.as_str().as_bytes());
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn node(no: u32) -> NodeId {
+        NodeId::from_random(no)
+    }
+
+    fn beat(no: u32) -> Beat {
+        Beat { node: node(no), slave: true, incarnation: 1 }
+    }
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_lease_ends_after_five_seconds_of_silence() {
+        let mut roster = Roster::default();
+        assert_eq!(roster.heard(beat(1), at(0)), Heard::New);
+        assert_eq!(roster.heard(beat(2), at(1_000)), Heard::New);
+        assert_eq!(roster.heard(beat(1), at(2_000)), Heard::Known);
+        assert_eq!(roster.heard(Beat { incarnation: 2, ..beat(1) }, at(2_000)), Heard::Restarted);
+        assert_eq!(roster.expire(at(5_999)), []);
+        assert_eq!(roster.expire(at(6_000)), [node(2)]);
+        assert!(roster.goodbye(node(1)));
+        assert!(!roster.goodbye(node(1)));
+        assert!(roster.is_empty());
+    }
+
+    #[test]
+    fn who_missed_a_deadline_is_not_waited_for_until_it_is_heard_of() {
+        let mut roster = Roster::default();
+        roster.heard(beat(1), at(0));
+        roster.heard(Beat { slave: false, ..beat(2) }, at(0));
+        roster.missed_deadline(node(1));
+        assert_eq!(roster.slaves().collect::<Vec<_>>(), [(node(1), false)]);
+        roster.heard(beat(1), at(1_000));
+        assert_eq!(roster.slaves().collect::<Vec<_>>(), [(node(1), true)]);
+    }
+
+    fn channel(no: u32) -> ChannelKey {
+        ChannelKey { app: "app".parse().unwrap(), name: format!("channel-{no}").parse().unwrap() }
+    }
+
+    proptest! {
+        #[test]
+        fn a_slave_that_goes_moves_only_its_own_channels(
+            slaves in proptest::collection::btree_set(0u32..50, 2..8), gone in any::<prop::sample::Index>(),
+        ) {
+            let all: Vec<_> = slaves.iter().map(|&no| node(no)).collect();
+            let gone = all[gone.index(all.len())];
+            for channel in (0..50).map(channel) {
+                let (keeper, deputy) = keepers(all.iter().copied(), &channel);
+                let (after, _) = keepers(all.iter().copied().filter(|&node| node != gone), &channel);
+                prop_assert_ne!(keeper, deputy);
+                prop_assert_eq!(after, if keeper == Some(gone) { deputy } else { keeper });
+            }
+        }
+    }
+
+    #[test]
+    fn channels_spread_over_slaves() {
+        let kept: Vec<_> = (0..3_000).map(|no| keepers((0..3).map(node), &channel(no)).0.unwrap()).collect();
+        for slave in kept.iter().collect::<BTreeSet<_>>() {
+            let share = kept.iter().filter(|keeper| *keeper == slave).count();
+            assert!((800..1_200).contains(&share), "{share}");
+        }
+        assert_eq!(keepers(std::iter::empty(), &channel(0)), (None, None));
+    }
+}
