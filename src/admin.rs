@@ -140,7 +140,51 @@ fn times() -> io::Result<Option<(f64, f64)>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use wellhead_master::{Setup, keys::PushKey};
+    use wellhead_proto::{
+        app::Apps, dialect::contract::Headers, ids::SocketIdSeal, jwt::Keyring, testkit::RecordingBus,
+    };
+
     use super::*;
+
+    struct Bearer(Option<&'static str>);
+
+    impl Headers for Bearer {
+        fn header(&self, name: &str) -> Option<&str> {
+            self.0.filter(|_| name == "authorization")
+        }
+    }
+
+    fn key(name: &str, rights: &str) -> PushKey {
+        let hash = wellhead_master::keys::KeyHash::of(name);
+        toml::from_str(&format!("name = \"{name}\"\nsha256 = \"{hash}\"\nrights = [{rights}]")).unwrap()
+    }
+
+    #[test]
+    fn beyond_this_machine_metrics_are_for_holders_of_a_key_that_may_query() {
+        let setup = Setup {
+            bus: Arc::new(RecordingBus::default()),
+            apps: Arc::new(Apps::new(Keyring::default(), HashMap::new(), true, Vec::new())),
+            dialects: wellhead_proto::dialect::all(&Default::default(), &SocketIdSeal::new(b"seal")),
+            keys: vec![key("asks", "\"query\""), key("pushes", "\"push\"")],
+            body_limit: 1,
+            open: false,
+        };
+        let mut registry = Registry::default();
+        let master = Master::new(setup, &mut registry);
+        let admin = |local| Admin::new(Registry::default(), master.clone(), local);
+        let status = |local, key| {
+            let head = Head { method: "GET", path: "/metrics", query: "", headers: &Bearer(key) };
+            admin(local).admit(head).map_or_else(|reply| reply.status, |()| 200)
+        };
+        assert_eq!(status(true, None), 200);
+        assert_eq!(status(false, None), 401);
+        assert_eq!(status(false, Some("Bearer unknown")), 401);
+        assert_eq!(status(false, Some("Bearer pushes")), 403);
+        assert_eq!(status(false, Some("Bearer asks")), 200);
+    }
 
     #[test]
     fn the_process_is_measured_in_base_units() {
