@@ -24,6 +24,9 @@ impl MasterError {
             Self::Refused(why) => why,
             Self::Fault(BusError::Down) => Refusal::unavailable("the bus is down, nothing was sent"),
             Self::Fault(BusError::Full) => Refusal::unavailable("the bus is overloaded"),
+            Self::Fault(BusError::TooLarge { limit }) => {
+                Refusal::TooLarge { what: "a message of the bus", limit: limit as u64 }
+            }
             Self::Late => Refusal::unavailable("the cluster did not answer in time"),
         }
     }

@@ -70,4 +70,10 @@ pub enum BusError {
     /// Its queues stayed full for as long as a publisher is made to wait.
     #[error("the bus is overloaded")]
     Full,
+    /// It carries no message of that size.
+    #[error("larger than the {limit} bytes that the bus carries at once")]
+    TooLarge {
+        /// The largest message, in bytes.
+        limit: usize,
+    },
 }
