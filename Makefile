@@ -1,6 +1,8 @@
 # What developers run and CI runs: the same targets.
 
 CARGO ?= cargo
+# where cargo puts what it builds
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
 VENV := $(CLIENTS)/.venv
 NODE_MODULES := $(CLIENTS)/node_modules/.package-lock.json
@@ -41,12 +43,13 @@ test-rust:
 # the gusher browser client, headless Chromium, the examples
 test-clients: $(NODE_MODULES) $(VENV)/installed
 	$(CARGO) test --locked --workspace --no-run
-	cd $(CLIENTS) && PYTHON="$(CURDIR)/$(VENV)/bin/python" node --test --test-reporter=tap
+	cd $(CLIENTS) && WELLHEAD_BIN="$(TARGET)/debug/wellhead" PYTHON="$(CURDIR)/$(VENV)/bin/python" \
+		node --test --test-reporter=tap
 
 # Autobahn's cases against the same socket layer
 test-conformance: $(VENV)/installed
 	$(CARGO) test --locked --workspace --no-run
-	$(VENV)/bin/python $(CLIENTS)/conformance.py target/debug/examples/echo
+	$(VENV)/bin/python $(CLIENTS)/conformance.py $(TARGET)/debug/examples/echo
 
 # Debian packages that are missing; only root can install them
 tools:

@@ -30,6 +30,39 @@ async fn sigterm_says_goodbye_to_everybody_and_ends_with_zero() {
 }
 
 #[tokio::test]
+async fn a_crowd_is_told_too() {
+    let mut server = Server::start().await;
+    let token = server.token("demo", "ann", &["*"]).await;
+    let mut crowd = Vec::new();
+    for _ in 0..400 {
+        crowd.push(Client::connect(server.slave(), "demo", &token).await);
+    }
+    server.signal("TERM");
+    for client in &mut crowd {
+        assert_eq!(client.closed().await.code, 1001);
+    }
+    assert_eq!(server.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn neither_idle_nor_half_sent_requests_nor_deaf_clients_hold_up_the_end() {
+    let mut server = Setup::keyed().set("slave.drain", "2s").start().await;
+    let mut idle = Http::to(server.master()).await;
+    assert_eq!(idle.get("/healthz").await.status, 200);
+    let silent = Http::to(server.slave()).await;
+    let mut half = Http::to(server.master()).await;
+    half.send(b"POST /api/push/a/b/c HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nda").await.expect("open");
+    let deaf = server.listener_on("demo", "deaf", "news").await;
+    let big = "x".repeat(4 << 20);
+    server.backend().await.push("demo", "news", "e", &big).await;
+    let started = std::time::Instant::now();
+    server.signal("TERM");
+    assert_eq!(server.ended().await.code(), Some(0));
+    assert!(started.elapsed().as_secs() < 12, "{:?}", started.elapsed());
+    drop((idle, silent, half, deaf));
+}
+
+#[tokio::test]
 async fn while_it_drains_it_is_not_ready_and_lets_nobody_in() {
     let mut server = Setup::keyed().set("slave.drain", "15s").start().await;
     let token = server.token("demo", "ann", &["*"]).await;
@@ -137,6 +170,20 @@ async fn a_master_without_keys_stays_on_loopback_unless_told() {
         let failure = setup.fails().await;
         assert_eq!(failure.code, Some(78), "development mode is for loopback only ({setting}): {failure:?}");
     }
+}
+
+#[tokio::test]
+async fn servers_with_the_same_secret_honour_each_others_tokens() {
+    let secret = "a secret that all servers of this cluster share";
+    let one = Setup::keyed().set("cluster.secret", secret).start().await;
+    let two = Setup::keyed().set("cluster.secret", secret).start().await;
+    let token = one.token("demo", "ann", &["*"]).await;
+    let mut ann = Client::connect(two.slave(), "demo", &token).await;
+    assert_eq!(ann.subscribe("news").await, "gusher.subscribe_succeeded");
+    let other = Setup::keyed().set("cluster.secret", secret).set("cluster.name", "other").start().await;
+    let path = crate::support::client::path("demo", &token);
+    let refused = crate::support::websocket::WebSocket::open(other.slave(), &path, &[]).await.err().expect("refused");
+    assert_eq!(refused.is(), (401, "token error\n"), "a token names its cluster");
 }
 
 #[tokio::test]

@@ -51,6 +51,28 @@ async fn a_client_that_vanishes_without_a_word_is_gone_too() {
 }
 
 #[tokio::test]
+async fn thousands_who_come_and_go_leave_nothing_behind() {
+    let server = Server::start().await;
+    let token = server.token("demo", "ann", &["*"]).await;
+    let pass = async |rounds: usize| {
+        for round in 0..rounds {
+            let channel = format!("channel-{}", round % 97);
+            let client = Client::connect(server.slave(), "demo", &token).await.subscribed(&channel).await;
+            if round % 2 == 0 {
+                client.socket.leave().await;
+            }
+        }
+        server.metric_becomes("wellhead_connections", "", 0.0).await;
+        server.metric_becomes("wellhead_channels", "", 0.0).await;
+        server.resident()
+    };
+    let before = pass(500).await;
+    let after = pass(2_500).await;
+    assert!(after.saturating_sub(before) < 4 << 20, "{} KiB more", (after - before) >> 10);
+    assert!(server.backend().await.names("/api/demo/online").await.is_empty());
+}
+
+#[tokio::test]
 async fn channels_come_with_the_first_and_go_with_the_last_who_is_on_them() {
     let server = Server::start().await;
     let mut ann: Client = server.client("demo", "ann", &["*"]).await;

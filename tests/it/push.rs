@@ -191,6 +191,30 @@ async fn pushes_in_one_write_are_answered_and_delivered_in_their_order() {
 }
 
 #[tokio::test]
+async fn a_body_may_come_in_chunks_or_wait_to_be_asked_for() {
+    let server = Server::start().await;
+    let mut ann = server.listener_on("demo", "ann", "news").await;
+    let path = "/v1/apps/demo/channels/news/messages";
+    let head = format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n");
+    let chunks = "Transfer-Encoding: chunked\r\n\r\n5\r\n{\"eve\r\nC;x=y\r\nnt\":\"chunk\"}\r\n0\r\n\r\n";
+    let reply = Http::to(server.master()).await.exchange(format!("{head}{chunks}").as_bytes()).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(ann.next_event().await, Event::new("news", "chunk", "null"));
+
+    let body = r#"{"event":"asked","data":1}"#;
+    let mut http = Http::to(server.master()).await;
+    let expect = format!("{head}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n", body.len());
+    http.send(expect.as_bytes()).await.expect("it listens");
+    assert_eq!(http.continues().await, "HTTP/1.1 100 Continue");
+    assert_eq!(http.exchange(body.as_bytes()).await.status, 200);
+    assert_eq!(ann.next_event().await, Event::new("news", "asked", "1"));
+
+    let too_much = format!("{head}Expect: 100-continue\r\nContent-Length: 99999999\r\n\r\n");
+    let reply = Http::to(server.master()).await.exchange(too_much.as_bytes()).await;
+    assert_eq!(reply.status, 413, "refused before a byte of it is sent");
+}
+
+#[tokio::test]
 async fn bytes_that_follow_the_handshake_at_once_are_not_lost() {
     let server = Server::start().await;
     let token = server.token("demo", "ann", &["*"]).await;

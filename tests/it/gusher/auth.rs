@@ -96,6 +96,8 @@ async fn small_rows_answer_as_documented() {
     let wrong = slave.get("/v1/auth").await;
     assert_eq!(wrong.status, 405);
     assert!(wrong.header("allow").is_some_and(|allow| allow.contains("POST")), "{wrong:?}");
+    let old = Http::to(server.slave()).await.exchange(b"GET /gcs/ping HTTP/1.0\r\n\r\n").await;
+    assert_eq!(old.is(), (200, "pong"));
     let mut head = Http::to(server.slave()).await;
     let request = head.request("HEAD", "/gcs/ping", &[("Connection", "close")], "");
     head.send(request.as_bytes()).await.expect("it listens");

@@ -7,7 +7,7 @@ use crate::support::{
 };
 
 /// Names that a router, a bus, a glob or a filter could trip over.
-const ODD: [&str; 17] = [
+const ODD: [&str; 18] = [
     "a/b",
     "%2F",
     "a%2Fb",
@@ -24,6 +24,7 @@ const ODD: [&str; 17] = [
     "é\u{301}\u{1F600}",
     "\"quoted\\\"",
     "tab\tand\u{1}",
+    "\0",
     "@|:~",
 ];
 

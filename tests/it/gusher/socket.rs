@@ -90,6 +90,34 @@ async fn the_list_of_grants_is_never_null() {
 }
 
 #[tokio::test]
+async fn a_channel_asked_for_twice_is_joined_once() {
+    let server = Server::start().await;
+    let mut ann = server.client("demo", "ann", &["*"]).await;
+    ann.say("gusher.multi_subscribe", r#"{"multi_channel":["a","b","a"]}"#).await;
+    let (event, data) = ann.reply().await;
+    assert_eq!((event.as_str(), data), ("gusher.multi_subscribe_succeeded", json!({ "channel": ["a", "b", "a"] })));
+    server.metric_becomes("wellhead_subscriptions", "", 2.0).await;
+    let mut backend = server.backend().await;
+    backend.push("demo", "a", "e", "1").await;
+    backend.push("demo", "b", "e", "2").await;
+    assert_eq!(ann.next_event().await.data, "1");
+    assert_eq!(ann.next_event().await.data, "2", "the first came once");
+    assert_eq!(ann.unsubscribe("a").await, "gusher.unsubscribe_succeeded");
+    assert_eq!(backend.names("/api/demo/channels").await, ["b"]);
+}
+
+#[tokio::test]
+async fn a_thousand_subscriptions_are_the_limit_unless_set() {
+    let server = Server::start().await;
+    let mut ann = server.client("demo", "ann", &["*"]).await;
+    let names: Vec<_> = (0..1_000).map(|number| format!("\"c{number}\"")).collect();
+    ann.say("gusher.multi_subscribe", &format!(r#"{{"multi_channel":[{}]}}"#, names.join(","))).await;
+    assert_eq!(ann.reply().await.0, "gusher.multi_subscribe_succeeded");
+    assert_eq!(ann.subscribe("one-more").await, "gusher.subscribe_error");
+    assert_eq!(server.backend().await.ask("/api/demo/channels/count").await["count"], 1_000);
+}
+
+#[tokio::test]
 async fn all_or_nothing_means_nothing() {
     let server = Server::start().await;
     let mut ann = server.client("demo", "ann", &["a", "b"]).await;

@@ -113,6 +113,13 @@ impl Http {
         within("the server takes the bytes", self.stream.write_all(bytes)).await
     }
 
+    /// The status line of an interim reply, which has no body.
+    pub async fn continues(&mut self) -> String {
+        let (mut reader, _) = self.stream.split();
+        let head = within("an interim reply", read_head(&mut reader, &mut self.unread)).await;
+        head.trim_end().to_owned()
+    }
+
     /// The next reply.
     pub async fn reply(&mut self) -> Reply {
         let (mut reader, _) = self.stream.split();
@@ -125,14 +132,18 @@ impl Http {
     }
 }
 
-async fn read_reply(from: &mut (impl AsyncReadExt + Unpin), unread: &mut BytesMut) -> Reply {
+async fn read_head(from: &mut (impl AsyncReadExt + Unpin), unread: &mut BytesMut) -> String {
     let end = loop {
         if let Some(end) = unread.windows(4).position(|four| four == b"\r\n\r\n") {
             break end + 4;
         }
         more(from, unread).await.expect("a whole head");
     };
-    let head = String::from_utf8(unread.split_to(end).to_vec()).expect("a head is text");
+    String::from_utf8(unread.split_to(end).to_vec()).expect("a head is text")
+}
+
+async fn read_reply(from: &mut (impl AsyncReadExt + Unpin), unread: &mut BytesMut) -> Reply {
+    let head = read_head(from, unread).await;
     let mut lines = head.trim_end().split("\r\n");
     let status_line = lines.next().expect("a status line");
     let status = status_line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|code| code.parse().ok());
