@@ -52,7 +52,10 @@ export async function start(t, { development = false, settings = {} } = {}) {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const ended = new Promise(resolve => child.once('exit', resolve));
+  // hooks run in the order of their registration: whoever must be gone before the server is says so here
+  const before = [];
   t.after(async () => {
+    for (const leave of before) await leave();
     child.kill('SIGKILL');
     await ended;
     rmSync(folder, { recursive: true, force: true });
@@ -75,6 +78,8 @@ export async function start(t, { development = false, settings = {} } = {}) {
   return {
     ...server,
     folder,
+    /** Do this before the server ends. */
+    beforeEnd: leave => before.push(leave),
     printed: () => printed,
     /** Push with the v3 API; it must be accepted. */
     async push(app, channel, event, data) {
