@@ -113,7 +113,8 @@ pub fn bind(loaded: &Loaded) -> Result<Bound> {
     let apps = Arc::new(plan.apps(settings, keys));
     let dialects = dialect::all(&dialect::Settings { gusher: plan.prefixes.clone() }, &SocketIdSeal::new(&secret));
 
-    let bus = bus::open(&settings.cluster);
+    let node = NodeId::from_random(u32::from_le_bytes(random()?));
+    let bus = bus::open(&settings.cluster, node);
     let mut registry = Registry::with_prefix("wellhead");
     admin::register(&mut registry);
     let requests = AllRequests::new(&mut registry);
@@ -132,7 +133,7 @@ pub fn bind(loaded: &Loaded) -> Result<Bound> {
     let limits = &settings.limits;
     let slave = Slave::new(
         wellhead_slave::Setup {
-            node: NodeId::from_random(u32::from_le_bytes(random()?)),
+            node,
             settings: wellhead_slave::settings::Settings { max_connections, ..settings.slave.clone() },
             limits: Limits {
                 message: limits.message,
@@ -147,6 +148,7 @@ pub fn bind(loaded: &Loaded) -> Result<Bound> {
             secret,
             apps,
             dialects,
+            bus: bus.clone(),
         },
         &mut registry,
     );

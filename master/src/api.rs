@@ -6,11 +6,12 @@ use bytes::Bytes;
 use log::debug;
 use wellhead_proto::{
     dialect::contract::{ApiCall, ApiReply, ApiTask, Guard},
+    ids::NodeId,
     refusal::Refusal,
     surface::{Head, Matched, Surface},
 };
 
-use crate::{Master, error::MasterError, keys::Caller};
+use crate::{Master, dispatch::Answer, error::MasterError, keys::Caller};
 
 /// A request whose caller was let in.
 #[derive(Clone, Debug)]
@@ -58,7 +59,7 @@ impl Surface for Master {
         let done = match self.0.router.dialect(&admitted.row).call(call) {
             Ok(ApiTask { work, reply }) => {
                 let done = self.0.dispatcher.carry_out(admitted.caller, work, admitted.at.as_secs_f64()).await;
-                done.map(reply)
+                done.map(|Answer { done, missing }| name_missing(reply(done), &missing))
             }
             Err(refusal) => Err(MasterError::Refused(refusal)),
         };
@@ -74,4 +75,13 @@ impl Surface for Master {
     fn body_limit(&self) -> usize {
         self.0.body_limit
     }
+}
+
+/// Say which slaves a partial answer leaves out.
+fn name_missing(reply: ApiReply, missing: &[NodeId]) -> ApiReply {
+    if missing.is_empty() {
+        return reply;
+    }
+    let nodes: Vec<_> = missing.iter().map(NodeId::to_string).collect();
+    reply.with_header("X-Wellhead-Partial", nodes.join(","))
 }

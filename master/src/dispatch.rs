@@ -13,11 +13,10 @@ use log::{info, warn};
 use tokio::time::timeout;
 use wellhead_proto::{
     app::Apps,
-    bus::{Bus, BusError},
+    bus::{Bus, BusError, Gathered},
     command::PushKind,
     dialect::contract::{Done, Work},
-    envelope::Envelope,
-    ids::AppId,
+    ids::{AppId, NodeId},
     query::Ask,
     refusal::Refusal,
 };
@@ -34,9 +33,6 @@ const PUBLISH: Duration = Duration::from_secs(15);
 /// How long a question may wait for its answers; slaves that are merely slow are given up earlier, by the bus.
 const GATHER: Duration = Duration::from_secs(5);
 
-/// After so many envelopes in a row a batch lets other requests of its thread have a turn.
-const BURST: usize = 256;
-
 /// Carries out what callers order and ask.
 pub struct Dispatcher {
     bus: Arc<dyn Bus>,
@@ -45,6 +41,21 @@ pub struct Dispatcher {
     metrics: Metrics,
     /// Has a fault of the bus been logged since it last did its part?
     faulty: AtomicBool,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub struct Answer {
+    /// It is done, or this is the answer.
+    pub done: Done,
+    /// Slaves whose part of the answer is missing.
+    pub missing: Vec<NodeId>,
+}
+
+impl Answer {
+    fn whole(done: Done) -> Self {
+        Self { done, missing: Vec::new() }
+    }
 }
 
 impl Dispatcher {
@@ -63,7 +74,7 @@ impl Dispatcher {
     /// # Errors
     ///
     /// What the caller may not do, and faults of the bus: then a part of a batch may have been sent.
-    pub async fn carry_out(&self, caller: Caller, mut work: Work, now: f64) -> Result<Done, MasterError> {
+    pub async fn carry_out(&self, caller: Caller, mut work: Work, now: f64) -> Result<Answer, MasterError> {
         let kind = match &work {
             Work::Nothing | Work::Exchange(_) => None,
             Work::Publish(envelopes) => Some(Kind::Push(match &envelopes[..] {
@@ -90,7 +101,7 @@ impl Dispatcher {
             Work::Publish(envelopes) => envelopes.iter().try_for_each(|envelope| self.serves(&envelope.app)),
             Work::Ask(Ask::Query { app, .. } | Ask::PublishMatching { app, .. }) => self.serves(app),
             Work::Exchange(_) => Err(Refusal::NotFound),
-            Work::Nothing | Work::Ask(Ask::Stats) | Work::Decode(_) => Ok(()),
+            Work::Nothing | Work::Ask(Ask::Stats | Ask::Redeem { .. }) | Work::Decode(_) => Ok(()),
         }
     }
 
@@ -102,17 +113,20 @@ impl Dispatcher {
         }
     }
 
-    async fn obey(&self, caller: Caller, work: Work, now: f64) -> Result<Done, MasterError> {
+    async fn obey(&self, caller: Caller, work: Work, now: f64) -> Result<Answer, MasterError> {
         match work {
-            Work::Nothing | Work::Exchange(_) => Ok(Done::Done),
+            Work::Nothing | Work::Exchange(_) => Ok(Answer::whole(Done::Done)),
             Work::Publish(envelopes) => {
-                self.in_time(PUBLISH, self.publish(envelopes)).await?;
-                Ok(Done::Done)
+                self.in_time(PUBLISH, self.bus.publish_all(envelopes)).await?;
+                Ok(Answer::whole(Done::Done))
             }
             Work::Ask(ask) => {
-                let mut census = self.in_time(GATHER, self.bus.gather(ask)).await?.census;
+                let Gathered { mut census, missing } = self.in_time(GATHER, self.bus.gather(ask)).await?;
                 self.keys.filter(caller, &mut census);
-                Ok(Done::Census(census))
+                if !missing.is_empty() {
+                    self.metrics.partial.inc();
+                }
+                Ok(Answer { done: Done::Census(census), missing })
             }
             Work::Decode(jwt) => {
                 let claims = self.apps.verify(&jwt, now).map(Box::new);
@@ -120,7 +134,7 @@ impl Dispatcher {
                     Ok(claims) => self.keys.shows(caller, &claims.gusher.app)?,
                     Err(why) => self.metrics.bad_token(*why),
                 }
-                Ok(Done::Claims(claims))
+                Ok(Answer::whole(Done::Claims(claims)))
             }
         }
     }
@@ -148,15 +162,5 @@ impl Dispatcher {
             }
         }
         result
-    }
-
-    async fn publish(&self, envelopes: Vec<Envelope>) -> Result<(), BusError> {
-        for (index, envelope) in envelopes.into_iter().enumerate() {
-            if index % BURST == BURST - 1 {
-                tokio::task::yield_now().await;
-            }
-            self.bus.publish(envelope).await?;
-        }
-        Ok(())
     }
 }

@@ -27,7 +27,7 @@ impl MasterError {
             Self::Fault(BusError::TooLarge { limit }) => {
                 Refusal::TooLarge { what: "a message of the bus", limit: limit as u64 }
             }
-            Self::Late => Refusal::unavailable("the cluster did not answer in time"),
+            Self::Fault(BusError::Silent) | Self::Late => Refusal::unavailable("the cluster did not answer in time"),
         }
     }
 }

@@ -185,6 +185,8 @@ impl Keys {
                 within.clone_from(&key.channels);
                 key.serves(app)
             }
+            // no row asks for it: slaves do, of each other
+            Work::Ask(Ask::Redeem { .. }) => Err(Refusal::NotFound),
             // limited by what they answer
             Work::Ask(Ask::Stats) | Work::Decode(_) | Work::Nothing | Work::Exchange(_) => Ok(()),
         }

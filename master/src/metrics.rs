@@ -20,6 +20,8 @@ pub struct Metrics {
     pushes: Family<Work, Counter>,
     queries: Family<Work, Counter>,
     auth_failures: Family<Reason, Counter>,
+    /// Answers in which the part of a slave is missing.
+    pub partial: Counter,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -49,6 +51,7 @@ impl Kind {
         Self::Query(match ask {
             Ask::PublishMatching { .. } => return Self::Push(PushKind::Pattern),
             Ask::Stats => "stats",
+            Ask::Redeem { .. } => "redeem",
             Ask::Query { query, .. } => match query {
                 Query::Channels(_) => "channels",
                 Query::ChannelCount(_) => "channel_count",
@@ -67,10 +70,16 @@ impl Kind {
 impl Metrics {
     /// Counters that `registry` shows.
     pub fn new(registry: &mut Registry) -> Self {
-        let metrics = Self { pushes: Family::default(), queries: Family::default(), auth_failures: Family::default() };
+        let metrics = Self {
+            pushes: Family::default(),
+            queries: Family::default(),
+            auth_failures: Family::default(),
+            partial: Counter::default(),
+        };
         registry.register("pushes", "Requests to push or to change permissions", metrics.pushes.clone());
         registry.register("queries", "Requests to the master that ask", metrics.queries.clone());
         registry.register("master_auth_failures", "Callers and tokens refused", metrics.auth_failures.clone());
+        registry.register("partial_answers", "Answers that leave out a slave", metrics.partial.clone());
         metrics
     }
 

@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use wellhead_proto::{
     app::App,
-    bus::{BusError, Gathered, Inbox},
+    bus::{BusError, BusState, Gathered, Inbox, Interest},
     command::Command,
     dialect::{self, contract::ApiReply},
     envelope::Envelope,
     event::Payload,
-    ids::{NodeId, SocketId, SocketIdSeal},
+    ids::{ChannelKey, NodeId, SocketId, SocketIdSeal},
     jwt::{Key, Keyring},
     query::{Ask, Census, Headcount},
+    report::Report,
     surface::{Head, Surface},
     testkit::RecordingBus,
 };
@@ -279,7 +281,7 @@ struct Stuck;
 
 #[async_trait]
 impl Bus for Stuck {
-    async fn publish(&self, _: Envelope) -> Result<(), BusError> {
+    async fn publish_all(&self, _: Vec<Envelope>) -> Result<(), BusError> {
         std::future::pending().await
     }
 
@@ -287,10 +289,20 @@ impl Bus for Stuck {
         std::future::pending().await
     }
 
+    async fn ask_node(&self, _: NodeId, _: Ask) -> Result<Census, BusError> {
+        std::future::pending().await
+    }
+
+    fn interest(&self, _: &ChannelKey) -> Option<Interest> {
+        None
+    }
+
+    fn report(&self, _: NodeId, _: Vec<Report>) {}
+
     fn attach(&self, _: Arc<dyn Inbox>) {}
 
-    fn is_up(&self) -> bool {
-        true
+    fn state(&self) -> watch::Receiver<BusState> {
+        watch::channel(BusState { up: true, roster_known: true, slaves: Arc::default() }).1
     }
 }
 

@@ -1,13 +1,16 @@
 //! The only way from one node to another. Every backend keeps the same promises; `tests/it/bus_contract.rs` holds
 //! them to it.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::{
     envelope::Envelope,
+    ids::{ChannelKey, NodeId},
     query::{Ask, Census},
+    report::Report,
 };
 
 /// Carries envelopes to slaves and answers back. At most once; keeps no history.
@@ -18,22 +21,78 @@ pub trait Bus: Send + Sync {
     ///
     /// # Errors
     ///
-    /// The bus is down or stays full; then nobody gets the envelope.
-    async fn publish(&self, envelope: Envelope) -> Result<(), BusError>;
+    /// The bus is down or stays full: then nobody gets the envelope, unless the bus went down while it was handed over.
+    async fn publish(&self, envelope: Envelope) -> Result<(), BusError> {
+        self.publish_all(vec![envelope]).await
+    }
 
-    /// Ask every slave; back with their answers, merged.
+    /// The same for several, in order; back once the bus has them all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::publish`]; the first of them may have been handed over.
+    async fn publish_all(&self, envelopes: Vec<Envelope>) -> Result<(), BusError>;
+
+    /// Ask every slave; back with their answers, merged, when all have answered or the deadline has passed.
     ///
     /// # Errors
     ///
     /// The bus is down.
     async fn gather(&self, ask: Ask) -> Result<Gathered, BusError>;
 
+    /// Ask one slave.
+    ///
+    /// # Errors
+    ///
+    /// The bus is down, or the slave does not answer in time.
+    async fn ask_node(&self, node: NodeId, ask: Ask) -> Result<Census, BusError>;
+
+    /// Want the pushes of `channel`, for as long as the interest lives (and a little longer). `None` if this bus brings
+    /// everything anyway.
+    fn interest(&self, channel: &ChannelKey) -> Option<Interest>;
+
+    /// Tell another slave something about channels that it keeps. May be lost with either node, never overtaken.
+    fn report(&self, to: NodeId, reports: Vec<Report>);
+
     /// From now on `inbox` hears what this node is meant to hear.
     fn attach(&self, inbox: Arc<dyn Inbox>);
 
+    /// How it stands with the bus, as that changes.
+    fn state(&self) -> watch::Receiver<BusState>;
+
     /// Is it up? While it is not, nothing is accepted.
-    fn is_up(&self) -> bool;
+    fn is_up(&self) -> bool {
+        self.state().borrow().up
+    }
 }
+
+/// How it stands with the bus.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct BusState {
+    /// Connected, with everything that is listened to confirmed.
+    pub up: bool,
+    /// Everybody who is there has been heard of, as far as can be told: queries need not wait.
+    pub roster_known: bool,
+    /// The live slaves, in ascending order.
+    pub slaves: Arc<[NodeId]>,
+}
+
+/// A wish to hear a channel; dropping it ends the wish.
+pub struct Interest {
+    /// Keeps the wish alive.
+    pub hold: Hold,
+    /// Resolves once no later push can be missed; `None` if that is so already.
+    pub confirmed: Option<BoxFuture<()>>,
+}
+
+impl fmt::Debug for Interest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interest").field("confirmed", &self.confirmed.is_none()).finish()
+    }
+}
+
+/// Keeps something of the bus's alive.
+pub type Hold = Arc<dyn Any + Send + Sync>;
 
 /// A slave's ear. Called on whatever thread the bus runs, so it must not block: it passes on to the threads that
 /// hold the sockets.
@@ -49,13 +108,21 @@ pub trait Inbox: Send + Sync {
 
     /// Answer `ask` from what this node holds.
     fn answer(&self, ask: Ask) -> BoxFuture<Census>;
+
+    /// Another slave tells something about channels that this one keeps.
+    fn report(&self, from: NodeId, reports: Vec<Report>);
+
+    /// Pushes were lost although the bus is up: this node was too slow and was cut off.
+    fn gap(&self);
 }
 
 /// What came of a [`Bus::gather`].
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Gathered {
     /// All answers in one.
     pub census: Census,
+    /// Slaves that are alive, as far as is known, and did not answer.
+    pub missing: Vec<NodeId>,
 }
 
 /// A future that another thread may drive.
@@ -70,10 +137,13 @@ pub enum BusError {
     /// Its queues stayed full for as long as a publisher is made to wait.
     #[error("the bus is overloaded")]
     Full,
-    /// It carries no message of that size.
-    #[error("larger than the {limit} bytes that the bus carries at once")]
+    /// Larger than it carries.
+    #[error("larger than the {limit} bytes that the bus carries")]
     TooLarge {
-        /// The largest message, in bytes.
+        /// The limit, in bytes.
         limit: usize,
     },
+    /// The node that was asked did not answer.
+    #[error("the node did not answer in time")]
+    Silent,
 }

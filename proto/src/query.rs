@@ -11,7 +11,7 @@ use siphasher::sip::SipHasher13;
 use crate::{
     channel::ChannelPattern,
     event::Event,
-    ids::{AppId, ChannelName},
+    ids::{AppId, ChannelName, UserId},
 };
 
 /// Something that every slave answers from what it holds.
@@ -37,6 +37,12 @@ pub enum Ask {
     },
     /// Sizes of every app.
     Stats,
+    /// To the slave that issued it: what does this reference to a connection token stand for? A one-time token is used
+    /// up by it.
+    Redeem {
+        /// The reference.
+        token: String,
+    },
 }
 
 /// A question about one app.
@@ -65,6 +71,19 @@ pub enum Census {
     Hashes(HashSet<u64>),
     /// Per app: open sockets, and hashes of its users.
     Stats(BTreeMap<AppId, Headcount>),
+    /// What a reference stands for; `None` if it is unknown, expired or used up.
+    Redeemed(Option<Bearer>),
+}
+
+/// Whom a connection token lets in.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Bearer {
+    /// The user.
+    pub user: UserId,
+    /// The one app that it may enter.
+    pub app: AppId,
+    /// The patterns of channels that it may subscribe to.
+    pub channels: Vec<ChannelPattern>,
 }
 
 /// How many are in an app.
@@ -86,6 +105,7 @@ impl Ask {
             }
             Self::Query { .. } | Self::PublishMatching { .. } => Census::Hashes(HashSet::new()),
             Self::Stats => Census::Stats(BTreeMap::new()),
+            Self::Redeem { .. } => Census::Redeemed(None),
         }
     }
 }
@@ -103,6 +123,7 @@ impl Census {
                     sum.users.extend(count.users);
                 }
             }
+            (Self::Redeemed(bearer), Self::Redeemed(Some(found))) => *bearer = Some(found),
             _ => {}
         }
     }
@@ -114,6 +135,7 @@ impl Census {
             Self::Names(names) => names.len(),
             Self::Hashes(hashes) => hashes.len(),
             Self::Stats(apps) => apps.len(),
+            Self::Redeemed(bearer) => bearer.iter().len(),
         }
     }
 }

@@ -3,11 +3,14 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::{
-    bus::{Bus, BusError, Gathered, Inbox},
+    bus::{Bus, BusError, BusState, Gathered, Inbox, Interest},
     envelope::Envelope,
+    ids::{ChannelKey, NodeId},
     query::{Ask, Census},
+    report::Report,
 };
 
 /// A bus without nodes: it records what is published and answers queries with what it was told to.
@@ -19,6 +22,8 @@ pub struct RecordingBus {
     pub asked: Mutex<Vec<Ask>>,
     /// What every query is answered with; nothing, if not set.
     pub answer: Mutex<Option<Census>>,
+    /// Slaves that are said not to have answered.
+    pub missing: Mutex<Vec<NodeId>>,
     /// Is it down?
     pub down: Mutex<bool>,
 }
@@ -36,11 +41,11 @@ impl RecordingBus {
 
 #[async_trait]
 impl Bus for RecordingBus {
-    async fn publish(&self, envelope: Envelope) -> Result<(), BusError> {
+    async fn publish_all(&self, envelopes: Vec<Envelope>) -> Result<(), BusError> {
         if !self.is_up() {
             return Err(BusError::Down);
         }
-        self.published.lock().expect("no test panicked").push(envelope);
+        self.published.lock().expect("no test panicked").extend(envelopes);
         Ok(())
     }
 
@@ -50,12 +55,23 @@ impl Bus for RecordingBus {
         }
         let census = self.answer.lock().expect("no test panicked").clone().unwrap_or_else(|| ask.nothing());
         self.asked.lock().expect("no test panicked").push(ask);
-        Ok(Gathered { census })
+        Ok(Gathered { census, missing: self.missing.lock().expect("no test panicked").clone() })
     }
+
+    async fn ask_node(&self, _: NodeId, ask: Ask) -> Result<Census, BusError> {
+        self.gather(ask).await.map(|gathered| gathered.census)
+    }
+
+    fn interest(&self, _: &ChannelKey) -> Option<Interest> {
+        None
+    }
+
+    fn report(&self, _: NodeId, _: Vec<Report>) {}
 
     fn attach(&self, _: Arc<dyn Inbox>) {}
 
-    fn is_up(&self) -> bool {
-        !*self.down.lock().expect("no test panicked")
+    fn state(&self) -> watch::Receiver<BusState> {
+        let up = !*self.down.lock().expect("no test panicked");
+        watch::channel(BusState { up, roster_known: true, slaves: Arc::default() }).1
     }
 }

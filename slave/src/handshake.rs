@@ -25,7 +25,8 @@ use tokio::{
 };
 use wellhead_proto::{
     dialect::contract::{ApiCall, ApiReply, Credentials, Headers, Knock, Route},
-    jwt::{BadToken, Grant},
+    jwt::BadToken,
+    query::{Ask, Bearer, Census},
     refusal::Refusal,
     surface::Matched,
 };
@@ -34,6 +35,7 @@ use crate::{
     Shared,
     registry::Hall,
     session::{self, Admitted},
+    token::Redeemed,
     transport::Transport,
 };
 
@@ -44,13 +46,13 @@ const LINGER_BYTES: u64 = 256 << 10;
 /// Let the client in on this thread, or tell it why not.
 pub async fn receive(shared: &Arc<Shared>, hall: &Rc<Hall>, request: Request, stream: TcpStream, early: BytesMut) {
     let (path, method) = (request.uri().path(), request.method().as_str());
-    match examine(shared, &request) {
-        Ok(Welcome { grant, voice, answer, pass }) => {
+    match examine(shared, &request).await {
+        Ok(Welcome { bearer, voice, answer, pass }) => {
             debug!(method, path, status = 101; "{method} {path} 101");
             let Ok(transport) = Transport::plain(stream, shared.limits.send_buffer.bytes()) else {
                 return;
             };
-            let Grant { user, channels: grants, app, .. } = grant;
+            let Bearer { user, app, channels: grants } = bearer;
             shared.metrics.opened.inc();
             let admitted = Admitted { app, user, grants, voice, welcome: answer, early, pass };
             session::start(shared, hall, transport, admitted);
@@ -64,13 +66,13 @@ pub async fn receive(shared: &Arc<Shared>, hall: &Rc<Hall>, request: Request, st
 }
 
 struct Welcome {
-    grant: Grant,
+    bearer: Bearer,
     voice: u8,
     answer: Bytes,
     pass: crate::Pass,
 }
 
-fn examine(shared: &Arc<Shared>, request: &Request) -> Result<Welcome, ApiReply> {
+async fn examine(shared: &Arc<Shared>, request: &Request) -> Result<Welcome, ApiReply> {
     let method = match request.method().as_str() {
         "GET" => Route::SOCKET,
         other => other,
@@ -82,7 +84,7 @@ fn examine(shared: &Arc<Shared>, request: &Request) -> Result<Welcome, ApiReply>
         // a row for HTTP, asked with an upgrade that it knows nothing of
         return Err(refused(Refusal::NotAHandshake("this path opens no WebSocket")));
     }
-    let (grant, voice) = admit(shared, &matched, request.uri().query().unwrap_or_default(), headers)?;
+    let (bearer, voice) = admit(shared, &matched, request.uri().query().unwrap_or_default(), headers).await?;
     let key = check_handshake(request.head().version, headers).map_err(refused)?;
     let pass = shared.pass().ok_or_else(|| refused(Refusal::unavailable("no room for another connection")))?;
     let accept = hash_key(key.as_bytes());
@@ -90,20 +92,22 @@ fn examine(shared: &Arc<Shared>, request: &Request) -> Result<Welcome, ApiReply>
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
     );
-    Ok(Welcome { grant, voice, answer: answer.into(), pass })
+    Ok(Welcome { bearer, voice, answer: answer.into(), pass })
 }
 
-/// Who is at the door of a socket row, and may they come in? Also asked for requests to such a row that want no
-/// upgrade: they are refused in the same words.
-pub fn admit(
+/// Who is at the door of a socket row, and may they come in?
+async fn admit(
     shared: &Arc<Shared>,
     matched: &Matched,
     query: &str,
     headers: &HeaderMap,
-) -> Result<(Grant, u8), ApiReply> {
+) -> Result<(Bearer, u8), ApiReply> {
     let refused = |why: Refusal| shared.router.refuse(matched, &why);
     if shared.is_draining() {
         return Err(refused(Refusal::unavailable("shutting down")));
+    }
+    if !shared.bus.is_up() {
+        return Err(refused(Refusal::unavailable("the cluster's bus is down")));
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let row = shared.router.route(matched).row;
@@ -118,11 +122,11 @@ pub fn admit(
         }
         refused(why)
     })?;
-    let grant = shared.tokens.redeem(&token, &shared.apps, now).map_err(|why| {
+    let bearer = redeem(shared, token, now).await.map_err(|why| {
         shared.metrics.auth_failed(why);
         refused(if why == BadToken::WrongApp { Refusal::WrongApp } else { Refusal::CredentialsInvalid })
     })?;
-    if grant.app != app || !shared.apps.serves(&app) {
+    if bearer.app != app || !shared.apps.serves(&app) {
         shared.metrics.auth_failed(BadToken::WrongApp);
         return Err(refused(Refusal::WrongApp));
     }
@@ -131,11 +135,24 @@ pub fn admit(
     {
         return Err(refused(Refusal::Forbidden("this origin may not open sockets (slave.allowed_origins)".into())));
     }
-    Ok((grant, shared.voices.number(matched.dialect, variant)))
+    Ok((bearer, shared.voices.number(matched.dialect, variant)))
+}
+
+/// What a token stands for; a reference is redeemed by the slave that issued it, once, whoever gets it.
+async fn redeem(shared: &Shared, token: String, now: Duration) -> Result<Bearer, BadToken> {
+    let issuer = match shared.tokens.redeem(&token, &shared.apps, now)? {
+        Redeemed::Bearer(bearer) => return Ok(bearer),
+        Redeemed::Elsewhere(issuer) => issuer,
+    };
+    // an issuer that is gone takes its references with it
+    match shared.bus.ask_node(issuer, Ask::Redeem { token }).await {
+        Ok(Census::Redeemed(Some(bearer))) => Ok(bearer),
+        _ => Err(BadToken::Used),
+    }
 }
 
 /// What RFC 6455 §4.2.1 demands; the key, if all of it is there.
-pub fn check_handshake(version: Version, headers: &HeaderMap) -> Result<String, Refusal> {
+fn check_handshake(version: Version, headers: &HeaderMap) -> Result<String, Refusal> {
     let refuse = |why| Err(Refusal::NotAHandshake(why));
     let only = |name: HeaderName| {
         let mut values = headers.get_all(name);
@@ -191,7 +208,7 @@ async fn refuse(mut stream: TcpStream, reply: ApiReply) {
 }
 
 /// The headers of a request, as dialects see them.
-pub struct HeadersOf<'a>(pub &'a HeaderMap);
+struct HeadersOf<'a>(&'a HeaderMap);
 
 impl Headers for HeadersOf<'_> {
     fn header(&self, name: &str) -> Option<&str> {

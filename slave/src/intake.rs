@@ -1,6 +1,9 @@
 //! From the bus to the registries: a push goes to the threads that have subscribers, a query to all of them.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use actix::Addr;
 use futures_util::future::join_all;
@@ -9,8 +12,9 @@ use wellhead_proto::{
     bus::{BoxFuture, Inbox},
     command::{Command, Target},
     envelope::Envelope,
-    ids::ChannelKey,
+    ids::{ChannelKey, NodeId},
     query::{Ask, Census},
+    report::Report,
 };
 
 use crate::{
@@ -57,8 +61,20 @@ impl Inbox for Intake {
         Box::pin(self.0.backlog.clone().room())
     }
 
+    fn report(&self, _: NodeId, _: Vec<Report>) {}
+
+    fn gap(&self) {
+        warn!("this node was too slow for the bus and missed pushes: its sockets are told to come back");
+        self.0.close_all();
+    }
+
     fn answer(&self, ask: Ask) -> BoxFuture<Census> {
         let shared = self.0.clone();
+        if let Ask::Redeem { token } = &ask {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let bearer = shared.tokens.redeem_own(token, now).ok();
+            return Box::pin(std::future::ready(Census::Redeemed(bearer)));
+        }
         Box::pin(async move {
             let asked = |worker: &Addr<Registry>| {
                 let ticket = shared.backlog.admit(0);

@@ -1,16 +1,20 @@
-//! Which worker threads have subscribers of which channel, so that a push reaches only those. Shared by all threads of
-//! a slave; cut into stripes, so that they rarely wait for each other.
+//! Which worker threads have subscribers of which channel, so that a push reaches only those, and for as long as any has,
+//! the slave's interest on the bus. Shared by all threads of a slave; cut into stripes, so that they rarely wait for
+//! each other.
 
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     sync::{
-        Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use wellhead_proto::ids::ChannelKey;
+use wellhead_proto::{
+    bus::{Bus, Hold},
+    ids::ChannelKey,
+};
 
 /// The largest number of worker threads: a set of them is one `u64`.
 pub const MAX_WORKERS: usize = 64;
@@ -20,28 +24,38 @@ const STRIPES: usize = 64;
 /// Channels, each with the set of workers that have subscribers of it.
 pub struct Interests {
     hasher: RandomState,
-    stripes: Vec<Mutex<HashMap<ChannelKey, u64>>>,
+    stripes: Vec<Mutex<HashMap<ChannelKey, Followed>>>,
     channels: AtomicUsize,
+    bus: Arc<dyn Bus>,
 }
 
-impl Default for Interests {
-    fn default() -> Self {
+struct Followed {
+    /// The workers, one bit each.
+    workers: u64,
+    /// Keeps the interest on the bus alive.
+    _hold: Option<Hold>,
+}
+
+impl Interests {
+    /// Nothing is followed yet; `bus` brings what will be.
+    pub fn new(bus: Arc<dyn Bus>) -> Self {
         Self {
             hasher: RandomState::new(),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             channels: AtomicUsize::new(0),
+            bus,
         }
     }
-}
 
-impl Interests {
     /// From now on `worker` gets the pushes of `channel`.
     pub fn add(&self, channel: &ChannelKey, worker: usize) {
         let mut stripe = self.stripe(channel);
-        if let Some(workers) = stripe.get_mut(channel) {
-            *workers |= 1 << worker;
+        if let Some(followed) = stripe.get_mut(channel) {
+            followed.workers |= 1 << worker;
         } else {
-            stripe.insert(channel.clone(), 1 << worker);
+            // whoever joins holds a confirmed interest of its own until it has joined: nothing is missed in between
+            let _hold = self.bus.interest(channel).map(|interest| interest.hold);
+            stripe.insert(channel.clone(), Followed { workers: 1 << worker, _hold });
             self.channels.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -49,9 +63,9 @@ impl Interests {
     /// From now on it does not.
     pub fn remove(&self, channel: &ChannelKey, worker: usize) {
         let mut stripe = self.stripe(channel);
-        if let Some(workers) = stripe.get_mut(channel) {
-            *workers &= !(1 << worker);
-            if *workers == 0 {
+        if let Some(followed) = stripe.get_mut(channel) {
+            followed.workers &= !(1 << worker);
+            if followed.workers == 0 {
                 stripe.remove(channel);
                 self.channels.fetch_sub(1, Ordering::Relaxed);
             }
@@ -60,7 +74,7 @@ impl Interests {
 
     /// Workers with subscribers of `channel`, in ascending order.
     pub fn workers(&self, channel: &ChannelKey) -> impl Iterator<Item = usize> + use<> {
-        let mut set = self.stripe(channel).get(channel).copied().unwrap_or(0);
+        let mut set = self.stripe(channel).get(channel).map_or(0, |followed| followed.workers);
         std::iter::from_fn(move || {
             let worker = set.trailing_zeros() as usize;
             set &= set.wrapping_sub(1);
@@ -73,7 +87,7 @@ impl Interests {
         self.channels.load(Ordering::Relaxed)
     }
 
-    fn stripe(&self, channel: &ChannelKey) -> MutexGuard<'_, HashMap<ChannelKey, u64>> {
+    fn stripe(&self, channel: &ChannelKey) -> MutexGuard<'_, HashMap<ChannelKey, Followed>> {
         let stripe = &self.stripes[self.hasher.hash_one(channel) as usize % STRIPES];
         // a thread that panicked while it held a stripe has left a whole map behind
         stripe.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -82,11 +96,13 @@ impl Interests {
 
 #[cfg(test)]
 mod tests {
+    use wellhead_proto::testkit::RecordingBus;
+
     use super::*;
 
     #[test]
     fn a_push_goes_to_workers_with_subscribers_of_that_app_only() {
-        let interests = Interests::default();
+        let interests = Interests::new(Arc::new(RecordingBus::default()));
         let key = |app: &str| ChannelKey { app: app.parse().unwrap(), name: "news".parse().unwrap() };
         for worker in [0, 5, 63] {
             interests.add(&key("a"), worker);

@@ -19,7 +19,7 @@ use std::{
     cell::RefCell,
     rc::Rc,
     sync::{
-        Arc, RwLock, RwLockReadGuard,
+        Arc, RwLock, RwLockReadGuard, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -28,10 +28,14 @@ use std::{
 use actix::{Actor, Addr};
 use bytes::BytesMut;
 use log::{error, warn};
-use tokio::{net::TcpStream, sync::Notify, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, watch},
+    time::timeout,
+};
 use wellhead_proto::{
     app::Apps,
-    bus::Inbox,
+    bus::{Bus, BusState, Inbox},
     dialect::contract::{Dialect, Role},
     frame::Frame,
     ids::{NodeId, SocketId},
@@ -73,6 +77,8 @@ pub struct Setup {
     pub apps: Arc<Apps>,
     /// The dialects that are spoken.
     pub dialects: Vec<Arc<dyn Dialect>>,
+    /// The way to the other nodes.
+    pub bus: Arc<dyn Bus>,
 }
 
 /// A slave: one for each process, shared by its worker threads.
@@ -88,6 +94,7 @@ pub struct Shared {
     router: Router,
     voices: Voices,
     tokens: Tokens,
+    bus: Arc<dyn Bus>,
     interests: Arc<Interests>,
     backlog: Arc<Backlog>,
     metrics: Metrics,
@@ -107,7 +114,7 @@ impl Slave {
     /// A slave without worker threads; `registry` shows its counters.
     #[must_use]
     pub fn new(setup: Setup, registry: &mut prometheus_client::registry::Registry) -> Self {
-        let Setup { node, settings, limits, tokens, cluster, secret, apps, dialects } = setup;
+        let Setup { node, settings, limits, tokens, cluster, secret, apps, dialects, bus } = setup;
         Self(Arc::new(Shared {
             node,
             settings,
@@ -116,7 +123,8 @@ impl Slave {
             voices: Voices::new(&dialects),
             router: Router::new(Role::Slave, dialects),
             tokens: Tokens::new(tokens, node, cluster, &secret),
-            interests: Arc::default(),
+            interests: Arc::new(Interests::new(bus.clone())),
+            bus,
             backlog: Arc::default(),
             metrics: Metrics::new(registry),
             workers: RwLock::default(),
@@ -153,6 +161,7 @@ impl Slave {
         HALLS.with_borrow_mut(|halls| halls.push((Arc::as_ptr(shared), hall)));
         if worker == 0 {
             actix_rt::spawn(sweep(Arc::downgrade(shared)));
+            actix_rt::spawn(watch_bus(Arc::downgrade(shared), shared.bus.state()));
         }
     }
 
@@ -182,9 +191,7 @@ impl Slave {
     /// or when the time for it is over.
     pub async fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
-        for worker in self.0.workers().iter() {
-            worker.do_send(Drain);
-        }
+        self.0.close_all();
         let gone = async {
             loop {
                 let closed = self.0.closed_one.notified();
@@ -202,7 +209,7 @@ impl Slave {
 }
 
 /// Forget references to tokens that nobody used.
-async fn sweep(shared: std::sync::Weak<Shared>) {
+async fn sweep(shared: Weak<Shared>) {
     const PAUSE: Duration = Duration::from_secs(60);
     loop {
         actix_rt::time::sleep(PAUSE).await;
@@ -211,7 +218,35 @@ async fn sweep(shared: std::sync::Weak<Shared>) {
     }
 }
 
+/// How long sockets stay when the bus is gone: their clients would wait for pushes that cannot come.
+const WITHOUT_BUS: Duration = Duration::from_secs(5);
+
+/// Tell every socket to come back, when the bus has been down for too long.
+async fn watch_bus(shared: Weak<Shared>, mut state: watch::Receiver<BusState>) {
+    // an error says that the bus is gone for good, with the process
+    while state.wait_for(|state| !state.up).await.is_ok() {
+        if timeout(WITHOUT_BUS, state.wait_for(|state| state.up)).await.is_ok() {
+            continue;
+        }
+        let Some(shared) = shared.upgrade() else { return };
+        let open = shared.open.load(Ordering::Relaxed);
+        warn!(open; "the bus has been down for {} s: {open} sockets are told to come back", WITHOUT_BUS.as_secs());
+        shared.close_all();
+        drop(shared);
+        if state.wait_for(|state| state.up).await.is_err() {
+            return;
+        }
+    }
+}
+
 impl Shared {
+    /// Close every socket, a few at a time, telling each to come back.
+    fn close_all(&self) {
+        for worker in self.workers().iter() {
+            worker.do_send(Drain);
+        }
+    }
+
     fn workers(&self) -> RwLockReadGuard<'_, Vec<Addr<Registry>>> {
         self.workers.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

@@ -16,6 +16,7 @@ use wellhead_proto::{
     app::Apps,
     ids::NodeId,
     jwt::{BadToken, CONNECTION_TOKEN_TYP, Claims, Grant},
+    query::Bearer,
 };
 
 use crate::settings::Tokens as Settings;
@@ -40,8 +41,17 @@ pub struct Tokens {
 }
 
 struct Kept {
-    grant: Grant,
+    bearer: Bearer,
     until: f64,
+}
+
+/// What a token turned out to be.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Redeemed {
+    /// This lets someone in.
+    Bearer(Bearer),
+    /// A reference: the slave that issued it must be asked.
+    Elsewhere(NodeId),
 }
 
 #[derive(Deserialize, Serialize)]
@@ -97,11 +107,11 @@ impl Tokens {
         let grant = Grant { remotes: None, ..claims.gusher };
         let id = random();
         if self.settings.one_time {
-            return self.keep(id, grant, exp, now);
+            return self.keep(id, bearer(grant), exp, now);
         }
         let body = Body { gusher: grant, cluster: self.cluster.clone(), jti: format!("{id:032x}"), exp };
         let token = encode(&self.header, &body, &self.sign).expect("HMAC signs anything that is JSON");
-        if token.len() <= MAX_WHOLE { Ok(token) } else { self.keep(id, body.gusher, exp, now) }
+        if token.len() <= MAX_WHOLE { Ok(token) } else { self.keep(id, bearer(body.gusher), exp, now) }
     }
 
     /// What `token` stands for: one of ours, or a client's JWT where those are accepted.
@@ -109,15 +119,18 @@ impl Tokens {
     /// # Errors
     ///
     /// Unknown, forged, expired or used.
-    pub fn redeem(&self, token: &str, apps: &Apps, now: Duration) -> Result<Grant, BadToken> {
-        let now = now.as_secs_f64();
-        if let Some(reference) = token.strip_prefix(REFERENCE) {
-            return self.take(reference, now);
+    pub fn redeem(&self, token: &str, apps: &Apps, now: Duration) -> Result<Redeemed, BadToken> {
+        if let Some((node, _)) = reference(token)? {
+            return match node == self.node {
+                true => self.redeem_own(token, now).map(Redeemed::Bearer),
+                false => Ok(Redeemed::Elsewhere(node)),
+            };
         }
+        let now = now.as_secs_f64();
         let header = decode_header(token).map_err(|_| BadToken::Malformed)?;
         if header.typ.as_deref() != Some(CONNECTION_TOKEN_TYP) {
             return match self.settings.accept_jwt {
-                true => apps.verify(token, now).map(|Claims { gusher, .. }| gusher),
+                true => apps.verify(token, now).map(|Claims { gusher, .. }| Redeemed::Bearer(bearer(gusher))),
                 false => Err(BadToken::WrongKind),
             };
         }
@@ -128,10 +141,26 @@ impl Tokens {
         if body.exp <= now {
             return Err(BadToken::Expired);
         }
-        Ok(body.gusher)
+        Ok(Redeemed::Bearer(bearer(body.gusher)))
     }
 
-    fn keep(&self, id: u128, grant: Grant, until: f64, now: f64) -> Result<String, NotIssued> {
+    /// What a reference stands for that this slave issued. A one-time token is used up by it.
+    ///
+    /// # Errors
+    ///
+    /// No reference of ours, expired or used.
+    pub fn redeem_own(&self, token: &str, now: Duration) -> Result<Bearer, BadToken> {
+        let Some((_, id)) = reference(token)? else { return Err(BadToken::WrongKind) };
+        let mut kept = self.kept();
+        let Kept { bearer, until } = kept.get(&id).ok_or(BadToken::Used)?;
+        let (bearer, live) = (bearer.clone(), *until > now.as_secs_f64());
+        if self.settings.one_time || !live {
+            kept.remove(&id);
+        }
+        if live { Ok(bearer) } else { Err(BadToken::Expired) }
+    }
+
+    fn keep(&self, id: u128, bearer: Bearer, until: f64, now: f64) -> Result<String, NotIssued> {
         let mut kept = self.kept();
         if kept.len() >= MAX_KEPT {
             kept.retain(|_, kept| kept.until > now);
@@ -139,23 +168,8 @@ impl Tokens {
                 return Err(NotIssued::Full);
             }
         }
-        kept.insert(id, Kept { grant, until });
+        kept.insert(id, Kept { bearer, until });
         Ok(format!("{REFERENCE}{}.{id:032x}", self.node))
-    }
-
-    fn take(&self, reference: &str, now: f64) -> Result<Grant, BadToken> {
-        let (node, id) = reference.split_once('.').ok_or(BadToken::Malformed)?;
-        if node.parse() != Ok(u32::from(self.node)) || id.len() != 32 {
-            return Err(BadToken::Used);
-        }
-        let id = u128::from_str_radix(id, 16).map_err(|_| BadToken::Malformed)?;
-        let mut kept = self.kept();
-        let Kept { grant, until } = kept.get(&id).ok_or(BadToken::Used)?;
-        let (grant, live) = (grant.clone(), *until > now);
-        if self.settings.one_time || !live {
-            kept.remove(&id);
-        }
-        if live { Ok(grant) } else { Err(BadToken::Expired) }
     }
 
     fn kept(&self) -> MutexGuard<'_, HashMap<u128, Kept>> {
@@ -166,6 +180,21 @@ impl Tokens {
     pub fn sweep(&self, now: Duration) {
         self.kept().retain(|_, kept| kept.until > now.as_secs_f64());
     }
+}
+
+/// The issuer and the number of a reference; `None` for any other token.
+fn reference(token: &str) -> Result<Option<(NodeId, u128)>, BadToken> {
+    let Some(reference) = token.strip_prefix(REFERENCE) else { return Ok(None) };
+    let (node, id) = reference.split_once('.').ok_or(BadToken::Malformed)?;
+    let node = node.parse::<u32>().ok().and_then(|node| NodeId::try_from(node).ok()).ok_or(BadToken::Malformed)?;
+    if id.len() != 32 {
+        return Err(BadToken::Malformed);
+    }
+    u128::from_str_radix(id, 16).map(|id| Some((node, id))).map_err(|_| BadToken::Malformed)
+}
+
+fn bearer(Grant { user, channels, app, .. }: Grant) -> Bearer {
+    Bearer { user, app, channels }
 }
 
 fn random() -> u128 {
@@ -201,6 +230,13 @@ mod tests {
         Tokens::new(settings, NodeId::from_random(7), "wellhead".to_owned(), b"cluster secret")
     }
 
+    fn let_in(redeemed: Result<Redeemed, BadToken>) -> Bearer {
+        match redeemed {
+            Ok(Redeemed::Bearer(bearer)) => bearer,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn after(seconds: u64) -> Duration {
         NOW + Duration::from_secs(seconds)
     }
@@ -210,7 +246,7 @@ mod tests {
         let token = tokens(Settings::default()).issue(&jwt(&["a*"], None), &apps(), NOW).unwrap();
         let other = Tokens::new(Settings::default(), NodeId::from_random(8), "wellhead".into(), b"cluster secret");
         for _ in 0..2 {
-            let grant = other.redeem(&token, &apps(), after(59)).unwrap();
+            let grant = let_in(other.redeem(&token, &apps(), after(59)));
             assert_eq!((grant.user.as_str(), grant.app.as_str(), grant.channels.len()), ("ann", "app", 1));
         }
         assert_eq!(other.redeem(&token, &apps(), after(60)), Err(BadToken::Expired));
@@ -252,10 +288,16 @@ mod tests {
         let token = tokens.issue(&jwt(&many, None), &apps(), NOW).unwrap();
         assert!(token.len() < 50, "{token}");
         for _ in 0..2 {
-            assert_eq!(tokens.redeem(&token, &apps(), after(4)).unwrap().channels.len(), 300);
+            assert_eq!(let_in(tokens.redeem(&token, &apps(), after(4))).channels.len(), 300);
         }
         assert_eq!(tokens.redeem(&token, &apps(), after(5)), Err(BadToken::Expired));
-        for rubbish in ["r.", "r.7.", "r.7.zz", "r.8.00000000000000000000000000000000", "", "x", "a.b.c"] {
+        let other = NodeId::from_random(8);
+        assert_eq!(
+            tokens.redeem("r.8.00000000000000000000000000000000", &apps(), NOW),
+            Ok(Redeemed::Elsewhere(other)),
+            "its issuer must be asked"
+        );
+        for rubbish in ["r.", "r.7.", "r.7.zz", "r.9999999.00000000000000000000000000000000", "", "x", "a.b.c"] {
             assert!(tokens.redeem(rubbish, &apps(), NOW).is_err(), "{rubbish}");
         }
     }

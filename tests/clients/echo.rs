@@ -103,8 +103,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let path = "/".to_owned();
     let route = Route { role: Role::Slave, method: Route::SOCKET, path, guard: Guard::Own, row: 0 };
     let keys = Keyring::new(vec![Key::from_secret(SECRET)?], false);
+    let node = NodeId::from_random(1);
+    let hub = Arc::new(Hub::new(node));
     let setup = Setup {
-        node: NodeId::from_random(1),
+        node,
         settings: Settings::default(),
         limits: Limits { message: LIMIT, queue: Size::mib(64), ..Limits::default() },
         tokens: Tokens::default(),
@@ -112,10 +114,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         secret: SECRET.to_vec(),
         apps: Arc::new(Apps::new(keys, HashMap::new(), true, vec!["*".to_owned()])),
         dialects: vec![Arc::new(Echo { routes: [route], token })],
+        bus: hub.clone(),
     };
     let mut registry = Registry::default();
     let slave = Slave::new(setup, &mut registry);
-    let hub = Arc::new(Hub::default());
     wellhead_proto::bus::Bus::attach(&*hub, slave.inbox());
     let door = Door::new(slave, Health::new(hub), AllRequests::new(&mut registry).of("slave"));
     let listener = TcpListener::bind("127.0.0.1:0")?;

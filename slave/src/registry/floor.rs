@@ -234,6 +234,8 @@ impl Floor {
         match ask {
             Ask::Query { app, query } => presence::census(&self.index, app, query),
             Ask::Stats => presence::stats(&self.index),
+            // the slave answers that itself
+            Ask::Redeem { .. } => ask.nothing(),
             Ask::PublishMatching { app, pattern, within, event } => {
                 let matched = self.publish_matching(app, pattern, within, event, ticket);
                 Census::Hashes(matched)

@@ -8,6 +8,7 @@ use tokio::{
 use wellhead_proto::{
     dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Variant},
     refusal::Refusal,
+    testkit::RecordingBus,
 };
 
 use super::*;
@@ -104,7 +105,7 @@ impl Scene {
         let voices = Rc::new(Voices::new(&[Arc::new(Twofold)]));
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
         Self {
-            floor: Floor::new(0, CHUNK, voices, Arc::default(), metrics),
+            floor: Floor::new(0, CHUNK, voices, Arc::new(Interests::new(Arc::new(RecordingBus::default()))), metrics),
             backlog: Arc::default(),
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             clients: 0,

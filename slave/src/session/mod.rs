@@ -20,11 +20,14 @@ use actix_http::ws::{Codec, Item, Message as WsMessage, ProtocolError};
 use actix_web_actors::ws::WebsocketContext;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
+use futures_util::future::join_all;
 use wellhead_proto::{
+    action::Action,
+    bus::Interest,
     channel::ChannelPattern,
     dialect::contract::{Conversation, Message},
     frame::{Frame, Opcode},
-    ids::{AppId, SocketId, UserId},
+    ids::{AppId, ChannelKey, ChannelName, SocketId, UserId},
     notice::Outcome,
     refusal::CloseCause,
 };
@@ -72,13 +75,14 @@ pub fn start(shared: &Arc<Shared>, hall: &Rc<Hall>, transport: Transport, admitt
         outbox.push(greeting);
     }
     let seat = Seat { id, outbox: outbox.clone(), voice, grants, pulse: Pulse::default() };
-    hall.floor.borrow_mut().enter(app, user, seat);
+    hall.floor.borrow_mut().enter(app.clone(), user, seat);
 
     let gate = Rc::new(Gate::default());
     let limit = shared.limits.message.bytes();
     let inbound = Inbound::new(outbox.clone(), gate.clone(), &early, limit);
     let session = Session {
         id,
+        app,
         voice,
         shared: shared.clone(),
         hall: hall.clone(),
@@ -94,6 +98,7 @@ pub fn start(shared: &Arc<Shared>, hall: &Rc<Hall>, transport: Transport, admitt
 /// The actor that owns one socket.
 struct Session {
     id: SocketId,
+    app: AppId,
     voice: u8,
     shared: Arc<Shared>,
     hall: Rc<Hall>,
@@ -216,20 +221,52 @@ impl Session {
                     self.tell(Outcome::Grants(&floor.index.at(seat).grants));
                 }
             }
-            Effect::Join(channels) => {
-                let tag = self.conversation.tag();
-                let reply = self.conversation.tell(Outcome::Done);
-                let join = PendingJoin { socket: self.id.counter(), channels, tag, reply, done: None };
-                let wait = self.hall.floor.borrow_mut().join(join);
-                if let Some(wait) = wait {
-                    // commands are answered in order: nothing is heard before this one is done
-                    ctx.wait(wait.into_actor(self).map(|_, _, _| ()));
-                }
-            }
+            Effect::Join(channels) => self.want(channels, ctx),
             Effect::Leave(channel) => {
                 self.hall.floor.borrow_mut().leave(self.id, &channel);
                 self.tell(Outcome::Done);
             }
+        }
+    }
+
+    /// Join channels once the bus brings them: no push that is accepted after the reply may be missed.
+    fn want(&mut self, channels: Vec<ChannelName>, ctx: &mut WebsocketContext<Self>) {
+        let (mut holds, mut unconfirmed) = (Vec::new(), Vec::new());
+        for name in &channels {
+            let key = ChannelKey { app: self.app.clone(), name: name.clone() };
+            if let Some(Interest { hold, confirmed }) = self.shared.bus.interest(&key) {
+                holds.push(hold);
+                unconfirmed.extend(confirmed);
+            }
+        }
+        if unconfirmed.is_empty() {
+            return self.join(channels, ctx);
+        }
+        // commands are answered in order: nothing is heard before this one is done
+        let confirmed = join_all(unconfirmed).into_actor(self);
+        ctx.wait(confirmed.map(move |_, session, ctx| {
+            // much may have changed meanwhile
+            let floor = session.hall.floor.borrow();
+            let effect = floor
+                .standing(session.id)
+                .map(|standing| decide(Action::Subscribe(channels), &standing, session.shared.limits.subscriptions));
+            drop(floor);
+            match effect {
+                Some(Effect::Join(channels)) => session.join(channels, ctx),
+                Some(_) => session.tell(Outcome::Denied),
+                None => {}
+            }
+            drop(holds);
+        }));
+    }
+
+    fn join(&mut self, channels: Vec<ChannelName>, ctx: &mut WebsocketContext<Self>) {
+        let tag = self.conversation.tag();
+        let reply = self.conversation.tell(Outcome::Done);
+        let join = PendingJoin { socket: self.id.counter(), channels, tag, reply, done: None };
+        let wait = self.hall.floor.borrow_mut().join(join);
+        if let Some(wait) = wait {
+            ctx.wait(wait.into_actor(self).map(|_, _, _| ()));
         }
     }
 

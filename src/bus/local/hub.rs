@@ -9,68 +9,98 @@ use std::{
 use async_trait::async_trait;
 use tokio::{sync::watch, time::timeout};
 use wellhead_proto::{
-    bus::{Bus, BusError, Gathered, Inbox},
+    bus::{Bus, BusError, BusState, Gathered, Inbox, Interest},
     envelope::Envelope,
-    query::Ask,
+    ids::{ChannelKey, NodeId},
+    query::{Ask, Census},
+    report::Report,
 };
 
 /// How long a publisher waits for room before it is told that the bus is full.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// After so many envelopes in a row a batch lets other requests of its thread have a turn.
+const BURST: usize = 256;
+
 /// The bus of one process.
 pub struct Hub {
     inbox: OnceLock<Arc<dyn Inbox>>,
-    up: watch::Sender<bool>,
+    state: watch::Sender<BusState>,
     patience: Duration,
 }
 
-impl Default for Hub {
-    fn default() -> Self {
-        Self { inbox: OnceLock::new(), up: watch::Sender::new(true), patience: PATIENCE }
-    }
-}
-
 impl Hub {
+    /// The bus of a process whose slave is `node`.
+    #[must_use]
+    pub fn new(node: NodeId) -> Self {
+        let state = BusState { up: true, roster_known: true, slaves: [node].into() };
+        Self { inbox: OnceLock::new(), state: watch::Sender::new(state), patience: PATIENCE }
+    }
+
     /// From now on nothing is carried; whoever waits for room is told so at once.
     pub fn stop(&self) {
-        self.up.send_replace(false);
+        self.state.send_modify(|state| state.up = false);
     }
 
     /// The slave's ear, once the bus carries.
     fn ear(&self) -> Result<&Arc<dyn Inbox>, BusError> {
-        if !*self.up.borrow() {
+        if !self.state.borrow().up {
             return Err(BusError::Down);
         }
         self.inbox.get().ok_or(BusError::Down)
+    }
+
+    async fn room(&self, inbox: &Arc<dyn Inbox>) -> Result<(), BusError> {
+        let mut state = self.state.subscribe();
+        let room = async {
+            tokio::select! {
+                () = inbox.room() => Ok(()),
+                _ = state.wait_for(|state| !state.up) => Err(BusError::Down),
+            }
+        };
+        timeout(self.patience, room).await.map_err(|_| BusError::Full)?
     }
 }
 
 #[async_trait]
 impl Bus for Hub {
-    async fn publish(&self, envelope: Envelope) -> Result<(), BusError> {
+    async fn publish_all(&self, envelopes: Vec<Envelope>) -> Result<(), BusError> {
         let inbox = self.ear()?;
-        if !inbox.has_room() {
-            let mut up = self.up.subscribe();
-            let room = async {
-                tokio::select! {
-                    () = inbox.room() => Ok(()),
-                    _ = up.wait_for(|up| !up) => Err(BusError::Down),
-                }
-            };
-            timeout(self.patience, room).await.map_err(|_| BusError::Full)??;
+        for (index, envelope) in envelopes.into_iter().enumerate() {
+            if index % BURST == BURST - 1 {
+                tokio::task::yield_now().await;
+            }
+            if !inbox.has_room() {
+                self.room(inbox).await?;
+            }
+            inbox.deliver(envelope);
         }
-        inbox.deliver(envelope);
         Ok(())
     }
 
     async fn gather(&self, ask: Ask) -> Result<Gathered, BusError> {
         let census = self.ear()?.answer(ask).await;
-        Ok(Gathered { census })
+        Ok(Gathered { census, missing: Vec::new() })
     }
+
+    async fn ask_node(&self, _: NodeId, ask: Ask) -> Result<Census, BusError> {
+        // there is one node, and whoever asks for another asks for one that is gone
+        Ok(ask.nothing())
+    }
+
+    fn interest(&self, _: &ChannelKey) -> Option<Interest> {
+        None
+    }
+
+    fn report(&self, _: NodeId, _: Vec<Report>) {}
 
     fn attach(&self, inbox: Arc<dyn Inbox>) {
         let first = self.inbox.set(inbox).is_ok();
         assert!(first, "a process has one slave");
+    }
+
+    fn state(&self) -> watch::Receiver<BusState> {
+        self.state.subscribe()
     }
 
     fn is_up(&self) -> bool {
@@ -117,6 +147,10 @@ mod tests {
         fn answer(&self, _: Ask) -> BoxFuture<Census> {
             Box::pin(async { Census::Names(["here".to_owned()].into()) })
         }
+
+        fn report(&self, _: NodeId, _: Vec<Report>) {}
+
+        fn gap(&self) {}
     }
 
     fn ear(room: bool) -> Arc<Ear> {
@@ -124,7 +158,7 @@ mod tests {
     }
 
     fn hub(ear: &Arc<Ear>, patience: Duration) -> Arc<Hub> {
-        let hub = Hub { patience, ..Hub::default() };
+        let hub = Hub { patience, ..Hub::new(NodeId::from_random(1)) };
         hub.attach(ear.clone());
         Arc::new(hub)
     }
@@ -184,6 +218,6 @@ mod tests {
 
     #[test]
     fn without_a_slave_it_is_down() {
-        assert!(!Hub::default().is_up());
+        assert!(!Hub::new(NodeId::from_random(1)).is_up());
     }
 }
