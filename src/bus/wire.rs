@@ -76,7 +76,9 @@ pub trait Wire: Send + Sync {
 
 /// Who hears what comes over the wire.
 pub trait Ear: Send + Sync {
-    /// A message came. Called for one after the other, per subject in the order in which they were sent; must not block.
+    /// A message came. `subject` is what was listened to: a push that comes through [`Subject::EverySlot`] comes with that,
+    /// and once more with its slot, if that is listened to as well. Called for one after the other, per subject in the
+    /// order in which they were sent; must not block.
     fn hear(&self, subject: Subject, message: Bytes);
 
     /// Is there room for more? While there is not, the wire reads nothing.
