@@ -71,7 +71,8 @@ impl Development {
              \n\
              2. Push, in a third:\n\
              \n\
-             curl -sS {key}-X POST http://{master}/v1/apps/{path_app}/channels/{CHANNEL}/messages -d '{{\"event\":\"hello\",\"data\":{{\"text\":\"It works\"}}}}'\n\
+             curl -sS {key}-X POST http://{master}/v1/apps/{path_app}/channels/{CHANNEL}/messages \
+             -d '{{\"event\":\"hello\",\"data\":{{\"text\":\"It works\"}}}}'\n\
              \n\
              Or watch pushes arrive in a browser: http://{master}/try\n\n",
         )

@@ -139,7 +139,8 @@ mod tests {
     fn a_line_of_text_has_its_pairs_and_no_control_characters() {
         assert_eq!(
             line(text, "hello \u{1b}[31m\r\nworld 中"),
-            "1970-01-01T00:00:01.500Z WARN  here hello \\u{1b}[31m\\r\\nworld 中 count=3 note=\"two\\nlines\" role=master\n"
+            "1970-01-01T00:00:01.500Z WARN  here hello \\u{1b}[31m\\r\\nworld 中 \
+             count=3 note=\"two\\nlines\" role=master\n"
         );
     }
 

@@ -97,7 +97,8 @@ impl<S: Surface> Door<S> {
         if line > HEAD_LIMIT {
             return Err(text(414, "the address is too long"));
         }
-        // an absolute address overrides the Host (RFC 9112 §3.2.2): two that differ could mean two things to two readers
+        // an absolute address overrides the Host (RFC 9112 §3.2.2): two that differ could mean two things to two
+        // readers
         let host = headers.get(header::HOST).map(|host| host.as_bytes());
         if uri.authority().is_some_and(|authority| host.is_some_and(|host| host != authority.as_str().as_bytes())) {
             return Err(text(400, "the address and the Host header differ"));
@@ -127,7 +128,7 @@ impl<S: Surface> Door<S> {
             Err(reply) => return (reply, Some(payload)),
         };
         // what follows the head of an upgrade that nobody takes is no body: it would never end
-        let body = if request.head().upgrade() {
+        let body = if is_endless(request) {
             Ok(Bytes::new())
         } else {
             self.body(&mut payload, declared_length(request.headers())).await
@@ -175,6 +176,15 @@ fn too_large(limit: usize) -> Refusal {
 
 fn head<'a>(method: &'a str, uri: &'a actix_web::http::Uri, headers: &'a dyn Headers) -> Head<'a> {
     Head { method, path: uri.path(), query: uri.query().unwrap_or_default(), headers }
+}
+
+/// Does actix-http take everything that follows the head for its body?
+fn is_endless(request: &HttpRequest) -> bool {
+    let is = |name, value: &str| {
+        request.headers().get(name).is_some_and(|given| given.as_bytes().eq_ignore_ascii_case(value.as_bytes()))
+    };
+    let websocket = is(header::UPGRADE, "websocket") && !is(header::TRANSFER_ENCODING, "chunked");
+    websocket || request.method() == actix_web::http::Method::CONNECT
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {

@@ -120,7 +120,8 @@ async fn upgrade(door: Door<Slave>, request: Request, framed: Framed<Client, h1:
         Err(ApiReply { status, content_type, body, .. }) => {
             let reason = actix_http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
             let head = format!(
-                "HTTP/1.1 {status} {}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                "HTTP/1.1 {status} {}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n\
+                 connection: close\r\n\r\n",
                 reason.unwrap_or_default(),
                 body.len(),
             );

@@ -37,7 +37,8 @@ const MAX_HEADERS: usize = 96;
 const URI_TOO_LONG: &[u8] = b"HTTP/1.1 414 URI Too Long\r\ncontent-type: text/plain; charset=utf-8\r\n\
     content-length: 23\r\nconnection: close\r\n\r\nthe address is too long";
 const HEAD_TOO_LARGE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n\
-    content-type: text/plain; charset=utf-8\r\ncontent-length: 29\r\nconnection: close\r\n\r\nthe request head is too large";
+    content-type: text/plain; charset=utf-8\r\ncontent-length: 29\r\nconnection: close\r\n\r\n\
+    the request head is too large";
 
 /// The stream.
 pub struct Client {

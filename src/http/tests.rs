@@ -276,6 +276,17 @@ async fn an_upgrade_that_nobody_takes_is_an_ordinary_request() {
     let mut client = site.connect().await;
     client.write_all(b"GET /a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await.unwrap();
     assert_begins(&until(&mut client, "GET /a \"\" 0").await, "HTTP/1.1 200 ");
+    // curl --http2 offers h2c and means its body all the same
+    let mut client = site.connect().await;
+    let offer = "POST /a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+                 Content-Length: 3\r\n\r\n";
+    client.write_all(offer.as_bytes()).await.unwrap();
+    client.write_all(b"abc").await.unwrap();
+    assert_begins(&until(&mut client, "POST /a \"\" 3").await, "HTTP/1.1 200 ");
+    let connect = b"CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\nContent-Length: 3\r\n\r\n";
+    let mut client = site.connect().await;
+    client.write_all(connect).await.unwrap();
+    assert_begins(&until(&mut client, "\r\n\r\n").await, "HTTP/1.1 200 ");
 }
 
 #[actix_rt::test]

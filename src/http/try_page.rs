@@ -49,8 +49,8 @@ impl TryPage {
         }
         let nonce = STANDARD.encode(nonce);
         let policy = format!(
-            "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self' ws://{}; img-src data:; \
-             base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self' ws://{}; \
+             img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
             self.slave
         );
         let html = self.html.replace("{{nonce}}", &nonce);

@@ -280,7 +280,8 @@ fn any_key_ends_development_mode() {
 
 #[test]
 fn prefixes_lose_their_last_slash_and_other_apps_may_be_refused() {
-    let text = "[master]\nprefix = \"/api/\"\n[slave]\nprefix = \"/\"\n[apps]\nunlisted = \"refuse\"\n[[apps.listed]]\nkey = \"a\"";
+    let text = "[master]\nprefix = \"/api/\"\n[slave]\nprefix = \"/\"\n\
+                [apps]\nunlisted = \"refuse\"\n[[apps.listed]]\nkey = \"a\"";
     let loaded = from_file(text).unwrap();
     assert_eq!(loaded.settings.apps.unlisted, Unlisted::Refuse);
     let plan = Plan::new(&loaded).unwrap();
