@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { test } from 'node:test';
@@ -9,6 +10,7 @@ import { promisify } from 'node:util';
 
 import { jwt, repository, start, within } from './harness.js';
 
+const pushKey = 'the key of the examples';
 const python = process.env.PYTHON ?? 'python3';
 const node = [process.execPath, ...(Number(process.versions.node.split('.')[0]) < 22 ? ['--experimental-websocket'] : [])];
 const example = name => join(repository, 'examples', name);
@@ -22,13 +24,15 @@ function environment(server) {
     NODE_NO_WARNINGS: '1',
     WELLHEAD_MASTER: `http://${server.master}`,
     WELLHEAD_SLAVE: `http://${server.slave}`,
+    WELLHEAD_PUSH_KEY: pushKey,
     WELLHEAD_JWT: jwt('demo', 'ann', ['*']),
   };
 }
 
 for (const [listener, [command, ...options]] of Object.entries(listeners)) {
   test(`${listener} prints what every pusher pushes`, async t => {
-    const server = await start(t);
+    const sha256 = createHash('sha256').update(pushKey).digest('hex');
+    const server = await start(t, { toml: `[[push_keys]]\nname = "examples"\nsha256 = "${sha256}"\n` });
     const env = environment(server);
     const child = spawn(command, [...options, example(listener), 'news', 'a/b'], { env, stdio: ['ignore', 'pipe', 'pipe'] });
     t.after(() => child.kill('SIGKILL'));
@@ -48,6 +52,8 @@ for (const [listener, [command, ...options]] of Object.entries(listeners)) {
       assert.match(await line(), /^news hello \{"text": ?"It works"\}$/, pusher);
       await push('a/b', 'two words', 'plain text & more');
       assert.equal(await line(), 'a/b two words "plain text & more"', pusher);
+      const refused = promisify(execFile)(command, [...options, example(pusher)], { env: { ...env, WELLHEAD_PUSH_KEY: '' } });
+      await assert.rejects(refused, { code: pusher === 'push.sh' ? 22 : 1 }, `${pusher} without a key`);
     }
   });
 }

@@ -33,11 +33,11 @@ export function within(what, promise) {
 }
 
 /** A server that lives as long as the test `t`. Without `settings` it knows our public key. */
-export async function start(t, { development = false, settings = {} } = {}) {
+export async function start(t, { development = false, settings = {}, toml = '' } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'wellhead-clients-'));
   writeFileSync(join(folder, 'public.pem'), keys.publicKey.export({ type: 'spki', format: 'pem' }));
   const config = join(folder, 'config.toml');
-  writeFileSync(config, development ? '' : '[jwt]\npublic_keys = ["public.pem"]\n');
+  writeFileSync(config, `${development ? '' : '[jwt]\npublic_keys = ["public.pem"]\n'}${toml}`);
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('WELLHEAD_')));
   const child = spawn(binary, ['-c', config], {
     cwd: folder,

@@ -21,7 +21,17 @@ else
     need npm has npm
 fi
 
-[ -n "$missing" ] || exit 0
+check_node() {
+    node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || {
+        echo "Node 20 or later is needed, this is $(node --version)" >&2
+        exit 1
+    }
+}
+
+if [ -z "$missing" ]; then
+    check_node
+    exit 0
+fi
 if [ "$(id -u)" -ne 0 ]; then
     echo "missing Debian packages:$missing (run: apt-get install$missing)" >&2
     exit 1
@@ -30,3 +40,4 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 # shellcheck disable=SC2086 # a list of packages
 apt-get install -y -qq --no-install-recommends $missing </dev/null
+check_node
