@@ -1,0 +1,135 @@
+//! The tasks of a node: its heartbeat and the leases of others, confirmations, and what it sends of its own accord. Each
+//! ends with the node.
+
+use std::{sync::Weak, time::Duration};
+
+use log::{info, warn};
+use tokio::{sync::mpsc, sync::watch, time};
+use wellhead_proto::{mail::Mail, roster::BEAT};
+
+use super::Cluster;
+use crate::bus::wire::Subject;
+
+/// How long nobody new may say hello before the roster counts as known.
+const QUIET: Duration = Duration::from_millis(300);
+/// Between two tries to confirm.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Beat, forget who does not, and look after the slots, once a second.
+pub(super) async fn beat(cluster: Weak<Cluster>) {
+    let mut beat = time::interval(BEAT);
+    beat.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+        let Some(cluster) = cluster.upgrade() else { return };
+        if !cluster.state.borrow().up {
+            continue;
+        }
+        let _ = cluster.outgoing.send((Subject::Everyone, Mail::Beat(cluster.me)));
+        let gone = cluster.roster().expire(cluster.now());
+        for node in &gone {
+            warn!(node_id:% = node; "node {node} has been silent for too long: it is forgotten");
+        }
+        if !gone.is_empty() {
+            cluster.show_roster();
+        }
+        let mut orders = Vec::new();
+        let changing = {
+            let mut slots = cluster.slots();
+            slots.tick(cluster.now(), &mut orders);
+            cluster.metrics.slots.set(slots.len() as i64);
+            slots.is_way_asked()
+        };
+        cluster.obey(&orders);
+        if changing {
+            cluster.asked.notify_one();
+        }
+    }
+}
+
+/// Follow the wire: up and down, and a hello each time it comes up.
+pub(super) async fn watch_wire(cluster: Weak<Cluster>, mut wire: watch::Receiver<bool>, hello: Duration) {
+    loop {
+        if wire.wait_for(|up| *up).await.is_err() {
+            return;
+        }
+        {
+            let Some(cluster) = cluster.upgrade() else { return };
+            // whoever went while we heard nothing is not waited for; who is there says so now
+            *cluster.roster() = Default::default();
+            cluster.roster().heard(cluster.me, cluster.now());
+            cluster.show_roster();
+            cluster.state.send_modify(|state| (state.up, state.roster_known) = (true, hello.is_zero()));
+            let _ = cluster.outgoing.send((Subject::Everyone, Mail::Beat(cluster.me)));
+            cluster.asked.notify_one();
+            info!(node_id:% = cluster.me.node; "the bus is up");
+        }
+        let mut down = wire.clone();
+        let ended = tokio::select! {
+            never = async { known(&cluster, hello).await; std::future::pending().await } => never,
+            down = down.wait_for(|up| !*up) => down.is_err(),
+        };
+        if ended {
+            return;
+        }
+        let Some(cluster) = cluster.upgrade() else { return };
+        cluster.state.send_modify(|state| (state.up, state.roster_known) = (false, false));
+        warn!(node_id:% = cluster.me.node; "the bus is down");
+    }
+}
+
+/// The roster is known when nobody new has said hello for a while, and at the latest after `hello`.
+async fn known(cluster: &Weak<Cluster>, hello: Duration) {
+    let Some(mut state) = cluster.upgrade().map(|cluster| cluster.state.subscribe()) else { return };
+    let slaves = state.borrow_and_update().slaves.clone();
+    let quiet = async {
+        let mut slaves = slaves;
+        while let Ok(Ok(more)) = time::timeout(QUIET, state.wait_for(|state| state.slaves != slaves)).await {
+            slaves = more.slaves.clone();
+        }
+    };
+    let _ = time::timeout(hello, quiet).await;
+    if let Some(cluster) = cluster.upgrade() {
+        cluster.state.send_if_modified(|state| !std::mem::replace(&mut state.roster_known, true));
+    }
+}
+
+/// Confirm what is listened to, all that waits at once.
+pub(super) async fn confirm(cluster: Weak<Cluster>) {
+    loop {
+        let Some(strong) = cluster.upgrade() else { return };
+        let (asked, way) = {
+            let slots = strong.slots();
+            (slots.unconfirmed(), slots.is_way_asked())
+        };
+        let Some(asked) = asked else {
+            let waiting = strong.clone();
+            drop(strong);
+            // wakes up now and then to see whether the node is still there
+            let _ = time::timeout(BEAT, waiting.asked.notified()).await;
+            continue;
+        };
+        let confirmed = match strong.wire() {
+            Ok(wire) => wire.confirm().await,
+            Err(down) => Err(down),
+        };
+        if confirmed.is_ok() {
+            strong.slots().confirmed(&asked, way, strong.now());
+            strong.confirmed.notify_waiters();
+        } else {
+            drop(strong);
+            time::sleep(AGAIN).await;
+        }
+    }
+}
+
+/// Send what the node says of its own accord, in order. What cannot be sent is not: beats come again, and who asked does
+/// not wait for ever.
+pub(super) async fn post(cluster: Weak<Cluster>, mut mail: mpsc::UnboundedReceiver<(Subject, Mail)>) {
+    while let Some((subject, mail)) = mail.recv().await {
+        let Some(cluster) = cluster.upgrade() else { return };
+        if let Ok(wire) = cluster.wire() {
+            let _ = cluster.send(wire, subject, mail).await;
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What a node counts of the cluster.
+
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
+
+/// The counters of a node's end of the bus.
+#[derive(Clone, Default)]
+pub struct Metrics {
+    /// Nodes on the roster.
+    pub nodes: Gauge,
+    /// Slots that are listened to.
+    pub slots: Gauge,
+    /// Messages that were no letter of ours.
+    pub refused: Counter,
+    /// Questions that a slave left unanswered.
+    pub partial: Counter,
+}
+
+impl Metrics {
+    /// Counters that `registry` shows.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register("roster_nodes", "Nodes that are alive, as this one sees it", metrics.nodes.clone());
+        registry.register("bus_interests", "Slots of channels that this node listens to", metrics.slots.clone());
+        registry.register("bus_refused", "Messages that were not of this cluster's words", metrics.refused.clone());
+        registry.register("bus_partial", "Questions that some slave did not answer", metrics.partial.clone());
+        metrics
+    }
+}

@@ -1,0 +1,373 @@
+//! The bus of several nodes: who listens to what, questions and answers, the roster. Stands on any [`Wire`].
+
+mod ear;
+mod heart;
+mod metrics;
+mod parts;
+pub mod slots;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use log::debug;
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, mpsc, watch},
+    time::{timeout, timeout_at},
+};
+use wellhead_proto::{
+    bus::{BoxFuture, Bus, BusError, BusState, Gathered, Inbox, Interest},
+    command::{Command, Target},
+    envelope::Envelope,
+    ids::{ChannelKey, NodeId},
+    mail::{Letter, Mail},
+    query::{Ask, Census},
+    report::Report,
+    roster::{Beat, Roster},
+};
+
+pub use self::{ear::ClusterEar, metrics::Metrics};
+use self::{
+    parts::Parts,
+    slots::{Order, Slots, slot_of},
+};
+use super::wire::{Subject, Wire};
+
+/// How long slaves may take to answer a question.
+const DEADLINE: Duration = Duration::from_millis(500);
+/// How long one slave may take, when nobody else can answer.
+const ONE_DEADLINE: Duration = Duration::from_secs(2);
+/// How long one request may wait for its messages to be taken and confirmed.
+const PUBLISH: Duration = Duration::from_secs(5);
+
+/// One node's end of the bus.
+pub struct Cluster {
+    me: Beat,
+    /// Everything is measured from here.
+    start: Instant,
+    runtime: Handle,
+    wire: OnceLock<Arc<dyn Wire>>,
+    inbox: OnceLock<Arc<dyn Inbox>>,
+    roster: Mutex<Roster>,
+    slots: Mutex<Slots>,
+    /// Something is to be confirmed.
+    asked: Notify,
+    /// Something was confirmed.
+    confirmed: Notify,
+    parts: Mutex<Parts>,
+    /// Questions that wait for answers.
+    questions: Mutex<HashMap<u64, mpsc::UnboundedSender<(NodeId, Census)>>>,
+    /// What waits to be sent to other nodes, in order.
+    outgoing: mpsc::UnboundedSender<(Subject, Mail)>,
+    state: watch::Sender<BusState>,
+    next: AtomicU64,
+    metrics: Metrics,
+}
+
+impl Cluster {
+    /// The end of a node that beats as `me`. It has no wire yet: see [`Cluster::start`]. Within a tokio runtime that
+    /// lives as long as the process.
+    #[must_use]
+    pub fn new(me: Beat, metrics: Metrics) -> Arc<Self> {
+        let (outgoing, mail) = mpsc::unbounded_channel();
+        let cluster = Arc::new(Self {
+            me,
+            start: Instant::now(),
+            runtime: Handle::current(),
+            wire: OnceLock::new(),
+            inbox: OnceLock::new(),
+            roster: Mutex::default(),
+            slots: Mutex::default(),
+            asked: Notify::new(),
+            confirmed: Notify::new(),
+            parts: Mutex::default(),
+            questions: Mutex::default(),
+            outgoing,
+            state: watch::Sender::new(BusState::default()),
+            // letters of all nodes differ: the node stands above the count
+            next: AtomicU64::new(u64::from(u32::from(me.node)) << 43),
+            metrics,
+        });
+        cluster.runtime.spawn(heart::post(Arc::downgrade(&cluster), mail));
+        cluster
+    }
+
+    /// What the wire is to tell.
+    #[must_use]
+    pub fn ear(self: &Arc<Self>) -> Arc<ClusterEar> {
+        Arc::new(ClusterEar::new(self))
+    }
+
+    /// Begin, on `wire`, which was given [`Cluster::ear`]. `hello`: how long to wait for everybody's hello each time the
+    /// wire comes up, before the roster counts as known.
+    ///
+    /// # Panics
+    ///
+    /// If it was begun before.
+    pub fn start(self: &Arc<Self>, wire: Arc<dyn Wire>, hello: Duration) {
+        wire.listen(Subject::Everyone);
+        wire.listen(Subject::Node(self.me.node));
+        let state = wire.state();
+        assert!(self.wire.set(wire).is_ok(), "a node begins once");
+        self.runtime.spawn(heart::watch_wire(Arc::downgrade(self), state, hello));
+        self.runtime.spawn(heart::beat(Arc::downgrade(self)));
+        self.runtime.spawn(heart::confirm(Arc::downgrade(self)));
+    }
+
+    /// Say goodbye, so that nobody waits for this node any more, and hang up.
+    pub async fn stop(&self) {
+        self.state.send_modify(|state| state.up = false);
+        if let Some(wire) = self.wire.get() {
+            let goodbye = self.letter(Mail::Goodbye(self.me.node, self.me.incarnation));
+            // a wire that is down tells nobody; then the lease does
+            let _ = timeout(DEADLINE, wire.send(Subject::Everyone, goodbye.encode())).await;
+            let _ = timeout(DEADLINE, wire.confirm()).await;
+            wire.close().await;
+        }
+    }
+
+    /// A node whose connection broke is gone at once.
+    pub fn lost(&self, node: NodeId) {
+        if self.roster().goodbye(node) {
+            debug!(node_id:% = node; "node {node} is gone: its connection broke");
+            self.show_roster();
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn letter(&self, mail: Mail) -> Letter {
+        Letter { id: self.next.fetch_add(1, Ordering::Relaxed), mail }
+    }
+
+    fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wire(&self) -> Result<&Arc<dyn Wire>, BusError> {
+        match self.wire.get() {
+            Some(wire) if self.state.borrow().up => Ok(wire),
+            _ => Err(BusError::Down),
+        }
+    }
+
+    /// The roster changed: tell those who watch.
+    fn show_roster(&self) {
+        let slaves: Arc<[NodeId]> = self.roster().slaves().map(|(node, _)| node).collect();
+        self.metrics.nodes.set(self.roster().len() as i64);
+        self.state.send_if_modified(|state| {
+            let changed = state.slaves != slaves;
+            state.slaves = slaves;
+            changed
+        });
+    }
+
+    /// Send a letter, in pieces if it must be.
+    async fn send(&self, wire: &Arc<dyn Wire>, subject: Subject, mail: Mail) -> Result<(), BusError> {
+        for message in self.letter(mail).encode_within(wire.max_message()) {
+            wire.send(subject, message).await?;
+        }
+        Ok(())
+    }
+
+    /// Listen and unlisten as the table of slots says.
+    fn obey(&self, orders: &[Order]) {
+        let Some(wire) = self.wire.get() else { return };
+        for order in orders {
+            match *order {
+                Order::Listen(slot) => wire.listen(Subject::Slot(slot)),
+                Order::Unlisten(slot) => wire.unlisten(Subject::Slot(slot)),
+                Order::ListenAll => wire.listen(Subject::EverySlot),
+                Order::UnlistenAll => wire.unlisten(Subject::EverySlot),
+            }
+        }
+    }
+
+    /// Register a question; its answers come through the receiver until the guard is dropped.
+    fn question(&self) -> (Question<'_>, mpsc::UnboundedReceiver<(NodeId, Census)>) {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (answer, answers) = mpsc::unbounded_channel();
+        self.questions().insert(id, answer);
+        (Question { cluster: self, id }, answers)
+    }
+
+    fn questions(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<(NodeId, Census)>>> {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where the messages of a command go.
+fn subject_of(envelope: &Envelope) -> Subject {
+    match &envelope.command {
+        Command::Publish { channel, .. } => {
+            Subject::Slot(slot_of(&ChannelKey { app: envelope.app.clone(), name: channel.clone() }))
+        }
+        Command::Direct { to: Target::Socket(socket), .. } => Subject::Node(socket.node()),
+        Command::Direct { .. } | Command::Reload { .. } | Command::Grant { .. } => Subject::Everyone,
+    }
+}
+
+/// A question that waits for answers.
+struct Question<'a> {
+    cluster: &'a Cluster,
+    id: u64,
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        self.cluster.questions().remove(&self.id);
+    }
+}
+
+/// Keeps a slot wanted.
+struct Wanted {
+    cluster: Arc<Cluster>,
+    slot: u16,
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        let now = self.cluster.now();
+        self.cluster.slots().unwant(self.slot, now);
+    }
+}
+
+/// A node's bus, as the roles hold it.
+pub struct ClusterBus(pub Arc<Cluster>);
+
+#[async_trait]
+impl Bus for ClusterBus {
+    async fn publish_all(&self, envelopes: Vec<Envelope>) -> Result<(), BusError> {
+        let wire = self.0.wire()?;
+        let publish = async {
+            for envelope in envelopes {
+                self.0.send(wire, subject_of(&envelope), Mail::Order(envelope)).await?;
+            }
+            wire.confirm().await
+        };
+        timeout(PUBLISH, publish).await.map_err(|_| BusError::Full)?
+    }
+
+    async fn gather(&self, ask: Ask) -> Result<Gathered, BusError> {
+        let mut state = self.0.state.subscribe();
+        let known = state.wait_for(|state| !state.up || state.roster_known);
+        drop(timeout(ONE_DEADLINE, known).await);
+        let wire = self.0.wire()?;
+        let (question, mut answers) = self.0.question();
+        let (mut waited_for, mut silent) = (BTreeSet::new(), BTreeSet::new());
+        for (node, answers_in_time) in self.0.roster().slaves() {
+            if answers_in_time { &mut waited_for } else { &mut silent }.insert(node);
+        }
+        let mut census = ask.nothing();
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        let mail = Mail::Ask { id: question.id, from: self.0.me.node, ask };
+        let sent = timeout_at(deadline, self.0.send(wire, Subject::Everyone, mail)).await;
+        sent.map_err(|_| BusError::Full)??;
+        while !waited_for.is_empty() {
+            // who leaves the roster meanwhile owes nothing any more
+            let gone = state.wait_for(|state| waited_for.iter().any(|node| !state.slaves.contains(node)));
+            tokio::select! {
+                answer = answers.recv() => {
+                    let Some((node, answer)) = answer else { break };
+                    census.merge(answer);
+                    waited_for.remove(&node);
+                    silent.remove(&node);
+                }
+                gone = gone => {
+                    let Ok(state) = gone else { break };
+                    waited_for.retain(|node| state.slaves.contains(node));
+                }
+                () = tokio::time::sleep_until(deadline) => break,
+            }
+        }
+        {
+            let mut roster = self.0.roster();
+            for &late in &waited_for {
+                roster.missed_deadline(late);
+            }
+        }
+        // a slave that is not on the roster may have answered, too
+        while let Ok((node, answer)) = answers.try_recv() {
+            census.merge(answer);
+            waited_for.remove(&node);
+            silent.remove(&node);
+        }
+        silent.extend(waited_for);
+        let missing: Vec<_> = silent.into_iter().collect();
+        if !missing.is_empty() {
+            self.0.metrics.partial.inc();
+        }
+        Ok(Gathered { census, missing })
+    }
+
+    async fn ask_node(&self, node: NodeId, ask: Ask) -> Result<Census, BusError> {
+        let wire = self.0.wire()?;
+        let (question, mut answers) = self.0.question();
+        let asked = async {
+            self.0.send(wire, Subject::Node(node), Mail::Ask { id: question.id, from: self.0.me.node, ask }).await?;
+            answers.recv().await.map(|(_, census)| census).ok_or(BusError::Silent)
+        };
+        timeout(ONE_DEADLINE, asked).await.map_err(|_| BusError::Silent)?
+    }
+
+    fn interest(&self, channel: &ChannelKey) -> Option<Interest> {
+        let slot = slot_of(channel);
+        let cluster = &self.0;
+        let mut orders = Vec::new();
+        let heard = cluster.slots().want(slot, &mut orders);
+        let hold = Arc::new(Wanted { cluster: cluster.clone(), slot });
+        if !orders.is_empty() {
+            cluster.obey(&orders);
+        }
+        if heard && cluster.state.borrow().up {
+            return Some(Interest { hold, confirmed: None });
+        }
+        cluster.asked.notify_one();
+        let confirmed: BoxFuture<()> = Box::pin(heard_and_up(cluster.clone(), slot));
+        Some(Interest { hold, confirmed: Some(confirmed) })
+    }
+
+    fn report(&self, to: NodeId, reports: Vec<Report>) {
+        // fails only when the process ends
+        let _ = self.0.outgoing.send((Subject::Node(to), Mail::Reports { from: self.0.me.node, reports }));
+    }
+
+    fn attach(&self, inbox: Arc<dyn Inbox>) {
+        assert!(self.0.inbox.set(inbox).is_ok(), "a node has one slave");
+    }
+
+    fn state(&self) -> watch::Receiver<BusState> {
+        self.0.state.subscribe()
+    }
+}
+
+async fn heard_and_up(cluster: Arc<Cluster>, slot: u16) {
+    let mut state = cluster.state.subscribe();
+    loop {
+        let confirmed = cluster.confirmed.notified();
+        if state.wait_for(|state| state.up).await.is_err() {
+            // the process ends, and the socket with it
+            return std::future::pending().await;
+        }
+        if cluster.slots().is_heard(slot) {
+            return;
+        }
+        tokio::select! {
+            () = confirmed => {}
+            _ = state.changed() => {}
+        }
+    }
+}

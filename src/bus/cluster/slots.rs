@@ -1,0 +1,330 @@
+//! What this node listens to. A channel's pushes travel on one of 65,536 slots that its app and name hash to; a node
+//! listens to the slots of the channels that its clients hold, and a little longer. Above a limit it listens to all of
+//! them at once instead: each slot costs memory here and in the server.
+//!
+//! While it changes over, both are listened to, and each push comes twice. Which of the two counts is decided so that
+//! nothing is lost, doubled or overtaken: at first the old way only, until the new one is confirmed and everything that
+//! went before it has come; then whichever comes first, by the numbers of the letters; then the new one only.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hasher,
+    time::Duration,
+};
+
+use siphasher::sip::SipHasher13;
+use wellhead_proto::ids::ChannelKey;
+
+/// Slots that are listened to one by one; more than these, and all are.
+const MOST: usize = 16_384;
+/// Fewer than these, and they are listened to one by one again.
+const FEW: usize = 12_288;
+/// How long a slot is listened to after nobody wants it any more.
+const LONGER: Duration = Duration::from_secs(10);
+/// After the new way is confirmed: everything that went before has come by then.
+const SETTLE: Duration = Duration::from_secs(1);
+/// How long both ways count: everything that comes by one only has come by then.
+const BOTH: Duration = Duration::from_secs(3);
+
+/// The slot on which the pushes of a channel travel. The same on every node.
+#[must_use]
+pub fn slot_of(channel: &ChannelKey) -> u16 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(channel.app.as_str().as_bytes());
+    // no name holds this byte
+    hasher.write_u8(0xFF);
+    hasher.write(channel.name.as_str().as_bytes());
+    hasher.finish() as u16
+}
+
+/// The table of a node. Pure: it says what to listen to, the caller does.
+#[derive(Default)]
+pub struct Slots {
+    slots: HashMap<u16, Slot>,
+    way: Way,
+    /// Slots that nobody wants any more stand here in the order in which they were left.
+    limits: Limits,
+}
+
+struct Limits {
+    most: usize,
+    few: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { most: MOST, few: FEW }
+    }
+}
+
+#[derive(Default)]
+struct Slot {
+    wanted: usize,
+    confirmed: bool,
+    /// Nobody has wanted it since.
+    idle_since: Duration,
+}
+
+/// How pushes come.
+#[derive(Default)]
+enum Way {
+    #[default]
+    OneByOne,
+    All,
+    /// From one to the other: to all of them, or back.
+    Changing { to_all: bool, phase: Phase, seen: HashSet<u64> },
+}
+
+enum Phase {
+    /// The new way is not confirmed.
+    Asked,
+    /// It is, since then.
+    Settling(Duration),
+    /// Both count, since then.
+    Both(Duration),
+}
+
+/// What to do with the wire.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Order {
+    /// Listen to this slot.
+    Listen(u16),
+    /// Listen to it no more.
+    Unlisten(u16),
+    /// Listen to all of them.
+    ListenAll,
+    /// No more.
+    UnlistenAll,
+}
+
+impl Slots {
+    /// Somebody wants `slot`. `true` if it is heard already.
+    pub fn want(&mut self, slot: u16, orders: &mut Vec<Order>) -> bool {
+        let everything = matches!(self.way, Way::All | Way::Changing { to_all: false, .. });
+        let one_by_one = !matches!(self.way, Way::All);
+        let entry = self.slots.entry(slot).or_insert_with(|| {
+            if one_by_one {
+                orders.push(Order::Listen(slot));
+            }
+            Slot::default()
+        });
+        entry.wanted += 1;
+        entry.confirmed || everything
+    }
+
+    /// Somebody wants it no more.
+    pub fn unwant(&mut self, slot: u16, now: Duration) {
+        if let Some(entry) = self.slots.get_mut(&slot) {
+            entry.wanted -= 1;
+            entry.idle_since = now;
+        }
+    }
+
+    /// Is `slot` heard?
+    #[must_use]
+    pub fn is_heard(&self, slot: u16) -> bool {
+        matches!(self.way, Way::All | Way::Changing { to_all: false, .. })
+            || self.slots.get(&slot).is_some_and(|slot| slot.confirmed)
+    }
+
+    /// What a confirmation that begins now would confirm; nothing, if there is nothing to confirm.
+    #[must_use]
+    pub fn unconfirmed(&self) -> Option<Vec<u16>> {
+        let slots: Vec<_> = self.slots.iter().filter(|(_, slot)| !slot.confirmed).map(|(&slot, _)| slot).collect();
+        let way = matches!(self.way, Way::Changing { phase: Phase::Asked, .. });
+        (way || !slots.is_empty()).then_some(slots)
+    }
+
+    /// It is confirmed. `way`: was the change of ways asked for before that?
+    pub fn confirmed(&mut self, slots: &[u16], way: bool, now: Duration) {
+        for slot in slots {
+            if let Some(slot) = self.slots.get_mut(slot) {
+                slot.confirmed = true;
+            }
+        }
+        if let Way::Changing { phase, .. } = &mut self.way
+            && way
+            && matches!(phase, Phase::Asked)
+        {
+            *phase = Phase::Settling(now);
+        }
+    }
+
+    /// Is a change of ways asked for and not confirmed?
+    #[must_use]
+    pub fn is_way_asked(&self) -> bool {
+        matches!(self.way, Way::Changing { phase: Phase::Asked, .. })
+    }
+
+    /// Once a second: stop listening to what nobody wants, and change ways where it is time.
+    pub fn tick(&mut self, now: Duration, orders: &mut Vec<Order>) {
+        let all = matches!(self.way, Way::All);
+        self.slots.retain(|&slot, entry| {
+            let keep = entry.wanted > 0 || now.saturating_sub(entry.idle_since) < LONGER;
+            if !keep && !all {
+                orders.push(Order::Unlisten(slot));
+            }
+            keep
+        });
+        match &mut self.way {
+            Way::OneByOne if self.slots.len() > self.limits.most => {
+                orders.push(Order::ListenAll);
+                self.way = Way::Changing { to_all: true, phase: Phase::Asked, seen: HashSet::new() };
+            }
+            Way::All if self.slots.len() < self.limits.few => {
+                for (&slot, entry) in &mut self.slots {
+                    entry.confirmed = false;
+                    orders.push(Order::Listen(slot));
+                }
+                self.way = Way::Changing { to_all: false, phase: Phase::Asked, seen: HashSet::new() };
+            }
+            Way::Changing { phase: phase @ Phase::Settling(_), .. } => {
+                if let Phase::Settling(since) = *phase
+                    && now.saturating_sub(since) >= SETTLE
+                {
+                    *phase = Phase::Both(now);
+                }
+            }
+            Way::Changing { to_all: true, phase: Phase::Both(since), .. } if now.saturating_sub(*since) >= BOTH => {
+                orders.extend(self.slots.keys().map(|&slot| Order::Unlisten(slot)));
+                self.way = Way::All;
+            }
+            Way::Changing { to_all: false, phase: Phase::Both(since), .. } if now.saturating_sub(*since) >= BOTH => {
+                orders.push(Order::UnlistenAll);
+                self.way = Way::OneByOne;
+            }
+            _ => {}
+        }
+    }
+
+    /// Letter `id` came; `by_all`: because all slots are listened to, not because of its own. Does it count?
+    pub fn counts(&mut self, id: u64, by_all: bool) -> bool {
+        match &mut self.way {
+            Way::OneByOne => !by_all,
+            Way::All => by_all,
+            Way::Changing { to_all, phase, seen } => {
+                let by_new = by_all == *to_all;
+                match phase {
+                    Phase::Asked => !by_new,
+                    Phase::Settling(_) => !by_new && seen.insert(id),
+                    Phase::Both(_) => seen.insert(id),
+                }
+            }
+        }
+    }
+
+    /// How many slots are wanted, or were until lately.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Are all slots listened to at once?
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        !matches!(self.way, Way::OneByOne)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn slots(most: usize, few: usize) -> Slots {
+        Slots { limits: Limits { most, few }, ..Slots::default() }
+    }
+
+    fn tick(slots: &mut Slots, seconds: u64) -> Vec<Order> {
+        let mut orders = Vec::new();
+        slots.tick(at(seconds), &mut orders);
+        orders.sort_by_key(|order| format!("{order:?}"));
+        orders
+    }
+
+    fn confirm(slots: &mut Slots, seconds: u64) {
+        let (asked, way) = (slots.unconfirmed().unwrap_or_default(), slots.is_way_asked());
+        slots.confirmed(&asked, way, at(seconds));
+    }
+
+    #[test]
+    fn a_slot_is_heard_once_confirmed_and_a_little_longer_than_wanted() {
+        let mut slots = slots(10, 5);
+        let mut orders = Vec::new();
+        assert!(!slots.want(7, &mut orders));
+        assert_eq!(orders, [Order::Listen(7)]);
+        confirm(&mut slots, 0);
+        assert!(slots.want(7, &mut orders), "listened to already: costs nothing");
+        assert_eq!(orders.len(), 1);
+        assert_eq!(slots.unconfirmed(), None);
+        slots.unwant(7, at(1));
+        slots.unwant(7, at(2));
+        assert_eq!(tick(&mut slots, 11), []);
+        assert!(slots.is_heard(7));
+        assert_eq!(tick(&mut slots, 12), [Order::Unlisten(7)]);
+        assert!(!slots.is_heard(7));
+    }
+
+    #[test]
+    fn what_was_asked_for_after_a_confirmation_began_is_not_confirmed_by_it() {
+        let mut slots = slots(10, 5);
+        slots.want(1, &mut Vec::new());
+        let asked = slots.unconfirmed().unwrap();
+        slots.want(2, &mut Vec::new());
+        slots.confirmed(&asked, false, at(0));
+        assert!(slots.is_heard(1) && !slots.is_heard(2));
+    }
+
+    #[test]
+    fn above_the_limit_it_changes_to_all_and_below_it_back_and_every_letter_counts_once() {
+        let mut slots = slots(3, 2);
+        for slot in 0..4 {
+            slots.want(slot, &mut Vec::new());
+        }
+        confirm(&mut slots, 0);
+        assert!(slots.counts(1, false) && !slots.counts(1, true));
+        assert_eq!(tick(&mut slots, 1), [Order::ListenAll]);
+
+        // asked for, not confirmed: the old way only
+        assert!(slots.counts(2, false) && !slots.counts(2, true));
+        assert_eq!(tick(&mut slots, 2), []);
+        confirm(&mut slots, 2);
+        // settling: the old way only, and it is noted what came
+        assert!(!slots.counts(3, true) && slots.counts(3, false));
+        assert_eq!(tick(&mut slots, 3), []);
+        // both: whichever comes first
+        assert!(!slots.counts(3, true), "it came the old way, a second ago");
+        assert!(slots.counts(4, true) && !slots.counts(4, false));
+        assert!(slots.counts(5, false) && !slots.counts(5, true));
+        let all = (0..4).map(Order::Unlisten).collect::<Vec<_>>();
+        assert_eq!(tick(&mut slots, 6), all);
+        assert!(slots.counts(6, true) && !slots.counts(6, false));
+
+        // new slots cost nothing now
+        let mut orders = Vec::new();
+        assert!(slots.want(9, &mut orders) && orders.is_empty());
+        for slot in [0, 1, 2, 9] {
+            slots.unwant(slot, at(6));
+        }
+        assert_eq!(tick(&mut slots, 16), [Order::Listen(3)]);
+        assert!(slots.is_heard(3), "still heard the old way");
+        confirm(&mut slots, 16);
+        assert_eq!(tick(&mut slots, 17), []);
+        assert!(slots.counts(7, false) && !slots.counts(7, true));
+        assert_eq!(tick(&mut slots, 20), [Order::UnlistenAll]);
+        assert!(slots.counts(8, false) && !slots.counts(8, true));
+        assert!(slots.is_heard(3));
+    }
+
+    #[test]
+    fn channels_spread_over_slots() {
+        let key = |n: u32| ChannelKey { app: "app".parse().unwrap(), name: format!("c{n}").parse().unwrap() };
+        let used: HashSet<_> = (0..10_000).map(|n| slot_of(&key(n))).collect();
+        assert!(used.len() > 9_000, "{}", used.len());
+        let other = ChannelKey { app: "other".parse().unwrap(), ..key(1) };
+        assert_ne!(slot_of(&other), slot_of(&key(1)));
+    }
+}
