@@ -26,6 +26,18 @@ async fn a_user_is_online_from_connect_to_disconnect() {
 }
 
 #[tokio::test]
+async fn a_user_can_be_reached_from_connect_on() {
+    let server = Server::start().await;
+    let token = server.token("demo", "ann", &[]).await;
+    let mut backend = server.backend().await;
+    for number in 0..50 {
+        let mut socket = WebSocket::open(server.slave(), &path("demo", &token), &[]).await.expect("it opens");
+        backend.push_to_user("demo", "ann", &number.to_string()).await;
+        assert_eq!(socket.text().await, number.to_string(), "before it says anything");
+    }
+}
+
+#[tokio::test]
 async fn a_user_is_online_as_long_as_one_of_its_sockets_is() {
     let server = Server::start().await;
     let one = server.listener_on("demo", "ann", "news").await;

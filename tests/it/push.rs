@@ -130,6 +130,46 @@ async fn a_big_push_arrives_whole_and_one_over_the_limit_is_refused() {
     assert_eq!(ann.next_event().await.data, "1", "it is still there, and no slow consumer");
 }
 
+/// A reader that reads is not slow, however much is pushed as fast as the master takes it.
+#[tokio::test]
+async fn a_burst_does_not_make_a_reader_slow() {
+    let server = Server::start().await;
+    let mut readers = JoinSet::new();
+    let text = "x".repeat(256 << 10);
+    for _ in 0..8 {
+        let mut reader = server.listener_on("demo", "ann", "news").await;
+        let text = text.clone();
+        readers.spawn(async move {
+            for number in 0..64 {
+                assert!(reader.next_event().await.data == format!("\"{number}{text}\""), "{number}");
+            }
+        });
+    }
+    let mut backend = server.backend().await;
+    for number in 0..64 {
+        backend.push("demo", "news", "e", &format!("{number}{text}")).await;
+    }
+    while let Some(done) = readers.join_next().await {
+        done.expect("each reader heard all");
+    }
+    assert_eq!(server.metric("wellhead_connections_closed_total", "slow_consumer").await, 0.0);
+}
+
+/// What a batch owes one socket at once stays below `limits.queue`; more of it would be a slow consumer's debt.
+#[tokio::test]
+async fn a_big_batch_arrives_whole() {
+    let server = Server::start().await;
+    let mut ann = server.listener_on("demo", "ann", "news").await;
+    let item = format!(r#"{{"channel":"news","event":"e","data":"{}"}}"#, "x".repeat(50));
+    let items = format!("[{}]", vec![item; 10_000].join(","));
+    let mut backend = server.backend().await;
+    let reply = backend.json("POST", "/v1/apps/demo/messages/batch", &items).await;
+    assert_eq!(reply.is(), (200, r#"{"total":10000}"#));
+    for _ in 0..10_000 {
+        assert_eq!(ann.next_event().await.data.len(), 52);
+    }
+}
+
 #[tokio::test]
 async fn a_form_of_ten_mebibytes_arrives_whole() {
     let server = Server::start().await;

@@ -153,6 +153,17 @@ async fn a_star_stands_for_one_or_more_characters_in_every_command() {
 }
 
 #[tokio::test]
+async fn a_pattern_of_many_stars_costs_nothing() {
+    let server = Server::start().await;
+    let pattern = "*a".repeat(400) + "*b";
+    let mut ann = server.client("demo", "ann", &[&pattern]).await;
+    let started = std::time::Instant::now();
+    assert_eq!(ann.subscribe(&"a".repeat(1_024)).await, "gusher.subscribe_error");
+    assert_eq!(ann.subscribe(&("a".repeat(1_000) + "bb")).await, "gusher.subscribe_succeeded");
+    assert!(started.elapsed().as_secs() < 3, "{:?}", started.elapsed());
+}
+
+#[tokio::test]
 async fn a_wildcard_is_a_permission_and_no_subscription() {
     let server = Server::start().await;
     let mut ann = server.client("demo", "ann", &["*"]).await.subscribed("app*").await.subscribed("*").await;
