@@ -75,9 +75,10 @@ impl Inbox for Intake {
             let bearer = shared.tokens.redeem_own(token, now).ok();
             return Box::pin(std::future::ready(Census::Redeemed(bearer)));
         }
+        let payload = if let Ask::PublishMatching { event, .. } = &ask { event.data.len() } else { 0 };
         Box::pin(async move {
             let asked = |worker: &Addr<Registry>| {
-                let ticket = shared.backlog.admit(0);
+                let ticket = shared.backlog.admit(payload);
                 worker.send(Answer { ask: ask.clone(), ticket })
             };
             let answers: Vec<_> = shared.workers().iter().map(asked).collect();

@@ -79,7 +79,12 @@ impl Bus for Hub {
     }
 
     async fn gather(&self, ask: Ask) -> Result<Gathered, BusError> {
-        let census = self.ear()?.answer(ask).await;
+        let inbox = self.ear()?;
+        // a push to a pattern is a push: it waits like the others
+        if matches!(ask, Ask::PublishMatching { .. }) && !inbox.has_room() {
+            self.room(inbox).await?;
+        }
+        let census = inbox.answer(ask).await;
         Ok(Gathered { census, missing: Vec::new() })
     }
 
@@ -115,8 +120,9 @@ mod tests {
     use tokio::sync::watch;
     use wellhead_proto::{
         bus::BoxFuture,
+        channel::ChannelPattern,
         command::{Command, Target},
-        event::Payload,
+        event::{Event, Payload},
         query::Census,
     };
 
@@ -197,6 +203,19 @@ mod tests {
         let hasty = hub(&ear, Duration::from_millis(10));
         assert_eq!(hasty.publish(envelope("b")).await, Err(BusError::Full));
         assert_eq!(ear.heard.lock().unwrap().len(), 1);
+    }
+
+    #[actix_rt::test]
+    async fn a_push_to_a_pattern_waits_for_room_and_a_question_does_not() {
+        let ear = ear(false);
+        let hasty = hub(&ear, Duration::from_millis(10));
+        let event = Event { name: "e".parse().unwrap(), data: Payload::Text("hi".into()) };
+        let (app, within) = ("demo".parse().unwrap(), vec![ChannelPattern::everything()]);
+        let push = Ask::PublishMatching { app, pattern: "^a".to_owned(), within, event };
+        assert_eq!(hasty.gather(push.clone()).await, Err(BusError::Full));
+        assert!(hasty.gather(Ask::Stats).await.is_ok());
+        ear.room.send_replace(true);
+        assert!(hasty.gather(push).await.is_ok());
     }
 
     #[actix_rt::test]
