@@ -136,7 +136,7 @@ impl Conversation for Talk {
         let Message::Text(text) = message else {
             return Err(CloseCause::UnsupportedData);
         };
-        let Command { event, data } = serde_json::from_str(&text).map_err(|_| CloseCause::InvalidMessage)?;
+        let Command { event, data } = object(&text)?;
         match &*event {
             "gusher.ping" => {
                 self.asked = Some(Asked::Ping(data.get().into()));
@@ -197,7 +197,15 @@ pub fn notice(notice: Notice<'_>) -> Frame {
 }
 
 fn parse<'a, T: Deserialize<'a>>(data: &'a RawValue) -> Result<T, CloseCause> {
-    serde_json::from_str(data.get()).map_err(|_| CloseCause::InvalidMessage)
+    object(data.get())
+}
+
+/// serde would take a list of a struct's values for the struct; the protocol knows objects only.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CloseCause> {
+    if !text.trim_start().starts_with('{') {
+        return Err(CloseCause::InvalidMessage);
+    }
+    serde_json::from_str(text).map_err(|_| CloseCause::InvalidMessage)
 }
 
 /// A name that somebody could be on: neither empty nor too long.
@@ -212,4 +220,31 @@ fn patterns(patterns: &[ChannelPattern]) -> String {
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<_> = names.map(quote).collect();
     format!("[{}]", names.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::NodeId;
+
+    fn hear(text: &str) -> Result<Action, CloseCause> {
+        let socket = SocketId::new(NodeId::from_random(1), 1);
+        Talk::new(socket, SocketIdSeal::new(b"secret")).hear(Message::Text(text.into()))
+    }
+
+    #[test]
+    fn a_command_and_its_data_are_objects() {
+        assert_eq!(hear(r#" {"event":"gusher.ping","data":[1]}"#), Ok(Action::Ping));
+        let news = Action::Subscribe(vec!["news".parse().unwrap()]);
+        assert_eq!(hear(r#"{"event":"gusher.subscribe","data": {"channel":"news"}}"#), Ok(news));
+        for text in [
+            r#"["gusher.ping",1]"#,
+            r#"{"event":"gusher.subscribe","data":["news"]}"#,
+            r#"{"event":"gusher.unsubscribe","data":["news"]}"#,
+            r#"{"event":"gusher.multi_subscribe","data":[["news"]]}"#,
+            r#"{"event":"gusher.remote","data":["cmd","uid",1]}"#,
+        ] {
+            assert_eq!(hear(text), Err(CloseCause::InvalidMessage), "{text}");
+        }
+    }
 }
