@@ -2,9 +2,11 @@
 
 mod confirms;
 mod lobby;
+pub mod cluster;
 pub mod local;
 pub mod metrics;
 pub mod nats;
+mod outage;
 pub mod wire;
 
 use std::sync::Arc;

@@ -1,0 +1,138 @@
+//! Who waits for a confirmation, and for which round trip. Pure: the wire sends what starts a round and says when its
+//! answer came.
+
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+use wellhead_proto::bus::BusError;
+
+/// How long a round trip may take before the connection counts as broken.
+pub(super) const DEADLINE: Duration = Duration::from_secs(2);
+
+/// Hears how a confirmation ended; dropped if the wire went down.
+pub(super) type Waiter = oneshot::Sender<Result<(), BusError>>;
+
+/// At most one round trip is under way. Who comes meanwhile waits for the next: the one under way does not cover it.
+#[derive(Default)]
+pub(super) struct Confirms {
+    round: Option<Round>,
+    waiting: Vec<Waiter>,
+    last: u64,
+}
+
+struct Round {
+    number: u64,
+    since: Instant,
+    deadline: Instant,
+    waiters: Vec<Waiter>,
+}
+
+impl Confirms {
+    /// Someone waits.
+    pub(super) fn ask(&mut self, waiter: Waiter) {
+        self.waiting.push(waiter);
+    }
+
+    /// Does someone wait whom no round serves yet, and is none under way?
+    pub(super) fn wants_round(&self) -> bool {
+        self.round.is_none() && !self.waiting.is_empty()
+    }
+
+    /// Is a round under way?
+    pub(super) fn is_under_way(&self) -> bool {
+        self.round.is_some()
+    }
+
+    /// Begin a round for all who wait now; what to send.
+    pub(super) fn begin(&mut self, now: Instant) -> u64 {
+        self.last += 1;
+        let waiters = mem::take(&mut self.waiting);
+        self.round = Some(Round { number: self.last, since: now, deadline: now + DEADLINE, waiters });
+        self.last
+    }
+
+    /// An answer came. How long the round took if it is the one under way, and whether someone waited for it.
+    pub(super) fn answered(&mut self, number: u64, now: Instant) -> Option<(Duration, bool)> {
+        let round = self.round.take_if(|round| round.number == number)?;
+        let waited = !round.waiters.is_empty();
+        for waiter in round.waiters {
+            // whoever gave up waiting does not listen
+            let _ = waiter.send(Ok(()));
+        }
+        Some((now - round.since, waited))
+    }
+
+    /// Is an answer overdue?
+    pub(super) fn overdue(&self, now: Instant) -> bool {
+        self.round.as_ref().is_some_and(|round| now >= round.deadline)
+    }
+
+    /// The answer could not come: this process was stopped, or did not read.
+    pub(super) fn extend(&mut self, now: Instant) {
+        if let Some(round) = &mut self.round {
+            round.deadline = now + DEADLINE;
+        }
+    }
+
+    /// Let go of all who wait, with `why`. The answer of the round under way may still come.
+    pub(super) fn refuse(&mut self, why: BusError) {
+        let under_way = self.round.as_mut().map(|round| mem::take(&mut round.waiters)).unwrap_or_default();
+        for waiter in under_way.into_iter().chain(mem::take(&mut self.waiting)) {
+            let _ = waiter.send(Err(why));
+        }
+    }
+
+    /// The connection is gone, and with it all who waited.
+    pub(super) fn down(&mut self) {
+        self.refuse(BusError::Down);
+        self.round = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_while_a_round_is_under_way_waits_for_the_next() {
+        let now = Instant::now();
+        let mut confirms = Confirms::default();
+        let (early, mut early_ends) = oneshot::channel();
+        let (late, mut late_ends) = oneshot::channel();
+        confirms.ask(early);
+        assert!(confirms.wants_round());
+        let first = confirms.begin(now);
+        confirms.ask(late);
+        assert!(!confirms.wants_round());
+        assert_eq!(confirms.answered(first + 1, now), None);
+        assert_eq!(confirms.answered(first, now + DEADLINE / 2), Some((DEADLINE / 2, true)));
+        assert_eq!(early_ends.try_recv(), Ok(Ok(())));
+        assert!(late_ends.try_recv().is_err());
+        assert!(confirms.wants_round());
+        let second = confirms.begin(now);
+        assert_eq!(confirms.answered(first, now), None, "an answer that came twice");
+        assert!(confirms.answered(second, now).is_some());
+        assert_eq!(late_ends.try_recv(), Ok(Ok(())));
+    }
+
+    #[test]
+    fn an_overdue_round_can_be_extended_and_ended() {
+        let now = Instant::now();
+        let mut confirms = Confirms::default();
+        assert!(!confirms.overdue(now));
+        let (waiter, mut ends) = oneshot::channel();
+        confirms.ask(waiter);
+        confirms.begin(now);
+        assert!(!confirms.overdue(now) && confirms.overdue(now + DEADLINE));
+        confirms.extend(now + DEADLINE);
+        assert!(!confirms.overdue(now + DEADLINE));
+        confirms.refuse(BusError::Full);
+        assert_eq!(ends.try_recv(), Ok(Err(BusError::Full)));
+        assert!(confirms.is_under_way());
+        confirms.down();
+        assert!(!confirms.is_under_way());
+    }
+}

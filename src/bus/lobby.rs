@@ -1,0 +1,115 @@
+//! Where messages wait for the ear's room: what comes off the wire is taken at once, so that a node that falls behind
+//! still hears its own confirmations. Bounded in bytes; over the bound all that waits is dropped and the ear told so.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use log::warn;
+use tokio::sync::Notify;
+
+use super::{
+    metrics::WireMetrics,
+    wire::{Ear, Subject},
+};
+
+/// What a waiting message costs beyond its bytes.
+const OVERHEAD: usize = 64;
+
+/// The messages that wait for one ear.
+pub(super) struct Lobby {
+    ear: Arc<dyn Ear>,
+    metrics: WireMetrics,
+    bound: usize,
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    messages: VecDeque<(Subject, Bytes)>,
+    bytes: usize,
+    gap: bool,
+}
+
+impl Lobby {
+    pub(super) fn new(ear: Arc<dyn Ear>, bound: usize, metrics: WireMetrics) -> Self {
+        Self { ear, metrics, bound, waiting: Mutex::default(), arrived: Notify::new() }
+    }
+
+    /// A message came.
+    pub(super) fn admit(&self, subject: Subject, message: Bytes) {
+        self.metrics.heard(message.len());
+        let mut waiting = self.waiting();
+        let bytes = message.len() + OVERHEAD;
+        if waiting.bytes > 0 && waiting.bytes + bytes > self.bound {
+            let lost = waiting.messages.len() as u64 + 1;
+            waiting.drop_all();
+            drop(waiting);
+            warn!(lost; "this node fell behind the bus by more than {} bytes: {lost} messages are lost", self.bound);
+        } else {
+            waiting.bytes += bytes;
+            waiting.messages.push_back((subject, message));
+            drop(waiting);
+        }
+        self.arrived.notify_one();
+    }
+
+    /// Messages were lost before they came here.
+    pub(super) fn gap(&self) {
+        self.waiting().gap = true;
+        self.arrived.notify_one();
+    }
+
+    /// Pass on what comes, as far as it is still listened to, for ever. May be dropped and started again.
+    pub(super) async fn pass_on(&self, listens: impl Fn(Subject) -> bool) {
+        loop {
+            let arrived = self.arrived.notified();
+            if self.is_empty() {
+                arrived.await;
+                continue;
+            }
+            if !self.ear.has_room() {
+                self.ear.room().await;
+            }
+            if mem::take(&mut self.waiting().gap) {
+                self.metrics.gaps.inc();
+                self.ear.gap();
+            }
+            let next = self.waiting().pop();
+            if let Some((subject, message)) = next
+                && listens(subject)
+            {
+                self.ear.hear(subject, message);
+                // thousands may wait, and the thread has a connection to keep alive
+                tokio::task::coop::consume_budget().await;
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        let waiting = self.waiting();
+        waiting.messages.is_empty() && !waiting.gap
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn pop(&mut self) -> Option<(Subject, Bytes)> {
+        let next = self.messages.pop_front()?;
+        self.bytes -= next.1.len() + OVERHEAD;
+        Some(next)
+    }
+
+    fn drop_all(&mut self) {
+        self.messages.clear();
+        self.bytes = 0;
+        self.gap = true;
+    }
+}

@@ -1,0 +1,270 @@
+//! What passes the socket between processes of one machine: length, kind, and what the kind carries. Pure; whatever
+//! bytes come, reading them ends in a frame or in a [`BadFrame`].
+
+use bytes::{Buf, Bytes};
+use smallvec::SmallVec;
+use tokio_util::codec::LengthDelimitedCodec;
+use wellhead_proto::ids::NodeId;
+
+use crate::bus::wire::Subject;
+
+/// Spoken by this release. Both sides of a socket must speak the same.
+pub const VERSION: u16 = 1;
+/// What a frame carries beside a message: kind and subject.
+const OVERHEAD: usize = 16;
+/// How large a greeting may be; nobody is known before it.
+pub(super) const GREETING: usize = 64 * 1_024;
+/// Bytes that say how long the frame is.
+const LENGTH: usize = 4;
+
+/// From a link to the exchange.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum ToExchange {
+    /// The first frame.
+    Hello {
+        version: u16,
+        node: NodeId,
+        beat: Bytes,
+    },
+    Listen(Subject),
+    Unlisten(Subject),
+    Send(Subject, Bytes),
+    Ping(u64),
+    /// The last frame of a link that ends in order.
+    Goodbye,
+}
+
+/// From the exchange to a link.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum ToLink {
+    /// The first frame. Another version has nothing to say beyond its number.
+    Welcome {
+        version: u16,
+        payload: Bytes,
+    },
+    Heard(Subject, Bytes),
+    Pong(u64),
+    /// The link was too slow: what it did not get is lost. The last frame.
+    CutOff,
+    /// The exchange ends in order. The last frame.
+    Goodbye,
+}
+
+/// What came is no frame of ours.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a frame of the local bus")]
+pub(super) struct BadFrame;
+
+/// A frame ready to be written. Clones share the message.
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    pub(super) head: SmallVec<[u8; 16]>,
+    pub(super) body: Bytes,
+}
+
+/// Reads frames whose message has at most `message` bytes.
+pub(super) fn codec(message: usize) -> LengthDelimitedCodec {
+    LengthDelimitedCodec::builder().length_field_length(LENGTH).max_frame_length(max_frame(message)).new_codec()
+}
+
+/// The longest frame, if a message has at most `message` bytes.
+pub(super) fn max_frame(message: usize) -> usize {
+    message.saturating_add(OVERHEAD).max(GREETING).min(u32::MAX as usize)
+}
+
+impl Frame {
+    /// How much memory it takes.
+    pub(super) fn size(&self) -> usize {
+        size_of::<Self>() + self.body.len()
+    }
+
+    fn new(kind: u8, rest: &[u8], body: Bytes) -> Self {
+        let length = u32::try_from(1 + rest.len() + body.len()).expect("messages are bounded far below 4 GiB");
+        let mut head = SmallVec::from_slice(&length.to_be_bytes());
+        head.push(kind);
+        head.extend_from_slice(rest);
+        Self { head, body }
+    }
+}
+
+impl ToExchange {
+    pub(super) fn frame(self) -> Frame {
+        match self {
+            Self::Hello { version, node, beat } => {
+                let mut rest = SmallVec::<[u8; 8]>::from_slice(&version.to_be_bytes());
+                rest.extend_from_slice(&u32::from(node).to_be_bytes());
+                Frame::new(0, &rest, beat)
+            }
+            Self::Listen(subject) => Frame::new(1, &pack(subject), Bytes::new()),
+            Self::Unlisten(subject) => Frame::new(2, &pack(subject), Bytes::new()),
+            Self::Send(subject, message) => Frame::new(3, &pack(subject), message),
+            Self::Ping(number) => Frame::new(4, &number.to_be_bytes(), Bytes::new()),
+            Self::Goodbye => Frame::new(5, &[], Bytes::new()),
+        }
+    }
+
+    pub(super) fn parse(mut frame: Bytes) -> Result<Self, BadFrame> {
+        let parsed = match frame.try_get_u8().map_err(|_| BadFrame)? {
+            0 => {
+                let version = frame.try_get_u16().map_err(|_| BadFrame)?;
+                if version != VERSION {
+                    // how another version goes on is not ours to know
+                    return Ok(Self::Hello { version, node: NodeId::from_random(0), beat: Bytes::new() });
+                }
+                let node = frame.try_get_u32().ok().and_then(|node| NodeId::try_from(node).ok()).ok_or(BadFrame)?;
+                return Ok(Self::Hello { version, node, beat: frame });
+            }
+            1 => Self::Listen(unpack(&mut frame)?),
+            2 => Self::Unlisten(unpack(&mut frame)?),
+            3 => {
+                let subject = unpack(&mut frame)?;
+                if subject == Subject::EverySlot {
+                    return Err(BadFrame);
+                }
+                return Ok(Self::Send(subject, frame));
+            }
+            4 => Self::Ping(frame.try_get_u64().map_err(|_| BadFrame)?),
+            5 => Self::Goodbye,
+            _ => return Err(BadFrame),
+        };
+        if frame.is_empty() { Ok(parsed) } else { Err(BadFrame) }
+    }
+}
+
+impl ToLink {
+    pub(super) fn frame(self) -> Frame {
+        match self {
+            Self::Welcome { version, payload } => Frame::new(0, &version.to_be_bytes(), payload),
+            Self::Heard(subject, message) => Frame::new(1, &pack(subject), message),
+            Self::Pong(number) => Frame::new(2, &number.to_be_bytes(), Bytes::new()),
+            Self::CutOff => Frame::new(3, &[], Bytes::new()),
+            Self::Goodbye => Frame::new(4, &[], Bytes::new()),
+        }
+    }
+
+    pub(super) fn parse(mut frame: Bytes) -> Result<Self, BadFrame> {
+        let parsed = match frame.try_get_u8().map_err(|_| BadFrame)? {
+            0 => {
+                let version = frame.try_get_u16().map_err(|_| BadFrame)?;
+                return Ok(Self::Welcome { version, payload: frame });
+            }
+            1 => {
+                let subject = unpack(&mut frame)?;
+                return Ok(Self::Heard(subject, frame));
+            }
+            2 => Self::Pong(frame.try_get_u64().map_err(|_| BadFrame)?),
+            3 => Self::CutOff,
+            4 => Self::Goodbye,
+            _ => return Err(BadFrame),
+        };
+        if frame.is_empty() { Ok(parsed) } else { Err(BadFrame) }
+    }
+}
+
+fn pack(subject: Subject) -> [u8; 5] {
+    let (kind, number) = match subject {
+        Subject::Slot(slot) => (0, u32::from(slot)),
+        Subject::EverySlot => (1, 0),
+        Subject::Everyone => (2, 0),
+        Subject::Node(node) => (3, u32::from(node)),
+    };
+    let [a, b, c, d] = number.to_be_bytes();
+    [kind, a, b, c, d]
+}
+
+fn unpack(frame: &mut Bytes) -> Result<Subject, BadFrame> {
+    let kind = frame.try_get_u8().map_err(|_| BadFrame)?;
+    let number = frame.try_get_u32().map_err(|_| BadFrame)?;
+    match (kind, number) {
+        (0, slot) => u16::try_from(slot).map(Subject::Slot).map_err(|_| BadFrame),
+        (1, 0) => Ok(Subject::EverySlot),
+        (2, 0) => Ok(Subject::Everyone),
+        (3, node) => NodeId::try_from(node).map(Subject::Node).map_err(|_| BadFrame),
+        _ => Err(BadFrame),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use proptest::prelude::*;
+    use tokio_util::codec::Decoder;
+
+    use super::*;
+
+    fn written(frame: &Frame) -> BytesMut {
+        let mut bytes = BytesMut::from(frame.head.as_slice());
+        bytes.extend_from_slice(&frame.body);
+        bytes
+    }
+
+    fn read(frame: &Frame) -> Bytes {
+        codec(1_024).decode(&mut written(frame)).unwrap().unwrap().freeze()
+    }
+
+    fn subject() -> impl Strategy<Value = Subject> {
+        prop_oneof![
+            any::<u16>().prop_map(Subject::Slot),
+            Just(Subject::Everyone),
+            any::<u32>().prop_map(|node| Subject::Node(NodeId::from_random(node))),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_link_writes_the_exchange_reads(subject in subject(), body: Vec<u8>, number: u64, node: u32) {
+            let body = Bytes::from(body);
+            for frame in [
+                ToExchange::Hello { version: VERSION, node: NodeId::from_random(node), beat: body.clone() },
+                ToExchange::Listen(subject),
+                ToExchange::Listen(Subject::EverySlot),
+                ToExchange::Unlisten(subject),
+                ToExchange::Send(subject, body.clone()),
+                ToExchange::Ping(number),
+                ToExchange::Goodbye,
+            ] {
+                prop_assert_eq!(ToExchange::parse(read(&frame.clone().frame())), Ok(frame));
+            }
+            for frame in [
+                ToLink::Welcome { version: number as u16, payload: body.clone() },
+                ToLink::Heard(subject, body.clone()),
+                ToLink::Heard(Subject::EverySlot, body),
+                ToLink::Pong(number),
+                ToLink::CutOff,
+                ToLink::Goodbye,
+            ] {
+                prop_assert_eq!(ToLink::parse(read(&frame.clone().frame())), Ok(frame));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_frame_or_refused(bytes: Vec<u8>, kind in 0_u8..7) {
+            let _ = ToExchange::parse(Bytes::from(bytes.clone()));
+            let _ = ToLink::parse(Bytes::from(bytes.clone()));
+            let mut likely = vec![kind];
+            likely.extend(bytes);
+            let _ = ToExchange::parse(Bytes::from(likely.clone()));
+            let _ = ToLink::parse(Bytes::from(likely));
+        }
+    }
+
+    #[test]
+    fn a_length_over_the_bound_is_refused_before_anything_is_kept() {
+        let mut bytes = BytesMut::from(&u32::MAX.to_be_bytes()[..]);
+        assert!(codec(1_024).decode(&mut bytes).is_err());
+        assert!(bytes.capacity() < 1_024);
+    }
+
+    #[test]
+    fn nothing_can_be_sent_to_every_slot() {
+        let frame = ToExchange::Send(Subject::EverySlot, Bytes::from_static(b"x")).frame();
+        assert_eq!(ToExchange::parse(read(&frame)), Err(BadFrame));
+    }
+
+    #[test]
+    fn another_version_is_told_whatever_follows() {
+        let frame = Bytes::from_static(&[0, 0, 9, 1]);
+        assert!(matches!(ToExchange::parse(frame.clone()), Ok(ToExchange::Hello { version: 9, .. })));
+        assert!(matches!(ToLink::parse(frame), Ok(ToLink::Welcome { version: 9, .. })));
+    }
+}

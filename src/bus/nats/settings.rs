@@ -1,0 +1,158 @@
+//! Where the NATS servers are, and how we prove who we are.
+
+use std::{path::PathBuf, time::Duration};
+
+use async_nats::{ConnectOptions, ServerAddr};
+
+/// A server that is silent for three of these is gone.
+const PING: Duration = Duration::from_millis(900);
+/// For each address of a server: TCP, TLS, and who we are.
+const CONNECT: Duration = Duration::from_secs(2);
+/// Commands that wait for the connection's task.
+const QUEUE: usize = 256;
+
+/// How to reach NATS.
+#[derive(Clone, Default)]
+pub struct NatsSettings {
+    /// Servers of one cluster, `nats://host:4222` or `tls://host:4222`, tried in turn.
+    pub urls: Vec<String>,
+    /// A credentials file (JWT and seed); read anew for each connection, so that it may be replaced.
+    pub credentials_file: Option<PathBuf>,
+    /// A user with a password.
+    pub user: Option<String>,
+    /// The user's password.
+    pub password: Option<String>,
+    /// A token.
+    pub token: Option<String>,
+    /// Encryption.
+    pub tls: NatsTls,
+}
+
+/// Encryption towards NATS. `tls://` servers always have it.
+#[derive(Clone, Debug, Default)]
+pub struct NatsTls {
+    /// Speak to no server without it.
+    pub required: bool,
+    /// The authority that signed the servers' certificates (PEM); without it, those that the system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// A certificate of our own (PEM).
+    pub cert_file: Option<PathBuf>,
+    /// Its key (PEM).
+    pub key_file: Option<PathBuf>,
+}
+
+impl NatsSettings {
+    /// Can these work at all? Looks at the settings only, not at servers or files.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, as a sentence.
+    pub fn check(&self) -> Result<(), String> {
+        if self.urls.is_empty() {
+            return Err("no NATS server is named".to_owned());
+        }
+        for url in &self.urls {
+            address(url)?;
+        }
+        let ways = [self.credentials_file.is_some(), self.user.is_some(), self.token.is_some()];
+        if ways.into_iter().filter(|way| *way).count() > 1 {
+            return Err("credentials file, user and token exclude each other".to_owned());
+        }
+        if self.user.is_some() != self.password.is_some() {
+            return Err("a user needs a password, and a password a user".to_owned());
+        }
+        if self.tls.cert_file.is_some() != self.tls.key_file.is_some() {
+            return Err("a TLS certificate needs its key, and a key its certificate".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Options for one connection to one server.
+    pub(super) async fn options(&self) -> Result<ConnectOptions, String> {
+        let mut options = ConnectOptions::new()
+            .name("wellhead")
+            .ping_interval(PING)
+            .connection_timeout(CONNECT)
+            .client_capacity(QUEUE)
+            .ignore_discovered_servers()
+            // made of a checked name and numbers
+            .skip_subject_validation(true)
+            .require_tls(self.tls.required);
+        if let Some(file) = &self.credentials_file {
+            let credentials = tokio::fs::read_to_string(file).await;
+            let credentials = credentials.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+            options = options
+                .credentials(&credentials)
+                .map_err(|error| format!("{} is no credentials file: {error}", file.display()))?;
+        }
+        if let (Some(user), Some(password)) = (&self.user, &self.password) {
+            options = options.user_and_password(user.clone(), password.clone());
+        }
+        if let Some(token) = &self.token {
+            options = options.token(token.clone());
+        }
+        if let Some(file) = &self.tls.ca_file {
+            options = options.add_root_certificates(file.clone());
+        }
+        if let (Some(cert), Some(key)) = (&self.tls.cert_file, &self.tls.key_file) {
+            options = options.add_client_certificate(cert.clone(), key.clone());
+        }
+        Ok(options)
+    }
+}
+
+/// `url` as an address.
+pub(super) fn address(url: &str) -> Result<ServerAddr, String> {
+    // the url itself may hold a password, and stays unsaid
+    let address: ServerAddr = url.parse().map_err(|error| format!("not the address of a NATS server: {error}"))?;
+    if address.host().is_empty() {
+        return Err("the address of a NATS server names a host: nats://host:port".to_owned());
+    }
+    match address.scheme() {
+        "nats" | "tls" => Ok(address),
+        scheme => Err(format!("{scheme}:// is not spoken; a NATS server is nats://host:port or tls://host:port")),
+    }
+}
+
+/// `url` as logs show it: no user, no password.
+pub(super) fn place(url: &str) -> String {
+    address(url).map_or_else(|_| "NATS".to_owned(), |it| format!("NATS at {}:{}", it.host(), it.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(change: impl FnOnce(&mut NatsSettings)) -> NatsSettings {
+        let mut settings = NatsSettings { urls: vec!["nats://127.0.0.1:4222".to_owned()], ..NatsSettings::default() };
+        change(&mut settings);
+        settings
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_told() {
+        assert_eq!(settings(|_| ()).check(), Ok(()));
+        assert_eq!(settings(|it| it.urls.push("host.example".to_owned())).check(), Ok(()));
+        let bad: [fn(&mut NatsSettings); 7] = [
+            |it| it.urls.clear(),
+            |it| it.urls.push("http://127.0.0.1:1".to_owned()),
+            |it| it.urls.push("nats://".to_owned()),
+            |it| it.user = Some("ann".to_owned()),
+            |it| it.password = Some("x".to_owned()),
+            |it| it.tls.key_file = Some("key.pem".into()),
+            |it| {
+                it.token = Some("x".to_owned());
+                it.credentials_file = Some("x.creds".into());
+            },
+        ];
+        for (case, change) in bad.into_iter().enumerate() {
+            assert!(settings(change).check().is_err(), "case {case}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_not_shown() {
+        assert_eq!(place("nats://ann:secret@host.example:4333"), "NATS at host.example:4333");
+        assert_eq!(place("http://ann:secret@host.example:4333"), "NATS");
+    }
+}
