@@ -4,6 +4,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
+use bytes::{Bytes, BytesMut};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
@@ -85,6 +86,40 @@ pub struct Run {
     pub pushes: Vec<Push>,
     /// The next place to serve.
     pub place: usize,
+    /// All their frames in one piece, for each voice whose frames are the same for everyone: one piece per socket costs
+    /// less than one per push.
+    joined: SmallVec<[Option<Option<Bytes>>; 4]>,
+}
+
+impl Run {
+    /// A run from the first place on.
+    #[must_use]
+    pub fn new(pushes: Vec<Push>) -> Self {
+        Self { pushes, place: 0, joined: SmallVec::new() }
+    }
+
+    /// All frames of the run in one piece, if everyone of that voice gets the same and there are several.
+    pub fn joined(&mut self, voice: u8, voices: &Voices) -> Option<&Bytes> {
+        if self.pushes.len() < 2 || self.pushes.iter().any(|push| push.except.is_some()) {
+            return None;
+        }
+        let at = usize::from(voice);
+        if self.joined.len() <= at {
+            self.joined.resize(voices.len().max(at + 1), None);
+        }
+        let pushes = &mut self.pushes;
+        let joined = self.joined[at].get_or_insert_with(|| {
+            let mut block = BytesMut::new();
+            for push in pushes {
+                match push.encoded(voice, voices) {
+                    Shared::Whole(frame) => block.extend_from_slice(frame),
+                    Shared::Tail(_) => return None,
+                }
+            }
+            Some(block.freeze())
+        });
+        joined.as_ref()
+    }
 }
 
 #[derive(Default)]
@@ -116,7 +151,7 @@ impl Fanout {
 
     /// Begin to walk a room that is not walked.
     pub fn begin(&mut self, room: RoomNo, push: Push) {
-        let run = Some(Run { pushes: vec![push], place: 0 });
+        let run = Some(Run::new(vec![push]));
         self.work.insert(room, Work { run, held: VecDeque::new() });
         self.turns.push_back(room);
     }
@@ -170,7 +205,7 @@ impl Fanout {
             self.work.remove(&room);
             return (joins, true);
         }
-        work.run = Some(Run { pushes, place: 0 });
+        work.run = Some(Run::new(pushes));
         self.turns.push_back(room);
         (joins, false)
     }

@@ -285,7 +285,7 @@ impl Floor {
             self.index.begin_walk(room);
             self.fanout.begin(room, push);
         } else {
-            let mut run = Run { pushes: vec![push], place: 0 };
+            let mut run = Run::new(vec![push]);
             self.walk(room, &mut run, size);
             self.finish(run);
         }
@@ -293,37 +293,20 @@ impl Floor {
 
     /// Serve up to `most` places of a room. `true` if that was the last.
     fn walk(&mut self, room: RoomNo, run: &mut Run, most: usize) -> bool {
-        let (mut served, mut put) = (0, 0);
+        let (mut served, mut frames) = (0, 0);
         for (place, no, seat) in self.index.seated(room, run.place) {
             if served == most {
-                run.place = place;
                 break;
             }
             served += 1;
-            for push in &mut run.pushes {
-                if push.except == Some(seat.id) {
-                    continue;
-                }
-                let frame = match push.encoded(seat.voice, &self.voices) {
-                    Shared::Whole(frame) => Frame::Whole(frame.clone()),
-                    Shared::Tail(tail) => {
-                        let voice = self.voices.at(seat.voice);
-                        let tag = self.index.tag(no, room).unwrap_or_default();
-                        Frame::text_with_tail(&voice.dialect.head(voice.variant, tag), tail.clone())
-                    }
-                };
-                seat.outbox.push(frame);
-                put += 1;
-            }
+            run.place = place + 1;
+            frames += hand(run, seat, &self.voices, || self.index.tag(no, room).unwrap_or_default());
             if seat.outbox.mark() {
                 self.dirty.push(seat.outbox.clone());
             }
-            if served == most {
-                run.place = place + 1;
-            }
         }
-        self.spent += put;
-        self.metrics.deliveries.inc_by(put as u64);
+        self.spent += served;
+        self.metrics.deliveries.inc_by(frames);
         served < most || self.index.seated(room, run.place).next().is_none()
     }
 
@@ -336,7 +319,7 @@ impl Floor {
         while self.spent < self.chunk
             && let Some((room, mut run)) = self.fanout.next_turn()
         {
-            let most = (self.chunk - self.spent).div_ceil(run.pushes.len());
+            let most = self.chunk - self.spent;
             if !self.walk(room, &mut run, most) {
                 self.fanout.go_on(room, run);
                 continue;
@@ -408,6 +391,27 @@ impl Floor {
         self.metrics.subscriptions.inc_by(change.subscriptions);
         self.metrics.channels.set(self.interests.channels() as i64);
     }
+}
+
+/// Put the pushes of a run into the outbox of one socket; how many frames those are. `tag` is asked for only where the
+/// socket's own head goes before what is shared.
+fn hand<'a>(run: &mut Run, seat: &Seat, voices: &Voices, tag: impl Fn() -> &'a str) -> u64 {
+    if let Some(block) = run.joined(seat.voice, voices) {
+        seat.outbox.push(Frame::Whole(block.clone()));
+        return run.pushes.len() as u64;
+    }
+    let mut frames = 0;
+    for push in run.pushes.iter_mut().filter(|push| push.except != Some(seat.id)) {
+        seat.outbox.push(match push.encoded(seat.voice, voices) {
+            Shared::Whole(frame) => Frame::Whole(frame.clone()),
+            Shared::Tail(tail) => {
+                let voice = voices.at(seat.voice);
+                Frame::text_with_tail(&voice.dialect.head(voice.variant, tag()), tail.clone())
+            }
+        });
+        frames += 1;
+    }
+    frames
 }
 
 /// What a socket may do and does.

@@ -170,8 +170,8 @@ async fn a_frame_is_whole_or_has_a_head_of_the_sockets_own_and_may_leave_one_out
 async fn a_large_push_holds_back_what_follows_it_and_lets_other_channels_overtake() {
     let mut scene = Scene::new().await;
     let mut crowd = Vec::new();
-    for _ in 0..4 * CHUNK {
-        let client = scene.client(0).await;
+    for no in 0..4 * CHUNK {
+        let client = scene.client(if no % 8 == 0 { 1 } else { 0 }).await;
         scene.join(&client, "large", "");
         crowd.push(client);
     }
@@ -181,7 +181,9 @@ async fn a_large_push_holds_back_what_follows_it_and_lets_other_channels_overtak
 
     scene.push("large", "1", None);
     let held = scene.join(&late, "large", "");
+    // these two will walk together, as one piece
     scene.push("large", "2", None);
+    scene.push("large", "3", None);
     let mut wait = held.expect("a join waits while a push walks the room");
     assert!(scene.floor.settle(), "the push is not done at once");
     scene.push("small", "0", None);
@@ -197,13 +199,15 @@ async fn a_large_push_holds_back_what_follows_it_and_lets_other_channels_overtak
     scene.settle();
     wait.try_recv().unwrap();
 
-    for client in &mut crowd {
-        assert_eq!(client.reads(3).await, ["joined", "large:1", "large:2"]);
+    for (no, client) in crowd.iter_mut().enumerate() {
+        let head = if no % 8 == 0 { "[]" } else { "" };
+        let pushes = [1, 2, 3].map(|push| format!("{head}large:{push}"));
+        assert_eq!(client.reads(4).await, [&["joined".to_owned()], &pushes[..]].concat());
     }
-    assert_eq!(late.reads(2).await, ["joined", "large:2"]);
-    scene.push("large", "3", None);
+    assert_eq!(late.reads(3).await, ["joined", "large:2", "large:3"]);
+    scene.push("large", "4", None);
     scene.settle();
-    assert_eq!(late.reads(1).await, ["large:3"]);
+    assert_eq!(late.reads(1).await, ["large:4"]);
     let command = Command::Direct { to: Target::Socket(leaver.id), data: Payload::null() };
     let ticket = scene.backlog.admit(0);
     scene.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket);
