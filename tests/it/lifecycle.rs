@@ -128,7 +128,7 @@ async fn a_bad_configuration_is_refused_with_file_line_and_hint() {
         ("[jwt]\nsecret = \"short\"\n", &["secret", "32"]),
         ("[master]\nlisten = \"nonsense\"\n", &["listen", "nonsense"]),
         ("[log]\nformat = \"xml\"\n", &["config.toml:", "xml"]),
-        ("[cluster]\nbus = \"carrier-pigeon\"\n", &["config.toml:2", "carrier-pigeon", "local"]),
+        ("[cluster]\nbus = \"carrier-pigeon\"\n", &["config.toml:2", "local", "nats://"]),
         ("[[push_keys]]\nname = \"a\"\nsha256 = \"xyz\"\n", &["config.toml:", "sha256"]),
         ("[[push_keys]]\nname = \"a\"\nsha256 = \"\"\nrights = [\"rule\"]\n", &["config.toml:"]),
         ("not toml at all", &["config.toml:"]),
