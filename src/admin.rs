@@ -13,7 +13,7 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, gauge::ConstGauge, info::Info},
     registry::{Registry, Unit},
 };
-use wellhead_master::Master;
+use wellhead_master::{Master, keys::Keys};
 use wellhead_proto::{
     dialect::contract::{ApiReply, Right},
     refusal::Refusal,
@@ -26,16 +26,35 @@ use crate::health::VERSION;
 #[derive(Clone)]
 pub struct Admin {
     registry: Arc<Registry>,
-    master: Master,
-    /// Only this machine reaches it.
-    local: bool,
+    guard: Guard,
+}
+
+/// Who judges those that ask for metrics.
+#[derive(Clone)]
+pub enum Guard {
+    /// Nobody: only this machine reaches the listener.
+    Nobody,
+    /// The master, by its push keys.
+    Master(Master),
+    /// The same keys, where there is no master.
+    Keys(Keys),
 }
 
 impl Admin {
-    /// Shows what `registry` counts. Unless it is `local`, to holders of a push key only.
+    /// Shows what `registry` counts, to those that `guard` lets in.
     #[must_use]
-    pub fn new(registry: Registry, master: Master, local: bool) -> Self {
-        Self { registry: Arc::new(registry), master, local }
+    pub fn new(registry: Registry, guard: Guard) -> Self {
+        Self { registry: Arc::new(registry), guard }
+    }
+}
+
+impl Guard {
+    fn admit(&self, head: Head<'_>) -> Result<(), Refusal> {
+        match self {
+            Self::Nobody => Ok(()),
+            Self::Master(master) => master.authorise(head.headers, Right::Query),
+            Self::Keys(keys) => keys.admit_holder(head.headers, Right::Query).map(drop),
+        }
     }
 }
 
@@ -44,8 +63,7 @@ impl Surface for Admin {
 
     fn admit(&self, head: Head<'_>) -> Result<(), ApiReply> {
         match (head.path, head.method) {
-            ("/metrics", "GET" | "HEAD") if self.local => Ok(()),
-            ("/metrics", "GET" | "HEAD") => self.master.authorise(head.headers, Right::Query).map_err(|why| {
+            ("/metrics", "GET" | "HEAD") => self.guard.admit(head).map_err(|why| {
                 let reply = self.refuse(&(), &why);
                 if reply.status == 401 { reply.with_header("WWW-Authenticate", "Bearer") } else { reply }
             }),
@@ -164,26 +182,30 @@ mod tests {
 
     #[test]
     fn beyond_this_machine_metrics_are_for_holders_of_a_key_that_may_query() {
+        let keys = vec![key("asks", "\"query\""), key("pushes", "\"push\"")];
         let setup = Setup {
             bus: Arc::new(RecordingBus::default()),
             apps: Arc::new(Apps::new(Keyring::default(), HashMap::new(), true, Vec::new())),
             dialects: wellhead_proto::dialect::all(&Default::default(), &SocketIdSeal::new(b"seal")),
-            keys: vec![key("asks", "\"query\""), key("pushes", "\"push\"")],
+            keys: keys.clone(),
             body_limit: 1,
             open: false,
         };
         let mut registry = Registry::default();
         let master = Master::new(setup, &mut registry);
-        let admin = |local| Admin::new(Registry::default(), master.clone(), local);
-        let status = |local, key| {
+        let status = |guard: &Guard, key| {
             let head = Head { method: "GET", path: "/metrics", query: "", headers: &Bearer(key) };
-            admin(local).admit(head).map_or_else(|reply| reply.status, |()| 200)
+            let admin = Admin::new(Registry::default(), guard.clone());
+            admin.admit(head).map_or_else(|reply| reply.status, |()| 200)
         };
-        assert_eq!(status(true, None), 200);
-        assert_eq!(status(false, None), 401);
-        assert_eq!(status(false, Some("Bearer unknown")), 401);
-        assert_eq!(status(false, Some("Bearer pushes")), 403);
-        assert_eq!(status(false, Some("Bearer asks")), 200);
+        assert_eq!(status(&Guard::Nobody, None), 200);
+        for guard in [Guard::Master(master), Guard::Keys(Keys::new(keys, false))] {
+            assert_eq!(status(&guard, None), 401);
+            assert_eq!(status(&guard, Some("Bearer unknown")), 401);
+            assert_eq!(status(&guard, Some("Bearer pushes")), 403);
+            assert_eq!(status(&guard, Some("Bearer asks")), 200);
+        }
+        assert_eq!(status(&Guard::Keys(Keys::new(Vec::new(), false)), None), 401, "nobody has a key");
     }
 
     #[test]

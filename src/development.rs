@@ -24,6 +24,8 @@ pub struct Development {
     pub app: String,
     /// A JWT that lets its bearer subscribe to everything in that app.
     pub token: String,
+    /// The public half of the key, in PEM: it verifies the token.
+    pub public_key: String,
     /// Does a push need a key?
     pub push_key_needed: bool,
 }
@@ -44,18 +46,22 @@ impl Development {
         let claims = signing::claims(&app, "demo", &["*".to_owned()], TTL);
         let token = SigningKey::from_pem(&pair.private)?.sign(&claims, None)?;
         let keys = Keyring::new(vec![public], settings.jwt.require_exp);
-        Ok((Self { app, token, push_key_needed: !settings.push_keys.is_empty() }, keys))
+        Ok((Self { app, token, public_key: pair.public, push_key_needed: !settings.push_keys.is_empty() }, keys))
     }
 
     /// What is told to the newcomer: loudly that this is no way to run it for real, then two lines that work when they
-    /// are pasted.
+    /// are pasted. `start_slave`: there is none in this process; with the file that it is to be started with, if any.
     #[must_use]
-    pub fn notice(&self, master: SocketAddr, slave: SocketAddr) -> String {
+    pub fn notice(&self, master: SocketAddr, slave: SocketAddr, start_slave: Option<Option<&Path>>) -> String {
         let program = env::current_exe().map_or_else(|_| "wellhead".to_owned(), |program| from_here(&program));
         let Self { app, token, .. } = self;
         let (program, app_word) = (quoted(&program), quoted(app));
         let key = if self.push_key_needed { "-H \"Authorization: Bearer $PUSH_KEY\" " } else { "" };
         let path_app = percent_encoding::utf8_percent_encode(app, percent_encoding::NON_ALPHANUMERIC);
+        let slave_line = start_slave.map_or_else(String::new, |file| {
+            let file = file.map_or_else(String::new, |file| format!(" -c {}", quoted(&file.display().to_string())));
+            format!("0. Start a slave, in another terminal, unless one is running:\n\n{program}{file} slave\n\n")
+        });
         format!(
             "\n\
              ****  DEVELOPMENT MODE: no key is configured (jwt.public_keys), so a throw-away one was made.       ****\n\
@@ -65,6 +71,7 @@ impl Development {
              \n\
              {token}\n\
              \n\
+             {slave_line}\
              1. Subscribe, in a second terminal:\n\
              \n\
              {program} sub --slave http://{slave} --app {app_word} --channel {CHANNEL} --token {token}\n\
@@ -120,8 +127,11 @@ mod tests {
         settings.apps.listed =
             vec![ListedApp { key: "a b".to_owned(), allowed_origins: None, public_keys: Vec::new() }];
         let (development, _) = Development::start(&settings).unwrap();
-        let notice = development.notice("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
-        assert!(notice.contains("--app 'a b' "), "{notice}");
+        let (master, slave) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
+        let notice = development.notice(master, slave, None);
+        assert!(notice.contains("--app 'a b' ") && !notice.contains("0. Start"), "{notice}");
+        let alone = development.notice(master, slave, Some(Some(Path::new("a b.toml"))));
+        assert!(alone.contains(" -c 'a b.toml' slave\n"), "{alone}");
         assert!(notice.contains("http://127.0.0.1:1/v1/apps/a%20b/channels/news/messages"), "{notice}");
     }
 

@@ -49,7 +49,9 @@ impl Health {
         match self.stage.load(Ordering::Acquire) {
             STARTING => Some("starting"),
             ENDING => Some("shutting down"),
-            _ => (!self.bus.is_up()).then_some("the bus is down"),
+            _ if !self.bus.is_up() => Some("the bus is down"),
+            _ if !self.bus.state().borrow().roster_known => Some("waiting for everybody's hello"),
+            _ => None,
         }
     }
 

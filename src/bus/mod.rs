@@ -1,24 +1,13 @@
-//! Settings to bus: the only `match` over backends.
+//! The bus: one trait of `proto`'s, and what carries it. `line` is the only place that knows all of them.
 
-mod confirms;
-mod lobby;
 pub mod cluster;
+mod confirms;
+mod line;
+mod lobby;
 pub mod local;
 pub mod metrics;
 pub mod nats;
 mod outage;
 pub mod wire;
 
-use std::sync::Arc;
-
-use wellhead_proto::ids::NodeId;
-
-use crate::settings::{self, Cluster};
-
-/// The bus that `cluster` asks for, for a process whose slave is `node`.
-#[must_use]
-pub fn open(cluster: &Cluster, node: NodeId) -> Arc<local::Hub> {
-    match cluster.bus {
-        settings::Bus::Local => Arc::new(local::Hub::new(node)),
-    }
-}
+pub use line::{Found, Joining, Line};

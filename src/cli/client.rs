@@ -77,6 +77,9 @@ pub(super) struct Health {
     /// The admin listener [default: master.admin of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// Ask `wellhead slave`: the default is slave.admin
+    #[arg(long, conflicts_with = "url")]
+    slave: bool,
 }
 
 pub(super) fn push(push: &Push) -> Result<()> {
@@ -180,9 +183,12 @@ pub(super) fn health(health: &Health, source: &Source) -> Result<()> {
         Some(url) => base(url)?,
         None => {
             let settings = source.load()?.settings;
-            let admin = settings.master.admin;
+            let (key, admin) = match health.slave {
+                true => ("slave.admin", settings.slave.admin),
+                false => ("master.admin", settings.master.admin),
+            };
             if admin.is_empty() {
-                bail!("master.admin is switched off; name a listener with --url");
+                bail!("{key} is switched off; name a listener with --url");
             }
             format!("http://{}", reachable(&admin))
         }

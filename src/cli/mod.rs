@@ -2,7 +2,7 @@
 
 mod client;
 mod keys;
-mod standalone;
+mod serve;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -21,7 +21,7 @@ use crate::{
     settings::{
         load::{self, Loaded},
         place::SettingsError,
-        plan::Plan,
+        plan::{Plan, Roles},
     },
 };
 
@@ -37,7 +37,7 @@ const FAILURE: u8 = 1;
     about = "A self-hosted push server: POST once, reach every subscriber",
     long_about = "A self-hosted push server: POST once, reach every subscriber.\n\n\
         Clients hold WebSockets to the slave; backends POST to the master. Without a subcommand both run in this \
-        process. Without any configuration that is development mode: it prints two lines to paste, and you see a \
+        process; on one machine or on many they may be processes of their own. Without any configuration that is development mode: it prints two lines to paste, and you see a \
         message arrive.",
     after_help = "Exit codes: 0 clean, 1 failure, 2 wrong usage, 78 bad configuration."
 )]
@@ -63,8 +63,12 @@ struct Source {
 enum Command {
     /// Run master and slave in one process; the same as no subcommand
     Standalone,
+    /// Run a master, where backends push; slaves find it over the bus (cluster.bus)
+    Master,
+    /// Run a slave, where clients connect
+    Slave,
     /// Read the configuration as a start would, and say what is wrong with it
-    CheckConfig,
+    CheckConfig(CheckConfig),
     /// Make or check the JWTs that clients connect with
     #[command(subcommand)]
     Token(token::Command),
@@ -81,6 +85,13 @@ enum Command {
     Version,
 }
 
+#[derive(Args)]
+struct CheckConfig {
+    /// As a start of what
+    #[arg(long, value_enum, default_value_t)]
+    role: Roles,
+}
+
 impl Source {
     fn load(&self) -> Result<Loaded, SettingsError> {
         load::load(self.config.as_deref(), &self.set)
@@ -92,8 +103,10 @@ impl Source {
 pub fn run() -> ExitCode {
     let Cli { source, command } = Cli::parse();
     let done = match command.unwrap_or(Command::Standalone) {
-        Command::Standalone => standalone::run(&source),
-        Command::CheckConfig => check_config(&source).and_then(|text| say(&text)),
+        Command::Standalone => serve::run(&source, Roles::Standalone),
+        Command::Master => serve::run(&source, Roles::Master),
+        Command::Slave => serve::run(&source, Roles::Slave),
+        Command::CheckConfig(check) => check_config(&source, check.role).and_then(|text| say(&text)),
         Command::Token(command) => token::run(command, &source).and_then(|text| say(&text)),
         Command::Keys(command) => keys::run(command).and_then(|text| say(&text)),
         Command::Push(push) => client::push(&push),
@@ -111,9 +124,9 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn check_config(source: &Source) -> Result<String> {
+fn check_config(source: &Source, roles: Roles) -> Result<String> {
     let loaded = source.load()?;
-    let plan = Plan::new(&loaded)?;
+    let plan = Plan::new(&loaded, roles)?;
     let mut said = String::new();
     if plan.development {
         said.push_str("note: no key is configured (jwt.public_keys): development mode, on this machine only\n");

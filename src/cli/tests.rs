@@ -13,7 +13,7 @@ fn printed(line: &[&str]) -> Result<String> {
     match command {
         Some(Command::Token(command)) => token::run(command, &source),
         Some(Command::Keys(command)) => keys::run(command),
-        Some(Command::CheckConfig) => check_config(&source),
+        Some(Command::CheckConfig(check)) => check_config(&source, check.role),
         _ => unreachable!("the tests here run nothing else"),
     }
 }

@@ -15,7 +15,7 @@ use wellhead_proto::{
 
 use super::Source;
 use crate::{
-    settings::plan::Plan,
+    settings::plan::{Plan, Roles},
     signing::{self, SigningKey},
 };
 
@@ -96,7 +96,7 @@ pub(super) fn run(command: Command, source: &Source) -> Result<String> {
                 }
                 None => {
                     let loaded = source.load()?;
-                    let plan = Plan::new(&loaded)?;
+                    let plan = Plan::new(&loaded, Roles::Standalone)?;
                     if plan.development {
                         bail!("no key is configured (jwt.public_keys); name one with --public-key");
                     }
@@ -118,7 +118,7 @@ pub(super) fn key_of(file: &PathBuf) -> Result<SigningKey> {
 
 fn key_of_settings(source: &Source) -> Result<SigningKey> {
     let loaded = source.load()?;
-    match Plan::new(&loaded)?.jwt_secret {
+    match Plan::new(&loaded, Roles::Standalone)?.jwt_secret {
         Some(secret) => SigningKey::from_secret(&secret),
         None => bail!("nothing to sign with: name a private key with --key, or configure jwt.secret"),
     }

@@ -21,7 +21,7 @@ impl TryPage {
     /// The page that connects to `slave`.
     #[must_use]
     pub fn new(development: Development, slave: SocketAddr) -> Self {
-        let Development { app, token, push_key_needed } = development;
+        let Development { app, token, push_key_needed, .. } = development;
         let html = include_str!("try.html")
             .replace("{{slave}}", &slave.to_string())
             .replace("{{app}}", &escaped(&app))
@@ -93,7 +93,8 @@ mod tests {
 
     fn page() -> TryPage {
         let app = "a\"><script>".to_owned();
-        let development = Development { app, token: "x.y.z".to_owned(), push_key_needed: false };
+        let (token, public_key) = ("x.y.z".to_owned(), String::new());
+        let development = Development { app, token, public_key, push_key_needed: false };
         TryPage::new(development, "127.0.0.1:8888".parse().unwrap())
     }
 

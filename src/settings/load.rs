@@ -218,7 +218,24 @@ fn rebase(loaded: &mut Loaded, folder: &Path) {
             move_path(&format!("{key}.{index}"), &mut public_key.file);
         }
     };
+    // a master and a slave that are started in different folders are to meet, named or not; an address is left for the
+    // plan to refuse
+    let socket_place = places.of("cluster.socket");
+    if matches!(socket_place, None | Some(Place::Line { .. })) && !settings.cluster.socket.contains("://") {
+        settings.cluster.socket = folder.join(&settings.cluster.socket).display().to_string();
+    }
     move_path("cluster.secret_file", &mut settings.cluster.secret_file);
+    let nats = &mut settings.nats;
+    for (key, path) in [
+        ("nats.credentials_file", &mut nats.credentials_file),
+        ("nats.password_file", &mut nats.password_file),
+        ("nats.token_file", &mut nats.token_file),
+        ("nats.tls.ca_file", &mut nats.tls.ca_file),
+        ("nats.tls.cert_file", &mut nats.tls.cert_file),
+        ("nats.tls.key_file", &mut nats.tls.key_file),
+    ] {
+        move_path(key, path);
+    }
     move_path("jwt.secret_file", &mut settings.jwt.secret_file);
     move_keys("jwt.public_keys", &mut settings.jwt.public_keys);
     for (index, app) in settings.apps.listed.iter_mut().enumerate() {

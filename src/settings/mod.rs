@@ -1,6 +1,7 @@
 //! The whole tree of settings. Each role owns its part; here they are stacked. Where values come from is `load`'s
 //! matter, what they mean together is `plan`'s.
 
+mod bus;
 pub mod load;
 pub mod place;
 pub mod plan;
@@ -13,12 +14,16 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use wellhead_master::keys::PushKey;
 use wellhead_proto::units::{Size, Span};
 
+pub use self::bus::{Bus, Nats, NatsTls, without_user};
+
 /// Everything that can be set. Its default is what `config.toml` states.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// What all nodes share.
     pub cluster: Cluster,
+    /// How NATS is spoken to.
+    pub nats: Nats,
     /// The counter where backends come.
     pub master: wellhead_master::settings::Settings,
     /// The floor where clients stand.
@@ -42,21 +47,14 @@ pub struct Settings {
 pub struct Cluster {
     /// Its name: connection tokens of another cluster are worth nothing here.
     pub name: String,
-    /// What carries pushes from master to slave.
+    /// What carries pushes from masters to slaves.
     pub bus: Bus,
-    /// Signs connection tokens; empty: drawn at random at every start.
+    /// Where the processes of one machine meet.
+    pub socket: String,
+    /// Signs connection tokens; empty: drawn at random at every start, and given to the slaves on this machine.
     pub secret: Secret,
     /// A file that holds the secret instead.
     pub secret_file: String,
-}
-
-/// What carries pushes from master to slave.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Bus {
-    /// Both roles live in this process.
-    #[default]
-    Local,
 }
 
 /// `[jwt]`.
@@ -203,7 +201,13 @@ impl Serialize for Secret {
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self { name: "wellhead".to_owned(), bus: Bus::Local, secret: Secret::default(), secret_file: String::new() }
+        Self {
+            name: "wellhead".to_owned(),
+            bus: Bus::Local,
+            socket: "run/bus.sock".to_owned(),
+            secret: Secret::default(),
+            secret_file: String::new(),
+        }
     }
 }
 

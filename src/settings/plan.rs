@@ -1,15 +1,15 @@
-//! What the settings come down to for a process that runs both roles: addresses, keys, apps. Whatever is impossible is
-//! found here, before anything is opened.
+//! What the settings come down to for a process: addresses, keys, apps, its way to the others. Only what its roles open
+//! is looked at; whatever is impossible is found here, before anything is opened.
+
+mod bus;
+mod keys;
 
 use std::{
     collections::{HashMap, HashSet},
-    fs, io,
     net::{SocketAddr, ToSocketAddrs},
-    str::FromStr,
     time::Duration,
 };
 
-use jsonwebtoken::Algorithm;
 use wellhead_proto::{
     app::{App, Apps},
     dialect::gusher::Prefixes,
@@ -17,22 +17,59 @@ use wellhead_proto::{
     jwt::{Key, Keyring},
 };
 
+pub use self::bus::Way;
 use super::{
-    PublicKey, Secret, Settings, Unlisted,
+    Bus, Settings, Unlisted,
     load::Loaded,
     place::{Places, SettingsError},
 };
 use crate::telemetry;
 
+/// What a process is to be.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Roles {
+    /// Both.
+    #[default]
+    Standalone,
+    /// The counter where backends come.
+    Master,
+    /// The floor where clients stand.
+    Slave,
+}
+
+impl Roles {
+    /// Do backends come here?
+    #[must_use]
+    pub fn master(self) -> bool {
+        self != Self::Slave
+    }
+
+    /// Do clients come here?
+    #[must_use]
+    pub fn slave(self) -> bool {
+        self != Self::Master
+    }
+
+    /// The setting of its admin listener: two roles side by side have one each.
+    #[must_use]
+    pub fn admin(self) -> &'static str {
+        if self.master() { "master.admin" } else { "slave.admin" }
+    }
+}
+
 /// Settings that fit together, with everything that they name read and understood.
 #[derive(Clone)]
 pub struct Plan {
-    /// Where backends call.
-    pub master: SocketAddr,
-    /// Where clients connect.
-    pub slave: SocketAddr,
+    /// What the process is to be.
+    pub roles: Roles,
+    /// Where backends call, if they do so here.
+    pub master: Option<SocketAddr>,
+    /// Where clients connect, if they do so here.
+    pub slave: Option<SocketAddr>,
     /// Where health and metrics are served.
     pub admin: Option<SocketAddr>,
+    /// The way to the other nodes.
+    pub way: Way,
     /// Where the v1 rows stand.
     pub prefixes: Prefixes,
     /// Verify clients' tokens; empty in development mode.
@@ -43,35 +80,40 @@ pub struct Plan {
     pub jwt_secret: Option<Vec<u8>>,
     /// Signs connection tokens, if one was set.
     pub secret: Option<Vec<u8>>,
-    /// No key is configured: the process makes a throw-away one.
+    /// No key is configured: the process makes a throw-away one, or is given the one of its master.
     pub development: bool,
     /// What the operator should know, though it is allowed.
     pub warnings: Vec<String>,
 }
 
 impl Plan {
-    /// The plan that `loaded` settings make.
+    /// The plan that `loaded` settings make for a process with these `roles`.
     ///
     /// # Errors
     ///
     /// Something that they name cannot be used, or they contradict each other.
-    pub fn new(loaded: &Loaded) -> Result<Self, SettingsError> {
+    pub fn new(loaded: &Loaded, roles: Roles) -> Result<Self, SettingsError> {
         let Loaded { settings, places, .. } = loaded;
         let check = Check { settings, places };
         check.values()?;
         check.push_keys()?;
 
-        let jwt_secret = check.secret("jwt", &settings.jwt.secret, &settings.jwt.secret_file)?;
+        let jwt_secret = check.secret("jwt", "secret", &settings.jwt.secret, &settings.jwt.secret_file)?;
+        let secret = check.secret("cluster", "secret", &settings.cluster.secret, &settings.cluster.secret_file)?;
         let keys = check.keys(jwt_secret.as_deref())?;
         let listed = check.listed()?;
         let development = keys.is_empty() && listed.values().all(|app| app.keys.is_none());
+        let address = |opens: bool, key: &str, text: &str| match opens {
+            true => check.address(key, text).map(Some),
+            false => Ok(None),
+        };
+        let admin = if roles.master() { &settings.master.admin } else { &settings.slave.admin };
         let plan = Self {
-            master: check.address("master.listen", &settings.master.listen)?,
-            slave: check.address("slave.listen", &settings.slave.listen)?,
-            admin: match settings.master.admin.as_str() {
-                "" => None,
-                admin => Some(check.address("master.admin", admin)?),
-            },
+            roles,
+            master: address(roles.master(), "master.listen", &settings.master.listen)?,
+            slave: address(roles.slave(), "slave.listen", &settings.slave.listen)?,
+            admin: address(!admin.is_empty(), roles.admin(), admin)?,
+            way: check.way(roles)?,
             prefixes: Prefixes {
                 master: check.prefix("master.prefix", &settings.master.prefix)?,
                 slave: check.prefix("slave.prefix", &settings.slave.prefix)?,
@@ -79,12 +121,21 @@ impl Plan {
             keys,
             listed,
             jwt_secret,
-            secret: check.secret("cluster", &settings.cluster.secret, &settings.cluster.secret_file)?,
+            secret,
             development,
             warnings: Vec::new(),
         };
+        check.clashes(&plan)?;
         check.exposure(&plan)?;
+        check.shared(&plan)?;
         Ok(Self { warnings: check.warnings(&plan), ..plan })
+    }
+
+    /// The listeners that this process opens, with the settings that name them.
+    fn listeners(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        [("master.listen", self.master), ("slave.listen", self.slave), (self.roles.admin(), self.admin)]
+            .into_iter()
+            .filter_map(|(key, address)| Some((key, address?)))
     }
 
     /// The apps of this cluster, their tokens verified by `keys` unless they have keys of their own.
@@ -108,8 +159,13 @@ impl Check<'_> {
     /// Values that are wrong by themselves.
     fn values(&self) -> Result<(), SettingsError> {
         let Settings { cluster, slave, jwt, limits, log, .. } = self.settings;
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         if cluster.name.is_empty() {
             return Err(self.error("cluster.name", "is empty"));
+        }
+        if !cluster.name.bytes().all(fits) {
+            let error = self.error("cluster.name", format!("{:?} cannot be part of a subject", cluster.name));
+            return Err(error.hint("a name of letters, digits, - and _"));
         }
         for (key, span) in [
             ("jwt.token_ttl", jwt.token_ttl),
@@ -154,91 +210,6 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn keys(&self, secret: Option<&[u8]>) -> Result<Keyring, SettingsError> {
-        let jwt = &self.settings.jwt;
-        let mut keys = self.public_keys("jwt.public_keys", &jwt.public_keys)?;
-        if let Some(secret) = secret {
-            let key = Key::from_secret(secret)
-                .map_err(|why| self.error("jwt.secret", why).hint("`openssl rand -base64 48` makes a good one"))?;
-            keys.push(key);
-        }
-        Ok(Keyring::new(keys, jwt.require_exp))
-    }
-
-    fn public_keys(&self, key: &str, files: &[PublicKey]) -> Result<Vec<Key>, SettingsError> {
-        files
-            .iter()
-            .enumerate()
-            .map(|(index, public_key)| self.public_key(&format!("{key}.{index}"), public_key))
-            .collect()
-    }
-
-    fn public_key(&self, key: &str, public_key: &PublicKey) -> Result<Key, SettingsError> {
-        let PublicKey { file, kid, algorithm } = public_key;
-        let only = algorithm.as_deref().map(|name| {
-            Algorithm::from_str(name).map_err(|_| {
-                self.error(key, format!("unknown algorithm {name:?}")).hint(
-                    "RS256, RS384, RS512, ES256, ES384 or EdDSA; leave it out to allow what the key's kind allows",
-                )
-            })
-        });
-        let only = only.transpose()?;
-        let pem = fs::read(file).map_err(|error| {
-            let error = self.error(key, format!("cannot read {file}: {error}"));
-            error.hint("name the PEM file of a public key; `wellhead keys generate` makes a pair")
-        })?;
-        Key::from_pem(kid.clone(), &pem, only).map_err(|why| {
-            self.error(key, format!("{file}: {why}"))
-                .hint("`openssl pkey -in private.pem -pubout` prints the public half")
-        })
-    }
-
-    /// A secret that stands in the settings or in a file, but not in both.
-    fn secret(&self, section: &str, secret: &Secret, file: &str) -> Result<Option<Vec<u8>>, SettingsError> {
-        let key = format!("{section}.secret_file");
-        match (secret.is_empty(), file.is_empty()) {
-            (true, true) => Ok(None),
-            (false, true) => Ok(Some(secret.expose().as_bytes().to_vec())),
-            (false, false) => {
-                let message = format!("{section}.secret is set as well");
-                Err(self.error(&key, message).hint("say the secret once: keep one of the two"))
-            }
-            (true, false) => {
-                let text = fs::read_to_string(file).map_err(|error| {
-                    let why = if error.kind() == io::ErrorKind::InvalidData {
-                        "it is not UTF-8".to_owned()
-                    } else {
-                        error.to_string()
-                    };
-                    self.error(&key, format!("cannot read {file}: {why}"))
-                })?;
-                match text.trim_end_matches(['\r', '\n']) {
-                    "" => Err(self.error(&key, format!("{file} is empty"))),
-                    secret => Ok(Some(secret.as_bytes().to_vec())),
-                }
-            }
-        }
-    }
-
-    fn listed(&self) -> Result<HashMap<AppId, App>, SettingsError> {
-        let mut listed = HashMap::new();
-        for (index, app) in self.settings.apps.listed.iter().enumerate() {
-            let key = format!("apps.listed.{index}");
-            let id = AppId::try_from(app.key.as_str()).map_err(|why| self.error(&format!("{key}.key"), why))?;
-            let keys = self.public_keys(&format!("{key}.public_keys"), &app.public_keys)?;
-            let keys = (!keys.is_empty()).then(|| Keyring::new(keys, self.settings.jwt.require_exp));
-            let own = App { keys, allowed_origins: app.allowed_origins.clone() };
-            if listed.insert(id, own).is_some() {
-                return Err(self.error(&format!("{key}.key"), format!("the app {:?} is listed twice", app.key)));
-            }
-        }
-        if listed.is_empty() && self.settings.apps.unlisted == Unlisted::Refuse {
-            let error = self.error("apps.unlisted", "no app is listed and others are refused: nobody could connect");
-            return Err(error.hint("list your apps under [[apps.listed]], or set apps.unlisted = \"allow\""));
-        }
-        Ok(listed)
-    }
-
     fn address(&self, key: &str, text: &str) -> Result<SocketAddr, SettingsError> {
         if let Ok(address) = text.parse() {
             return Ok(address);
@@ -268,25 +239,62 @@ impl Check<'_> {
         Err(self.error(key, format!("{text:?} is no prefix of paths")).hint("write it as in \"/api\"; \"\" is none"))
     }
 
+    /// Two listeners of this process at one address.
+    fn clashes(&self, plan: &Plan) -> Result<(), SettingsError> {
+        let meet = |a: SocketAddr, b: SocketAddr| {
+            a.port() == b.port()
+                && a.port() != 0
+                && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+        };
+        let mut earlier: Vec<(&str, SocketAddr)> = Vec::new();
+        for (key, address) in plan.listeners() {
+            if let Some((other, _)) = earlier.iter().find(|(_, other)| meet(address, *other)) {
+                let error = self.error(key, format!("{address} is where {other} listens already"));
+                return Err(error.hint("give each listener a port of its own"));
+            }
+            earlier.push((key, address));
+        }
+        Ok(())
+    }
+
     /// What may be reached from other machines.
     fn exposure(&self, plan: &Plan) -> Result<(), SettingsError> {
-        let listeners =
-            [("master.listen", Some(plan.master)), ("slave.listen", Some(plan.slave)), ("master.admin", plan.admin)];
-        let beyond =
-            |key: &str| listeners.iter().any(|(k, at)| *k == key && at.is_some_and(|at| !at.ip().is_loopback()));
         if plan.development
-            && let Some((key, _)) = listeners.iter().find(|(key, _)| beyond(key))
+            && let Some((key, _)) = plan.listeners().find(|(_, address)| !address.ip().is_loopback())
         {
             let message = "without a key for clients' tokens (development mode) every listener must be on loopback";
             let hint = "`wellhead keys generate` makes a key pair; then set jwt.public_keys = [\"public.pem\"]";
             return Err(self.error(key, message).hint(hint));
         }
-        if beyond("master.listen") && self.settings.push_keys.is_empty() && !self.settings.master.open {
+        let beyond = plan.master.is_some_and(|address| !address.ip().is_loopback());
+        if beyond && self.settings.push_keys.is_empty() && !self.settings.master.open {
             let message = "without push keys the master serves this machine only, since anybody could push";
             let hint = "`wellhead keys push --name backend` makes one; master.open = true serves everybody";
             return Err(self.error("master.listen", message).hint(hint));
         }
         Ok(())
+    }
+
+    /// What nodes on several machines must have in common, since nobody hands it to them.
+    fn shared(&self, plan: &Plan) -> Result<(), SettingsError> {
+        if self.settings.cluster.bus == Bus::Local {
+            return Ok(());
+        }
+        if plan.development {
+            let error = self.error("jwt.public_keys", "no key for clients' tokens, which nodes on NATS must share");
+            let hint = "`wellhead keys generate` makes a key pair; then set jwt.public_keys = [\"public.pem\"]";
+            return Err(error.hint(hint));
+        }
+        let hint = "`head -c 48 /dev/urandom | base64 > cluster-secret` makes one; give every node the same file as \
+                    cluster.secret_file";
+        match &plan.secret {
+            None => Err(self.error("cluster.secret", "is empty, and nodes on NATS must share one").hint(hint)),
+            Some(secret) if secret.len() < Key::MIN_SECRET_BYTES => {
+                let message = format!("is shorter than {} bytes", Key::MIN_SECRET_BYTES);
+                Err(self.error("cluster.secret", message).hint(hint))
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     fn warnings(&self, plan: &Plan) -> Vec<String> {
@@ -299,17 +307,18 @@ impl Check<'_> {
                     .to_owned(),
             );
         }
-        if push_keys.is_empty() && !plan.master.ip().is_loopback() && master.open {
-            warnings.push(format!("master.open is true: whoever reaches {} may push to everybody", plan.master));
+        let open = plan.master.filter(|address| !address.ip().is_loopback() && push_keys.is_empty() && master.open);
+        if let Some(address) = open {
+            warnings.push(format!("master.open is true: whoever reaches {address} may push to everybody"));
         }
         if push_keys.is_empty() && plan.admin.is_some_and(|admin| !admin.ip().is_loopback()) {
-            warnings.push(
-                "master.admin is beyond loopback and there is no push key: /metrics refuses everybody".to_owned(),
-            );
+            let key = plan.roles.admin();
+            warnings.push(format!("{key} is beyond loopback and there is no push key: /metrics refuses everybody"));
         }
         if plan.secret.as_ref().is_some_and(|secret| secret.len() < Key::MIN_SECRET_BYTES) {
             warnings.push("cluster.secret is shorter than 32 bytes: it could be guessed from one token".to_owned());
         }
+        warnings.extend(self.way_warnings(plan));
         warnings
     }
 }

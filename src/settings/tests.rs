@@ -3,10 +3,10 @@
 use std::{fs, path::PathBuf};
 
 use super::{
-    Settings, Unlisted,
+    Bus, Settings, Unlisted,
     load::{self, Loaded, layers},
     place::SettingsError,
-    plan::Plan,
+    plan::{Plan, Roles, Way},
 };
 use crate::signing::{KeyPair, Kind};
 
@@ -26,7 +26,7 @@ fn from_flag(flag: &str) -> Result<Loaded, SettingsError> {
 
 /// The error that a file makes, whether it is found while it is read or when everything is put together.
 fn refused(text: &str) -> String {
-    let error = from_file(text).and_then(|loaded| Plan::new(&loaded).map(drop));
+    let error = from_file(text).and_then(|loaded| Plan::new(&loaded, Roles::Standalone).map(drop));
     error.expect_err(text).to_string()
 }
 
@@ -140,8 +140,7 @@ fn an_unknown_key_is_refused_with_its_place_and_a_suggestion() {
 
 #[test]
 fn settings_of_later_parts_are_unknown() {
-    for text in ["[webhooks]", "[pushex]", "[conveyor]", "[cluster]\nsocket = \"x\"", "[cluster]\nbus = \"nats://h:1\""]
-    {
+    for text in ["[webhooks]", "[pushex]", "[conveyor]"] {
         assert!(refused(text).contains("unknown"), "{text}");
     }
 }
@@ -163,6 +162,15 @@ fn a_value_of_the_wrong_kind_is_refused_with_its_place() {
         ("[master]\nprefix = \"api\"", "w.toml:2", "prefix"),
         ("[slave]\nprefix = \"/a{b}\"", "w.toml:2", "prefix"),
         ("[cluster]\nname = \"\"", "w.toml:2", "empty"),
+        ("[cluster]\nname = \"a.b\"", "w.toml:2", "letters"),
+        ("[cluster]\nbus = \"redis://h:1\"", "w.toml:2", "redis://"),
+        ("[cluster]\nbus = \"lokal\"", "w.toml:2", "local"),
+        ("[cluster]\nbus = []", "w.toml:2", "local"),
+        ("[cluster]\nbus = [\"nats://h:1\", \"h:2\"]", "w.toml:2", "nats://host:4222"),
+        ("[cluster]\nbus = 1", "w.toml:2", "list"),
+        ("[master]\nlisten = \"127.0.0.1:8888\"", "", "8888"),
+        ("[slave]\nlisten = \"127.0.0.1:9601\"", "", "slave.listen"),
+        ("[nats.tls]\nca = \"x\"", "w.toml:2", "ca_file"),
         ("[[push_keys]]\nname = \"a\"\nsha256 = \"abc\"", "w.toml:3", "64 hexadecimal"),
         ("[[apps.listed]]\nkey = \"\"", "w.toml:2", "empty"),
         ("[[apps.listed]]\nkey = \"a\"\n[[apps.listed]]\nkey = \"a\"", "w.toml:4", "twice"),
@@ -211,7 +219,7 @@ fn a_secret_comes_from_a_file_or_the_settings_but_not_from_both() {
     let folder = Folder::new("secrets");
     let file = folder.write("secret", "a secret in a file, long enough to use\r\n").display().to_string();
     let loaded = from_variable("WELLHEAD_CLUSTER__SECRET_FILE", &file).unwrap();
-    let secret = Plan::new(&loaded).unwrap().secret.unwrap();
+    let secret = Plan::new(&loaded, Roles::Standalone).unwrap().secret.unwrap();
     assert_eq!(secret, b"a secret in a file, long enough to use");
 
     let error = refused(&format!("[cluster]\nsecret = \"x\"\nsecret_file = \"{file}\""));
@@ -238,7 +246,7 @@ fn paths_of_a_file_are_meant_from_its_folder() {
     let file = folder.write("w.toml", "[jwt]\npublic_keys = [\"keys/public.pem\", { file = \"keys/public.pem\" }]\n");
     let loaded = load::load(Some(&file), &[]).unwrap();
     assert_eq!(loaded.settings.jwt.public_keys[0].file, folder.key("public.pem"));
-    assert!(!Plan::new(&loaded).unwrap().development);
+    assert!(!Plan::new(&loaded, Roles::Standalone).unwrap().development);
     let loaded = load::load(Some(&file), &["jwt.public_keys=other.pem".to_owned()]).unwrap();
     assert_eq!(loaded.settings.jwt.public_keys[0].file, "other.pem");
     let error = load::load(Some(&folder.0.join("missing.toml")), &[]).unwrap_err().to_string();
@@ -258,11 +266,11 @@ fn what_other_machines_reach_needs_keys() {
     let master = "[master]\nlisten = \"0.0.0.0:0\"\n";
     let error = refused(&format!("{jwt}{master}"));
     assert!(error.starts_with("w.toml:4: master.listen: ") && error.contains("keys push"), "{error}");
-    let plan = |text: &str| Plan::new(&from_file(text).unwrap()).unwrap();
+    let plan = |text: &str| Plan::new(&from_file(text).unwrap(), Roles::Standalone).unwrap();
     assert!(!plan(&format!("{jwt}{push}{master}")).development);
     let warnings = plan(&format!("{jwt}{master}open = true\n")).warnings.join("\n");
     assert!(warnings.contains("master.open") && warnings.contains("jwt.require_exp"), "{warnings}");
-    assert!(plan(&format!("{jwt}[slave]\nlisten = \"[::]:0\"")).slave.ip().is_unspecified());
+    assert!(plan(&format!("{jwt}[slave]\nlisten = \"[::]:0\"")).slave.unwrap().ip().is_unspecified());
     let warnings = plan(&format!("{jwt}[master]\nadmin = \"0.0.0.0:0\"")).warnings.join("\n");
     assert!(warnings.contains("/metrics refuses everybody"), "{warnings}");
 }
@@ -271,7 +279,7 @@ fn what_other_machines_reach_needs_keys() {
 fn any_key_ends_development_mode() {
     let folder = Folder::new("development");
     let key = folder.key("public.pem");
-    let development = |text: &str| Plan::new(&from_file(text).unwrap()).unwrap().development;
+    let development = |text: &str| Plan::new(&from_file(text).unwrap(), Roles::Standalone).unwrap().development;
     assert!(development(""));
     assert!(!development(&format!("[jwt]\npublic_keys = [\"{key}\"]")));
     assert!(!development(&format!("[jwt]\nsecret = \"{}\"", "x".repeat(32))));
@@ -284,8 +292,135 @@ fn prefixes_lose_their_last_slash_and_other_apps_may_be_refused() {
                 [apps]\nunlisted = \"refuse\"\n[[apps.listed]]\nkey = \"a\"";
     let loaded = from_file(text).unwrap();
     assert_eq!(loaded.settings.apps.unlisted, Unlisted::Refuse);
-    let plan = Plan::new(&loaded).unwrap();
+    let plan = Plan::new(&loaded, Roles::Standalone).unwrap();
     assert_eq!((plan.prefixes.master.as_str(), plan.prefixes.slave.as_str()), ("/api", ""));
     let apps = plan.apps(&loaded.settings, plan.keys.clone());
     assert!(apps.serves(&"a".parse().unwrap()) && !apps.serves(&"b".parse().unwrap()));
+}
+
+/// A file for nodes on NATS, and more of it.
+fn on_nats(folder: &Folder, more: &str) -> String {
+    let secret = "s".repeat(32);
+    let cluster = format!("[cluster]\nbus = \"nats://127.0.0.1:4222\"\nsecret = \"{secret}\"\n");
+    format!("{cluster}[jwt]\npublic_keys = [\"{}\"]\n{more}", folder.key("public.pem"))
+}
+
+fn plan(text: &str, roles: Roles) -> Result<Plan, SettingsError> {
+    Plan::new(&from_file(text)?, roles)
+}
+
+#[test]
+fn a_process_opens_what_its_role_needs_and_looks_at_nothing_else() {
+    let addresses = |plan: Plan| [plan.master, plan.slave, plan.admin].map(|at| at.map(|at| at.port()));
+    assert_eq!(addresses(plan("", Roles::Standalone).unwrap()), [Some(7777), Some(8888), Some(9601)]);
+    assert_eq!(addresses(plan("", Roles::Master).unwrap()), [Some(7777), None, Some(9601)]);
+    assert_eq!(addresses(plan("", Roles::Slave).unwrap()), [None, Some(8888), Some(9602)]);
+    let bad = "listen = \"nonsense\"\nadmin = \"0.0.0.0:99999\"\n";
+    assert!(plan(&format!("[slave]\n{bad}"), Roles::Master).is_ok());
+    assert!(plan(&format!("[master]\n{bad}"), Roles::Slave).is_ok());
+    assert!(plan(&format!("[slave]\n{bad}"), Roles::Slave).is_err());
+    assert!(plan("[slave]\nadmin = \"nonsense\"", Roles::Standalone).is_ok(), "standalone ignores it");
+    assert_eq!(plan("[slave]\nadmin = \"\"", Roles::Slave).unwrap().admin, None);
+    // what is on loopback for one role may be beyond it for the other
+    let open = "[slave]\nlisten = \"0.0.0.0:1\"";
+    assert!(plan(open, Roles::Master).is_ok() && plan(open, Roles::Slave).is_err());
+}
+
+#[test]
+fn a_bus_is_local_or_one_or_more_servers() {
+    let bus = |text: &str| from_file(&format!("[cluster]\nbus = {text}")).unwrap().settings.cluster.bus;
+    let servers = |urls: &[&str]| Bus::Nats(urls.iter().map(|&url| url.to_owned()).collect());
+    assert_eq!(bus("\"local\""), Bus::Local);
+    assert_eq!(bus("\"nats://a:1\""), servers(&["nats://a:1"]));
+    assert_eq!(bus("\"nats://a:1, tls://b:2\""), servers(&["nats://a:1", "tls://b:2"]));
+    assert_eq!(bus("[\"nats://a:1\", \"nats://b:2\"]"), servers(&["nats://a:1", "nats://b:2"]));
+    let loaded = from_variable("WELLHEAD_CLUSTER__BUS", "nats://a:1,nats://b:2").unwrap();
+    assert_eq!(loaded.settings.cluster.bus, servers(&["nats://a:1", "nats://b:2"]));
+    let shown = format!("{:?}", bus("\"nats://ann:hush@a:1\""));
+    assert!(shown.contains("nats://a:1") && !shown.contains("hush"), "{shown}");
+    let error = refused("[cluster]\nbus = \"redis://ann:hush@a:1\"");
+    assert!(!error.contains("hush"), "{error}");
+}
+
+#[test]
+fn nodes_on_nats_share_a_secret_and_keys() {
+    let folder = Folder::new("on-nats");
+    for roles in [Roles::Standalone, Roles::Master, Roles::Slave] {
+        assert!(matches!(plan(&on_nats(&folder, ""), roles).unwrap().way, Way::Nats(_)));
+        let keyless = on_nats(&folder, "").replace("public_keys", "require_exp = true #");
+        let error = plan(&keyless, roles).err().expect("no keys").to_string();
+        assert!(error.contains("jwt.public_keys") && error.contains("wellhead keys generate"), "{error}");
+        for (secret, what) in [("", "is empty"), ("short", "shorter than 32")] {
+            let text = on_nats(&folder, "").replace(&"s".repeat(32), secret);
+            let error = plan(&text, roles).err().expect("no secret").to_string();
+            assert!(error.contains("cluster.secret") && error.contains(what) && error.contains("urandom"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn there_is_one_way_to_prove_to_nats_who_we_are() {
+    let folder = Folder::new("nats-credentials");
+    let secret = folder.write("password", "hush\n").display().to_string();
+    let nats = |more: &str| match plan(&on_nats(&folder, more), Roles::Master) {
+        Ok(Plan { way: Way::Nats(nats), .. }) => Ok(nats),
+        Ok(_) => panic!("not on NATS"),
+        Err(error) => Err(error.to_string()),
+    };
+    let from_file = nats(&format!("[nats]\nuser = \"ann\"\npassword_file = \"{secret}\"")).unwrap_or_default();
+    assert_eq!((from_file.user.as_deref(), from_file.password.as_deref()), (Some("ann"), Some("hush")));
+    let from_file = nats(&format!("[nats]\ntoken_file = \"{secret}\"")).unwrap_or_default();
+    assert_eq!(from_file.token.as_deref(), Some("hush"));
+    for (more, what) in [
+        ("[nats]\nuser = \"ann\"", "password"),
+        ("[nats]\nuser = \"ann\"\npassword = \"x\"\ntoken = \"y\"", "exclude"),
+        ("[nats]\ncredentials_file = \"missing.creds\"", "nats.credentials_file: cannot read missing.creds"),
+        ("[nats.tls]\nca_file = \"missing.pem\"", "nats.tls.ca_file: cannot read missing.pem"),
+        ("[nats.tls]\ncert_file = \"/\"", "nats.tls.cert_file: cannot read /"),
+    ] {
+        let error = nats(more).err().expect(more);
+        assert!(error.contains(what), "{more}\n{error}");
+    }
+    let half = format!("[nats.tls]\ncert_file = \"{secret}\"");
+    assert!(nats(&half).err().expect("no key").contains("key"));
+    // the local bus has no use for them, and does not look
+    assert!(plan("[nats]\ncredentials_file = \"missing.creds\"", Roles::Master).is_ok());
+}
+
+#[test]
+fn nats_on_another_machine_is_warned_about_unless_it_is_kept_closed() {
+    let folder = Folder::new("nats-warnings");
+    let warned = |bus: &str, more: &str| {
+        let text = on_nats(&folder, more).replace("nats://127.0.0.1:4222", bus);
+        plan(&text, Roles::Slave).unwrap().warnings.iter().any(|warning| warning.contains("without credentials"))
+    };
+    assert!(warned("nats://10.0.0.1:4222", ""));
+    assert!(warned("nats://127.0.0.1:4222,nats://bus.example:4222", ""));
+    assert!(!warned("nats://127.0.0.1:4222", "") && !warned("nats://localhost:4222", ""));
+    assert!(!warned("tls://10.0.0.1:4222", "") && !warned("nats://ann:x@10.0.0.1:4222", ""));
+    assert!(!warned("nats://10.0.0.1:4222", "[nats]\ntoken = \"x\""));
+    assert!(!warned("nats://10.0.0.1:4222", "[nats.tls]\nrequired = true"));
+}
+
+#[test]
+fn a_socket_is_a_file_on_this_machine() {
+    for (socket, what) in
+        [("nats://127.0.0.1:4222", "NATS"), ("", "no file"), ("run/", "no file"), (&*"x".repeat(108), "107 bytes")]
+    {
+        let text = format!("[cluster]\nsocket = \"{socket}\"");
+        for roles in [Roles::Master, Roles::Slave] {
+            let error = plan(&text, roles).err().expect(socket).to_string();
+            assert!(error.starts_with("w.toml:2: cluster.socket: ") && error.contains(what), "{error}");
+        }
+        assert!(plan(&text, Roles::Standalone).is_ok(), "standalone opens none");
+    }
+    // of the file's folder, written there or not: master and slave meet wherever they are started
+    let folder = Folder::new("socket");
+    for text in ["", "[cluster]\nsocket = \"run/bus.sock\"", "[cluster]\nname = \"a\""] {
+        let file = folder.write("w.toml", text);
+        let loaded = load::load(Some(&file), &[]).unwrap();
+        assert_eq!(PathBuf::from(loaded.settings.cluster.socket), folder.0.join("run/bus.sock"));
+    }
+    let loaded = load::load(Some(&folder.write("w.toml", "")), &["cluster.socket=here.sock".to_owned()]).unwrap();
+    assert_eq!(loaded.settings.cluster.socket, "here.sock");
 }

@@ -12,7 +12,7 @@ use wellhead_proto::{
     roster::{Beat, Heard},
 };
 
-use super::Cluster;
+use super::{Cluster, rival::Verdict};
 use crate::bus::wire::{Ear, Subject};
 
 /// The ear of a node, for its wire. Holds the node weakly: the wire belongs to it.
@@ -105,6 +105,9 @@ impl Cluster {
             }
             Mail::Beat(beat) => self.heard_beat(beat),
             Mail::Goodbye(node, incarnation) => {
+                if (node, incarnation) == (self.me.node, self.me.incarnation) {
+                    self.left.notify_waiters();
+                }
                 let gone = {
                     let mut roster = self.roster();
                     roster.incarnation(node) == Some(incarnation) && roster.goodbye(node)
@@ -125,14 +128,22 @@ impl Cluster {
 
     fn heard_beat(&self, beat: Beat) {
         if beat.node == self.me.node && beat.incarnation != self.me.incarnation {
-            // one in two million for two nodes; whoever restarts draws another number
-            warn!(node_id:% = beat.node; "another node has the number of this one ({}): restart one of them", beat.node);
+            // one in two million for two nodes
+            let verdict = self.rivalry().heard(self.me.incarnation, beat.incarnation, self.now());
+            if verdict != Verdict::Wait {
+                warn!(node_id:% = beat.node; "another node has the number of this one ({}): {verdict:?}", beat.node);
+            }
+            match verdict {
+                Verdict::Yield => drop(self.clashed.send_replace(true)),
+                Verdict::Answer => drop(self.outgoing.send((Subject::Everyone, Mail::Beat(self.me)))),
+                Verdict::Wait => {}
+            }
             return;
         }
         let heard = self.roster().heard(beat, self.now());
         if heard != Heard::Known {
             debug!(node_id:% = beat.node, slave = beat.slave; "heard of node {}", beat.node);
-            if beat.node != self.me.node {
+            if beat.node != self.me.node && !self.is_leaving() {
                 // it asks who is here
                 let _ = self.outgoing.send((Subject::Node(beat.node), Mail::Beat(self.me)));
             }

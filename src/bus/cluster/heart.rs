@@ -25,7 +25,9 @@ pub(super) async fn beat(cluster: Weak<Cluster>) {
         if !cluster.state.borrow().up {
             continue;
         }
-        let _ = cluster.outgoing.send((Subject::Everyone, Mail::Beat(cluster.me)));
+        if !cluster.is_leaving() {
+            let _ = cluster.outgoing.send((Subject::Everyone, Mail::Beat(cluster.me)));
+        }
         let gone = cluster.roster().expire(cluster.now());
         for node in &gone {
             warn!(node_id:% = node; "node {node} has been silent for too long: it is forgotten");
@@ -57,10 +59,15 @@ pub(super) async fn watch_wire(cluster: Weak<Cluster>, mut wire: watch::Receiver
             let Some(cluster) = cluster.upgrade() else { return };
             // whoever went while we heard nothing is not waited for; who is there says so now
             *cluster.roster() = Default::default();
-            cluster.roster().heard(cluster.me, cluster.now());
+            if !cluster.is_leaving() {
+                cluster.roster().heard(cluster.me, cluster.now());
+            }
+            cluster.rivalry().up(cluster.now());
             cluster.show_roster();
             cluster.state.send_modify(|state| (state.up, state.roster_known) = (true, hello.is_zero()));
-            let _ = cluster.outgoing.send((Subject::Everyone, Mail::Beat(cluster.me)));
+            if !cluster.is_leaving() {
+                let _ = cluster.outgoing.send((Subject::Everyone, Mail::Beat(cluster.me)));
+            }
             cluster.asked.notify_one();
             info!(node_id:% = cluster.me.node; "the bus is up");
         }

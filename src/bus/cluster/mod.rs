@@ -4,13 +4,14 @@ mod ear;
 mod heart;
 mod metrics;
 mod parts;
+mod rival;
 pub mod slots;
 
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -36,6 +37,7 @@ use wellhead_proto::{
 pub use self::{ear::ClusterEar, metrics::Metrics};
 use self::{
     parts::Parts,
+    rival::Rivalry,
     slots::{Order, Slots, slot_of},
 };
 use super::wire::{Subject, Wire};
@@ -67,6 +69,13 @@ pub struct Cluster {
     /// What waits to be sent to other nodes, in order.
     outgoing: mpsc::UnboundedSender<(Subject, Mail)>,
     state: watch::Sender<BusState>,
+    /// It said goodbye: it beats no more.
+    leaving: AtomicBool,
+    /// It has heard its own goodbye.
+    left: Notify,
+    rivalry: Mutex<Rivalry>,
+    /// Another node has its number, and keeps it.
+    clashed: watch::Sender<bool>,
     next: AtomicU64,
     metrics: Metrics,
 }
@@ -91,6 +100,10 @@ impl Cluster {
             questions: Mutex::default(),
             outgoing,
             state: watch::Sender::new(BusState::default()),
+            leaving: AtomicBool::new(false),
+            left: Notify::new(),
+            rivalry: Mutex::default(),
+            clashed: watch::Sender::new(false),
             // letters of all nodes differ: the node stands above the count
             next: AtomicU64::new(u64::from(u32::from(me.node)) << 43),
             metrics,
@@ -121,16 +134,43 @@ impl Cluster {
         self.runtime.spawn(heart::confirm(Arc::downgrade(self)));
     }
 
-    /// Say goodbye, so that nobody waits for this node any more, and hang up.
+    /// Say goodbye, so that nobody waits for this node any more. It still hears and answers: its sockets are closed one
+    /// after the other.
+    pub async fn goodbye(&self) {
+        if self.leaving.swap(true, Ordering::Relaxed) || self.wire().is_err() {
+            // a wire that is down tells nobody; then the lease does
+            return;
+        }
+        let left = self.left.notified();
+        let goodbye = Mail::Goodbye(self.me.node, self.me.incarnation);
+        // behind the beats that wait: none comes after it
+        let _ = self.outgoing.send((Subject::Everyone, goodbye));
+        let _ = timeout(DEADLINE, left).await;
+    }
+
+    /// Say goodbye and hang up.
     pub async fn stop(&self) {
+        self.goodbye().await;
         self.state.send_modify(|state| state.up = false);
         if let Some(wire) = self.wire.get() {
-            let goodbye = self.letter(Mail::Goodbye(self.me.node, self.me.incarnation));
-            // a wire that is down tells nobody; then the lease does
-            let _ = timeout(DEADLINE, wire.send(Subject::Everyone, goodbye.encode())).await;
-            let _ = timeout(DEADLINE, wire.confirm()).await;
             wire.close().await;
         }
+    }
+
+    /// Resolves when another node has the number of this one, and this one is to take another.
+    pub async fn clashed(&self) {
+        if self.clashed.subscribe().wait_for(|clashed| *clashed).await.is_err() {
+            // never: the sender is ours
+            std::future::pending().await
+        }
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    fn rivalry(&self) -> MutexGuard<'_, Rivalry> {
+        self.rivalry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A node whose connection broke is gone at once.

@@ -1,0 +1,235 @@
+//! A node that serves, and its end: listeners first, its place on the bus, its sockets, its requests.
+
+use std::{
+    fmt,
+    net::{SocketAddr, TcpListener},
+    num::NonZero,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use actix_rt::task::JoinHandle;
+use actix_server::{Server, ServerHandle};
+use anyhow::{Context, Result, anyhow};
+use bytes::Bytes;
+use log::{debug, info, warn};
+use prometheus_client::registry::Registry;
+use socket2::SockRef;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::sleep,
+};
+use wellhead_master::{
+    Master,
+    keys::{Keys, PushKey},
+};
+use wellhead_slave::Slave;
+
+use super::{Addresses, welcome::Welcome};
+use crate::{
+    admin::{Admin, Guard},
+    bus::Line,
+    development::Development,
+    health::{Health, VERSION},
+    http::{self, door::Door, metrics::AllRequests, try_page::TryPage},
+};
+
+/// How long requests under way may take to end once all sockets are closed, in seconds.
+const SHUTDOWN_SECONDS: u64 = 5;
+
+/// How long the server takes to let go of its listeners.
+const LET_GO: Duration = Duration::from_millis(20);
+
+/// What the master of this machine gave a slave, and what it gives next.
+pub(super) type Welcomed = (Welcome, watch::Receiver<Option<Bytes>>);
+
+/// A node that is set up, with its listeners bound, that serves nobody yet.
+pub struct Bound {
+    pub(super) master: Option<Master>,
+    pub(super) slave: Option<Slave>,
+    pub(super) line: Line,
+    pub(super) welcomed: Option<Welcomed>,
+    pub(super) health: Health,
+    pub(super) requests: AllRequests,
+    pub(super) registry: Registry,
+    pub(super) listeners: Listeners,
+    pub(super) addresses: Addresses,
+    /// Where clients connect, here or in another process.
+    pub(super) clients: Option<SocketAddr>,
+    pub(super) push_keys: Vec<PushKey>,
+    pub(super) warnings: Vec<String>,
+    pub(super) development: Option<Development>,
+}
+
+pub(super) struct Listeners {
+    pub(super) master: Option<TcpListener>,
+    pub(super) slave: Option<TcpListener>,
+    pub(super) admin: Option<TcpListener>,
+}
+
+impl Listeners {
+    pub(super) fn addresses(&self) -> Result<Addresses> {
+        let address = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
+        Ok(Addresses { master: address(&self.master)?, slave: address(&self.slave)?, admin: address(&self.admin)? })
+    }
+
+    /// Second handles.
+    fn try_clone(&self) -> Result<Vec<TcpListener>> {
+        let all = [&self.master, &self.slave, &self.admin].into_iter().flatten();
+        Ok(all.map(TcpListener::try_clone).collect::<Result<_, _>>()?)
+    }
+}
+
+/// A node that serves.
+pub struct Running {
+    /// Where.
+    pub addresses: Addresses,
+    slave: Option<Slave>,
+    line: Line,
+    welcomed: Option<Welcomed>,
+    health: Health,
+    server: ServerHandle,
+    task: JoinHandle<std::io::Result<()>>,
+    /// Second handles to the listeners, to close them at the end.
+    listeners: Vec<TcpListener>,
+}
+
+/// Why a node is to be stopped and built anew, in the same process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Again {
+    /// Another node has its number.
+    Clash,
+    /// The master of this machine is another one, with another secret or key.
+    Welcome,
+}
+
+impl fmt::Display for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Clash => "another node has the number of this one",
+            Self::Welcome => "the master was restarted, with another secret or key",
+        })
+    }
+}
+
+impl Bound {
+    /// Begin to serve; back when every worker does.
+    ///
+    /// # Errors
+    ///
+    /// The workers do not start.
+    pub async fn serve(self) -> Result<Running> {
+        let Self { master, slave, line, welcomed, health, requests, registry, listeners, addresses, .. } = self;
+        let workers = thread::available_parallelism().map_or(1, NonZero::get);
+        let handles = listeners.try_clone()?;
+        let mut builder = Server::build()
+            .workers(workers)
+            .disable_signals()
+            .shutdown_timeout(SHUTDOWN_SECONDS)
+            // the slave counts its sockets itself, and above the limit a 503 says more than silence
+            .max_concurrent_connections(1 << 20);
+        if let Some(listener) = listeners.admin {
+            let local = addresses.admin.is_none_or(|at| at.ip().is_loopback());
+            let guard = match &master {
+                _ if local => Guard::Nobody,
+                Some(master) => Guard::Master(master.clone()),
+                None => Guard::Keys(Keys::new(self.push_keys, false)),
+            };
+            let door = Door::new(Admin::new(registry, guard), health.clone(), requests.of("admin"));
+            builder = http::listen(builder, listener, door)?;
+        }
+        if let (Some(listener), Some(master)) = (listeners.master, master) {
+            let page = self.development.zip(self.clients).map(|(development, at)| TryPage::new(development, at));
+            let door = Door::new(master, health.clone(), requests.of("master")).with_page(page);
+            builder = http::listen(builder, listener, door)?;
+        }
+        let started = Arc::new(Semaphore::new(0));
+        let mut awaited = 0;
+        if let (Some(listener), Some(slave)) = (listeners.slave, slave.clone()) {
+            let door = Door::new(slave, health.clone(), requests.of("slave"));
+            builder = http::listen_with_sockets(builder, listener, door, started.clone())?;
+            awaited = u32::try_from(workers).unwrap_or(u32::MAX);
+        }
+        let server = builder.run();
+        let handle = server.handle();
+        let mut task = actix_rt::spawn(server);
+        tokio::select! {
+            permits = started.acquire_many(awaited) => drop(permits),
+            ended = &mut task => {
+                ended.context("the servers panicked")?.context("the servers did not start")?;
+                return Err(anyhow!("the servers ended before they started"));
+            }
+        }
+
+        for warning in self.warnings {
+            warn!("{warning}");
+        }
+        let Addresses { master, slave: clients, admin } = addresses;
+        for (role, address) in [("master", master), ("slave", clients), ("admin", admin)] {
+            if let Some(address) = address {
+                info!(role, address:% = address; "{role} listens on {address}");
+            }
+        }
+        health.serving();
+        info!(version = VERSION, workers = workers as u64; "ready");
+        Ok(Running { addresses, slave, line, welcomed, health, server: handle, task, listeners: handles })
+    }
+}
+
+impl Running {
+    /// Resolves when this node cannot go on: why it is to be built anew.
+    ///
+    /// # Errors
+    ///
+    /// The servers ended by themselves, which they should not.
+    pub async fn over(&mut self) -> Result<Again> {
+        tokio::select! {
+            ended = &mut self.task => Err(match ended {
+                Ok(Ok(())) => anyhow!("the servers ended"),
+                Ok(Err(error)) => anyhow!(error).context("the servers ended"),
+                Err(error) => anyhow!(error).context("the servers ended"),
+            }),
+            () = self.line.clashed() => Ok(Again::Clash),
+            () = changed(&mut self.welcomed) => Ok(Again::Welcome),
+        }
+    }
+
+    /// End in order: want no more work, close the listeners, say goodbye to the other nodes, tell every client to come
+    /// back elsewhere, let requests under way finish, hang up.
+    pub async fn stop(self) {
+        let connections = self.slave.as_ref().map_or(0, Slave::connections);
+        info!(connections = connections as u64; "shutting down");
+        self.health.ending();
+        self.server.pause().await;
+        // it answers before it has let go of its listeners, and would log an error for each that is closed before
+        sleep(LET_GO).await;
+        for listener in &self.listeners {
+            // paused, the server would still hold its listeners open, and clients would wait for nothing; closed, they
+            // are refused at once and go elsewhere
+            if let Err(error) = SockRef::from(listener).shutdown(std::net::Shutdown::Both) {
+                debug!("closing a listener: {error}");
+            }
+        }
+        self.line.goodbye().await;
+        if let Some(slave) = &self.slave {
+            slave.drain().await;
+        }
+        self.server.stop(true).await;
+        self.line.stop().await;
+        info!("ended");
+    }
+}
+
+/// Resolves when the master of this machine gives something else.
+async fn changed(welcomed: &mut Option<Welcomed>) {
+    let Some((welcome, given)) = welcomed else { return std::future::pending().await };
+    let differs = |given: &Option<Bytes>| {
+        // one that cannot be read is another one, too: the next node says why it cannot live with it
+        given.as_ref().is_some_and(|given| Welcome::decode(given).ok().as_ref() != Some(&*welcome))
+    };
+    if given.wait_for(differs).await.is_err() {
+        // the link ended, and with it this process
+        std::future::pending().await
+    }
+}

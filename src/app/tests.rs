@@ -1,0 +1,48 @@
+//! A whole process, from its settings to its end.
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::*;
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[actix_rt::test]
+async fn a_process_starts_on_any_port_and_leaves_none_behind() {
+    let mut settings = Settings::default();
+    for listen in [&mut settings.master.listen, &mut settings.slave.listen, &mut settings.master.admin] {
+        *listen = "127.0.0.1:0".to_owned();
+    }
+    let running = start(settings).await.unwrap();
+    let Addresses { master, slave, admin } = running.addresses;
+    let (master, slave, admin) = (master.unwrap(), slave.unwrap(), admin.unwrap());
+    let all = [master, slave, admin];
+    for address in all {
+        assert!(get(address, "/readyz").await.ends_with("\r\n\r\nready"));
+    }
+    assert!(get(master, "/try").await.contains("<!doctype html>"));
+    assert!(get(slave, "/try").await.starts_with("HTTP/1.1 404 "));
+    assert!(get(slave, "/metrics").await.starts_with("HTTP/1.1 404 "));
+    assert!(get(admin, "/metrics").await.contains("wellhead_build_info"));
+    running.stop().await;
+    for address in all {
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}
+
+#[test]
+fn more_sockets_than_file_descriptors_are_a_bad_setting() {
+    let mut settings = Settings::default();
+    settings.slave.max_connections = 1 << 40;
+    let error = max_connections(&settings.into(), Roles::Slave).unwrap_err();
+    assert!(error.is::<SettingsError>() && error.to_string().contains("file descriptors"), "{error}");
+}

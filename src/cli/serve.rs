@@ -1,0 +1,91 @@
+//! `wellhead standalone`, `master` and `slave`: roles in this process, until a signal ends it.
+
+use std::process;
+
+use anyhow::{Context, Result};
+use log::{info, warn};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{FAILURE, Source, say};
+use crate::{
+    app::{App, Running},
+    settings::plan::Roles,
+    telemetry,
+};
+
+pub(super) fn run(source: &Source, roles: Roles) -> Result<()> {
+    let loaded = source.load()?;
+    telemetry::start(&loaded.settings.log);
+    actix_rt::System::new().block_on(async {
+        let mut signals = Signals::new()?;
+        let mut app = App::new(loaded, roles)?;
+        let mut first = true;
+        loop {
+            let bound = tokio::select! {
+                bound = app.bind() => bound?,
+                () = signals.next() => {
+                    info!("ended");
+                    return Ok(());
+                }
+            };
+            if std::mem::take(&mut first) && app.is_development() {
+                match app.notice() {
+                    Some(notice) => {
+                        say(&notice)?;
+                        warn!("development mode: no key is configured (jwt.public_keys), a throw-away key was made");
+                    }
+                    None => warn!("development mode: no key is configured (jwt.public_keys), the master gave its own"),
+                }
+            }
+            let mut running = bound.serve().await?;
+            tokio::select! {
+                () = signals.next() => return end(running, &mut signals, true).await.map(drop),
+                again = running.over() => {
+                    let again = again?;
+                    warn!("{again}: this node ends and comes back as a new one");
+                    if end(running, &mut signals, false).await? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    })
+}
+
+/// Let the node end in order. A signal while it ends for another reason, and `asked` is false, ends the process, too: then
+/// it is true that the process is to end. A second one ends it at once.
+async fn end(running: Running, signals: &mut Signals, asked: bool) -> Result<bool> {
+    let mut asked = asked;
+    let stop = running.stop();
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return Ok(asked),
+            () = signals.next() => {
+                if std::mem::replace(&mut asked, true) {
+                    warn!("a second signal: ending at once");
+                    process::exit(FAILURE.into());
+                }
+            }
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The way to the other nodes, and what is wrong with it.
+
+use std::{
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use super::{Check, Plan, Roles};
+use crate::{
+    bus::{
+        local::check_socket,
+        nats::{NatsSettings, NatsTls},
+    },
+    settings::{Bus, place::SettingsError},
+};
+
+/// The way to the other nodes.
+#[derive(Clone)]
+pub enum Way {
+    /// There are none: master and slave live in this process.
+    Inside,
+    /// A socket on this machine, which the master owns.
+    Socket(PathBuf),
+    /// NATS servers.
+    Nats(NatsSettings),
+}
+
+impl Check<'_> {
+    pub(super) fn way(&self, roles: Roles) -> Result<Way, SettingsError> {
+        match &self.settings.cluster.bus {
+            Bus::Local if roles == Roles::Standalone => Ok(Way::Inside),
+            Bus::Local => {
+                let path = PathBuf::from(&self.settings.cluster.socket);
+                check_socket(&path).map_err(|why| {
+                    self.error("cluster.socket", why).hint("a short path of a file on this machine: \"run/bus.sock\"")
+                })?;
+                Ok(Way::Socket(path))
+            }
+            Bus::Nats(urls) => self.nats(urls).map(Way::Nats),
+        }
+    }
+
+    fn nats(&self, urls: &[String]) -> Result<NatsSettings, SettingsError> {
+        let nats = &self.settings.nats;
+        let text = |key: &str, secret: Option<Vec<u8>>| match secret.map(String::from_utf8) {
+            None => Ok(None),
+            Some(Ok(secret)) => Ok(Some(secret)),
+            Some(Err(_)) => Err(self.error(key, "is not UTF-8")),
+        };
+        let settings = NatsSettings {
+            urls: urls.to_vec(),
+            credentials_file: self.readable("nats.credentials_file", &nats.credentials_file)?,
+            user: (!nats.user.is_empty()).then(|| nats.user.clone()),
+            password: text("nats.password", self.secret("nats", "password", &nats.password, &nats.password_file)?)?,
+            token: text("nats.token", self.secret("nats", "token", &nats.token, &nats.token_file)?)?,
+            tls: NatsTls {
+                required: nats.tls.required,
+                ca_file: self.readable("nats.tls.ca_file", &nats.tls.ca_file)?,
+                cert_file: self.readable("nats.tls.cert_file", &nats.tls.cert_file)?,
+                key_file: self.readable("nats.tls.key_file", &nats.tls.key_file)?,
+            },
+        };
+        // each address by itself first: then it is known what is to blame
+        let addresses = NatsSettings { urls: settings.urls.clone(), ..NatsSettings::default() };
+        addresses.check().map_err(|why| {
+            self.error("cluster.bus", why).hint("NATS servers as in \"nats://host:4222\", several between commas")
+        })?;
+        settings.check().map_err(|why| self.error("nats", why))?;
+        Ok(settings)
+    }
+
+    /// The path of a file that can be read, if one is named.
+    fn readable(&self, key: &str, file: &str) -> Result<Option<PathBuf>, SettingsError> {
+        if file.is_empty() {
+            return Ok(None);
+        }
+        let read = |path: &Path| match fs::metadata(path)?.is_file() {
+            true => fs::File::open(path).map(drop),
+            false => Err(io::Error::other("it is no file")),
+        };
+        let path = PathBuf::from(file);
+        match read(&path) {
+            Ok(()) => Ok(Some(path)),
+            Err(error) => Err(self.error(key, format!("cannot read {file}: {error}"))),
+        }
+    }
+
+    pub(super) fn way_warnings(&self, plan: &Plan) -> Option<String> {
+        let Way::Nats(nats) = &plan.way else { return None };
+        let signed_on = nats.credentials_file.is_some() || nats.user.is_some() || nats.token.is_some();
+        let bare = |url: &&String| {
+            let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+            let encrypted = scheme == "tls" || nats.tls.required;
+            !signed_on && !encrypted && !rest.contains('@') && !is_here(rest)
+        };
+        nats.urls.iter().find(bare).map(|url| {
+            format!(
+                "NATS at {url} is spoken to without credentials and without TLS: whoever reaches it can push to \
+                 everybody (see [nats])"
+            )
+        })
+    }
+}
+
+/// Is this machine meant, by the host in `host:port`?
+fn is_here(address: &str) -> bool {
+    let host = match address.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => address,
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_few_names() {
+        for here in ["localhost:4222", "127.0.0.1:4222", "127.3.2.1", "[::1]:4222", "LOCALHOST"] {
+            assert!(is_here(here), "{here}");
+        }
+        for there in ["nats:4222", "10.0.0.1:4222", "[fe80::1]:4222", "localhost.example:4222"] {
+            assert!(!is_here(there), "{there}");
+        }
+    }
+}

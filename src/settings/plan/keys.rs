@@ -1,0 +1,106 @@
+//! Keys, secrets and listed apps, read from where the settings say that they are.
+
+use std::{collections::HashMap, fs, io, str::FromStr};
+
+use jsonwebtoken::Algorithm;
+use wellhead_proto::{
+    app::App,
+    ids::AppId,
+    jwt::{Key, Keyring},
+};
+
+use super::Check;
+use crate::settings::{PublicKey, Secret, Unlisted, place::SettingsError};
+
+impl Check<'_> {
+    pub(super) fn keys(&self, secret: Option<&[u8]>) -> Result<Keyring, SettingsError> {
+        let jwt = &self.settings.jwt;
+        let mut keys = self.public_keys("jwt.public_keys", &jwt.public_keys)?;
+        if let Some(secret) = secret {
+            let key = Key::from_secret(secret)
+                .map_err(|why| self.error("jwt.secret", why).hint("`openssl rand -base64 48` makes a good one"))?;
+            keys.push(key);
+        }
+        Ok(Keyring::new(keys, jwt.require_exp))
+    }
+
+    fn public_keys(&self, key: &str, files: &[PublicKey]) -> Result<Vec<Key>, SettingsError> {
+        files
+            .iter()
+            .enumerate()
+            .map(|(index, public_key)| self.public_key(&format!("{key}.{index}"), public_key))
+            .collect()
+    }
+
+    fn public_key(&self, key: &str, public_key: &PublicKey) -> Result<Key, SettingsError> {
+        let PublicKey { file, kid, algorithm } = public_key;
+        let only = algorithm.as_deref().map(|name| {
+            Algorithm::from_str(name).map_err(|_| {
+                self.error(key, format!("unknown algorithm {name:?}")).hint(
+                    "RS256, RS384, RS512, ES256, ES384 or EdDSA; leave it out to allow what the key's kind allows",
+                )
+            })
+        });
+        let only = only.transpose()?;
+        let pem = fs::read(file).map_err(|error| {
+            let error = self.error(key, format!("cannot read {file}: {error}"));
+            error.hint("name the PEM file of a public key; `wellhead keys generate` makes a pair")
+        })?;
+        Key::from_pem(kid.clone(), &pem, only).map_err(|why| {
+            self.error(key, format!("{file}: {why}"))
+                .hint("`openssl pkey -in private.pem -pubout` prints the public half")
+        })
+    }
+
+    /// A secret that stands in the settings or in a file, but not in both.
+    pub(super) fn secret(
+        &self,
+        section: &str,
+        name: &str,
+        secret: &Secret,
+        file: &str,
+    ) -> Result<Option<Vec<u8>>, SettingsError> {
+        let key = format!("{section}.{name}_file");
+        match (secret.is_empty(), file.is_empty()) {
+            (true, true) => Ok(None),
+            (false, true) => Ok(Some(secret.expose().as_bytes().to_vec())),
+            (false, false) => {
+                let message = format!("{section}.{name} is set as well");
+                Err(self.error(&key, message).hint("say it once: keep one of the two"))
+            }
+            (true, false) => {
+                let text = fs::read_to_string(file).map_err(|error| {
+                    let why = if error.kind() == io::ErrorKind::InvalidData {
+                        "it is not UTF-8".to_owned()
+                    } else {
+                        error.to_string()
+                    };
+                    self.error(&key, format!("cannot read {file}: {why}"))
+                })?;
+                match text.trim_end_matches(['\r', '\n']) {
+                    "" => Err(self.error(&key, format!("{file} is empty"))),
+                    secret => Ok(Some(secret.as_bytes().to_vec())),
+                }
+            }
+        }
+    }
+
+    pub(super) fn listed(&self) -> Result<HashMap<AppId, App>, SettingsError> {
+        let mut listed = HashMap::new();
+        for (index, app) in self.settings.apps.listed.iter().enumerate() {
+            let key = format!("apps.listed.{index}");
+            let id = AppId::try_from(app.key.as_str()).map_err(|why| self.error(&format!("{key}.key"), why))?;
+            let keys = self.public_keys(&format!("{key}.public_keys"), &app.public_keys)?;
+            let keys = (!keys.is_empty()).then(|| Keyring::new(keys, self.settings.jwt.require_exp));
+            let own = App { keys, allowed_origins: app.allowed_origins.clone() };
+            if listed.insert(id, own).is_some() {
+                return Err(self.error(&format!("{key}.key"), format!("the app {:?} is listed twice", app.key)));
+            }
+        }
+        if listed.is_empty() && self.settings.apps.unlisted == Unlisted::Refuse {
+            let error = self.error("apps.unlisted", "no app is listed and others are refused: nobody could connect");
+            return Err(error.hint("list your apps under [[apps.listed]], or set apps.unlisted = \"allow\""));
+        }
+        Ok(listed)
+    }
+}
