@@ -8,3 +8,4 @@ mod metrics;
 mod presence;
 mod push;
 mod support;
+mod wire_contract;

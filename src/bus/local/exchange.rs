@@ -1,5 +1,6 @@
 //! The owner of the socket: routes what links send to those that listen, and is a wire itself for the master's process.
-//! Routing is done by whoever sends, under one lock, and never waits: a link that is too slow is cut off.
+//! Routing is done by whoever sends, under one lock. Who sends waits a moment for a link that falls behind, then no
+//! more: a link that is too slow is cut off.
 
 mod session;
 
@@ -170,7 +171,7 @@ impl Wire for Exchange {
             return Err(BusError::TooLarge { limit });
         }
         self.shared.metrics.sent(message.len());
-        self.shared.route(subject, &message);
+        self.shared.route(subject, &message).await;
         Ok(())
     }
 
@@ -207,8 +208,16 @@ impl Wire for Exchange {
 }
 
 impl Shared {
-    /// Hand `message` to all that listen to `subject`.
-    fn route(&self, subject: Subject, message: &Bytes) {
+    /// Hand `message` to all that listen to `subject`, and let those catch up that can.
+    async fn route(&self, subject: Subject, message: &Bytes) {
+        for crowded in self.hand_out(subject, message) {
+            crowded.eased().await;
+        }
+    }
+
+    /// Hand `message` to all that listen to `subject`; whose queues are crowded now.
+    fn hand_out(&self, subject: Subject, message: &Bytes) -> SmallVec<[Arc<Outbound>; 2]> {
+        let mut crowded = SmallVec::new();
         let mut routes = self.routes();
         let heard_as = match subject {
             Subject::Slot(_) => &[subject, Subject::EverySlot][..],
@@ -223,14 +232,17 @@ impl Shared {
             let frame = ToLink::Heard(heard_as, message.clone()).frame();
             for id in listeners {
                 let plug = routes.links.get(id).expect("who listens is linked");
-                if plug.out.push(frame.clone()) == Err(NotTaken::Full) {
-                    too_slow.push(*id);
+                match plug.out.push(frame.clone()) {
+                    Ok(()) if plug.out.is_crowded() => crowded.push(plug.out.clone()),
+                    Err(NotTaken::Full) => too_slow.push(*id),
+                    Ok(()) | Err(NotTaken::Ended) => {}
                 }
             }
         }
         for id in too_slow {
             routes.cut_off(id, self);
         }
+        crowded
     }
 
     fn routes(&self) -> MutexGuard<'_, Routes> {

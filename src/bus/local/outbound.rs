@@ -3,18 +3,23 @@
 use std::{
     collections::VecDeque,
     mem,
+    pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
     io::{self, AsyncWrite, AsyncWriteExt},
     sync::Notify,
+    time::{Instant, timeout_at},
 };
 
 use super::frame::Frame;
 
 /// Frames are gathered up to this size; larger messages are written from where they are.
 const GATHER: usize = 64 * 1_024;
+/// How long all who send to a crowded queue wait for it to be eased, once, before it runs into its bound.
+const STALL: Duration = Duration::from_millis(250);
 
 /// The frames that wait for one socket.
 pub(super) struct Outbound {
@@ -33,6 +38,8 @@ struct Queue {
     bytes: usize,
     /// No more frames are taken: those in the queue are the last.
     ended: bool,
+    /// Waited for in vain, and not again before it is half empty.
+    slow: bool,
 }
 
 /// Why a frame was not taken.
@@ -62,6 +69,29 @@ impl Outbound {
         drop(queue);
         self.filled.notify_one();
         Ok(())
+    }
+
+    /// Is it more than half full, and worth waiting for?
+    pub(super) fn is_crowded(&self) -> bool {
+        let queue = self.queue();
+        queue.bytes > self.bound / 2 && !queue.ended && !queue.slow
+    }
+
+    /// Wait until it is not crowded. A burst may be faster than a reader that is well; one that is not is waited for
+    /// only once.
+    pub(super) async fn eased(&self) {
+        let deadline = Instant::now() + STALL;
+        loop {
+            let mut emptied = pin!(self.emptied.notified());
+            emptied.as_mut().enable();
+            if !self.is_crowded() {
+                return;
+            }
+            if timeout_at(deadline, emptied).await.is_err() {
+                self.queue().slow = true;
+                return;
+            }
+        }
     }
 
     /// Queue `frame`, room or not: one of the few that keep the connection going.
@@ -153,7 +183,11 @@ impl Outbound {
             }
             stream.write_all(&gathered).await?;
             gathered.clear();
-            self.queue().bytes -= bytes;
+            {
+                let mut queue = self.queue();
+                queue.bytes -= bytes;
+                queue.slow &= queue.bytes > self.bound / 2;
+            }
             self.emptied.notify_waiters();
         }
     }
@@ -221,7 +255,7 @@ mod tests {
         let outbound = Outbound::new(1_000);
         outbound.push(frame(5_000)).expect("the first always has room");
         assert_eq!(outbound.push(frame(1)), Err(NotTaken::Full));
-        let (mut ours, mut theirs) = tokio::io::duplex(64);
+        let (mut ours, mut theirs) = io::duplex(64);
         let emptied = outbound.emptied();
         tokio::select! {
             _ = outbound.write_to(&mut ours) => unreachable!("there is no last frame"),
@@ -235,10 +269,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_that_is_crowded_is_waited_for_but_only_once() {
+        let outbound = Outbound::new(1_000);
+        outbound.eased().await;
+        outbound.push(frame(600)).unwrap();
+        let since = Instant::now();
+        outbound.eased().await;
+        assert!(since.elapsed() >= STALL);
+        assert!(!outbound.is_crowded(), "it would be waited for again");
+        // half empty again, it is worth it again
+        let mut written = io::sink();
+        let emptied = outbound.emptied();
+        tokio::select! {
+            _ = outbound.write_to(&mut written) => unreachable!("there is no last frame"),
+            () = emptied => {}
+        }
+        outbound.push(frame(600)).unwrap();
+        assert!(outbound.is_crowded());
+    }
+
+    #[tokio::test]
     async fn who_is_cut_off_reads_what_was_begun_and_then_why() {
         let outbound = Outbound::new(100_000);
         outbound.push(frame(90_000)).unwrap();
-        let (mut ours, mut theirs) = tokio::io::duplex(64);
+        let (mut ours, mut theirs) = io::duplex(64);
         let mut read = Vec::new();
         let ((), ()) = tokio::join!(
             async {

@@ -80,7 +80,7 @@ impl Connection {
         let address = settings::address(url)?;
         let (event, events) = mpsc::unbounded_channel();
         let connected_once = AtomicBool::new(false);
-        let options = shared.settings.options().await?;
+        let options = shared.settings.options(&address).await?;
         let options = options
             .event_callback(move |heard| {
                 let event = event.clone();

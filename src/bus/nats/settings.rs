@@ -14,7 +14,8 @@ const QUEUE: usize = 256;
 /// How to reach NATS.
 #[derive(Clone, Default)]
 pub struct NatsSettings {
-    /// Servers of one cluster, `nats://host:4222` or `tls://host:4222`, tried in turn.
+    /// Servers of one cluster, `nats://host:4222` or `tls://host:4222`, tried in turn. A user and a password, or a token,
+    /// may stand before the host.
     pub urls: Vec<String>,
     /// A credentials file (JWT and seed); read anew for each connection, so that it may be replaced.
     pub credentials_file: Option<PathBuf>,
@@ -67,8 +68,8 @@ impl NatsSettings {
         Ok(())
     }
 
-    /// Options for one connection to one server.
-    pub(super) async fn options(&self) -> Result<ConnectOptions, String> {
+    /// Options for one connection to the server at `address`.
+    pub(super) async fn options(&self, address: &ServerAddr) -> Result<ConnectOptions, String> {
         let mut options = ConnectOptions::new()
             .name("wellhead")
             .ping_interval(PING)
@@ -91,6 +92,12 @@ impl NatsSettings {
         if let Some(token) = &self.token {
             options = options.token(token.clone());
         }
+        // the library would send them as they stand in the address
+        options = match (decoded(address.username()), decoded(address.password())) {
+            (Some(user), Some(password)) => options.user_and_password(user, password),
+            (Some(token), None) => options.token(token),
+            (None, _) => options,
+        };
         if let Some(file) = &self.tls.ca_file {
             options = options.add_root_certificates(file.clone());
         }
@@ -112,6 +119,12 @@ pub(super) fn address(url: &str) -> Result<ServerAddr, String> {
         "nats" | "tls" => Ok(address),
         scheme => Err(format!("{scheme}:// is not spoken; a NATS server is nats://host:port or tls://host:port")),
     }
+}
+
+/// A user or a password of an address.
+fn decoded(encoded: Option<&str>) -> Option<String> {
+    let encoded = encoded.filter(|encoded| !encoded.is_empty())?;
+    Some(percent_encoding::percent_decode_str(encoded).decode_utf8_lossy().into_owned())
 }
 
 /// `url` as logs show it: no user, no password.

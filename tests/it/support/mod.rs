@@ -4,6 +4,7 @@ pub mod backend;
 pub mod client;
 pub mod http;
 pub mod keys;
+pub mod nats;
 pub mod server;
 pub mod websocket;
 

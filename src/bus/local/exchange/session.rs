@@ -117,7 +117,7 @@ async fn listen(shared: &Shared, id: LinkId, out: &Outbound, frames: &mut Frames
         };
         match ToExchange::parse(frame) {
             Ok(ToExchange::Send(subject, message)) if message.len() <= shared.limits.message => {
-                shared.route(subject, &message);
+                shared.route(subject, &message).await;
             }
             Ok(ToExchange::Send(_, message)) => return End::Refused(format!("it sent {} bytes", message.len())),
             Ok(ToExchange::Listen(subject)) => {

@@ -1,0 +1,161 @@
+//! NATS as a carrier, and what only NATS does.
+
+use std::time::{Duration, Instant};
+
+use prometheus_client::registry::Registry;
+use wellhead::bus::{
+    metrics::WireMetrics,
+    nats::{NatsSettings, NatsWire},
+    wire::Subject::{EverySlot, Everyone, Slot},
+};
+use wellhead_proto::bus::BusError;
+
+use super::{
+    Carrier,
+    node::{Node, TestEar},
+};
+use crate::support::nats::NatsServer;
+
+pub struct Nats(NatsServer);
+
+impl Carrier for Nats {
+    const FLOOD: usize = 80 << 20;
+    const CUTS_OFF: bool = false;
+
+    fn prepared() -> Self {
+        Self(NatsServer::prepared(""))
+    }
+
+    fn start(&mut self) {
+        self.0.start();
+    }
+
+    fn stop(&mut self) {
+        self.0.kill();
+    }
+
+    fn node(&mut self) -> Node {
+        node(self.0.settings())
+    }
+}
+
+pub fn node(settings: NatsSettings) -> Node {
+    node_of("wellhead", settings)
+}
+
+fn node_of(cluster: &str, settings: NatsSettings) -> Node {
+    let ear = TestEar::new();
+    let mut registry = Registry::default();
+    let metrics = WireMetrics::new(&mut registry);
+    let wire = NatsWire::connect(settings, cluster, ear.clone(), metrics).expect("a thread");
+    Node { wire, ear, registry }
+}
+
+#[tokio::test]
+async fn clusters_of_different_names_do_not_hear_each_other() {
+    let server = NatsServer::started("");
+    // names that would meet if they were put into subjects as they are
+    let names = ["a", "b", "a.slot", "a.slot.1", "*", ">", "", "A", "ä b"];
+    let mut nodes = Vec::new();
+    for name in names {
+        let node = node_of(name, server.settings()).up().await;
+        nodes.push((name, node.listens(&[EverySlot, Slot(1), Everyone]).await));
+    }
+    for (name, node) in &nodes {
+        node.send(Slot(2), format!("slot of {name}")).await;
+        node.send(Everyone, format!("all of {name}")).await;
+        node.wire.confirm().await.unwrap();
+    }
+    for (name, node) in &nodes {
+        node.send(Slot(3), "end").await;
+        node.send(Everyone, "end").await;
+        let mut heard = Vec::new();
+        for _ in 0..4 {
+            let (subject, message) = node.ear.next().await;
+            heard.push((subject, String::from_utf8(message.to_vec()).unwrap()));
+        }
+        heard.sort();
+        let mut wanted = [
+            (EverySlot, format!("slot of {name}")),
+            (EverySlot, "end".to_owned()),
+            (Everyone, format!("all of {name}")),
+            (Everyone, "end".to_owned()),
+        ];
+        wanted.sort();
+        assert_eq!(heard, wanted, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_is_noticed_within_seconds() {
+    let server = NatsServer::started("");
+    let ann = node(server.settings()).up().await.listens(&[Slot(1)]).await;
+    server.signal("STOP");
+    let since = Instant::now();
+    ann.is(false).await;
+    // 3 s, and some for two busy cores
+    assert!(since.elapsed() < Duration::from_secs(6), "{:?}", since.elapsed());
+    ann.takes_nothing().await;
+    server.signal("CONT");
+    ann.is(true).await;
+    ann.send(Slot(1), "back").await;
+    ann.hears(Slot(1), "back").await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_silent_server_is_told_in_time() {
+    let server = NatsServer::started("");
+    let ann = node(server.settings()).up().await;
+    server.signal("STOP");
+    let since = Instant::now();
+    assert_eq!(ann.wire.confirm().await, Err(BusError::Down));
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    // a full queue lets nobody wait for ever, either
+    let message = vec![0; 500_000];
+    while ann.wire.send(Slot(1), message.clone().into()).await.is_ok() {}
+    server.signal("CONT");
+}
+
+#[tokio::test]
+async fn the_first_server_that_answers_is_taken_and_the_next_when_it_dies() {
+    let mut one = NatsServer::started("");
+    let mut other = NatsServer::prepared("");
+    let urls = [&one, &other].map(|server| format!("nats://{}", server.address)).to_vec();
+    let ann = node(NatsSettings { urls, ..NatsSettings::default() }).up().await.listens(&[Slot(1)]).await;
+    other.start();
+    one.kill();
+    ann.is(false).await;
+    ann.is(true).await;
+    ann.send(Slot(1), "elsewhere").await;
+    ann.hears(Slot(1), "elsewhere").await;
+}
+
+#[tokio::test]
+async fn the_largest_message_is_the_servers() {
+    let server = NatsServer::started("max_payload: 65536");
+    let ann = node(server.settings()).up().await.listens(&[Slot(1)]).await;
+    assert_eq!(ann.wire.max_message(), Some(65_536));
+    assert_eq!(ann.wire.send(Slot(1), vec![0; 65_537].into()).await, Err(BusError::TooLarge { limit: 65_536 }));
+    ann.send(Slot(1), "still here").await;
+    ann.hears(Slot(1), "still here").await;
+}
+
+#[tokio::test]
+async fn thousands_of_subjects_are_listened_to_again_after_a_restart() {
+    let mut server = NatsServer::started("");
+    let ann = node(server.settings()).up().await;
+    for slot in 0..16_384 {
+        ann.wire.listen(Slot(slot));
+    }
+    ann.wire.confirm().await.unwrap();
+    for round in 0..2 {
+        for slot in (0..16_384).step_by(1_023) {
+            ann.send(Slot(slot), round.to_string()).await;
+            ann.hears(Slot(slot), &round.to_string()).await;
+        }
+        server.kill();
+        ann.is(false).await;
+        server.start();
+        ann.is(true).await;
+    }
+}

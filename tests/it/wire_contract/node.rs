@@ -1,0 +1,140 @@
+//! A node of a test: a wire, and an ear that remembers and has room when it is told so.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::Bytes;
+use prometheus_client::registry::Registry;
+use tokio::sync::{Mutex, mpsc, watch};
+use wellhead::bus::wire::{Ear, Subject, Wire};
+use wellhead_proto::bus::{BoxFuture, BusError};
+
+use crate::support::{until, within};
+
+pub struct Node {
+    pub wire: Arc<dyn Wire>,
+    pub ear: Arc<TestEar>,
+    pub registry: Registry,
+}
+
+pub struct TestEar {
+    heard: mpsc::UnboundedSender<(Subject, Bytes)>,
+    inbox: Mutex<mpsc::UnboundedReceiver<(Subject, Bytes)>>,
+    room: watch::Sender<bool>,
+    gaps: AtomicUsize,
+    count: AtomicUsize,
+}
+
+impl TestEar {
+    pub fn new() -> Arc<Self> {
+        let (heard, inbox) = mpsc::unbounded_channel();
+        Arc::new(Self {
+            heard,
+            inbox: Mutex::new(inbox),
+            room: watch::Sender::new(true),
+            gaps: AtomicUsize::new(0),
+            count: AtomicUsize::new(0),
+        })
+    }
+
+    pub fn gaps(&self) -> usize {
+        self.gaps.load(Ordering::SeqCst)
+    }
+
+    pub fn set_room(&self, room: bool) {
+        self.room.send_replace(room);
+    }
+
+    pub async fn next(&self) -> (Subject, Bytes) {
+        within("a message", async { self.inbox.lock().await.recv().await.expect("the ear is there") }).await
+    }
+
+    /// What has come already.
+    pub async fn so_far(&self) -> Vec<(Subject, Bytes)> {
+        let mut inbox = self.inbox.lock().await;
+        std::iter::from_fn(|| inbox.try_recv().ok()).collect()
+    }
+}
+
+impl Ear for TestEar {
+    fn hear(&self, subject: Subject, message: Bytes) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        self.heard.send((subject, message)).expect("the ear is there");
+    }
+
+    fn has_room(&self) -> bool {
+        *self.room.borrow()
+    }
+
+    fn room(&self) -> BoxFuture<()> {
+        let mut room = self.room.subscribe();
+        Box::pin(async move {
+            let _ = room.wait_for(|room| *room).await;
+        })
+    }
+
+    fn gap(&self) {
+        self.gaps.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Node {
+    /// The same, once it is up.
+    pub async fn up(self) -> Self {
+        self.is(true).await;
+        self
+    }
+
+    /// Wait until it is up, or down.
+    pub async fn is(&self, up: bool) {
+        let what = if up { "the wire is up" } else { "the wire is down" };
+        within(what, async {
+            self.wire.state().wait_for(|is| *is == up).await.expect("the wire is there");
+        })
+        .await;
+    }
+
+    /// Listen, and be sure of it.
+    pub async fn listens(self, subjects: &[Subject]) -> Self {
+        for subject in subjects {
+            self.wire.listen(*subject);
+        }
+        self.wire.confirm().await.expect("a confirmation");
+        self
+    }
+
+    pub async fn send(&self, subject: Subject, text: impl Into<String>) {
+        self.wire.send(subject, text.into().into()).await.expect("it was sent");
+    }
+
+    /// The next thing heard is `text` on `subject`.
+    pub async fn hears(&self, subject: Subject, text: &str) {
+        let (on, message) = self.ear.next().await;
+        assert_eq!((on, String::from_utf8_lossy(&message).as_ref()), (subject, text));
+    }
+
+    pub async fn has_gaps(&self, gaps: usize) {
+        until("gaps", gaps, || async { self.ear.gaps() }).await;
+    }
+
+    /// What `name`, a metric with its labels, says.
+    pub fn metric(&self, name: &str) -> f64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("a string takes all");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
+    }
+
+    /// Wait until all that came over the wire was heard.
+    pub async fn has_heard_all(&self) {
+        let came = || self.metric("bus_messages_total{direction=\"in\"}") as usize;
+        until("all was heard", true, || async { came() == self.ear.count.load(Ordering::SeqCst) }).await;
+    }
+
+    pub async fn takes_nothing(&self) {
+        assert_eq!(self.wire.send(Subject::Everyone, "nothing".into()).await, Err(BusError::Down));
+        assert_eq!(self.wire.confirm().await, Err(BusError::Down));
+    }
+}
