@@ -66,6 +66,8 @@ pub enum Mail {
         /// The piece.
         bytes: Bytes,
     },
+    /// To everybody: "I am here, and who else is?"
+    Hello(Beat),
 }
 
 /// Bytes that are no letter of ours.

@@ -1,8 +1,6 @@
 //! What a node does about what it hears. Everything is hostile until it is parsed.
 
-use std::sync::{
-    Arc, PoisonError, Weak,
-};
+use std::sync::{Arc, PoisonError, Weak};
 
 use bytes::Bytes;
 use log::{debug, info, warn};
@@ -59,7 +57,8 @@ impl Cluster {
 
     fn read(self: &Arc<Self>, subject: Subject, letter: Letter) {
         let of_slot = matches!(subject, Subject::Slot(_) | Subject::EverySlot);
-        if of_slot && !self.slots().counts(letter.id, subject == Subject::EverySlot) {
+        let piece = if let Mail::Part { index, .. } = letter.mail { index } else { 0 };
+        if of_slot && !self.slots().counts((letter.id, piece), subject == Subject::EverySlot) {
             return;
         }
         match letter.mail {
@@ -103,7 +102,8 @@ impl Cluster {
                     let _ = question.send((from, census));
                 }
             }
-            Mail::Beat(beat) => self.heard_beat(beat),
+            Mail::Beat(beat) => self.heard_beat(beat, false),
+            Mail::Hello(beat) => self.heard_beat(beat, true),
             Mail::Goodbye(node, incarnation) => {
                 if (node, incarnation) == (self.me.node, self.me.incarnation) {
                     self.left.notify_waiters();
@@ -126,7 +126,8 @@ impl Cluster {
         }
     }
 
-    fn heard_beat(&self, beat: Beat) {
+    /// `asks`: it wants to know who is here. So does every node that was not known.
+    fn heard_beat(&self, beat: Beat, asks: bool) {
         if beat.node == self.me.node && beat.incarnation != self.me.incarnation {
             // one in two million for two nodes
             let verdict = self.rivalry().heard(self.me.incarnation, beat.incarnation, self.now());
@@ -141,12 +142,11 @@ impl Cluster {
             return;
         }
         let heard = self.roster().heard(beat, self.now());
+        if (asks || heard != Heard::Known) && beat.node != self.me.node && !self.is_leaving() {
+            let _ = self.outgoing.send((Subject::Node(beat.node), Mail::Beat(self.me)));
+        }
         if heard != Heard::Known {
             debug!(node_id:% = beat.node, slave = beat.slave; "heard of node {}", beat.node);
-            if beat.node != self.me.node && !self.is_leaving() {
-                // it asks who is here
-                let _ = self.outgoing.send((Subject::Node(beat.node), Mail::Beat(self.me)));
-            }
             self.show_roster();
         }
     }

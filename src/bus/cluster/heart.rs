@@ -39,10 +39,10 @@ pub(super) async fn beat(cluster: Weak<Cluster>) {
         let changing = {
             let mut slots = cluster.slots();
             slots.tick(cluster.now(), &mut orders);
+            cluster.obey(&orders);
             cluster.metrics.slots.set(slots.len() as i64);
             slots.is_way_asked()
         };
-        cluster.obey(&orders);
         if changing {
             cluster.asked.notify_one();
         }
@@ -66,7 +66,7 @@ pub(super) async fn watch_wire(cluster: Weak<Cluster>, mut wire: watch::Receiver
             cluster.show_roster();
             cluster.state.send_modify(|state| (state.up, state.roster_known) = (true, hello.is_zero()));
             if !cluster.is_leaving() {
-                let _ = cluster.outgoing.send((Subject::Everyone, Mail::Beat(cluster.me)));
+                let _ = cluster.outgoing.send((Subject::Everyone, Mail::Hello(cluster.me)));
             }
             cluster.asked.notify_one();
             info!(node_id:% = cluster.me.node; "the bus is up");

@@ -181,6 +181,11 @@ impl Cluster {
         }
     }
 
+    /// Listen to at most `most` slots one by one, and to all of them until there are fewer than `few`.
+    pub fn limit_slots(&self, most: usize, few: usize) {
+        self.slots().limit(most, few);
+    }
+
     fn now(&self) -> Duration {
         self.start.elapsed()
     }
@@ -206,9 +211,10 @@ impl Cluster {
 
     /// The roster changed: tell those who watch.
     fn show_roster(&self) {
-        let slaves: Arc<[NodeId]> = self.roster().slaves().map(|(node, _)| node).collect();
         self.metrics.nodes.set(self.roster().len() as i64);
         self.state.send_if_modified(|state| {
+            // read in here: whoever shows last shows the latest
+            let slaves: Arc<[NodeId]> = self.roster().slaves().map(|(node, _)| node).collect();
             let changed = state.slaves != slaves;
             state.slaves = slaves;
             changed
@@ -292,11 +298,14 @@ pub struct ClusterBus(pub Arc<Cluster>);
 impl Bus for ClusterBus {
     async fn publish_all(&self, envelopes: Vec<Envelope>) -> Result<(), BusError> {
         let wire = self.0.wire()?;
+        let state = wire.state();
         let publish = async {
             for envelope in envelopes {
                 self.0.send(wire, subject_of(&envelope), Mail::Order(envelope)).await?;
             }
-            wire.confirm().await
+            wire.confirm().await?;
+            // down and up again meanwhile: what was sent before is lost, and only the rest is confirmed
+            if state.has_changed().unwrap_or(true) { Err(BusError::Down) } else { Ok(()) }
         };
         timeout(PUBLISH, publish).await.map_err(|_| BusError::Full)?
     }
@@ -367,11 +376,14 @@ impl Bus for ClusterBus {
         let slot = slot_of(channel);
         let cluster = &self.0;
         let mut orders = Vec::new();
-        let heard = cluster.slots().want(slot, &mut orders);
-        let hold = Arc::new(Wanted { cluster: cluster.clone(), slot });
-        if !orders.is_empty() {
+        let heard = {
+            // the wire is told before anyone else sees the table: nothing is confirmed that it has not heard of
+            let mut slots = cluster.slots();
+            let heard = slots.want(slot, &mut orders);
             cluster.obey(&orders);
-        }
+            heard
+        };
+        let hold = Arc::new(Wanted { cluster: cluster.clone(), slot });
         if heard && cluster.state.borrow().up {
             return Some(Interest { hold, confirmed: None });
         }

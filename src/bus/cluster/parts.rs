@@ -27,14 +27,22 @@ struct Unfinished {
 impl Parts {
     /// A piece came at `now`. The whole letter, if it was the last. `Err` if it does not belong where it came: then the
     /// letter is lost.
-    pub fn take(&mut self, of: u64, index: u32, count: u32, piece: &Bytes, now: Duration) -> Result<Option<Vec<u8>>, ()> {
+    pub fn take(
+        &mut self,
+        of: u64,
+        index: u32,
+        count: u32,
+        piece: &Bytes,
+        now: Duration,
+    ) -> Result<Option<Vec<u8>>, ()> {
         self.forget_old(now);
         if index == 0 {
             self.forget(of);
             self.unfinished.insert(of, Unfinished { count, next: 0, bytes: Vec::new(), since: now });
         }
         let fits = self.bytes + piece.len() <= MAX_BYTES;
-        let letter = self.unfinished.get_mut(&of).filter(|letter| fits && letter.count == count && letter.next == index);
+        let letter =
+            self.unfinished.get_mut(&of).filter(|letter| fits && letter.count == count && letter.next == index);
         let Some(letter) = letter else {
             self.forget(of);
             return Err(());

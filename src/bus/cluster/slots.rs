@@ -4,7 +4,8 @@
 //!
 //! While it changes over, both are listened to, and each push comes twice. Which of the two counts is decided so that
 //! nothing is lost, doubled or overtaken: at first the old way only, until the new one is confirmed and everything that
-//! went before it has come; then whichever comes first, by the numbers of the letters; then the new one only.
+//! went before it has come; then whichever comes first, by the numbers of the letters; then the new one, and what is still
+//! under way by the old one, once; then the new one only.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -42,7 +43,6 @@ pub fn slot_of(channel: &ChannelKey) -> u16 {
 pub struct Slots {
     slots: HashMap<u16, Slot>,
     way: Way,
-    /// Slots that nobody wants any more stand here in the order in which they were left.
     limits: Limits,
 }
 
@@ -72,7 +72,11 @@ enum Way {
     OneByOne,
     All,
     /// From one to the other: to all of them, or back.
-    Changing { to_all: bool, phase: Phase, seen: HashSet<u64> },
+    Changing {
+        to_all: bool,
+        phase: Phase,
+        seen: HashSet<Piece>,
+    },
 }
 
 enum Phase {
@@ -82,7 +86,12 @@ enum Phase {
     Settling(Duration),
     /// Both count, since then.
     Both(Duration),
+    /// The old way is left, since then, and some of what came that way may come the new way yet.
+    Trailing(Duration),
 }
+
+/// The number of a letter, and of the piece of it that a message holds.
+pub type Piece = (u64, u32);
 
 /// What to do with the wire.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -98,10 +107,15 @@ pub enum Order {
 }
 
 impl Slots {
+    /// Listen to at most `most` slots one by one, and to all until there are fewer than `few`.
+    pub fn limit(&mut self, most: usize, few: usize) {
+        self.limits = Limits { most, few };
+    }
+
     /// Somebody wants `slot`. `true` if it is heard already.
     pub fn want(&mut self, slot: u16, orders: &mut Vec<Order>) -> bool {
-        let everything = matches!(self.way, Way::All | Way::Changing { to_all: false, .. });
-        let one_by_one = !matches!(self.way, Way::All);
+        let everything = self.hears_everything();
+        let one_by_one = !matches!(self.way, Way::All | Way::Changing { to_all: true, phase: Phase::Trailing(_), .. });
         let entry = self.slots.entry(slot).or_insert_with(|| {
             if one_by_one {
                 orders.push(Order::Listen(slot));
@@ -123,8 +137,18 @@ impl Slots {
     /// Is `slot` heard?
     #[must_use]
     pub fn is_heard(&self, slot: u16) -> bool {
-        matches!(self.way, Way::All | Way::Changing { to_all: false, .. })
-            || self.slots.get(&slot).is_some_and(|slot| slot.confirmed)
+        self.hears_everything() || self.slots.get(&slot).is_some_and(|slot| slot.confirmed)
+    }
+
+    /// Need nothing be confirmed? On the way back that ends early, so that every slot is confirmed well before it is the
+    /// only way to hear it.
+    fn hears_everything(&self) -> bool {
+        match &self.way {
+            Way::OneByOne => false,
+            Way::All | Way::Changing { to_all: true, phase: Phase::Trailing(_), .. } => true,
+            Way::Changing { to_all: false, phase: Phase::Asked | Phase::Settling(_), .. } => true,
+            Way::Changing { .. } => false,
+        }
     }
 
     /// What a confirmation that begins now would confirm; nothing, if there is nothing to confirm.
@@ -158,7 +182,7 @@ impl Slots {
 
     /// Once a second: stop listening to what nobody wants, and change ways where it is time.
     pub fn tick(&mut self, now: Duration, orders: &mut Vec<Order>) {
-        let all = matches!(self.way, Way::All);
+        let all = matches!(self.way, Way::All | Way::Changing { to_all: true, phase: Phase::Trailing(_), .. });
         self.slots.retain(|&slot, entry| {
             let keep = entry.wanted > 0 || now.saturating_sub(entry.idle_since) < LONGER;
             if !keep && !all {
@@ -185,20 +209,27 @@ impl Slots {
                     *phase = Phase::Both(now);
                 }
             }
-            Way::Changing { to_all: true, phase: Phase::Both(since), .. } if now.saturating_sub(*since) >= BOTH => {
-                orders.extend(self.slots.keys().map(|&slot| Order::Unlisten(slot)));
-                self.way = Way::All;
+            Way::Changing { to_all, phase: phase @ Phase::Both(_), .. } => {
+                if let Phase::Both(since) = *phase
+                    && now.saturating_sub(since) >= BOTH
+                {
+                    match to_all {
+                        true => orders.extend(self.slots.keys().map(|&slot| Order::Unlisten(slot))),
+                        false => orders.push(Order::UnlistenAll),
+                    }
+                    *phase = Phase::Trailing(now);
+                }
             }
-            Way::Changing { to_all: false, phase: Phase::Both(since), .. } if now.saturating_sub(*since) >= BOTH => {
-                orders.push(Order::UnlistenAll);
-                self.way = Way::OneByOne;
+            Way::Changing { to_all, phase: Phase::Trailing(since), .. } if now.saturating_sub(*since) >= SETTLE => {
+                self.way = if *to_all { Way::All } else { Way::OneByOne };
             }
             _ => {}
         }
     }
 
-    /// Letter `id` came; `by_all`: because all slots are listened to, not because of its own. Does it count?
-    pub fn counts(&mut self, id: u64, by_all: bool) -> bool {
+    /// A message came that holds `piece`; `by_all`: because all slots are listened to, not because of its own. Does it
+    /// count?
+    pub fn counts(&mut self, piece: Piece, by_all: bool) -> bool {
         match &mut self.way {
             Way::OneByOne => !by_all,
             Way::All => by_all,
@@ -206,8 +237,8 @@ impl Slots {
                 let by_new = by_all == *to_all;
                 match phase {
                     Phase::Asked => !by_new,
-                    Phase::Settling(_) => !by_new && seen.insert(id),
-                    Phase::Both(_) => seen.insert(id),
+                    Phase::Settling(_) => !by_new && seen.insert(piece),
+                    Phase::Both(_) | Phase::Trailing(_) => seen.insert(piece),
                 }
             }
         }
@@ -285,23 +316,28 @@ mod tests {
             slots.want(slot, &mut Vec::new());
         }
         confirm(&mut slots, 0);
-        assert!(slots.counts(1, false) && !slots.counts(1, true));
+        assert!(slots.counts((1, 0), false) && !slots.counts((1, 0), true));
         assert_eq!(tick(&mut slots, 1), [Order::ListenAll]);
 
         // asked for, not confirmed: the old way only
-        assert!(slots.counts(2, false) && !slots.counts(2, true));
+        assert!(slots.counts((2, 0), false) && !slots.counts((2, 0), true));
         assert_eq!(tick(&mut slots, 2), []);
         confirm(&mut slots, 2);
         // settling: the old way only, and it is noted what came
-        assert!(!slots.counts(3, true) && slots.counts(3, false));
+        assert!(!slots.counts((3, 0), true) && slots.counts((3, 0), false));
         assert_eq!(tick(&mut slots, 3), []);
         // both: whichever comes first
-        assert!(!slots.counts(3, true), "it came the old way, a second ago");
-        assert!(slots.counts(4, true) && !slots.counts(4, false));
-        assert!(slots.counts(5, false) && !slots.counts(5, true));
+        assert!(!slots.counts((3, 0), true), "it came the old way, a second ago");
+        assert!(slots.counts((4, 0), true) && !slots.counts((4, 0), false));
+        assert!(slots.counts((5, 0), false) && !slots.counts((5, 0), true));
+        assert!((0..3).all(|piece| slots.counts((15, piece), piece == 1)), "each piece of a letter counts");
+        assert!((0..3).all(|piece| !slots.counts((15, piece), piece != 1)), "once");
         let all = (0..4).map(Order::Unlisten).collect::<Vec<_>>();
         assert_eq!(tick(&mut slots, 6), all);
-        assert!(slots.counts(6, true) && !slots.counts(6, false));
+        // trailing: it came the old way just now
+        assert!(!slots.counts((5, 0), true) && slots.counts((16, 0), true));
+        assert_eq!(tick(&mut slots, 7), []);
+        assert!(slots.counts((6, 0), true) && !slots.counts((6, 0), false));
 
         // new slots cost nothing now
         let mut orders = Vec::new();
@@ -313,9 +349,16 @@ mod tests {
         assert!(slots.is_heard(3), "still heard the old way");
         confirm(&mut slots, 16);
         assert_eq!(tick(&mut slots, 17), []);
-        assert!(slots.counts(7, false) && !slots.counts(7, true));
+        assert!(slots.counts((7, 0), false) && !slots.counts((7, 0), true));
+        // what is new now must be confirmed before it is all there is
+        assert!(!slots.want(8, &mut orders) && orders == [Order::Listen(8)]);
+        assert!(!slots.is_heard(8) && slots.is_heard(3));
+        confirm(&mut slots, 17);
+        assert!(slots.is_heard(8));
         assert_eq!(tick(&mut slots, 20), [Order::UnlistenAll]);
-        assert!(slots.counts(8, false) && !slots.counts(8, true));
+        assert!(!slots.counts((7, 0), true) && slots.counts((8, 0), false) && !slots.counts((8, 0), false));
+        assert_eq!(tick(&mut slots, 21), []);
+        assert!(slots.counts((9, 0), false) && !slots.counts((9, 0), true));
         assert!(slots.is_heard(3));
     }
 
