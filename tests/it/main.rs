@@ -5,6 +5,7 @@ mod gusher;
 mod hostile;
 mod lifecycle;
 mod metrics;
+mod model;
 mod presence;
 mod push;
 mod support;

@@ -4,7 +4,11 @@ pub mod backend;
 pub mod client;
 pub mod http;
 pub mod keys;
+pub mod ledger;
+pub mod listener;
+pub mod memory;
 pub mod nats;
+pub mod random;
 pub mod server;
 pub mod websocket;
 

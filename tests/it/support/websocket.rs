@@ -96,16 +96,26 @@ impl WebSocket {
     }
 
     async fn frame_when_it_comes(&mut self) -> Option<Frame> {
+        let frame = self.try_frame().await.unwrap_or_else(|error| panic!("the connection broke: {error}"));
+        assert!(frame.is_some() || self.unread.is_empty(), "half a frame at the end: {:?}", self.unread);
+        frame
+    }
+
+    /// The next frame, whenever it comes; none at the end. May be dropped and called again.
+    pub async fn try_frame(&mut self) -> std::io::Result<Option<Frame>> {
         loop {
             if let Some(frame) = parse(&mut self.unread) {
-                return Some(frame);
+                return Ok(Some(frame));
             }
-            let read = self.stream.read_buf(&mut self.unread).await;
-            if read.unwrap_or_else(|error| panic!("the connection broke: {error}")) == 0 {
-                assert!(self.unread.is_empty(), "half a frame at the end: {:?}", self.unread);
-                return None;
+            if self.stream.read_buf(&mut self.unread).await? == 0 {
+                return Ok(None);
             }
         }
+    }
+
+    /// Send one whole frame; the server may be gone.
+    pub async fn try_send(&mut self, opcode: u8, payload: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(&frame(opcode, payload)).await
     }
 
     /// The next frame that is not a ping (which is answered) or a pong (which is kept).

@@ -1,0 +1,184 @@
+//! The plain model: what was done, when, and what must, may and must not have come of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wellhead_proto::query::{Query, name_hash};
+
+use crate::support::ledger::{Heard, Kind, Mark};
+
+/// Moments in the order in which they happened.
+pub type Moment = u64;
+/// Not yet.
+pub const NEVER: Moment = Moment::MAX;
+
+/// From somewhere between `asked` and `begun` until somewhere between `leaving` and `over`.
+#[derive(Clone, Copy, Debug)]
+pub struct While {
+    pub asked: Moment,
+    pub begun: Moment,
+    pub leaving: Moment,
+    pub over: Moment,
+}
+
+impl While {
+    pub fn since(asked: Moment) -> Self {
+        Self { asked, begun: NEVER, leaving: NEVER, over: NEVER }
+    }
+
+    fn is_now(&self) -> bool {
+        self.begun != NEVER && self.over == NEVER
+    }
+
+    /// All the time from `from` to `to`.
+    fn surely(&self, from: Moment, to: Moment) -> bool {
+        self.begun < from && self.leaving > to
+    }
+
+    /// At some moment from `from` to `to`.
+    fn perhaps(&self, from: Moment, to: Moment) -> bool {
+        self.asked < to && self.over > from
+    }
+}
+
+/// One socket.
+#[derive(Clone, Debug)]
+pub struct Socket {
+    pub app: String,
+    pub user: String,
+    /// The slave that holds it.
+    pub slave: u32,
+    pub open: While,
+    /// Everything that it was on, and when.
+    pub on: Vec<(String, While)>,
+}
+
+impl Socket {
+    pub fn is_open(&self) -> bool {
+        self.open.is_now()
+    }
+
+    /// The channels that it is on.
+    pub fn channels(&self) -> BTreeSet<String> {
+        self.on.iter().filter(|(_, on)| on.is_now()).map(|(channel, _)| channel.clone()).collect()
+    }
+
+    /// It begins to end.
+    pub fn leaving(&mut self, moment: Moment) {
+        for stay in self.on.iter_mut().map(|(_, on)| on).chain([&mut self.open]) {
+            stay.leaving = stay.leaving.min(moment);
+        }
+    }
+
+    /// It has ended.
+    pub fn over(&mut self, moment: Moment) {
+        for stay in self.on.iter_mut().map(|(_, on)| on).chain([&mut self.open]) {
+            stay.over = stay.over.min(moment);
+        }
+    }
+}
+
+/// One push that was accepted.
+#[derive(Clone, Debug)]
+pub struct Push {
+    pub mark: Mark,
+    pub began: Moment,
+    /// By then it had arrived wherever it was to.
+    pub settled: Moment,
+}
+
+impl Push {
+    /// Does it go to `channel`?
+    fn goes_to(&self, channel: &str) -> bool {
+        match self.mark.kind {
+            Kind::Channel => self.mark.to == channel,
+            Kind::Pattern => matches(&self.mark.to, channel),
+            Kind::User => false,
+        }
+    }
+}
+
+/// Patterns are prefixes here, as a regular expression says it.
+pub fn matches(pattern: &str, channel: &str) -> bool {
+    channel.starts_with(pattern.trim_start_matches('^'))
+}
+
+/// Everything that was done.
+#[derive(Default)]
+pub struct Plain {
+    pub sockets: Vec<Socket>,
+    pub pushes: Vec<Push>,
+}
+
+impl Plain {
+    fn open(&self, app: &str) -> impl Iterator<Item = &Socket> {
+        self.sockets.iter().filter(move |socket| socket.app == app && socket.is_open())
+    }
+
+    /// The names that answer a query.
+    pub fn names(&self, app: &str, query: &Query) -> BTreeSet<String> {
+        let open = self.open(app);
+        match query {
+            Query::Channels(_) | Query::ChannelCount(_) => open.flat_map(Socket::channels).collect(),
+            Query::Users | Query::UserCount => open.map(|socket| socket.user.clone()).collect(),
+            Query::UsersOf(channel) | Query::UserCountOf(channel) => {
+                let on = |socket: &&Socket| socket.channels().contains(channel.as_str());
+                open.filter(on).map(|socket| socket.user.clone()).collect()
+            }
+        }
+    }
+
+    /// Open sockets and hashes of users, by app.
+    pub fn stats(&self) -> BTreeMap<String, (u64, BTreeSet<u64>)> {
+        let mut stats = BTreeMap::<String, (u64, BTreeSet<u64>)>::new();
+        for socket in self.sockets.iter().filter(|socket| socket.is_open()) {
+            let app = stats.entry(socket.app.clone()).or_default();
+            app.0 += 1;
+            app.1.insert(name_hash(&socket.user));
+        }
+        stats
+    }
+
+    /// Everything under way has arrived by `moment`.
+    pub fn settle(&mut self, moment: Moment) {
+        for push in &mut self.pushes {
+            push.settled = push.settled.min(moment);
+        }
+    }
+
+    /// Did socket `no` hear what it must, and nothing that it may not?
+    pub fn judge(&self, no: usize, heard: &[Heard]) {
+        let socket = &self.sockets[no];
+        let came: BTreeSet<_> = heard.iter().map(|heard| (&heard.mark, heard.channel.as_deref())).collect();
+        let mut allowed = BTreeSet::new();
+        for push in self.pushes.iter().filter(|push| push.mark.app == socket.app) {
+            let mut judge = |stays: &[While], channel: Option<&str>| {
+                if stays.iter().any(|stay| stay.perhaps(push.began, push.settled)) {
+                    allowed.insert((push.mark.clone(), channel.map(str::to_owned)));
+                }
+                if stays.iter().any(|stay| stay.surely(push.began, push.settled)) {
+                    let here = came.contains(&(&push.mark, channel));
+                    assert!(
+                        here,
+                        "lost on the way to {} of {}: {push:?}; it was here: {stays:?}",
+                        socket.user, socket.app
+                    );
+                }
+            };
+            if push.mark.kind == Kind::User {
+                if push.mark.to == socket.user {
+                    judge(&[socket.open], None);
+                }
+                continue;
+            }
+            let channels: BTreeSet<_> = socket.on.iter().map(|(channel, _)| channel.as_str()).collect();
+            for channel in channels.into_iter().filter(|channel| push.goes_to(channel)) {
+                let stays: Vec<_> = socket.on.iter().filter(|(on, _)| on == channel).map(|(_, stay)| *stay).collect();
+                judge(&stays, Some(channel));
+            }
+        }
+        for Heard { channel, mark } in heard {
+            let allowed = allowed.contains(&(mark.clone(), channel.clone()));
+            assert!(allowed, "{} of {} should not have heard {mark:?} on {channel:?}", socket.user, socket.app);
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! One life of a cluster: what happens in it, drawn from a seed, and the model that keeps up with it.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::{LocalBoxFuture, join_all};
+use wellhead::bus::wire::Wire;
+use wellhead_proto::{
+    bus::{Bus, Gathered},
+    channel::ChannelPattern,
+    command::{Command, Target},
+    envelope::Envelope,
+    event::{Event, Payload},
+    ids::NodeId,
+    query::{Ask, Census, Query, name_hash},
+};
+
+use super::{
+    lag,
+    place::{End, SlaveNode, token},
+    plain::{Moment, NEVER, Plain, Push, Socket, While, matches},
+};
+use crate::support::{
+    PATIENCE,
+    ledger::{Kind, Mark},
+    listener::{self, Listener},
+    memory::Net,
+    random::Random,
+    within,
+};
+
+const APPS: [&str; 2] = ["blue", "red"];
+const USERS: [&str; 5] = ["ann", "bob", "eve", "joe", "kim"];
+const CHANNELS: [&str; 6] = ["a1", "a2", "a3", "b1", "b2", "c1"];
+const PATTERNS: [&str; 4] = ["^a", "^b", "^c1", "^x"];
+/// Steps of one life.
+const STEPS: usize = 36;
+/// A slave that was killed is on the rosters for less than this, at least.
+const SOON: Duration = Duration::from_secs(4);
+/// A thread that was this late while a question was under way explains answers that were.
+const LATE: Duration = Duration::from_millis(100);
+const SHORT: Duration = Duration::from_millis(20);
+
+/// Live once; how much was done.
+pub async fn live(seed: u64) -> u64 {
+    let mut world = World::begin(Random::new(seed)).await;
+    for _ in 0..STEPS {
+        world.step().await;
+    }
+    world.end().await;
+    world.clock.now()
+}
+
+#[derive(Clone, Default)]
+struct Clock(Rc<Cell<Moment>>);
+
+impl Clock {
+    fn tick(&self) -> Moment {
+        self.0.set(self.0.get() + 1);
+        self.0.get()
+    }
+
+    fn now(&self) -> Moment {
+        self.0.get()
+    }
+}
+
+struct World {
+    random: Random,
+    net: Net,
+    clock: Clock,
+    plain: Rc<RefCell<Plain>>,
+    masters: Vec<Rc<End>>,
+    slaves: Vec<SlaveNode>,
+    /// Killed, and not missed yet.
+    dead: Vec<(NodeId, Instant)>,
+    /// As in the model; none once it is gone and judged.
+    clients: Vec<Option<Listener>>,
+    next_node: u32,
+    /// The largest message of the wire.
+    most: usize,
+}
+
+impl World {
+    async fn begin(mut random: Random) -> Self {
+        let net = Net::new(random.fork());
+        // now and then everything travels in pieces
+        let most = if random.once_in(4) { 160 } else { 1 << 20 };
+        let mut world = Self {
+            random,
+            net,
+            clock: Clock::default(),
+            plain: Rc::default(),
+            masters: Vec::new(),
+            slaves: Vec::new(),
+            dead: Vec::new(),
+            clients: Vec::new(),
+            next_node: 1,
+            most,
+        };
+        for _ in 0..3 {
+            let number = world.number();
+            world.masters.push(Rc::new(End::master(&world.net, number, most)));
+        }
+        for _ in 0..3 {
+            world.start().await;
+        }
+        world
+    }
+
+    fn number(&mut self) -> u32 {
+        self.next_node += 1;
+        self.next_node
+    }
+
+    fn master(&mut self) -> Rc<End> {
+        self.random.pick(&self.masters).expect("three").clone()
+    }
+
+    async fn step(&mut self) {
+        match self.random.below(100) {
+            0..20 => self.connect().await,
+            20..62 => self.several_at_once().await,
+            62..67 => self.push_matching().await,
+            67..82 => self.ask().await,
+            82..89 => self.leave().await,
+            89..92 => self.settle().await,
+            92..94 => self.stop().await,
+            94..96 => self.kill(),
+            96..98 => self.miss().await,
+            _ if self.slaves.len() < 3 => self.start().await,
+            _ => self.ask().await,
+        }
+    }
+
+    /// One more slave; back when everybody knows.
+    async fn start(&mut self) {
+        let number = self.number();
+        self.slaves.push(SlaveNode::start(&self.net, number, self.most).await);
+        let live: Vec<_> = self.slaves.iter().map(|slave| slave.end.id).collect();
+        for end in self.masters.iter().map(AsRef::as_ref).chain(self.slaves.iter().map(|slave| &slave.end)) {
+            end.knows("all slaves", |state| live.iter().all(|id| state.slaves.contains(id))).await;
+        }
+    }
+
+    fn any_slave(&mut self) -> Option<SlaveNode> {
+        // one stays
+        if self.slaves.len() < 2 {
+            return None;
+        }
+        let which = self.random.below(self.slaves.len());
+        Some(self.slaves.remove(which))
+    }
+
+    /// A slave ends in order; back when nobody counts on it any more.
+    async fn stop(&mut self) {
+        let Some(slave) = self.any_slave() else { return };
+        let moment = self.clock.tick();
+        let mut its = self.sockets_of(&slave);
+        for &no in &its {
+            self.plain.borrow_mut().sockets[no].leaving(moment);
+        }
+        slave.stop().await;
+        let over = self.clock.tick();
+        for no in its.drain(..) {
+            let client = self.clients[no].as_ref().expect("it was open");
+            let end = client.ended().await;
+            assert!(matches!(&end, listener::End::Closed(close) if close.code == 1001), "{end:?}");
+            self.plain.borrow_mut().sockets[no].over(over);
+        }
+        self.forgotten(slave.end.id).await;
+    }
+
+    async fn forgotten(&self, id: NodeId) {
+        for end in self.masters.iter().map(AsRef::as_ref).chain(self.slaves.iter().map(|slave| &slave.end)) {
+            end.knows("that a slave went", |state| !state.slaves.contains(&id)).await;
+        }
+    }
+
+    /// A slave ends at once.
+    fn kill(&mut self) {
+        let Some(slave) = self.any_slave() else { return };
+        let moment = self.clock.tick();
+        slave.kill(&self.net);
+        for no in self.sockets_of(&slave) {
+            let mut plain = self.plain.borrow_mut();
+            plain.sockets[no].leaving(moment);
+            plain.sockets[no].over(self.clock.tick());
+            // what it has read may not have been read to the end, but nothing wrong may be in it
+            let client = self.clients[no].take().expect("it was open");
+            drop(client.heard());
+        }
+        self.dead.push((slave.end.id, Instant::now()));
+    }
+
+    /// Those who were killed are missed.
+    async fn miss(&mut self) {
+        // what they said last has been heard by then
+        for end in self.masters.iter().map(AsRef::as_ref).chain(self.slaves.iter().map(|slave| &slave.end)) {
+            within("a confirmation", end.wire.confirm()).await.expect("the wire is up");
+        }
+        for (id, _) in std::mem::take(&mut self.dead) {
+            for end in self.masters.iter().map(AsRef::as_ref).chain(self.slaves.iter().map(|slave| &slave.end)) {
+                end.cluster.lost(id);
+            }
+            self.forgotten(id).await;
+        }
+    }
+
+    fn sockets_of(&self, slave: &SlaveNode) -> Vec<usize> {
+        let plain = self.plain.borrow();
+        let its = |no: &usize| plain.sockets[*no].is_open() && plain.sockets[*no].slave == u32::from(slave.end.id);
+        (0..plain.sockets.len()).filter(its).collect()
+    }
+
+    /// The sockets that are open, some of them, in any order.
+    fn some_sockets(&mut self, most: usize) -> Vec<usize> {
+        let mut open: Vec<_> =
+            (0..self.clients.len()).filter(|&no| self.plain.borrow().sockets[no].is_open()).collect();
+        let mut some = Vec::new();
+        while some.len() < most && !open.is_empty() {
+            some.push(open.swap_remove(self.random.below(open.len())));
+        }
+        some
+    }
+
+    async fn connect(&mut self) {
+        let (app, user) = (APPS[self.random.below(2)], USERS[self.random.below(USERS.len())]);
+        let which = self.random.below(self.slaves.len());
+        let slave = &self.slaves[which];
+        let open = While::since(self.clock.tick());
+        let client = Listener::connect(slave.address, app, user, &token(app, user)).await;
+        let open = While { begun: self.clock.tick(), ..open };
+        let socket =
+            Socket { app: app.to_owned(), user: user.to_owned(), slave: slave.end.id.into(), open, on: Vec::new() };
+        self.plain.borrow_mut().sockets.push(socket);
+        self.clients.push(Some(client));
+    }
+
+    async fn leave(&mut self) {
+        let Some(&no) = self.some_sockets(1).first() else { return };
+        let moment = self.clock.tick();
+        self.plain.borrow_mut().sockets[no].leaving(moment);
+        let client = self.clients[no].take().expect("it was open");
+        if self.random.once_in(2) {
+            client.leave().await;
+        }
+        // judged now, while what may still come is no concern: it is leaving
+        self.plain.borrow().judge(no, &client.heard());
+        drop(client);
+        self.plain.borrow_mut().sockets[no].over(self.clock.tick());
+        self.counted().await;
+    }
+
+    /// Wait until the slaves have noticed who left.
+    async fn counted(&mut self) {
+        let master = self.master();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let Ok(census) = self.gather(&master, Ask::Stats).await else { continue };
+            let Census::Stats(stats) = census else { panic!("an answer to another question") };
+            let found = stats.iter().map(|(app, count)| {
+                (app.to_string(), (count.connections, count.users.iter().copied().collect::<BTreeSet<_>>()))
+            });
+            let (found, wanted) = (found.collect(), self.plain.borrow().stats());
+            if wanted == found {
+                return;
+            }
+            assert!(Instant::now() < deadline, "wanted {wanted:?}, found {found:?}");
+            actix_rt::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Joins, leaves and pushes that know nothing of each other.
+    async fn several_at_once(&mut self) {
+        let many = 1 + self.random.below(5);
+        let mut deeds: Vec<LocalBoxFuture<'static, Option<(usize, Listener)>>> = Vec::new();
+        let actors = self.random.below(many + 1);
+        for no in self.some_sockets(actors) {
+            let mut client = self.clients[no].take().expect("it was open");
+            let channel = CHANNELS[self.random.below(CHANNELS.len())].to_owned();
+            let (plain, clock) = (self.plain.clone(), self.clock.clone());
+            let joins = !plain.borrow().sockets[no].channels().contains(&channel);
+            deeds.push(Box::pin(async move {
+                let moment = clock.tick();
+                if joins {
+                    plain.borrow_mut().sockets[no].on.push((channel.clone(), While::since(moment)));
+                    assert!(client.subscribe(&channel).await, "it is open");
+                } else {
+                    on(&mut plain.borrow_mut().sockets[no], &channel).leaving = moment;
+                    assert!(client.unsubscribe(&channel).await, "it is open");
+                }
+                let moment = clock.tick();
+                let plain = &mut plain.borrow_mut().sockets[no];
+                let stay = on(plain, &channel);
+                *if joins { &mut stay.begun } else { &mut stay.over } = moment;
+                Some((no, client))
+            }));
+        }
+        for lane in 0..many {
+            let (kind, app) = (if self.random.once_in(4) { Kind::User } else { Kind::Channel }, self.random.below(2));
+            let to = match kind {
+                Kind::User => USERS[self.random.below(USERS.len())],
+                _ => CHANNELS[self.random.below(CHANNELS.len())],
+            };
+            let master = self.random.below(self.masters.len());
+            let by = (master * 10 + lane) as u64;
+            let (master, plain, clock) = (self.masters[master].clone(), self.plain.clone(), self.clock.clone());
+            deeds.push(Box::pin(async move {
+                let began = clock.tick();
+                let mark = Mark { app: APPS[app].to_owned(), kind, to: to.to_owned(), by, n: began };
+                plain.borrow_mut().pushes.push(Push { mark: mark.clone(), began, settled: NEVER });
+                within("a push", master.bus.publish(envelope(&mark))).await.expect("the bus is up");
+                None
+            }));
+        }
+        for (no, client) in join_all(deeds).await.into_iter().flatten() {
+            self.clients[no] = Some(client);
+        }
+    }
+
+    async fn push_matching(&mut self) {
+        let (app, pattern) = (APPS[self.random.below(2)], PATTERNS[self.random.below(PATTERNS.len())]);
+        let began = self.clock.tick();
+        let mark = Mark { app: app.to_owned(), kind: Kind::Pattern, to: pattern.to_owned(), by: 0, n: began };
+        self.plain.borrow_mut().pushes.push(Push { mark: mark.clone(), began, settled: NEVER });
+        let ask = Ask::PublishMatching {
+            app: app.parse().expect("a name"),
+            pattern: pattern.to_owned(),
+            within: vec![ChannelPattern::everything()],
+            event: event(&mark),
+        };
+        let channels = self.plain.borrow().names(app, &Query::Channels(Vec::new()));
+        let matched = channels.iter().filter(|channel| matches(pattern, channel)).map(|channel| name_hash(channel));
+        self.answered(ask, &Census::Hashes(matched.collect())).await;
+    }
+
+    async fn ask(&mut self) {
+        let app = APPS[self.random.below(2)];
+        let everything = vec![ChannelPattern::everything()];
+        let channel = CHANNELS[self.random.below(CHANNELS.len())].parse().expect("a name");
+        let query = match self.random.below(6) {
+            0 => Query::Channels(everything),
+            1 => Query::ChannelCount(everything),
+            2 => Query::Users,
+            3 => Query::UserCount,
+            4 => Query::UsersOf(channel),
+            _ => Query::UserCountOf(channel),
+        };
+        self.query(app, query).await;
+    }
+
+    async fn query(&mut self, app: &str, query: Query) {
+        let names = self.plain.borrow().names(app, &query);
+        let wanted = match query {
+            Query::Channels(_) | Query::Users | Query::UsersOf(_) => Census::Names(names),
+            _ => Census::Hashes(names.iter().map(|name| name_hash(name)).collect()),
+        };
+        self.answered(Ask::Query { app: app.parse().expect("a name"), query }, &wanted).await;
+    }
+
+    /// Some master answers so, and names those who are missing.
+    async fn answered(&mut self, ask: Ask, wanted: &Census) {
+        let master = self.master();
+        let asked = format!("{ask:?}");
+        match self.gather(&master, ask).await {
+            Ok(census) => assert_eq!(census, *wanted, "{asked}"),
+            Err(part) => {
+                let mut all = wanted.clone();
+                all.merge(part);
+                assert_eq!(all, *wanted, "{asked}");
+            }
+        }
+    }
+
+    /// The whole answer, but for the dead; or a part of it, if this machine was so late that slaves were, too. Then they
+    /// are back when this is.
+    async fn gather(&self, master: &End, ask: Ask) -> Result<Census, Census> {
+        let before = lag();
+        let Gathered { census, missing } = within("an answer", master.bus.gather(ask)).await.expect("the bus is up");
+        for (id, since) in &self.dead {
+            assert!(missing.contains(id) || since.elapsed() > SOON, "{id} is dead, and not named");
+        }
+        let only_dead = |missing: &[NodeId]| missing.iter().all(|id| self.dead.iter().any(|(dead, _)| dead == id));
+        if only_dead(&missing) {
+            return Ok(census);
+        }
+        let late = lag() - before;
+        assert!(late > LATE, "{missing:?} are alive, and this thread was late by {late:?} only");
+        let heard = async {
+            while !master.bus.gather(Ask::Stats).await.is_ok_and(|answer| only_dead(&answer.missing)) {
+                actix_rt::time::sleep(SHORT).await;
+            }
+        };
+        within("they are heard of again", heard).await;
+        Err(census)
+    }
+
+    /// Let everything arrive: the wire keeps each node's order, and so do a thread and a socket.
+    async fn settle(&mut self) {
+        for master in self.masters.clone() {
+            while self.gather(&master, Ask::Stats).await.is_err() {}
+        }
+        let open = self.some_sockets(usize::MAX);
+        for no in open {
+            let client = self.clients[no].as_mut().expect("it is open");
+            assert!(client.ping().await, "it is open");
+        }
+        let moment = self.clock.tick();
+        self.plain.borrow_mut().settle(moment);
+    }
+
+    /// The last day.
+    async fn end(&mut self) {
+        self.settle().await;
+        self.miss().await;
+        for app in APPS {
+            self.query(app, Query::Users).await;
+            self.query(app, Query::Channels(vec![ChannelPattern::everything()])).await;
+            for channel in CHANNELS {
+                self.query(app, Query::UsersOf(channel.parse().expect("a name"))).await;
+            }
+        }
+        for (no, client) in self.clients.iter().enumerate() {
+            if let Some(client) = client {
+                self.plain.borrow().judge(no, &client.heard());
+            }
+        }
+    }
+}
+
+/// The stay on a channel that goes on, or is about to begin.
+fn on<'a>(socket: &'a mut Socket, channel: &str) -> &'a mut While {
+    let stays = socket.on.iter_mut().rev().find(|(on, stay)| on == channel && stay.over == NEVER);
+    &mut stays.expect("it was begun").1
+}
+
+fn event(mark: &Mark) -> Event {
+    Event { name: "e".parse().expect("a name"), data: Payload::Json(mark.json().into()) }
+}
+
+fn envelope(mark: &Mark) -> Envelope {
+    let command = match mark.kind {
+        Kind::User => {
+            let to = Target::User(mark.to.parse().expect("a name"));
+            Command::Direct { to, data: Payload::Json(mark.json().into()) }
+        }
+        _ => Command::Publish { channel: mark.to.parse().expect("a name"), event: event(mark), except: None },
+    };
+    Envelope { app: mark.app.parse().expect("a name"), command }
+}
