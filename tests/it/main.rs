@@ -1,6 +1,7 @@
 //! Whole-process tests: the real binary, real sockets, every byte as a client or a backend would send and see it.
 
 mod cli;
+mod cluster_start;
 mod gusher;
 mod hostile;
 mod lifecycle;

@@ -24,9 +24,10 @@ use super::{
     until, within,
 };
 
-/// How a server is to be started.
+/// How a server is to be started. Clones share the folder, and so the local bus: the processes of one machine.
+#[derive(Clone)]
 pub struct Setup {
-    dir: Dir,
+    dir: Arc<Dir>,
     public_key: bool,
     toml: String,
     env: Vec<(String, String)>,
@@ -36,12 +37,13 @@ pub struct Setup {
 impl Setup {
     /// With the public key of [`signer`], and no push keys.
     pub fn keyed() -> Self {
-        let dir = Dir::new();
+        let dir = Arc::new(Dir::new());
         fs::write(dir.0.join("public.pem"), &signer().public_pem).expect("the folder is ours");
         Self { dir, public_key: true, toml: String::new(), env: Vec::new(), arguments: Vec::new() }
             .set("slave.listen", "127.0.0.1:0")
             .set("master.listen", "127.0.0.1:0")
             .set("master.admin", "127.0.0.1:0")
+            .set("slave.admin", "127.0.0.1:0")
     }
 
     /// Without any key.
@@ -83,7 +85,11 @@ impl Setup {
     fn command(&self) -> Command {
         let config = self.dir.0.join("config.toml");
         let keys = if self.public_key { "[jwt]\npublic_keys = [\"public.pem\"]\n" } else { "" };
-        fs::write(&config, format!("{keys}{}", self.toml)).expect("the folder is ours");
+        let text = format!("{keys}{}", self.toml);
+        // another process may be reading it
+        if fs::read_to_string(&config).ok().as_deref() != Some(&*text) {
+            fs::write(&config, text).expect("the folder is ours");
+        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_wellhead"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WELLHEAD_")) {
             command.env_remove(name);
@@ -93,20 +99,25 @@ impl Setup {
         command
     }
 
+    /// The same as `wellhead master`, `slave` or `standalone`.
+    pub fn role(self, role: &str) -> Self {
+        self.arguments(&[role])
+    }
+
     /// Start it, and wait until it is ready.
     pub async fn start(self) -> Server {
+        let mut server = self.launch();
+        server.ready().await;
+        server
+    }
+
+    /// Start it without waiting for anything.
+    pub fn launch(self) -> Server {
         let setup = self.set("log.format", "json");
         let mut child = setup.command().spawn().expect("the binary was built with this test");
         let log = Log::of(child.stderr.take().expect("stderr is a pipe"));
         let out = Log::of(child.stdout.take().expect("stdout is a pipe"));
-        let mut server = Server { child, log, out, listeners: Vec::new(), _dir: setup.dir };
-        within("the server says that it is ready", server.log.find(|line| message(line)?.eq("ready").then_some(())))
-            .await;
-        server.listeners = server.log.collect(|line| {
-            let line: Value = serde_json::from_str(line).ok()?;
-            Some((line["role"].as_str()?.to_owned(), line["address"].as_str()?.parse().ok()?))
-        });
-        server
+        Server { child, log, out, listeners: Vec::new(), _dir: setup.dir }
     }
 
     /// Start it, which must fail.
@@ -150,13 +161,39 @@ pub struct Server {
     /// What it prints.
     pub out: Log,
     listeners: Vec<(String, SocketAddr)>,
-    _dir: Dir,
+    _dir: Arc<Dir>,
 }
 
 impl Server {
     /// With [`Setup::keyed`].
     pub async fn start() -> Self {
         Setup::keyed().start().await
+    }
+
+    /// Wait until it says that it is ready, and learn where it listens.
+    pub async fn ready(&mut self) {
+        let ready = self.log.find(|line| message(line)?.eq("ready").then_some(()));
+        within("the server says that it is ready", ready).await;
+        self.listeners = self.log.collect(|line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            Some((line["role"].as_str()?.to_owned(), line["address"].as_str()?.parse().ok()?))
+        });
+    }
+
+    /// What /readyz says.
+    pub async fn readiness(&self) -> (u16, String) {
+        let reply = Http::to(self.admin()).await.get("/readyz").await;
+        (reply.status, reply.text().to_owned())
+    }
+
+    /// Wait until it wants work: its bus is up, and it knows who is there.
+    pub async fn wants_work(&self) {
+        until("it wants work", (200, "ready".to_owned()), || self.readiness()).await;
+    }
+
+    /// How many lines of its log say `words`.
+    pub fn said(&self, words: &str) -> usize {
+        self.log.collect(|line| message(line)?.contains(words).then_some(())).len()
     }
 
     fn listener(&self, role: &str) -> SocketAddr {
