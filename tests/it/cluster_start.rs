@@ -2,7 +2,10 @@
 
 use std::process::Command;
 
+use prometheus_client::registry::Registry;
 use serde_json::Value;
+use wellhead::bus::Joining;
+use wellhead_proto::{ids::NodeId, roster::Beat};
 
 use crate::support::{
     backend::Backend,
@@ -327,4 +330,37 @@ async fn credentials_are_asked_for_and_given() {
     ann.wants_work().await;
     assert!(!ann.log.collect(|line| line.contains("a b").then_some(())).contains(&()));
     assert_eq!(nobody.readiness().await.0, 503, "still not let in");
+}
+
+/// The numbers that a node has had, one after the other.
+fn numbers(server: &Server) -> Vec<NodeId> {
+    server.log.collect(|line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let number = line["node_id"].as_str().filter(|_| line["message"] == "the bus is up")?;
+        NodeId::try_from(number.parse::<u32>().ok()?).ok()
+    })
+}
+
+#[tokio::test]
+async fn a_node_whose_number_is_taken_draws_another() {
+    let nats = NatsServer::started("");
+    let setup = on(&nats);
+    let master = setup.clone().role("master").start().await;
+    let mut slave = setup.clone().role("slave").start().await;
+    until("it has a number", 1, || async { numbers(&slave).len() }).await;
+    let address = slave.slave();
+    let taken = numbers(&slave)[0];
+    // another node of that number, in this process; the slave is as young as it, so that it yields
+    let rival = Joining::new(Beat { node: taken, slave: false, incarnation: 1 }, &mut Registry::default());
+    rival.over_nats(nats.settings(), "wellhead").expect("a thread");
+    until("it comes back", 2, || async { slave.said("ready") }).await;
+    until("with another number", 2, || async { numbers(&slave).len() }).await;
+    assert_ne!(numbers(&slave)[1], taken);
+    slave.ready().await;
+    assert_eq!(slave.slave(), address, "at the same address");
+    slave.wants_work().await;
+    let mut ann = slave.listener_on("demo", "ann", "news").await;
+    master.wants_work().await;
+    arrives(&master, &mut ann).await;
+    rival.line().stop().await;
 }

@@ -173,11 +173,14 @@ impl Cluster {
         self.rivalry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A node whose connection broke is gone at once.
+    /// A node whose connection broke is gone at once. The others hear of it from this one, which saw it.
     pub fn lost(&self, node: NodeId) {
+        let Some(incarnation) = self.roster().incarnation(node) else { return };
         if self.roster().goodbye(node) {
             debug!(node_id:% = node; "node {node} is gone: its connection broke");
             self.show_roster();
+            // fails only when the process ends
+            let _ = self.outgoing.send((Subject::Everyone, Mail::Goodbye(node, incarnation)));
         }
     }
 
