@@ -189,6 +189,12 @@ impl Cluster {
         self.slots().limit(most, few);
     }
 
+    /// Does it listen to all of them at once?
+    #[must_use]
+    pub fn hears_all_slots(&self) -> bool {
+        self.slots().is_all()
+    }
+
     fn now(&self) -> Duration {
         self.start.elapsed()
     }

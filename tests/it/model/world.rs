@@ -12,9 +12,6 @@ use wellhead::bus::wire::Wire;
 use wellhead_proto::{
     bus::{Bus, Gathered},
     channel::ChannelPattern,
-    command::{Command, Target},
-    envelope::Envelope,
-    event::{Event, Payload},
     ids::NodeId,
     query::{Ask, Census, Query, name_hash},
 };
@@ -314,7 +311,7 @@ impl World {
                 let began = clock.tick();
                 let mark = Mark { app: APPS[app].to_owned(), kind, to: to.to_owned(), by, n: began };
                 plain.borrow_mut().pushes.push(Push { mark: mark.clone(), began, settled: NEVER });
-                within("a push", master.bus.publish(envelope(&mark))).await.expect("the bus is up");
+                within("a push", master.bus.publish(mark.envelope())).await.expect("the bus is up");
                 None
             }));
         }
@@ -332,7 +329,7 @@ impl World {
             app: app.parse().expect("a name"),
             pattern: pattern.to_owned(),
             within: vec![ChannelPattern::everything()],
-            event: event(&mark),
+            event: mark.event(),
         };
         let channels = self.plain.borrow().names(app, &Query::Channels(Vec::new()));
         let matched = channels.iter().filter(|channel| matches(pattern, channel)).map(|channel| name_hash(channel));
@@ -437,19 +434,4 @@ impl World {
 fn on<'a>(socket: &'a mut Socket, channel: &str) -> &'a mut While {
     let stays = socket.on.iter_mut().rev().find(|(on, stay)| on == channel && stay.over == NEVER);
     &mut stays.expect("it was begun").1
-}
-
-fn event(mark: &Mark) -> Event {
-    Event { name: "e".parse().expect("a name"), data: Payload::Json(mark.json().into()) }
-}
-
-fn envelope(mark: &Mark) -> Envelope {
-    let command = match mark.kind {
-        Kind::User => {
-            let to = Target::User(mark.to.parse().expect("a name"));
-            Command::Direct { to, data: Payload::Json(mark.json().into()) }
-        }
-        _ => Command::Publish { channel: mark.to.parse().expect("a name"), event: event(mark), except: None },
-    };
-    Envelope { app: mark.app.parse().expect("a name"), command }
 }

@@ -4,6 +4,11 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
+use wellhead_proto::{
+    command::{Command, Target},
+    envelope::Envelope,
+    event::{Event, Payload},
+};
 
 /// How something was pushed. Order is promised within one kind.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -30,6 +35,23 @@ impl Mark {
     /// As a payload.
     pub fn json(&self) -> String {
         serde_json::to_string(self).expect("plain words")
+    }
+
+    /// As an event.
+    pub fn event(&self) -> Event {
+        Event { name: "e".parse().expect("a name"), data: Payload::Json(self.json().into()) }
+    }
+
+    /// As the bus carries it, to a channel or a user.
+    pub fn envelope(&self) -> Envelope {
+        let command = match self.kind {
+            Kind::User => {
+                let to = Target::User(self.to.parse().expect("a name"));
+                Command::Direct { to, data: Payload::Json(self.json().into()) }
+            }
+            _ => Command::Publish { channel: self.to.parse().expect("a name"), event: self.event(), except: None },
+        };
+        Envelope { app: self.app.parse().expect("a name"), command }
     }
 }
 

@@ -1,0 +1,66 @@
+//! What the bus promises (`proto/src/bus.rs`), held against each of them: NATS with a real server, the Unix socket between
+//! processes of one machine, a wire in memory, and, as far as it applies, the bus of a single process.
+
+mod carriers;
+mod node;
+mod suite;
+
+use std::sync::Arc;
+
+use wellhead::bus::local::Hub;
+use wellhead_proto::{
+    bus::{Bus, BusError},
+    ids::NodeId,
+    query::Ask,
+};
+
+use self::node::{Node, push};
+
+macro_rules! contract {
+    ($module:ident, $carrier:ident, $($promise:ident),* $(,)?) => {
+        mod $module {
+            $(
+                #[tokio::test]
+                async fn $promise() {
+                    super::suite::$promise::<super::carriers::$carrier>().await;
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! contract_of {
+    ($module:ident, $carrier:ident, $($more:ident),* $(,)?) => {
+        contract!(
+            $module,
+            $carrier,
+            pushes_arrive_in_order_wherever_they_are_wanted,
+            once_an_interest_is_confirmed_no_push_is_missed,
+            what_is_for_users_reaches_every_slave_with_its_app,
+            large_pushes_and_small_ones_keep_their_order,
+            questions_are_answered_by_all_slaves_also_at_length,
+            who_is_silent_is_named_and_waited_for_once,
+            one_node_can_be_asked,
+            reports_arrive_in_order,
+            who_says_goodbye_is_gone_at_once,
+            what_is_listened_to_follows_what_is_wanted,
+            $($more,)*
+        );
+    };
+}
+
+contract_of!(nats_keeps_the_contract, Nats, while_it_is_down_nothing_is_taken_and_nothing_stale_comes_after,);
+contract_of!(the_socket_keeps_the_contract, Local,);
+contract_of!(memory_keeps_the_contract, Memory,);
+
+#[tokio::test]
+async fn the_bus_of_one_process_keeps_what_applies_to_it() {
+    let id = NodeId::from_random(1);
+    let hub = Arc::new(Hub::new(id));
+    let node = Node::new(id, hub.clone(), None);
+    hub.attach(node.book.clone());
+    suite::alone_pushes_arrive_in_order_and_questions_are_answered(&*hub, &node).await;
+    hub.stop();
+    assert_eq!(hub.publish(push("a", "c", "x")).await, Err(BusError::Down));
+    assert_eq!(hub.gather(Ask::Stats).await, Err(BusError::Down));
+}

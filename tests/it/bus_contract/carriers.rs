@@ -1,0 +1,135 @@
+//! What a bus can stand on: NATS, the Unix socket, a wire in memory.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use prometheus_client::registry::Registry;
+use wellhead::bus::{
+    Joining, Line,
+    cluster::{Cluster, ClusterBus, Metrics},
+    local::LocalLimits,
+};
+use wellhead_proto::{ids::NodeId, roster::Beat};
+
+use super::node::Node;
+use crate::support::{
+    memory::Net,
+    nats::{Folder, NatsServer},
+    random::Random,
+};
+
+/// Something that a bus of several nodes stands on.
+pub trait Carrier: Sized {
+    /// One that runs.
+    fn started() -> Self;
+
+    /// One more node.
+    fn node(&mut self, slave: bool) -> Node;
+}
+
+/// One whose middle can be taken away, and brought back.
+pub trait Breakable: Carrier {
+    fn stop(&mut self);
+    fn start(&mut self);
+}
+
+fn beat(number: u32, slave: bool) -> Beat {
+    Beat { node: NodeId::from_random(number), slave, incarnation: u64::from(number) }
+}
+
+fn joining(number: u32, slave: bool) -> (Joining, Node) {
+    let beat = beat(number, slave);
+    let joining = Joining::new(beat, &mut Registry::default());
+    let Line::Cluster(cluster) = joining.line() else { unreachable!("it is one of several") };
+    let node = Node::new(beat.node, Arc::new(ClusterBus(cluster.clone())), Some(cluster));
+    if slave {
+        node.bus.attach(node.book.clone());
+    }
+    (joining, node)
+}
+
+/// A real server.
+pub struct Nats {
+    server: NatsServer,
+    nodes: u32,
+}
+
+impl Carrier for Nats {
+    fn started() -> Self {
+        Self { server: NatsServer::started(""), nodes: 0 }
+    }
+
+    fn node(&mut self, slave: bool) -> Node {
+        self.nodes += 1;
+        let (joining, node) = joining(self.nodes, slave);
+        joining.over_nats(self.server.settings(), "contract").expect("a thread");
+        node
+    }
+}
+
+impl Breakable for Nats {
+    fn stop(&mut self) {
+        self.server.kill();
+    }
+
+    fn start(&mut self) {
+        self.server.start();
+    }
+}
+
+/// Processes of one machine: the first node owns the socket, and is a master.
+pub struct Local {
+    folder: Folder,
+    owned: bool,
+    nodes: u32,
+}
+
+impl Local {
+    fn path(&self) -> PathBuf {
+        self.folder.0.join("bus.sock")
+    }
+}
+
+impl Carrier for Local {
+    fn started() -> Self {
+        Self { folder: Folder::new(), owned: false, nodes: 0 }
+    }
+
+    fn node(&mut self, slave: bool) -> Node {
+        self.nodes += 1;
+        let (joining, node) = joining(self.nodes, slave);
+        let limits = LocalLimits::default();
+        if std::mem::replace(&mut self.owned, true) {
+            let found = joining.find_owner(&self.path(), limits).expect("a good path");
+            joining.as_link(found.link);
+        } else {
+            joining.as_owner(&self.path(), Bytes::new(), limits).expect("nobody else owns it");
+        }
+        node
+    }
+}
+
+/// A wire in memory, on which everything takes its time, and large letters travel in many pieces.
+pub struct Memory {
+    net: Net,
+    nodes: u32,
+}
+
+impl Carrier for Memory {
+    fn started() -> Self {
+        Self { net: Net::new(Random::new(7)), nodes: 0 }
+    }
+
+    fn node(&mut self, slave: bool) -> Node {
+        self.nodes += 1;
+        let beat = beat(self.nodes, slave);
+        let cluster = Cluster::new(beat, Metrics::default());
+        let wire = self.net.wire(cluster.ear(), 128 << 10);
+        let node = Node::new(beat.node, Arc::new(ClusterBus(cluster.clone())), Some(cluster.clone()));
+        if slave {
+            node.bus.attach(node.book.clone());
+        }
+        cluster.start(wire, Duration::ZERO);
+        node
+    }
+}

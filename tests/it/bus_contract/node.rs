@@ -1,0 +1,200 @@
+//! A node of a test: an end of a bus, and an ear that remembers and answers as it is told.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::sync::watch;
+use wellhead::bus::cluster::Cluster;
+use wellhead_proto::{
+    bus::{BoxFuture, Bus, BusState, Inbox, Interest},
+    command::{Command, Target},
+    envelope::Envelope,
+    event::{Event, Payload},
+    ids::{ChannelKey, NodeId},
+    query::{Ask, Census},
+    report::Report,
+};
+
+use crate::support::within;
+
+pub struct Node {
+    pub id: NodeId,
+    pub bus: Arc<dyn Bus>,
+    /// None on the bus of a single process.
+    pub cluster: Option<Arc<Cluster>>,
+    pub book: Arc<Book>,
+}
+
+/// What a node heard.
+#[derive(Default)]
+pub struct Book {
+    pages: Mutex<Vec<Heard>>,
+    written: watch::Sender<usize>,
+    /// What every question is answered with.
+    answer: Mutex<BTreeSet<String>>,
+    /// It answers nothing.
+    silent: AtomicBool,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Heard {
+    Push(Envelope),
+    Report(NodeId, Report),
+    Gap,
+}
+
+impl Book {
+    fn write(&self, heard: Heard) {
+        let mut pages = self.pages.lock().unwrap();
+        pages.push(heard);
+        self.written.send_replace(pages.len());
+    }
+
+    pub fn answers(&self, names: impl IntoIterator<Item = String>) {
+        *self.answer.lock().unwrap() = names.into_iter().collect();
+    }
+
+    pub fn be_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+    }
+
+    /// Everything so far.
+    pub fn all(&self) -> Vec<Heard> {
+        self.pages.lock().unwrap().clone()
+    }
+
+    /// The texts of all pushes so far.
+    pub fn texts(&self) -> Vec<String> {
+        self.all().iter().filter_map(text_of).collect()
+    }
+
+    /// Wait until `count` things have been heard.
+    pub async fn has(&self, count: usize) -> Vec<Heard> {
+        let mut written = self.written.subscribe();
+        drop(within(&format!("{count} things are heard"), written.wait_for(|written| *written >= count)).await);
+        self.all()
+    }
+
+    /// Wait until a push with that text has come; all texts up to then.
+    pub async fn hears(&self, wanted: &str) -> Vec<String> {
+        let mut written = self.written.subscribe();
+        within(&format!("{wanted:?} is heard"), async {
+            loop {
+                written.borrow_and_update();
+                let texts = self.texts();
+                if texts.iter().any(|text| text == wanted) {
+                    return texts;
+                }
+                written.changed().await.expect("the book is there");
+            }
+        })
+        .await
+    }
+}
+
+/// What a push says; large ones are told by their first word.
+fn text_of(heard: &Heard) -> Option<String> {
+    let Heard::Push(Envelope { command, .. }) = heard else { return None };
+    let (Command::Publish { event: Event { data, .. }, .. } | Command::Direct { data, .. }) = command else {
+        return None;
+    };
+    let (Payload::Text(text) | Payload::Json(text)) = data;
+    Some(text.split(' ').next().unwrap_or_default().to_owned())
+}
+
+impl Inbox for Book {
+    fn deliver(&self, envelope: Envelope) {
+        self.write(Heard::Push(envelope));
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn room(&self) -> BoxFuture<()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn answer(&self, ask: Ask) -> BoxFuture<Census> {
+        if self.silent.load(Ordering::Relaxed) {
+            return Box::pin(std::future::pending());
+        }
+        let census = match ask {
+            Ask::Query { .. } => Census::Names(self.answer.lock().unwrap().clone()),
+            other => other.nothing(),
+        };
+        Box::pin(std::future::ready(census))
+    }
+
+    fn report(&self, from: NodeId, reports: Vec<Report>) {
+        for report in reports {
+            self.write(Heard::Report(from, report));
+        }
+    }
+
+    fn gap(&self) {
+        self.write(Heard::Gap);
+    }
+}
+
+impl Node {
+    /// A node on `bus`; its book hears what it is meant to.
+    pub fn new(id: NodeId, bus: Arc<dyn Bus>, cluster: Option<Arc<Cluster>>) -> Self {
+        Self { id, bus, cluster, book: Arc::default() }
+    }
+
+    /// Wait until the state of the bus is as it should be.
+    pub async fn is(&self, what: &str, right: impl FnMut(&BusState) -> bool) {
+        let mut state = self.bus.state();
+        drop(within(&format!("node {}: {what}", self.id), state.wait_for(right)).await.expect("the node lives"));
+    }
+
+    /// Wait until it is up and knows these slaves.
+    pub async fn knows(&self, slaves: &[&Self]) {
+        let mut ids: Vec<_> = slaves.iter().map(|slave| slave.id).collect();
+        ids.sort();
+        self.is("knows all slaves", |state| state.up && state.roster_known && *state.slaves == *ids).await;
+    }
+
+    /// Want a channel; back once no later push of it can be missed.
+    pub async fn wants(&self, app: &str, channel: &str) -> Option<Interest> {
+        let mut interest = self.bus.interest(&key(app, channel));
+        if let Some(confirmed) = interest.as_mut().and_then(|interest| interest.confirmed.take()) {
+            within("an interest is confirmed", confirmed).await;
+        }
+        interest
+    }
+
+    /// Push a text to a channel, which must be accepted.
+    pub async fn push(&self, app: &str, channel: &str, text: &str) {
+        within("a push", self.bus.publish(push(app, channel, text))).await.expect("the bus is up");
+    }
+
+    pub async fn names(&self) -> (BTreeSet<String>, Vec<NodeId>) {
+        let query = wellhead_proto::query::Query::Users;
+        let gathered = within("an answer", self.bus.gather(Ask::Query { app: "a".parse().unwrap(), query })).await;
+        let gathered = gathered.expect("the bus is up");
+        let Census::Names(names) = gathered.census else { panic!("an answer to another question") };
+        (names, gathered.missing)
+    }
+}
+
+pub fn key(app: &str, channel: &str) -> ChannelKey {
+    ChannelKey { app: app.parse().expect("a name"), name: channel.parse().expect("a name") }
+}
+
+pub fn push(app: &str, channel: &str, text: &str) -> Envelope {
+    let event = Event { name: "e".parse().expect("a name"), data: Payload::Text(text.into()) };
+    let command = Command::Publish { channel: channel.parse().expect("a name"), event, except: None };
+    Envelope { app: app.parse().expect("a name"), command }
+}
+
+pub fn to_user(app: &str, user: &str, text: &str) -> Envelope {
+    let to = Target::User(user.parse().expect("a name"));
+    Envelope { app: app.parse().expect("a name"), command: Command::Direct { to, data: Payload::Text(text.into()) } }
+}
