@@ -19,6 +19,10 @@ use super::{
 /// What a waiting message costs beyond its bytes.
 const OVERHEAD: usize = 64;
 
+/// After so many messages others of the thread have a turn: it has a connection to keep alive. Not after few, or the
+/// lobby fills faster than it empties.
+const TURN: u32 = 8_192;
+
 /// The messages that wait for one ear.
 pub(super) struct Lobby {
     ear: Arc<dyn Ear>,
@@ -66,9 +70,11 @@ impl Lobby {
 
     /// Pass on what comes, as far as it is still listened to, for ever. May be dropped and started again.
     pub(super) async fn pass_on(&self, listens: impl Fn(Subject) -> bool) {
+        let mut in_a_row = 0;
         loop {
             let arrived = self.arrived.notified();
             if self.is_empty() {
+                in_a_row = 0;
                 arrived.await;
                 continue;
             }
@@ -84,8 +90,11 @@ impl Lobby {
                 && listens(subject)
             {
                 self.ear.hear(subject, message);
-                // thousands may wait, and the thread has a connection to keep alive
-                tokio::task::coop::consume_budget().await;
+            }
+            in_a_row += 1;
+            if in_a_row == TURN {
+                in_a_row = 0;
+                tokio::task::yield_now().await;
             }
         }
     }

@@ -19,7 +19,7 @@ use futures_util::{
 };
 use log::warn;
 use rustc_hash::FxHashMap;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, task::unconstrained, time::timeout};
 
 use super::{Shared, settings};
 use crate::bus::{
@@ -109,7 +109,8 @@ impl Connection {
             table.subjects.iter().copied().collect()
         };
         let (sources, arriving) = mpsc::unbounded_channel();
-        tokio::spawn(forward(shared.clone(), arriving));
+        // within a budget it would take 128 messages in a turn, while the library reads thousands in each of its own
+        tokio::spawn(unconstrained(forward(shared.clone(), arriving)));
         let mut connection = Self {
             shared,
             client,

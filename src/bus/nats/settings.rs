@@ -11,6 +11,10 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// Commands that wait for the connection's task.
 const QUEUE: usize = 256;
 
+/// Messages that may wait for us at one subscription; beyond it they are dropped. The library reads 128 times 64 KiB
+/// before anybody else of its thread has a turn: that many small ones fit.
+const UNREAD: usize = 1 << 18;
+
 /// How to reach NATS.
 #[derive(Clone, Default)]
 pub struct NatsSettings {
@@ -75,6 +79,7 @@ impl NatsSettings {
             .ping_interval(PING)
             .connection_timeout(CONNECT)
             .client_capacity(QUEUE)
+            .subscription_capacity(UNREAD)
             .ignore_discovered_servers()
             // made of a checked name and numbers
             .skip_subject_validation(true)

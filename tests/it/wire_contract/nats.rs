@@ -87,6 +87,32 @@ async fn clusters_of_different_names_do_not_hear_each_other() {
 }
 
 #[tokio::test]
+async fn what_piles_up_while_the_thread_is_busy_is_heard() {
+    const MESSAGES: u32 = 150_000;
+    let server = NatsServer::started("");
+    let ann = node(server.settings()).up().await;
+    let bob = node(server.settings()).up().await.listens(&[EverySlot]).await;
+    // on a thread of its own: the guard must not be held over an await
+    let busy = bob.ear.clone();
+    let (let_go, wait) = std::sync::mpsc::channel();
+    let busy = std::thread::spawn(move || {
+        let _busy = busy.busy();
+        wait.recv().expect("the test goes on");
+    });
+    for number in 0..MESSAGES {
+        ann.wire.send(Slot(number as u16), number.to_be_bytes().repeat(50).into()).await.unwrap();
+    }
+    ann.wire.confirm().await.unwrap();
+    let_go.send(()).unwrap();
+    busy.join().unwrap();
+    for number in 0..MESSAGES {
+        let (_, message) = bob.ear.next().await;
+        assert_eq!(message[..4], number.to_be_bytes());
+    }
+    assert_eq!(bob.ear.gaps(), 0);
+}
+
+#[tokio::test]
 async fn a_server_that_is_silent_is_noticed_within_seconds() {
     let server = NatsServer::started("");
     let ann = node(server.settings()).up().await.listens(&[Slot(1)]).await;

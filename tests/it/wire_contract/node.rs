@@ -25,6 +25,7 @@ pub struct TestEar {
     room: watch::Sender<bool>,
     gaps: AtomicUsize,
     count: AtomicUsize,
+    busy: std::sync::Mutex<()>,
 }
 
 impl TestEar {
@@ -36,11 +37,17 @@ impl TestEar {
             room: watch::Sender::new(true),
             gaps: AtomicUsize::new(0),
             count: AtomicUsize::new(0),
+            busy: std::sync::Mutex::default(),
         })
     }
 
     pub fn gaps(&self) -> usize {
         self.gaps.load(Ordering::SeqCst)
+    }
+
+    /// As long as this is held, the wire's thread gets nothing done beyond the next message.
+    pub fn busy(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.busy.lock().expect("no test panics with it")
     }
 
     pub fn set_room(&self, room: bool) {
@@ -60,6 +67,7 @@ impl TestEar {
 
 impl Ear for TestEar {
     fn hear(&self, subject: Subject, message: Bytes) {
+        drop(self.busy.lock().expect("no test panics with it"));
         self.count.fetch_add(1, Ordering::SeqCst);
         self.heard.send((subject, message)).expect("the ear is there");
     }

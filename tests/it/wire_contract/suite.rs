@@ -43,6 +43,20 @@ pub async fn what_is_sent_to_a_subject_arrives_in_order<C: Carrier>() {
     assert!(subjects.iter().all(|subject| last[subject] == 2_000));
 }
 
+pub async fn a_burst_is_not_too_much_for_a_reader_that_reads<C: Carrier>() {
+    let (_carrier, ann, bob) = pair::<C>().await;
+    let bob = bob.listens(&[EverySlot]).await;
+    const BURST: u32 = 200_000;
+    for number in 0..BURST {
+        ann.wire.send(Slot(number as u16), number.to_be_bytes().repeat(64).into()).await.unwrap();
+    }
+    for number in 0..BURST {
+        let (_, message) = bob.ear.next().await;
+        assert_eq!(message[..4], number.to_be_bytes());
+    }
+    assert_eq!(bob.ear.gaps(), 0);
+}
+
 pub async fn a_node_hears_itself_and_listening_twice_is_once<C: Carrier>() {
     let (_carrier, ann, _bob) = pair::<C>().await;
     let ann = ann.listens(&[Slot(4), Slot(4)]).await.listens(&[Slot(4)]).await;
