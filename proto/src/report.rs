@@ -1,33 +1,54 @@
-//! What slaves tell the keeper of a channel, so that what must happen once in the cluster does: see `slave/src/keeper`.
+//! What slaves tell each other about channels, so that what must happen once in the cluster does: see
+//! `slave/src/keeper`. From one slave to another these are one stream, in order.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ChannelKey, NodeId};
 
-/// One thing that a slave tells another. All of them may arrive twice, late, or from a slave that sees another roster:
-/// higher numbers win.
+/// One thing that a slave tells another.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Report {
-    /// "Somebody of mine is on this channel", or nobody any more.
+    /// "I have nothing of yours: tell me all that is mine to know, and go on telling me."
+    Ask {
+        /// Stands in the answer. The slave never uses it for another question.
+        no: u64,
+    },
+    /// "Here it comes, forget what I said before": opens the answer, which ends with [`Report::Settled`].
+    Answer {
+        /// The number of the question.
+        no: u64,
+    },
+    /// "Somebody of mine is on this channel", which is yours to keep or to watch as deputy. If not `held`: nobody is
+    /// any more, or it is no longer yours.
     Holds {
         /// The channel.
         channel: ChannelKey,
-        /// Counts the changes of this slave.
-        seq: u64,
         /// Is somebody on it?
         held: bool,
-        /// It was told to a keeper before: who hears of the channel for the first time now need not announce it.
-        known: bool,
+        /// Changes of the channel that this slave knows to be announced: odd is occupied, even is vacant.
+        epoch: u64,
     },
-    /// "This is what I kept of a channel that is yours to keep now", or yours to watch as deputy.
+    /// "So much of a channel is announced, which is yours to keep", or to watch as deputy.
     Kept {
         /// The channel.
         channel: ChannelKey,
-        /// Who said what about it: slave, number of its change, and whether it holds it.
-        holders: Vec<(NodeId, u64, bool)>,
-        /// Changes that were announced: odd is occupied, even is vacant.
+        /// Changes that were announced.
         epoch: u64,
     },
-    /// "You have everything of mine that is yours to keep": sent to a slave that came, after all of it.
-    Settled,
+    /// The same, to a slave that only has somebody on the channel: it can tell the next keeper.
+    Announced {
+        /// The channel.
+        channel: ChannelKey,
+        /// Changes that were announced.
+        epoch: u64,
+    },
+    /// "This is who is alive as I see it, and by this roster you have been told everything."
+    Settled {
+        /// The live slaves, in ascending order.
+        slaves: Vec<NodeId>,
+        /// Grows with everything of which this slave wants to know that it has arrived.
+        turn: u64,
+        /// The turn that it heard last from the slave it tells.
+        heard: u64,
+    },
 }

@@ -79,6 +79,14 @@ impl Roster {
         }
     }
 
+    /// Nothing could be heard for a while, and now it can again: everybody gets a fresh lease, and is not waited for until
+    /// it is heard of.
+    pub fn came_back(&mut self, now: Duration) {
+        for member in self.members.values_mut() {
+            (member.heard, member.overdue) = (now, true);
+        }
+    }
+
     /// Slaves, in ascending order; and is each to be waited for?
     pub fn slaves(&self) -> impl Iterator<Item = (NodeId, bool)> {
         self.members.values().filter(|member| member.beat.slave).map(|member| (member.beat.node, !member.overdue))
@@ -177,6 +185,18 @@ mod tests {
         assert_eq!(roster.slaves().collect::<Vec<_>>(), [(node(1), false)]);
         roster.heard(beat(1), at(1_000));
         assert_eq!(roster.slaves().collect::<Vec<_>>(), [(node(1), true)]);
+    }
+
+    #[test]
+    fn after_an_outage_everybody_has_a_fresh_lease_and_is_not_waited_for() {
+        let mut roster = Roster::default();
+        roster.heard(beat(1), at(0));
+        roster.heard(beat(2), at(0));
+        roster.came_back(at(20_000));
+        assert_eq!(roster.expire(at(24_000)), []);
+        assert_eq!(roster.heard(beat(1), at(24_000)), Heard::Known);
+        assert_eq!(roster.slaves().collect::<Vec<_>>(), [(node(1), true), (node(2), false)]);
+        assert_eq!(roster.expire(at(25_000)), [node(2)]);
     }
 
     fn channel(no: u32) -> ChannelKey {

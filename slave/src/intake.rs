@@ -61,7 +61,9 @@ impl Inbox for Intake {
         Box::pin(self.0.backlog.clone().room())
     }
 
-    fn report(&self, _: NodeId, _: Vec<Report>) {}
+    fn report(&self, from: NodeId, reports: Vec<Report>) {
+        self.0.keeping.reported(from, reports);
+    }
 
     fn gap(&self) {
         warn!("this node was too slow for the bus and missed pushes: its sockets are told to come back");

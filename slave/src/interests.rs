@@ -16,6 +16,8 @@ use wellhead_proto::{
     ids::ChannelKey,
 };
 
+use crate::keeping::Keeping;
+
 /// The largest number of worker threads: a set of them is one `u64`.
 pub const MAX_WORKERS: usize = 64;
 
@@ -27,6 +29,7 @@ pub struct Interests {
     stripes: Vec<Mutex<HashMap<ChannelKey, Followed>>>,
     channels: AtomicUsize,
     bus: Arc<dyn Bus>,
+    keeping: Arc<Keeping>,
 }
 
 struct Followed {
@@ -37,13 +40,14 @@ struct Followed {
 }
 
 impl Interests {
-    /// Nothing is followed yet; `bus` brings what will be.
-    pub fn new(bus: Arc<dyn Bus>) -> Self {
+    /// Nothing is followed yet; `bus` brings what will be, and `keeping` hears of it.
+    pub fn new(bus: Arc<dyn Bus>, keeping: Arc<Keeping>) -> Self {
         Self {
             hasher: RandomState::new(),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             channels: AtomicUsize::new(0),
             bus,
+            keeping,
         }
     }
 
@@ -57,6 +61,8 @@ impl Interests {
             let _hold = self.bus.interest(channel).map(|interest| interest.hold);
             stripe.insert(channel.clone(), Followed { workers: 1 << worker, _hold });
             self.channels.fetch_add(1, Ordering::Relaxed);
+            // under the stripe's lock, so that coming and leaving are told in their order
+            self.keeping.held(channel, true);
         }
     }
 
@@ -68,6 +74,7 @@ impl Interests {
             if followed.workers == 0 {
                 stripe.remove(channel);
                 self.channels.fetch_sub(1, Ordering::Relaxed);
+                self.keeping.held(channel, false);
             }
         }
     }
@@ -96,13 +103,17 @@ impl Interests {
 
 #[cfg(test)]
 mod tests {
-    use wellhead_proto::testkit::RecordingBus;
+    use wellhead_proto::{ids::NodeId, testkit::RecordingBus};
 
     use super::*;
+    use crate::metrics::Metrics;
 
     #[test]
     fn a_push_goes_to_workers_with_subscribers_of_that_app_only() {
-        let interests = Interests::new(Arc::new(RecordingBus::default()));
+        let bus = Arc::new(RecordingBus::default());
+        let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
+        let keeping = Keeping::new(NodeId::from_random(1), bus.clone(), metrics);
+        let interests = Interests::new(bus, Arc::new(keeping));
         let key = |app: &str| ChannelKey { app: app.parse().unwrap(), name: "news".parse().unwrap() };
         for worker in [0, 5, 63] {
             interests.add(&key("a"), worker);

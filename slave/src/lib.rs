@@ -6,6 +6,8 @@ mod handshake;
 pub mod heartbeat;
 mod intake;
 mod interests;
+pub mod keeper;
+mod keeping;
 mod metrics;
 pub mod outbox;
 pub mod registry;
@@ -48,6 +50,7 @@ use crate::{
     heartbeat::Rhythm,
     intake::Intake,
     interests::{Interests, MAX_WORKERS},
+    keeping::Keeping,
     metrics::Metrics,
     registry::{
         Hall, Registry,
@@ -96,6 +99,7 @@ pub struct Shared {
     tokens: Tokens,
     bus: Arc<dyn Bus>,
     interests: Arc<Interests>,
+    keeping: Arc<Keeping>,
     backlog: Arc<Backlog>,
     metrics: Metrics,
     workers: RwLock<Vec<Addr<Registry>>>,
@@ -115,6 +119,8 @@ impl Slave {
     #[must_use]
     pub fn new(setup: Setup, registry: &mut prometheus_client::registry::Registry) -> Self {
         let Setup { node, settings, limits, tokens, cluster, secret, apps, dialects, bus } = setup;
+        let metrics = Metrics::new(registry);
+        let keeping = Arc::new(Keeping::new(node, bus.clone(), metrics.clone()));
         Self(Arc::new(Shared {
             node,
             settings,
@@ -123,10 +129,11 @@ impl Slave {
             voices: Voices::new(&dialects),
             router: Router::new(Role::Slave, dialects),
             tokens: Tokens::new(tokens, node, cluster, &secret),
-            interests: Arc::new(Interests::new(bus.clone())),
+            interests: Arc::new(Interests::new(bus.clone(), keeping.clone())),
+            keeping,
             bus,
             backlog: Arc::default(),
-            metrics: Metrics::new(registry),
+            metrics,
             workers: RwLock::default(),
             next_socket: AtomicU32::new(1),
             open: AtomicUsize::new(0),
@@ -162,6 +169,7 @@ impl Slave {
         if worker == 0 {
             actix_rt::spawn(sweep(Arc::downgrade(shared)));
             actix_rt::spawn(watch_bus(Arc::downgrade(shared), shared.bus.state()));
+            actix_rt::spawn(watch_roster(Arc::downgrade(shared), shared.bus.state()));
         }
     }
 
@@ -185,6 +193,14 @@ impl Slave {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.0.open.load(Ordering::Relaxed)
+    }
+
+    /// Take no more sockets, and hand over what this slave keeps for the cluster. To be called before it says goodbye on
+    /// the bus.
+    pub fn prepare_to_go(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+        let slaves = self.0.bus.state().borrow().slaves.clone();
+        self.0.keeping.hand_over(&slaves);
     }
 
     /// Take no more sockets and close those that are open, telling each to come back elsewhere. Back when all are gone,
@@ -234,6 +250,21 @@ async fn watch_bus(shared: Weak<Shared>, mut state: watch::Receiver<BusState>) {
         shared.close_all();
         drop(shared);
         if state.wait_for(|state| state.up).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tell the keeper who is alive.
+async fn watch_roster(shared: Weak<Shared>, mut state: watch::Receiver<BusState>) {
+    loop {
+        let now = state.borrow_and_update().clone();
+        match shared.upgrade() {
+            Some(shared) if !shared.is_draining() => shared.keeping.roster(&now),
+            Some(_) => {}
+            None => return,
+        }
+        if state.changed().await.is_err() {
             return;
         }
     }

@@ -29,6 +29,12 @@ pub struct Metrics {
     /// Bytes owed to sockets.
     pub queue_bytes: Gauge,
     auth_failures: Family<Reason, Counter>,
+    facts: Family<What, Counter>,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct What {
+    fact: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -62,6 +68,7 @@ impl Metrics {
             fan_out: Histogram::new([0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]),
             queue_bytes: Gauge::default(),
             auth_failures: Family::default(),
+            facts: Family::default(),
         };
         registry.register("connections", "Open sockets", metrics.connections.clone());
         registry.register("connections_opened", "Sockets opened", metrics.opened.clone());
@@ -79,6 +86,7 @@ impl Metrics {
         );
         registry.register_with_unit("queue", "Owed to sockets", Unit::Bytes, metrics.queue_bytes.clone());
         registry.register("slave_auth_failures", "Tokens refused, by reason", metrics.auth_failures.clone());
+        registry.register("keeper_facts", "What this slave announced of channels that it keeps", metrics.facts.clone());
         // every cause is there from the start, so that a first slow consumer shows as a rise
         for cause in CloseCause::ALL {
             drop(metrics.closed.get_or_create(&Cause { cause: cause.label() }));
@@ -99,5 +107,10 @@ impl Metrics {
     /// A token was refused.
     pub fn auth_failed(&self, reason: BadToken) {
         self.auth_failures.get_or_create(&Reason { role: "slave", reason: reason.label() }).inc();
+    }
+
+    /// A keeper announced something.
+    pub fn fact(&self, fact: &'static str) {
+        self.facts.get_or_create(&What { fact }).inc();
     }
 }

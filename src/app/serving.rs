@@ -211,6 +211,9 @@ impl Running {
                 debug!("closing a listener: {error}");
             }
         }
+        if let Some(slave) = &self.slave {
+            slave.prepare_to_go();
+        }
         self.line.goodbye().await;
         if let Some(slave) = &self.slave {
             slave.drain().await;

@@ -16,7 +16,7 @@ use super::{
     wire::{Ear, Wire},
 };
 
-/// How long a node on NATS waits for everybody's hello. The socket's owner knows its links.
+/// How long a node waits for everybody's hello. The socket's owner knows its links.
 const HELLO: Duration = Duration::from_millis(1_500);
 
 /// A process's end of the bus.
@@ -121,7 +121,7 @@ impl Joining {
 
     /// Speak over a link.
     pub fn as_link(&self, link: Arc<Link>) {
-        self.cluster.start(link, Duration::ZERO);
+        self.cluster.start(link, HELLO);
     }
 }
 

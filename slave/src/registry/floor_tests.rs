@@ -12,7 +12,7 @@ use wellhead_proto::{
 };
 
 use super::*;
-use crate::{backlog::Backlog, transport::Transport};
+use crate::{backlog::Backlog, keeping::Keeping, transport::Transport};
 
 /// Small, so that a handful of sockets is a large push.
 const CHUNK: usize = 16;
@@ -104,8 +104,11 @@ impl Scene {
     async fn new() -> Self {
         let voices = Rc::new(Voices::new(&[Arc::new(Twofold)]));
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
+        let bus = Arc::new(RecordingBus::default());
+        let keeping = Keeping::new(wellhead_proto::ids::NodeId::from_random(1), bus.clone(), metrics.clone());
+        let interests = Interests::new(bus, Arc::new(keeping));
         Self {
-            floor: Floor::new(0, CHUNK, voices, Arc::new(Interests::new(Arc::new(RecordingBus::default()))), metrics),
+            floor: Floor::new(0, CHUNK, voices, Arc::new(interests), metrics),
             backlog: Arc::default(),
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             clients: 0,

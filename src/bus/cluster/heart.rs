@@ -57,8 +57,9 @@ pub(super) async fn watch_wire(cluster: Weak<Cluster>, mut wire: watch::Receiver
         }
         {
             let Some(cluster) = cluster.upgrade() else { return };
-            // whoever went while we heard nothing is not waited for; who is there says so now
-            *cluster.roster() = Default::default();
+            // whoever went while we heard nothing is not waited for, and not forgotten before its time either: it may come
+            // back a little later than we do
+            cluster.roster().came_back(cluster.now());
             if !cluster.is_leaving() {
                 cluster.roster().heard(cluster.me, cluster.now());
             }

@@ -1,0 +1,503 @@
+//! What must happen once in the cluster, decided by one slave for each channel: its keeper, which rendezvous hashing
+//! picks from the roster, with a deputy that takes over from it. Pure: words in, words and facts out.
+//!
+//! Only a holder says what it holds, to the keeper and the deputy, over one ordered stream to each; who comes, or has
+//! lost something, asks for all of it anew. What was announced is a number that only grows, and is merged by the higher
+//! one. A keeper decides only while every slave on its roster has said that it sees the same roster: then it has heard
+//! of every holder, and nobody else decides. `docs/decisions/0008-keeper.md` says why, and what is promised.
+
+#[cfg(test)]
+mod sim;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wellhead_proto::{
+    ids::{ChannelKey, NodeId},
+    report::Report,
+    roster::keepers,
+};
+
+use self::table::Table;
+
+/// What happened once in the cluster.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Fact {
+    /// Somebody is on the channel now, where nobody was.
+    Occupied(ChannelKey),
+    /// Nobody is on it any more.
+    Vacated(ChannelKey),
+}
+
+/// What came of a call.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Outcome {
+    /// What to tell whom. What one slave is told must reach it in this order.
+    pub tell: Vec<(NodeId, Report)>,
+    /// What this slave announces.
+    pub facts: Vec<Fact>,
+}
+
+impl Outcome {
+    /// The reports of `tell`, slave by slave, in letters of at most `most` reports; `tell` is empty then.
+    pub fn letters(&mut self, most: usize) -> Vec<(NodeId, Vec<Report>)> {
+        let mut open = BTreeMap::new();
+        let mut letters: Vec<(NodeId, Vec<Report>)> = Vec::new();
+        for (to, report) in self.tell.drain(..) {
+            let letter = *open.entry(to).or_insert(usize::MAX);
+            match letters.get_mut(letter) {
+                Some((_, reports)) if reports.len() < most => reports.push(report),
+                _ => {
+                    open.insert(to, letters.len());
+                    letters.push((to, vec![report]));
+                }
+            }
+        }
+        letters
+    }
+}
+
+/// A slave's part in keeping the channels of the cluster.
+pub struct Keeper {
+    me: NodeId,
+    /// The live slaves in ascending order, this one among them; empty while it knows of none and decides nothing.
+    slaves: Vec<NodeId>,
+    others: BTreeMap<NodeId, Other>,
+    /// Channels that somebody of this slave is on, with the changes that it knows to be announced.
+    held: BTreeMap<ChannelKey, u64>,
+    table: Table,
+    /// Numbers the questions of this slave.
+    asked: u64,
+    /// Grows when the roster changes, or something was passed on that must arrive before it is forgotten here.
+    turn: u64,
+    /// Others still have to hear of this turn before what is not this slave's may be forgotten.
+    untidy: bool,
+    /// Everybody on the roster sees the same one: this slave may decide.
+    agreed: bool,
+    /// No other slave was ever on the roster.
+    alone: bool,
+}
+
+/// Another slave on the roster.
+#[derive(Default)]
+struct Other {
+    /// The number of what it was asked.
+    asked: u64,
+    /// What it has said since.
+    said: Said,
+    /// Its question that was answered: from then on it is told what is new.
+    answered: Option<u64>,
+    /// What it has handed over since it last said by which roster, and perhaps by one that is not known here yet.
+    handed: BTreeSet<ChannelKey>,
+    /// The last turn of its that was heard.
+    turn: u64,
+    /// The last turn of this slave that it has heard.
+    heard: u64,
+}
+
+#[derive(Default)]
+enum Said {
+    /// Nothing: what it says is not heard, since it continues something that is not known here.
+    #[default]
+    Nothing,
+    /// A part of its answer.
+    Some,
+    /// All of its answer, by this roster.
+    All(Vec<NodeId>),
+}
+
+impl Other {
+    fn agrees(&self, roster: &[NodeId]) -> bool {
+        matches!(&self.said, Said::All(slaves) if slaves == roster)
+    }
+}
+
+impl Keeper {
+    /// The part of the slave `me`, which knows of no roster yet.
+    #[must_use]
+    pub fn new(me: NodeId) -> Self {
+        Self {
+            me,
+            slaves: Vec::new(),
+            others: BTreeMap::new(),
+            held: BTreeMap::new(),
+            table: Table::default(),
+            asked: 0,
+            turn: 0,
+            untidy: false,
+            agreed: false,
+            alone: true,
+        }
+    }
+
+    /// The first of this slave's sockets came to `channel`, or the last one left.
+    pub fn held(&mut self, channel: &ChannelKey, held: bool, out: &mut Outcome) {
+        if held == self.held.contains_key(channel) {
+            return;
+        }
+        if held {
+            self.held.insert(channel.clone(), 0);
+        } else {
+            self.held.remove(channel);
+        }
+        for slave in self.keepers(channel) {
+            self.tell(slave, self.holds(channel), out);
+        }
+        self.decide(channel, out);
+    }
+
+    /// Another slave said something.
+    pub fn reported(&mut self, from: NodeId, report: Report, out: &mut Outcome) {
+        match report {
+            Report::Ask { no } => self.question(from, no, out),
+            Report::Answer { no } => {
+                if let Some(other) = self.others.get_mut(&from)
+                    && other.asked == no
+                    && matches!(other.said, Said::Nothing)
+                {
+                    other.said = Said::Some;
+                }
+            }
+            Report::Holds { channel, held, epoch } => {
+                if self.hears(from) {
+                    self.other_holds(from, &channel, held, epoch, out);
+                }
+            }
+            Report::Kept { channel, epoch } => {
+                self.learn(from, &channel, epoch, out);
+                self.decide(&channel, out);
+            }
+            Report::Announced { channel, epoch } => {
+                if let Some(known) = self.held.get_mut(&channel) {
+                    *known = epoch.max(*known);
+                }
+            }
+            Report::Settled { slaves, turn, heard } => {
+                if self.hears(from) {
+                    self.other_settled(from, slaves, turn, heard, out);
+                }
+            }
+        }
+    }
+
+    /// These slaves are alive now. If this one is not among them, it is about to go: it hands over what it keeps, and
+    /// says and decides nothing any more.
+    pub fn roster(&mut self, slaves: &[NodeId], out: &mut Outcome) {
+        let mut slaves = slaves.to_vec();
+        slaves.sort_unstable();
+        slaves.dedup();
+        if slaves == self.slaves {
+            return;
+        }
+        let going = !slaves.contains(&self.me);
+        let before = std::mem::replace(&mut self.slaves, slaves);
+        if going {
+            self.hand_over(&before, out);
+            self.cut();
+            return;
+        }
+        self.agreed = false;
+        self.untidy = true;
+        self.alone &= self.slaves.len() == 1;
+        let gone: Vec<_> = before.iter().copied().filter(|slave| !self.slaves.contains(slave)).collect();
+        for slave in &gone {
+            // should it live after all, it must not decide for who does not see it any more
+            self.tell(*slave, self.settled(*slave), out);
+            self.others.remove(slave);
+        }
+        if !gone.is_empty() {
+            self.table.release_all(|slave| gone.contains(&slave));
+        }
+        self.table.roster_changed();
+        let withdrawn = self.tell_moved(&before, out);
+        self.hand_over(&before, out);
+        self.take_turn(out);
+        // after the new roster: who still sees the old one must not take it for a channel that was left
+        for (slave, report) in withdrawn {
+            self.tell(slave, report, out);
+        }
+        for slave in self.slaves.clone() {
+            if slave != self.me && !self.others.contains_key(&slave) {
+                self.ask(slave, out);
+            }
+        }
+        self.agree(out);
+    }
+
+    /// Reports to this slave or from it were lost, or it may have been forgotten meanwhile (its bus was down, it was
+    /// too slow for it, the process was stopped). It decides nothing until it is given the roster again; then everybody
+    /// asks and tells everything anew.
+    pub fn cut(&mut self) {
+        self.slaves.clear();
+        self.agreed = false;
+        self.others.clear();
+        self.table.release_all(|_| true);
+    }
+
+    /// May this slave decide: does everybody on its roster see the same one?
+    #[must_use]
+    pub fn agreed(&self) -> bool {
+        self.agreed
+    }
+
+    /// How many channels it has something to remember of.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Has it nothing to remember?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `from` has nothing of what this slave said.
+    fn question(&mut self, from: NodeId, no: u64, out: &mut Outcome) {
+        // who is not on the roster yet is asked when it comes, and asks again then
+        let Some(other) = self.others.get_mut(&from) else { return };
+        if other.answered == Some(no) {
+            return;
+        }
+        if matches!(other.said, Said::Nothing) {
+            // it may have missed the question, if it did not see this slave then; twice is harmless
+            out.tell.push((from, Report::Ask { no: other.asked }));
+        } else {
+            // it has forgotten what it had told: since then it may have kept things to itself
+            self.ask(from, out);
+        }
+        let other = self.other(from);
+        other.answered = Some(no);
+        other.heard = 0;
+        self.tell(from, Report::Answer { no }, out);
+        for channel in self.held.keys().filter(|channel| is_one_of(from, self.keepers(channel))) {
+            self.tell(from, self.holds(channel), out);
+        }
+        for (channel, entry) in self.table.iter() {
+            if entry.epoch != 0 && is_one_of(from, self.keepers(channel)) {
+                self.tell(from, Report::Kept { channel: channel.clone(), epoch: entry.epoch }, out);
+            }
+        }
+        self.tell(from, self.settled(from), out);
+    }
+
+    /// Begin with `slave`, or begin again.
+    fn ask(&mut self, slave: NodeId, out: &mut Outcome) {
+        self.agreed = false;
+        self.asked += 1;
+        let other = self.others.entry(slave).or_insert_with(Other::default);
+        other.asked = self.asked;
+        other.turn = 0;
+        if !matches!(std::mem::replace(&mut other.said, Said::Nothing), Said::Nothing) {
+            self.table.release_all(|holder| holder == slave);
+        }
+        out.tell.push((slave, Report::Ask { no: self.asked }));
+    }
+
+    fn other_holds(&mut self, from: NodeId, channel: &ChannelKey, held: bool, epoch: u64, out: &mut Outcome) {
+        if held {
+            self.learn(from, channel, epoch, out);
+            let entry = self.table.hold(channel, from);
+            let known = entry.epoch;
+            let announced = entry.announced_occupied();
+            self.decide(channel, out);
+            if announced && epoch < known && self.keeps(channel) {
+                self.tell(from, Report::Announced { channel: channel.clone(), epoch: known }, out);
+            }
+        } else {
+            let keep = self.untidy || !self.agreed || self.is_to_be_known(channel);
+            self.table.release(channel, from, keep);
+            self.decide(channel, out);
+        }
+    }
+
+    /// What was announced stays announced, whoever says so.
+    fn learn(&mut self, from: NodeId, channel: &ChannelKey, epoch: u64, out: &mut Outcome) {
+        let news = self.table.announced(channel, epoch);
+        let agrees = self.others.get(&from).is_some_and(|other| other.agrees(&self.slaves));
+        if news && !agrees {
+            // it may go before it has told whom this slave takes for the keepers, or may be one of them and forget it
+            for slave in self.keepers(channel) {
+                self.tell(slave, Report::Kept { channel: channel.clone(), epoch }, out);
+            }
+        }
+        if epoch != 0
+            && !(agrees && self.is_mine(channel))
+            && let Some(other) = self.others.get_mut(&from)
+        {
+            other.handed.insert(channel.clone());
+        }
+    }
+
+    fn other_settled(&mut self, from: NodeId, slaves: Vec<NodeId>, turn: u64, heard: u64, out: &mut Outcome) {
+        let other = self.other(from);
+        other.said = Said::All(slaves);
+        other.heard = heard;
+        let news = other.turn != turn;
+        other.turn = turn;
+        let handed = std::mem::take(&mut other.handed);
+        if handed.iter().any(|channel| !self.is_mine(channel)) {
+            self.untidy = true;
+            self.take_turn(out);
+        } else if news {
+            self.tell(from, self.settled(from), out);
+        }
+        self.agree(out);
+        self.tidy();
+    }
+
+    /// Have everybody say that all that was told them until now has arrived.
+    fn take_turn(&mut self, out: &mut Outcome) {
+        self.turn += 1;
+        for &slave in self.others.keys() {
+            self.tell(slave, self.settled(slave), out);
+        }
+    }
+
+    /// Forget what is not this slave's, once everybody agrees and has what was told: the roster may as well change back
+    /// before, or to a third.
+    fn tidy(&mut self) {
+        if !self.untidy || !self.agreed || self.others.values().any(|other| other.heard != self.turn) {
+            return;
+        }
+        self.untidy = false;
+        let mut table = std::mem::take(&mut self.table);
+        table.retain(|channel| self.is_to_be_known(channel));
+        self.table = table;
+    }
+
+    /// Tell the keepers that the channels which this slave holds have now and had not `before`; what is to be told to
+    /// those that are no longer theirs.
+    fn tell_moved(&self, before: &[NodeId], out: &mut Outcome) -> Vec<(NodeId, Report)> {
+        let mut withdrawn = Vec::new();
+        for channel in self.held.keys() {
+            let old = both(before, channel);
+            let new = self.keepers(channel);
+            for slave in new.filter(|&slave| !is_one_of(slave, old.clone())) {
+                self.tell(slave, self.holds(channel), out);
+            }
+            for slave in old.filter(|&slave| !is_one_of(slave, self.keepers(channel))) {
+                withdrawn.push((slave, Report::Holds { channel: channel.clone(), held: false, epoch: 0 }));
+            }
+        }
+        withdrawn
+    }
+
+    /// Tell the new keepers of every channel what was announced of it. What is no longer this slave's is remembered
+    /// until all agree that it is not: the roster may as well change back.
+    fn hand_over(&self, before: &[NodeId], out: &mut Outcome) {
+        for (channel, entry) in self.table.iter().filter(|(_, entry)| entry.epoch != 0) {
+            let old = both(before, channel);
+            for slave in self.keepers(channel).filter(|&slave| !is_one_of(slave, old.clone())) {
+                self.tell(slave, Report::Kept { channel: channel.clone(), epoch: entry.epoch }, out);
+            }
+        }
+    }
+
+    /// Does everybody see the same roster now? Then everything that waited for it is decided.
+    fn agree(&mut self, out: &mut Outcome) {
+        let agreed = !self.slaves.is_empty() && self.others.values().all(|other| other.agrees(&self.slaves));
+        if agreed == self.agreed {
+            return;
+        }
+        self.agreed = agreed;
+        if !agreed {
+            return;
+        }
+        let mut channels: Vec<_> = self.table.iter().map(|(channel, _)| channel.clone()).collect();
+        channels.extend(self.held.keys().filter(|channel| self.table.get(channel).is_none()).cloned());
+        for channel in channels {
+            self.decide(&channel, out);
+        }
+    }
+
+    /// Announce a change of `channel`, if there is one and it is this slave's to announce.
+    fn decide(&mut self, channel: &ChannelKey, out: &mut Outcome) {
+        let mut keepers = self.keepers(channel);
+        if keepers.next() != Some(self.me) {
+            return;
+        }
+        let known = self.held.get(channel).copied();
+        let Some(entry) = (known.is_some() || self.table.get(channel).is_some()).then(|| self.table.open(channel)) else {
+            return;
+        };
+        entry.learn(known.unwrap_or(0));
+        let occupied = known.is_some() || !entry.holders.is_empty();
+        if occupied == entry.announced_occupied() {
+            return;
+        }
+        entry.epoch += 1;
+        let epoch = entry.epoch;
+        let holders = entry.holders.clone();
+        let deputy = keepers.next();
+        if let Some(deputy) = deputy {
+            self.tell(deputy, Report::Kept { channel: channel.clone(), epoch }, out);
+        }
+        for holder in holders.into_iter().filter(|&holder| Some(holder) != deputy) {
+            self.tell(holder, Report::Announced { channel: channel.clone(), epoch }, out);
+        }
+        if occupied {
+            out.facts.push(Fact::Occupied(channel.clone()));
+        } else {
+            self.table.vacated(channel, self.alone);
+            out.facts.push(Fact::Vacated(channel.clone()));
+        }
+    }
+
+    /// The keeper of `channel`, then its deputy.
+    fn keepers(&self, channel: &ChannelKey) -> impl Iterator<Item = NodeId> + Clone + use<> {
+        both(&self.slaves, channel)
+    }
+
+    /// Is it this slave's to keep or to watch?
+    fn is_mine(&self, channel: &ChannelKey) -> bool {
+        is_one_of(self.me, self.keepers(channel))
+    }
+
+    /// When all agree: is what was announced of `channel` this slave's to know, or is it about to be?
+    fn is_to_be_known(&self, channel: &ChannelKey) -> bool {
+        self.is_mine(channel) || self.others.values().any(|other| other.handed.contains(channel))
+    }
+
+    fn keeps(&self, channel: &ChannelKey) -> bool {
+        self.keepers(channel).next() == Some(self.me)
+    }
+
+    fn holds(&self, channel: &ChannelKey) -> Report {
+        let held = self.held.get(channel).copied();
+        let kept = self.table.get(channel).map_or(0, |entry| entry.epoch);
+        Report::Holds { channel: channel.clone(), held: held.is_some(), epoch: held.unwrap_or(0).max(kept) }
+    }
+
+    fn settled(&self, to: NodeId) -> Report {
+        let heard = self.others.get(&to).map_or(0, |other| other.turn);
+        Report::Settled { slaves: self.slaves.clone(), turn: self.turn, heard }
+    }
+
+    /// Tell another slave, if it has asked: before, it could make nothing of it.
+    fn tell(&self, to: NodeId, report: Report, out: &mut Outcome) {
+        if self.others.get(&to).is_some_and(|other| other.answered.is_some()) {
+            out.tell.push((to, report));
+        }
+    }
+
+    fn hears(&self, from: NodeId) -> bool {
+        self.others.get(&from).is_some_and(|other| !matches!(other.said, Said::Nothing))
+    }
+
+    fn other(&mut self, slave: NodeId) -> &mut Other {
+        self.others.get_mut(&slave).expect("it was looked up before")
+    }
+}
+
+/// The keeper of `channel` among `slaves`, then its deputy.
+fn both(slaves: &[NodeId], channel: &ChannelKey) -> impl Iterator<Item = NodeId> + Clone + use<> {
+    let (keeper, deputy) = keepers(slaves.iter().copied(), channel);
+    keeper.into_iter().chain(deputy)
+}
+
+fn is_one_of(slave: NodeId, mut slaves: impl Iterator<Item = NodeId>) -> bool {
+    slaves.any(|one| one == slave)
+}
