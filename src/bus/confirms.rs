@@ -12,6 +12,12 @@ use wellhead_proto::bus::BusError;
 /// How long a round trip may take before the connection counts as broken.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 
+/// How long a caller waits for its confirmation: one round may be under way when it comes.
+pub(super) const CONFIRMATION: Duration = Duration::from_secs(2 * DEADLINE.as_secs() + 1);
+
+/// How long a sender waits for room before it is told that the bus is full.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Hears how a confirmation ended; dropped if the wire went down.
 pub(super) type Waiter = oneshot::Sender<Result<(), BusError>>;
 

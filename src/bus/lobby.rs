@@ -122,3 +122,83 @@ impl Waiting {
         self.gap = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::watch;
+    use wellhead_proto::bus::BoxFuture;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct TestEar {
+        heard: Mutex<Vec<Bytes>>,
+        gaps: AtomicUsize,
+        room: watch::Sender<bool>,
+    }
+
+    impl Ear for TestEar {
+        fn hear(&self, _: Subject, message: Bytes) {
+            self.heard.lock().unwrap().push(message);
+        }
+
+        fn has_room(&self) -> bool {
+            *self.room.borrow()
+        }
+
+        fn room(&self) -> BoxFuture<()> {
+            let mut room = self.room.subscribe();
+            Box::pin(async move {
+                let _ = room.wait_for(|room| *room).await;
+            })
+        }
+
+        fn gap(&self) {
+            self.gaps.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// What the ear hears, when it has room, of what is in the lobby.
+    async fn heard(lobby: &Lobby, ear: &TestEar, listens: impl Fn(Subject) -> bool) -> (Vec<Bytes>, usize) {
+        ear.room.send_replace(true);
+        tokio::select! {
+            biased;
+            () = lobby.pass_on(listens) => unreachable!("it goes on for ever"),
+            () = async {
+                while !lobby.is_empty() {
+                    tokio::task::yield_now().await;
+                }
+            } => {}
+        }
+        ear.room.send_replace(false);
+        (mem::take(&mut ear.heard.lock().unwrap()), ear.gaps.load(Ordering::SeqCst))
+    }
+
+    #[tokio::test]
+    async fn over_its_bound_everything_is_dropped_and_the_ear_told_before_what_follows() {
+        let ear = Arc::new(TestEar::default());
+        let lobby = Lobby::new(ear.clone(), 10_000, WireMetrics::default());
+        let large = Bytes::from(vec![0; 20_000]);
+        lobby.admit(Subject::Everyone, large.clone());
+        assert_eq!(heard(&lobby, &ear, |_| true).await, (vec![large], 0), "a single one always has room");
+        for _ in 0..10 {
+            lobby.admit(Subject::Everyone, Bytes::from(vec![0; 990]));
+        }
+        assert!(lobby.waiting().bytes <= 10_000);
+        lobby.admit(Subject::Everyone, Bytes::from_static(b"after"));
+        assert_eq!(heard(&lobby, &ear, |_| true).await, (vec![Bytes::from_static(b"after")], 1));
+        assert_eq!(lobby.waiting().bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_listened_to_any_more_is_not_heard() {
+        let ear = Arc::new(TestEar::default());
+        let lobby = Lobby::new(ear.clone(), 10_000, WireMetrics::default());
+        lobby.admit(Subject::Slot(1), Bytes::from_static(b"one"));
+        lobby.admit(Subject::Slot(2), Bytes::from_static(b"two"));
+        let two = |subject| subject == Subject::Slot(2);
+        assert_eq!(heard(&lobby, &ear, two).await, (vec![Bytes::from_static(b"two")], 0));
+    }
+}

@@ -2,6 +2,7 @@
 //! Routing is done by whoever sends, under one lock. Who sends waits a moment for a link that falls behind, then no
 //! more: a link that is too slow is cut off.
 
+mod routes;
 mod session;
 
 use std::{
@@ -16,7 +17,6 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use log::{info, warn};
-use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 use tokio::{
     net::UnixListener,
@@ -26,6 +26,7 @@ use tokio::{
 };
 use wellhead_proto::{bus::BusError, ids::NodeId};
 
+use self::routes::{LinkId, Routes};
 use super::{
     frame::ToLink,
     outbound::{NotTaken, Outbound},
@@ -85,27 +86,6 @@ struct Shared {
     /// Room for links.
     room: Arc<Semaphore>,
     crowded: AtomicBool,
-}
-
-/// Who listens to what.
-#[derive(Default)]
-struct Routes {
-    links: FxHashMap<LinkId, Plug>,
-    /// Nodes, and the latest link of each.
-    nodes: FxHashMap<NodeId, LinkId>,
-    listeners: FxHashMap<Subject, SmallVec<[LinkId; 2]>>,
-    /// What this process listens to.
-    own: FxHashSet<Subject>,
-    last: LinkId,
-}
-
-type LinkId = u64;
-
-/// The exchange's view of a link.
-struct Plug {
-    node: NodeId,
-    out: Arc<Outbound>,
-    listens: FxHashSet<Subject>,
 }
 
 impl Exchange {
@@ -240,9 +220,17 @@ impl Shared {
             }
         }
         for id in too_slow {
-            routes.cut_off(id, self);
+            self.cut_off(&mut routes, id);
         }
         crowded
+    }
+
+    fn cut_off(&self, routes: &mut Routes, id: LinkId) {
+        if let Some((node, lost)) = routes.cut_off(id) {
+            self.metrics.cut_off();
+            let (lost, bound) = (lost as u64, self.limits.queue);
+            warn!(node_id:% = node, lost; "node {node} is cut off: it fell behind by more than {bound} bytes");
+        }
     }
 
     fn routes(&self) -> MutexGuard<'_, Routes> {
@@ -297,72 +285,6 @@ impl Shared {
                     }
                 }
             }
-        }
-    }
-}
-
-impl Routes {
-    fn plug(&mut self, node: NodeId, out: Arc<Outbound>) -> LinkId {
-        self.last += 1;
-        self.links.insert(self.last, Plug { node, out, listens: FxHashSet::default() });
-        self.nodes.insert(node, self.last);
-        self.last
-    }
-
-    /// The link's end. `true` if its node has no other.
-    fn unplug(&mut self, id: LinkId) -> bool {
-        self.unlisten_all(id);
-        let Some(plug) = self.links.remove(&id) else { return false };
-        let latest = self.nodes.get(&plug.node) == Some(&id);
-        if latest {
-            self.nodes.remove(&plug.node);
-        }
-        latest
-    }
-
-    /// `false` if the link would listen to more than `most` subjects.
-    fn listen(&mut self, id: LinkId, subject: Subject, most: usize) -> bool {
-        let Some(plug) = self.links.get_mut(&id) else { return true };
-        // one that is cut off gets nothing more
-        if plug.out.has_ended() || !plug.listens.insert(subject) {
-            return true;
-        }
-        let allowed = plug.listens.len() <= most;
-        self.listeners.entry(subject).or_default().push(id);
-        allowed
-    }
-
-    fn unlisten(&mut self, id: LinkId, subject: Subject) {
-        if let Some(plug) = self.links.get_mut(&id)
-            && plug.listens.remove(&subject)
-        {
-            self.forget(id, subject);
-        }
-    }
-
-    fn unlisten_all(&mut self, id: LinkId) {
-        let Some(plug) = self.links.get_mut(&id) else { return };
-        for subject in std::mem::take(&mut plug.listens) {
-            self.forget(id, subject);
-        }
-    }
-
-    fn forget(&mut self, id: LinkId, subject: Subject) {
-        if let Some(listeners) = self.listeners.get_mut(&subject) {
-            listeners.retain(|listener| *listener != id);
-            if listeners.is_empty() {
-                self.listeners.remove(&subject);
-            }
-        }
-    }
-
-    fn cut_off(&mut self, id: LinkId, shared: &Shared) {
-        self.unlisten_all(id);
-        let Some(plug) = self.links.get(&id) else { return };
-        if let Some(lost) = plug.out.cut_off(ToLink::CutOff.frame()) {
-            shared.metrics.cut_off();
-            let (node, lost, bound) = (plug.node, lost as u64 + 1, shared.limits.queue);
-            warn!(node_id:% = node, lost; "node {node} is cut off: it fell behind by more than {bound} bytes");
         }
     }
 }

@@ -29,17 +29,13 @@ use wellhead_proto::bus::BusError;
 use self::connection::{Connection, Order};
 pub use self::settings::{NatsSettings, NatsTls};
 use super::{
-    confirms,
+    confirms::{CONFIRMATION, PATIENCE},
     lobby::Lobby,
     metrics::WireMetrics,
     outage::{self, Outage},
     wire::{Ear, Subject, Wire},
 };
 
-/// How long a sender waits for room before it is told that the bus is full.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a caller waits for its confirmation: one round may be under way when it comes.
-const CONFIRMATION: Duration = Duration::from_secs(2 * confirms::DEADLINE.as_secs() + 1);
 /// Messages from this size on are let into the queue a few at a time, for the queue is bounded in messages only.
 const LARGE: usize = 64 * 1_024;
 /// How many of them.

@@ -225,6 +225,9 @@ async fn a_master_that_is_silent_is_left() {
     }
     ann.is(true).await;
     let since = std::time::Instant::now();
+    // nor is anybody made to wait longer by a queue that is full
+    let message = vec![0; 1 << 20];
+    while ann.wire.send(Slot(1), message.clone().into()).await.is_ok() {}
     ann.is(false).await;
     assert!(since.elapsed() < Duration::from_secs(6), "{:?}", since.elapsed());
     ann.takes_nothing().await;

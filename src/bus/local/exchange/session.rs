@@ -130,7 +130,7 @@ async fn listen(shared: &Shared, id: LinkId, out: &Outbound, frames: &mut Frames
                 // a Pong has no room of its own: it stands behind what was sent before it. Who asks and asks without
                 // reading is as slow as any other
                 if out.push(ToLink::Pong(number).frame()).is_err() {
-                    shared.routes().cut_off(id, shared);
+                    shared.cut_off(&mut shared.routes(), id);
                 }
             }
             Ok(ToExchange::Goodbye) => return End::Goodbye,
