@@ -158,9 +158,43 @@ async fn a_slave_takes_the_secret_and_the_key_of_the_next_master() {
     assert_eq!(old.status, 401, "that key is gone");
     let mut client = Client::connect(address, "demo", &demo_token(&master)).await.subscribed("news").await;
     arrives(&master, &mut client).await;
+    // nothing of the former nodes is left
+    drop(client);
+    let files = slave.metric("wellhead_process_open_fds", "").await;
+    for round in 3..6 {
+        master.signal("KILL");
+        master.ended().await;
+        master = setup.clone().role("master").start().await;
+        until("it is back", round, || async { slave.said("ready") }).await;
+        slave.ready().await;
+        slave.wants_work().await;
+    }
+    until("it has as many files open as before", true, || async {
+        slave.metric("wellhead_process_open_fds", "").await <= files
+    })
+    .await;
+    let mut client = Client::connect(address, "demo", &demo_token(&master)).await.subscribed("news").await;
     slave.signal("TERM");
     assert_eq!(client.closed().await.code, 1001);
     assert_eq!(slave.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_slave_that_waits_can_be_told_to_end_and_asked_how_it_is() {
+    let setup = Setup::keyed();
+    let mut slave = setup.clone().role("slave").launch();
+    within("it waits", slave.log.find(|line| line.contains("waiting for the master at").then_some(()))).await;
+    slave.signal("TERM");
+    assert_eq!(slave.ended().await.code(), Some(0));
+
+    let _master = setup.clone().role("master").start().await;
+    let slave = setup.clone().role("slave").start().await;
+    slave.wants_work().await;
+    let ask = setup.set("slave.admin", &slave.admin().to_string()).arguments(&["health", "--slave"]);
+    let healthy = ask.clone().fails().await;
+    assert_eq!((healthy.code, healthy.said.trim()), (Some(0), "ready"));
+    drop(slave);
+    assert_eq!(ask.fails().await.code, Some(1));
 }
 
 #[tokio::test]

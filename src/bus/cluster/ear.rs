@@ -32,18 +32,18 @@ impl Ear for ClusterEar {
     }
 
     fn has_room(&self) -> bool {
-        self.0.upgrade().and_then(|cluster| cluster.inbox.get().map(|inbox| inbox.has_room())).unwrap_or(true)
+        self.0.upgrade().and_then(|cluster| cluster.inbox().map(|inbox| inbox.has_room())).unwrap_or(true)
     }
 
     fn room(&self) -> BoxFuture<()> {
-        match self.0.upgrade().and_then(|cluster| cluster.inbox.get().cloned()) {
+        match self.0.upgrade().and_then(|cluster| cluster.inbox()) {
             Some(inbox) => inbox.room(),
             None => Box::pin(std::future::ready(())),
         }
     }
 
     fn gap(&self) {
-        if let Some(inbox) = self.0.upgrade().and_then(|cluster| cluster.inbox.get().cloned()) {
+        if let Some(inbox) = self.0.upgrade().and_then(|cluster| cluster.inbox()) {
             inbox.gap();
         }
     }
@@ -85,12 +85,12 @@ impl Cluster {
     fn obey_mail(self: &Arc<Self>, subject: Subject, mail: Mail) {
         match mail {
             Mail::Order(envelope) => {
-                if let Some(inbox) = self.inbox.get() {
+                if let Some(inbox) = self.inbox() {
                     inbox.deliver(envelope);
                 }
             }
             Mail::Ask { id, from, ask } => {
-                let Some(inbox) = self.inbox.get() else { return };
+                let Some(inbox) = self.inbox() else { return };
                 let (answer, outgoing, me) = (inbox.answer(ask), self.outgoing.clone(), self.me.node);
                 self.runtime.spawn(async move {
                     let census = answer.await;
@@ -118,7 +118,7 @@ impl Cluster {
                 }
             }
             Mail::Reports { from, reports } => {
-                if let Some(inbox) = self.inbox.get() {
+                if let Some(inbox) = self.inbox() {
                     inbox.report(from, reports);
                 }
             }

@@ -10,7 +10,7 @@ pub mod slots;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -56,7 +56,8 @@ pub struct Cluster {
     start: Instant,
     runtime: Handle,
     wire: OnceLock<Arc<dyn Wire>>,
-    inbox: OnceLock<Arc<dyn Inbox>>,
+    /// What hears for this node; it holds this node in turn, so that the end lets go of it.
+    inbox: RwLock<Option<Arc<dyn Inbox>>>,
     roster: Mutex<Roster>,
     slots: Mutex<Slots>,
     /// Something is to be confirmed.
@@ -91,7 +92,7 @@ impl Cluster {
             start: Instant::now(),
             runtime: Handle::current(),
             wire: OnceLock::new(),
-            inbox: OnceLock::new(),
+            inbox: RwLock::default(),
             roster: Mutex::default(),
             slots: Mutex::default(),
             asked: Notify::new(),
@@ -155,6 +156,7 @@ impl Cluster {
         if let Some(wire) = self.wire.get() {
             wire.close().await;
         }
+        self.inbox.write().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Resolves when another node has the number of this one, and this one is to take another.
@@ -193,6 +195,10 @@ impl Cluster {
     #[must_use]
     pub fn hears_all_slots(&self) -> bool {
         self.slots().is_all()
+    }
+
+    fn inbox(&self) -> Option<Arc<dyn Inbox>> {
+        self.inbox.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn now(&self) -> Duration {
@@ -407,7 +413,8 @@ impl Bus for ClusterBus {
     }
 
     fn attach(&self, inbox: Arc<dyn Inbox>) {
-        assert!(self.0.inbox.set(inbox).is_ok(), "a node has one slave");
+        let before = self.0.inbox.write().unwrap_or_else(PoisonError::into_inner).replace(inbox);
+        assert!(before.is_none(), "a node has one slave");
     }
 
     fn state(&self) -> watch::Receiver<BusState> {
