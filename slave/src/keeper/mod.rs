@@ -8,11 +8,12 @@
 
 #[cfg(test)]
 mod sim;
+mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use wellhead_proto::{
     ids::{ChannelKey, NodeId},
@@ -20,7 +21,7 @@ use wellhead_proto::{
     roster::keepers,
 };
 
-use self::table::Table;
+use self::{stream::Other, table::Table};
 
 /// What happened once in the cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -80,40 +81,6 @@ pub struct Keeper {
     alone: bool,
 }
 
-/// Another slave on the roster.
-#[derive(Default)]
-struct Other {
-    /// The number of what it was asked.
-    asked: u64,
-    /// What it has said since.
-    said: Said,
-    /// Its question that was answered: from then on it is told what is new.
-    answered: Option<u64>,
-    /// What it has handed over since it last said by which roster, and perhaps by one that is not known here yet.
-    handed: BTreeSet<ChannelKey>,
-    /// The last turn of its that was heard.
-    turn: u64,
-    /// The last turn of this slave that it has heard.
-    heard: u64,
-}
-
-#[derive(Default)]
-enum Said {
-    /// Nothing: what it says is not heard, since it continues something that is not known here.
-    #[default]
-    Nothing,
-    /// A part of its answer.
-    Some,
-    /// All of its answer, by this roster.
-    All(Vec<NodeId>),
-}
-
-impl Other {
-    fn agrees(&self, roster: &[NodeId]) -> bool {
-        matches!(&self.said, Said::All(slaves) if slaves == roster)
-    }
-}
-
 impl Keeper {
     /// The part of the slave `me`, which knows of no roster yet.
     #[must_use]
@@ -152,14 +119,7 @@ impl Keeper {
     pub fn reported(&mut self, from: NodeId, report: Report, out: &mut Outcome) {
         match report {
             Report::Ask { no } => self.question(from, no, out),
-            Report::Answer { no } => {
-                if let Some(other) = self.others.get_mut(&from)
-                    && other.asked == no
-                    && matches!(other.said, Said::Nothing)
-                {
-                    other.said = Said::Some;
-                }
-            }
+            Report::Answer { no } => self.answer(from, no),
             Report::Holds { channel, held, epoch } => {
                 if self.hears(from) {
                     self.other_holds(from, &channel, held, epoch, out);
@@ -224,6 +184,7 @@ impl Keeper {
             }
         }
         self.agree(out);
+        self.tidy();
     }
 
     /// Reports to this slave or from it were lost, or it may have been forgotten meanwhile (its bus was down, it was
@@ -254,148 +215,6 @@ impl Keeper {
         self.len() == 0
     }
 
-    /// `from` has nothing of what this slave said.
-    fn question(&mut self, from: NodeId, no: u64, out: &mut Outcome) {
-        // who is not on the roster yet is asked when it comes, and asks again then
-        let Some(other) = self.others.get_mut(&from) else { return };
-        if other.answered == Some(no) {
-            return;
-        }
-        if matches!(other.said, Said::Nothing) {
-            // it may have missed the question, if it did not see this slave then; twice is harmless
-            out.tell.push((from, Report::Ask { no: other.asked }));
-        } else {
-            // it has forgotten what it had told: since then it may have kept things to itself
-            self.ask(from, out);
-        }
-        let other = self.other(from);
-        other.answered = Some(no);
-        other.heard = 0;
-        self.tell(from, Report::Answer { no }, out);
-        for channel in self.held.keys().filter(|channel| is_one_of(from, self.keepers(channel))) {
-            self.tell(from, self.holds(channel), out);
-        }
-        for (channel, entry) in self.table.iter() {
-            if entry.epoch != 0 && is_one_of(from, self.keepers(channel)) {
-                self.tell(from, Report::Kept { channel: channel.clone(), epoch: entry.epoch }, out);
-            }
-        }
-        self.tell(from, self.settled(from), out);
-    }
-
-    /// Begin with `slave`, or begin again.
-    fn ask(&mut self, slave: NodeId, out: &mut Outcome) {
-        self.agreed = false;
-        self.asked += 1;
-        let other = self.others.entry(slave).or_insert_with(Other::default);
-        other.asked = self.asked;
-        other.turn = 0;
-        if !matches!(std::mem::replace(&mut other.said, Said::Nothing), Said::Nothing) {
-            self.table.release_all(|holder| holder == slave);
-        }
-        out.tell.push((slave, Report::Ask { no: self.asked }));
-    }
-
-    fn other_holds(&mut self, from: NodeId, channel: &ChannelKey, held: bool, epoch: u64, out: &mut Outcome) {
-        if held {
-            self.learn(from, channel, epoch, out);
-            let entry = self.table.hold(channel, from);
-            let known = entry.epoch;
-            let announced = entry.announced_occupied();
-            self.decide(channel, out);
-            if announced && epoch < known && self.keeps(channel) {
-                self.tell(from, Report::Announced { channel: channel.clone(), epoch: known }, out);
-            }
-        } else {
-            let keep = self.untidy || !self.agreed || self.is_to_be_known(channel);
-            self.table.release(channel, from, keep);
-            self.decide(channel, out);
-        }
-    }
-
-    /// What was announced stays announced, whoever says so.
-    fn learn(&mut self, from: NodeId, channel: &ChannelKey, epoch: u64, out: &mut Outcome) {
-        let news = self.table.announced(channel, epoch);
-        let agrees = self.others.get(&from).is_some_and(|other| other.agrees(&self.slaves));
-        if news && !agrees {
-            // it may go before it has told whom this slave takes for the keepers, or may be one of them and forget it
-            for slave in self.keepers(channel) {
-                self.tell(slave, Report::Kept { channel: channel.clone(), epoch }, out);
-            }
-        }
-        if epoch != 0
-            && !(agrees && self.is_mine(channel))
-            && let Some(other) = self.others.get_mut(&from)
-        {
-            other.handed.insert(channel.clone());
-        }
-    }
-
-    fn other_settled(&mut self, from: NodeId, slaves: Vec<NodeId>, turn: u64, heard: u64, out: &mut Outcome) {
-        let other = self.other(from);
-        other.said = Said::All(slaves);
-        other.heard = heard;
-        let news = other.turn != turn;
-        other.turn = turn;
-        let handed = std::mem::take(&mut other.handed);
-        if handed.iter().any(|channel| !self.is_mine(channel)) {
-            self.untidy = true;
-            self.take_turn(out);
-        } else if news {
-            self.tell(from, self.settled(from), out);
-        }
-        self.agree(out);
-        self.tidy();
-    }
-
-    /// Have everybody say that all that was told them until now has arrived.
-    fn take_turn(&mut self, out: &mut Outcome) {
-        self.turn += 1;
-        for &slave in self.others.keys() {
-            self.tell(slave, self.settled(slave), out);
-        }
-    }
-
-    /// Forget what is not this slave's, once everybody agrees and has what was told: the roster may as well change back
-    /// before, or to a third.
-    fn tidy(&mut self) {
-        if !self.untidy || !self.agreed || self.others.values().any(|other| other.heard != self.turn) {
-            return;
-        }
-        self.untidy = false;
-        let mut table = std::mem::take(&mut self.table);
-        table.retain(|channel| self.is_to_be_known(channel));
-        self.table = table;
-    }
-
-    /// Tell the keepers that the channels which this slave holds have now and had not `before`; what is to be told to
-    /// those that are no longer theirs.
-    fn tell_moved(&self, before: &[NodeId], out: &mut Outcome) -> Vec<(NodeId, Report)> {
-        let mut withdrawn = Vec::new();
-        for channel in self.held.keys() {
-            let old = both(before, channel);
-            let new = self.keepers(channel);
-            for slave in new.filter(|&slave| !is_one_of(slave, old.clone())) {
-                self.tell(slave, self.holds(channel), out);
-            }
-            for slave in old.filter(|&slave| !is_one_of(slave, self.keepers(channel))) {
-                withdrawn.push((slave, Report::Holds { channel: channel.clone(), held: false, epoch: 0 }));
-            }
-        }
-        withdrawn
-    }
-
-    /// Tell the new keepers of every channel what was announced of it. What is no longer this slave's is remembered
-    /// until all agree that it is not: the roster may as well change back.
-    fn hand_over(&self, before: &[NodeId], out: &mut Outcome) {
-        for (channel, entry) in self.table.iter().filter(|(_, entry)| entry.epoch != 0) {
-            let old = both(before, channel);
-            for slave in self.keepers(channel).filter(|&slave| !is_one_of(slave, old.clone())) {
-                self.tell(slave, Report::Kept { channel: channel.clone(), epoch: entry.epoch }, out);
-            }
-        }
-    }
-
     /// Does everybody see the same roster now? Then everything that waited for it is decided.
     fn agree(&mut self, out: &mut Outcome) {
         let agreed = !self.slaves.is_empty() && self.others.values().all(|other| other.agrees(&self.slaves));
@@ -416,11 +235,12 @@ impl Keeper {
     /// Announce a change of `channel`, if there is one and it is this slave's to announce.
     fn decide(&mut self, channel: &ChannelKey, out: &mut Outcome) {
         let mut keepers = self.keepers(channel);
-        if keepers.next() != Some(self.me) {
+        if !self.agreed || keepers.next() != Some(self.me) {
             return;
         }
         let known = self.held.get(channel).copied();
-        let Some(entry) = (known.is_some() || self.table.get(channel).is_some()).then(|| self.table.open(channel)) else {
+        let Some(entry) = (known.is_some() || self.table.get(channel).is_some()).then(|| self.table.open(channel))
+        else {
             return;
         };
         entry.learn(known.unwrap_or(0));
@@ -456,39 +276,8 @@ impl Keeper {
         is_one_of(self.me, self.keepers(channel))
     }
 
-    /// When all agree: is what was announced of `channel` this slave's to know, or is it about to be?
-    fn is_to_be_known(&self, channel: &ChannelKey) -> bool {
-        self.is_mine(channel) || self.others.values().any(|other| other.handed.contains(channel))
-    }
-
     fn keeps(&self, channel: &ChannelKey) -> bool {
         self.keepers(channel).next() == Some(self.me)
-    }
-
-    fn holds(&self, channel: &ChannelKey) -> Report {
-        let held = self.held.get(channel).copied();
-        let kept = self.table.get(channel).map_or(0, |entry| entry.epoch);
-        Report::Holds { channel: channel.clone(), held: held.is_some(), epoch: held.unwrap_or(0).max(kept) }
-    }
-
-    fn settled(&self, to: NodeId) -> Report {
-        let heard = self.others.get(&to).map_or(0, |other| other.turn);
-        Report::Settled { slaves: self.slaves.clone(), turn: self.turn, heard }
-    }
-
-    /// Tell another slave, if it has asked: before, it could make nothing of it.
-    fn tell(&self, to: NodeId, report: Report, out: &mut Outcome) {
-        if self.others.get(&to).is_some_and(|other| other.answered.is_some()) {
-            out.tell.push((to, report));
-        }
-    }
-
-    fn hears(&self, from: NodeId) -> bool {
-        self.others.get(&from).is_some_and(|other| !matches!(other.said, Said::Nothing))
-    }
-
-    fn other(&mut self, slave: NodeId) -> &mut Other {
-        self.others.get_mut(&slave).expect("it was looked up before")
     }
 }
 

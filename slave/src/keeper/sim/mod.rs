@@ -1,0 +1,209 @@
+//! Keepers on a simulated network: one queue from each slave to each other, delivered in random order; slaves that
+//! come, go, die, stop and lose their bus; every slave sees that at its own time. Everything follows from a seed: a
+//! failing one is printed, and `KEEPER_SEED=<mode>:<seed>` runs it alone. `KEEPER_SEEDS` says how many of each mode.
+
+mod world;
+
+use self::world::{Node, State, World};
+
+const CHANNELS: usize = 4;
+const OPERATIONS: usize = 40;
+
+/// What may happen, and so what is promised.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Mode {
+    /// Anything, but one thing after the other: exactly one fact for each change of the cluster.
+    Calm,
+    /// Slaves come, say goodbye, stop, lose reports both ways, while sockets come and go: facts alternate, and end right.
+    Busy,
+    /// Slaves die as well, one at a time, with what they had not sent yet: the same, but for channels of which such a
+    /// word was lost.
+    Deadly,
+    /// Anything at any time, several at once: what the last who knew it took along is lost, and what sides that went
+    /// their own way announced stands side by side; but all agree again, and from then on one change is one fact.
+    Chaos,
+}
+
+#[test]
+fn facts_come_once_for_each_change() {
+    run(Mode::Calm);
+}
+
+#[test]
+fn facts_alternate_and_end_right_while_slaves_come_and_go() {
+    run(Mode::Busy);
+}
+
+#[test]
+fn facts_alternate_and_end_right_while_slaves_die() {
+    run(Mode::Deadly);
+}
+
+#[test]
+fn everything_heals_after_any_failure() {
+    run(Mode::Chaos);
+}
+
+fn run(mode: Mode) {
+    if let Ok(one) = std::env::var("KEEPER_SEED") {
+        let (of, seed) = one.split_once(':').expect("KEEPER_SEED is a mode, a colon and a number");
+        if of.eq_ignore_ascii_case(&format!("{mode:?}")) {
+            World::new(mode, seed.parse().expect("a seed is a number"), true).live();
+        }
+        return;
+    }
+    let seeds = std::env::var("KEEPER_SEEDS").map_or(1_000, |seeds| seeds.parse().expect("KEEPER_SEEDS is a number"));
+    for seed in 0..seeds {
+        World::new(mode, seed, false).live();
+    }
+}
+
+impl World {
+    fn live(&mut self) {
+        for _ in 0..1 + self.below(3) {
+            self.join();
+        }
+        self.drain();
+        for _ in 0..OPERATIONS {
+            self.operate();
+            match self.mode {
+                Mode::Calm => {
+                    self.drain();
+                    self.check_changes();
+                }
+                _ => {
+                    for _ in 0..self.below(12) {
+                        self.deliver_one();
+                    }
+                }
+            }
+        }
+        for node in self.ids() {
+            self.wake(node);
+        }
+        self.drain();
+        self.check_end();
+        self.check_healed();
+    }
+
+    fn operate(&mut self) {
+        let ids = self.ids();
+        let node = ids[self.below(ids.len())];
+        match self.below(20) {
+            0 | 1 if ids.len() < 5 => self.join(),
+            2 if ids.len() > 1 => {
+                self.one_at_a_time();
+                self.goodbye(node);
+            }
+            3 if ids.len() > 1 && self.mode != Mode::Busy => {
+                self.one_at_a_time();
+                self.kill(node);
+            }
+            4 if ids.len() > 1 || self.mode == Mode::Chaos => {
+                self.one_at_a_time();
+                let long = self.mode == Mode::Calm || self.chance(2);
+                self.stop(node, long);
+            }
+            5 => self.wake(node),
+            6 => {
+                self.one_at_a_time();
+                self.lose_bus(node);
+            }
+            _ if self.nodes[&node].state == State::Up => {
+                let channel = self.below(CHANNELS);
+                self.toggle(node, channel);
+            }
+            _ => {}
+        }
+    }
+
+    /// Two that fail at once are the keeper and the deputy of something: only [`Mode::Chaos`] has that.
+    fn one_at_a_time(&mut self) {
+        if self.mode == Mode::Chaos {
+            return;
+        }
+        for node in self.ids() {
+            self.wake(node);
+        }
+        self.drain();
+        if self.mode == Mode::Calm {
+            self.check_changes();
+        }
+        // and yet in the middle of what others do; but what a slave knew alone goes with it
+        let alone = self.nodes.len() == 1;
+        for _ in 0..self.below(5) {
+            let ids = self.ids();
+            let node = ids[self.below(ids.len())];
+            if self.mode != Mode::Calm {
+                if ids.len() < 5 && !alone && self.chance(4) {
+                    self.join();
+                } else {
+                    let channel = self.below(CHANNELS);
+                    self.toggle(node, channel);
+                }
+                for _ in 0..self.below(4) {
+                    self.deliver_one();
+                }
+            }
+        }
+    }
+
+    /// Channels with somebody on them, as far as the cluster can know.
+    fn truth(&self) -> Vec<bool> {
+        let counts = |node: &&Node| node.state != State::Stopped { long: true };
+        let held = |channel| self.nodes.values().filter(counts).any(|node| node.held.contains(&channel));
+        (0..CHANNELS).map(held).collect()
+    }
+
+    /// Exactly one fact for each change since the last time.
+    fn check_changes(&mut self) {
+        // who sleeps shortly is waited for
+        if self.nodes.values().any(|node| node.state == State::Stopped { long: false }) {
+            return;
+        }
+        let now = self.truth();
+        let before = std::mem::replace(&mut self.before, now.clone());
+        for (channel, facts) in std::mem::replace(&mut self.facts, vec![Vec::new(); CHANNELS]).into_iter().enumerate() {
+            let expected = (now[channel] != before[channel]).then_some(now[channel]);
+            assert_eq!(facts, Vec::from_iter(expected), "facts of channel {channel}, {}", self.replay());
+        }
+    }
+
+    fn check_end(&self) {
+        for (id, node) in &self.nodes {
+            assert!(node.keeper.agreed(), "{id} does not know that all agree, {}", self.replay());
+            for (channel, _) in node.keeper.table.iter() {
+                let mine = node.keeper.keepers(channel).any(|keeper| keeper == *id);
+                assert!(mine, "{id} remembers what it does not keep, {}", self.replay());
+            }
+        }
+        for (channel, held) in self.truth().into_iter().enumerate() {
+            let unknown = self.tainted.contains(&channel) || self.mode == Mode::Chaos;
+            assert!(self.occupied[channel] == held || unknown, "end of channel {channel}, {}", self.replay());
+        }
+    }
+
+    /// Whatever was: from now on, one change is one fact.
+    fn check_healed(&mut self) {
+        for id in self.ids() {
+            for channel in self.nodes[&id].held.clone() {
+                self.toggle(id, channel);
+                self.drain();
+            }
+        }
+        // what nobody knew of is made good by the next change, which is the second fact of its kind
+        self.tainted = (0..CHANNELS).collect();
+        for round in 0..2 {
+            for channel in 0..CHANNELS {
+                let ids = self.ids();
+                let id = ids[self.below(ids.len())];
+                self.facts[channel].clear();
+                self.toggle(id, channel);
+                self.drain();
+                self.toggle(id, channel);
+                self.drain();
+                assert_eq!(self.facts[channel], [true, false], "round {round} of channel {channel}, {}", self.replay());
+            }
+        }
+    }
+}

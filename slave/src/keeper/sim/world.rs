@@ -1,0 +1,322 @@
+//! The network, the slaves on it, and what can happen to them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use wellhead_proto::{
+    ids::{ChannelKey, NodeId},
+    report::Report,
+};
+
+use super::{CHANNELS, Mode};
+use crate::keeper::{Fact, Keeper, Outcome};
+
+/// What travels from one slave to another.
+enum Packet {
+    Report(Report),
+    /// The sender was heard of.
+    Here,
+    /// Its lease is over (or it said goodbye).
+    Gone {
+        lease: bool,
+    },
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(super) enum State {
+    Up,
+    /// Stopped; do the others forget it?
+    Stopped {
+        long: bool,
+    },
+}
+
+pub(super) struct Node {
+    pub(super) keeper: Keeper,
+    pub(super) state: State,
+    roster: BTreeSet<NodeId>,
+    /// The roster has changed since the keeper was last told.
+    late: bool,
+    pub(super) held: BTreeSet<usize>,
+}
+
+pub(super) struct World {
+    pub(super) mode: Mode,
+    seed: u64,
+    shown: bool,
+    random: u64,
+    channels: Vec<ChannelKey>,
+    next: u32,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    links: BTreeMap<(NodeId, NodeId), VecDeque<Packet>>,
+    pub(super) facts: Vec<Vec<bool>>,
+    /// Channels that were held when that was last compared with the facts.
+    pub(super) before: Vec<bool>,
+    /// What was announced last.
+    pub(super) occupied: Vec<bool>,
+    /// Channels of which somebody died with news that it alone had.
+    pub(super) tainted: BTreeSet<usize>,
+}
+
+impl World {
+    pub(super) fn new(mode: Mode, seed: u64, shown: bool) -> Self {
+        let name =
+            |no: usize| ChannelKey { app: "app".parse().unwrap(), name: format!("{seed}-{no}").parse().unwrap() };
+        Self {
+            mode,
+            seed,
+            shown,
+            random: seed.wrapping_mul(0x2545_F491_4F6C_DD1D) ^ mode as u64,
+            channels: (0..CHANNELS).map(name).collect(),
+            next: 1,
+            nodes: BTreeMap::new(),
+            links: BTreeMap::new(),
+            facts: vec![Vec::new(); CHANNELS],
+            before: vec![false; CHANNELS],
+            occupied: vec![false; CHANNELS],
+            tainted: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn join(&mut self) {
+        let id = NodeId::from_random(self.next);
+        self.next += 1;
+        let mut roster = BTreeSet::from([id]);
+        for other in self.ids() {
+            self.send(id, other, Packet::Here);
+            if self.nodes[&other].state == (State::Stopped { long: true }) {
+                // silent until it goes on
+            } else if roster.len() > 2 && self.chance(3) {
+                // it knows of others when it begins, if there are any: that is the glue's to wait for
+                self.send(other, id, Packet::Here);
+            } else {
+                roster.insert(other);
+            }
+        }
+        self.show(|| format!("{id} comes, sees {roster:?}"));
+        self.nodes
+            .insert(id, Node { keeper: Keeper::new(id), state: State::Up, roster, late: false, held: BTreeSet::new() });
+        self.see_roster(id);
+    }
+
+    pub(super) fn goodbye(&mut self, id: NodeId) {
+        self.wake(id);
+        self.show(|| format!("{id} says goodbye"));
+        if self.chance(2) {
+            for channel in self.nodes[&id].held.clone() {
+                self.toggle(id, channel);
+            }
+        }
+        self.nodes.get_mut(&id).unwrap().roster.remove(&id);
+        self.see_roster(id);
+        self.remove(id, false);
+    }
+
+    pub(super) fn kill(&mut self, id: NodeId) {
+        self.show(|| format!("{id} dies"));
+        for other in self.ids() {
+            self.lose(id, other, true);
+        }
+        self.remove(id, true);
+    }
+
+    fn remove(&mut self, id: NodeId, lease: bool) {
+        self.nodes.remove(&id);
+        self.links.retain(|(_, to), link| *to != id && !link.is_empty());
+        for other in self.ids() {
+            self.send(id, other, Packet::Gone { lease });
+        }
+    }
+
+    pub(super) fn stop(&mut self, id: NodeId, long: bool) {
+        if self.nodes[&id].state != State::Up {
+            return;
+        }
+        self.show(|| format!("{id} stops, {}", if long { "long" } else { "shortly" }));
+        self.nodes.get_mut(&id).unwrap().state = State::Stopped { long };
+        if long {
+            for other in self.ids() {
+                self.send(id, other, Packet::Gone { lease: true });
+            }
+        }
+    }
+
+    pub(super) fn wake(&mut self, id: NodeId) {
+        let State::Stopped { long } = self.nodes[&id].state else { return };
+        self.show(|| format!("{id} goes on"));
+        self.nodes.get_mut(&id).unwrap().state = State::Up;
+        if long {
+            for other in self.ids() {
+                self.send(id, other, Packet::Here);
+            }
+            if self.chance(2) {
+                for other in self.ids() {
+                    self.lose(other, id, false);
+                }
+            }
+            self.cut(id);
+        }
+    }
+
+    /// What is under way to and from `id` is lost, and it notices.
+    pub(super) fn lose_bus(&mut self, id: NodeId) {
+        if self.nodes[&id].state != State::Up {
+            return;
+        }
+        self.show(|| format!("{id} loses its bus for a moment"));
+        for other in self.ids() {
+            self.lose(other, id, false);
+            self.lose(id, other, false);
+        }
+        self.cut(id);
+    }
+
+    fn cut(&mut self, id: NodeId) {
+        self.nodes.get_mut(&id).unwrap().keeper.cut();
+        self.see_roster(id);
+    }
+
+    /// The end of what is under way from one to another is lost; all of it, if the bus is.
+    fn lose(&mut self, from: NodeId, to: NodeId, taints: bool) {
+        let kept = if taints { self.below(8) } else { 0 };
+        let Some(link) = self.links.get_mut(&(from, to)) else { return };
+        let mut place = 0;
+        let mut lost = Vec::new();
+        link.retain(|packet| {
+            place += 1;
+            match packet {
+                Packet::Report(report) if place > kept => {
+                    lost.push(report.clone());
+                    false
+                }
+                _ => true,
+            }
+        });
+        for report in lost {
+            self.show(|| format!("lost from {from} to {to}: {report:?}"));
+            if let (true, Report::Kept { channel, .. }) = (taints, report) {
+                self.tainted.insert(self.number(&channel));
+            }
+        }
+    }
+
+    pub(super) fn toggle(&mut self, id: NodeId, channel: usize) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let held = node.held.insert(channel) || !node.held.remove(&channel);
+        let mut out = Outcome::default();
+        node.keeper.held(&self.channels[channel], held, &mut out);
+        self.show(|| format!("{id} {} {channel}", if held { "holds" } else { "leaves" }));
+        self.take(id, out);
+    }
+
+    fn see_roster(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.late = false;
+        let slaves: Vec<_> = node.roster.iter().copied().collect();
+        let mut out = Outcome::default();
+        node.keeper.roster(&slaves, &mut out);
+        self.show(|| format!("{id} sees {slaves:?}"));
+        self.take(id, out);
+    }
+
+    fn take(&mut self, id: NodeId, out: Outcome) {
+        for (to, report) in out.tell {
+            assert_ne!(to, id, "nobody tells itself, {}", self.replay());
+            self.send(id, to, Packet::Report(report));
+        }
+        for fact in out.facts {
+            let (occupied, channel) = match fact {
+                Fact::Occupied(channel) => (true, self.number(&channel)),
+                Fact::Vacated(channel) => (false, self.number(&channel)),
+            };
+            self.show(|| format!("{id} announces: {channel} is {}", if occupied { "occupied" } else { "vacant" }));
+            let known = self.mode == Mode::Chaos || self.tainted.contains(&channel);
+            let before = std::mem::replace(&mut self.occupied[channel], occupied);
+            assert!(before != occupied || known, "two equal facts of channel {channel} in a row, {}", self.replay());
+            self.facts[channel].push(occupied);
+        }
+    }
+
+    fn send(&mut self, from: NodeId, to: NodeId, packet: Packet) {
+        if from != to {
+            self.links.entry((from, to)).or_default().push_back(packet);
+        }
+    }
+
+    pub(super) fn deliver_one(&mut self) -> bool {
+        let awake = |id: &NodeId| self.nodes.get(id).is_some_and(|node| node.state == State::Up);
+        let ready = self.links.iter().filter(|((_, to), link)| !link.is_empty() && awake(to));
+        let ready: Vec<_> = ready.map(|(&ends, _)| ends).collect();
+        if ready.is_empty() {
+            let late = self.nodes.iter().find(|(_, node)| node.late && node.state == State::Up).map(|(&id, _)| id);
+            late.into_iter().for_each(|id| self.see_roster(id));
+            return late.is_some();
+        }
+        let (from, to) = ready[self.below(ready.len())];
+        // a lease takes its time
+        if matches!(self.links[&(from, to)].front(), Some(Packet::Gone { lease: true })) && !self.chance(6) {
+            return true;
+        }
+        match self.links.get_mut(&(from, to)).and_then(VecDeque::pop_front).unwrap() {
+            Packet::Report(report) => {
+                self.show(|| format!("{from} tells {to}: {report:?}"));
+                let mut out = Outcome::default();
+                self.nodes.get_mut(&to).unwrap().keeper.reported(from, report, &mut out);
+                self.take(to, out);
+            }
+            Packet::Here => {
+                let node = self.nodes.get_mut(&to).unwrap();
+                node.late |= node.roster.insert(from);
+            }
+            Packet::Gone { .. } => {
+                let node = self.nodes.get_mut(&to).unwrap();
+                node.late |= node.roster.remove(&from);
+            }
+        }
+        // several changes may be seen as one
+        if self.nodes[&to].late && self.chance(2) {
+            self.see_roster(to);
+        }
+        true
+    }
+
+    pub(super) fn drain(&mut self) {
+        for _ in 0..1_000_000 {
+            if !self.deliver_one() {
+                return;
+            }
+        }
+        panic!("they never stop talking, {}", self.replay());
+    }
+
+    pub(super) fn ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    fn number(&self, channel: &ChannelKey) -> usize {
+        self.channels.iter().position(|one| one == channel).expect("there are no others")
+    }
+
+    /// splitmix64
+    pub(super) fn below(&mut self, limit: usize) -> usize {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut bits = self.random;
+        bits = (bits ^ bits >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ bits >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((bits ^ bits >> 31) % limit as u64) as usize
+    }
+
+    pub(super) fn chance(&mut self, one_in: usize) -> bool {
+        self.below(one_in) == 0
+    }
+
+    #[expect(clippy::print_stderr, reason = "only when a single seed is looked at")]
+    fn show(&self, line: impl FnOnce() -> String) {
+        if self.shown {
+            eprintln!("{}", line());
+        }
+    }
+
+    pub(super) fn replay(&self) -> String {
+        format!("KEEPER_SEED={:?}:{}", self.mode, self.seed)
+    }
+}
