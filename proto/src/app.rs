@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::{ids::AppId, jwt::Keyring};
+use crate::{
+    ids::AppId,
+    jwt::{BadToken, Claims, Keyring, claimed_app},
+};
 
 /// A listed app's own settings.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +49,21 @@ impl Apps {
     #[must_use]
     pub fn keys(&self, app: Option<&AppId>) -> &Keyring {
         app.and_then(|app| self.listed.get(app)).and_then(|app| app.keys.as_ref()).unwrap_or(&self.keys)
+    }
+
+    /// The claims of `jwt`, verified with the keys of the app that it names.
+    ///
+    /// # Errors
+    ///
+    /// See [`BadToken`].
+    pub fn verify(&self, jwt: &str, now: f64) -> Result<Claims, BadToken> {
+        // read before it is verified, only to pick the keys: whatever it says, it must verify with those
+        let app = claimed_app(jwt);
+        let claims = self.keys(app.as_ref()).verify(jwt, now)?;
+        if app.as_ref() != Some(&claims.gusher.app) {
+            return Err(BadToken::Malformed);
+        }
+        if self.serves(&claims.gusher.app) { Ok(claims) } else { Err(BadToken::WrongApp) }
     }
 
     /// May a page from `origin` open a socket of `app`?

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    app::Apps,
     channel::ChannelPattern,
     ids::{AppId, UserId},
 };
@@ -333,24 +332,8 @@ impl Keyring {
     }
 }
 
-impl Apps {
-    /// The claims of `jwt`, verified with the keys of the app that it names.
-    ///
-    /// # Errors
-    ///
-    /// See [`BadToken`].
-    pub fn verify(&self, jwt: &str, now: f64) -> Result<Claims, BadToken> {
-        // read before it is verified, only to pick the keys: whatever it says, it must verify with those
-        let app = claimed_app(jwt);
-        let claims = self.keys(app.as_ref()).verify(jwt, now)?;
-        if app.as_ref() != Some(&claims.gusher.app) {
-            return Err(BadToken::Malformed);
-        }
-        if self.serves(&claims.gusher.app) { Ok(claims) } else { Err(BadToken::WrongApp) }
-    }
-}
-
-fn claimed_app(jwt: &str) -> Option<AppId> {
+/// The app that `jwt` names. Unverified: only to pick the keys that must verify it.
+pub(crate) fn claimed_app(jwt: &str) -> Option<AppId> {
     #[derive(Deserialize)]
     struct Outer {
         gusher: Inner,

@@ -3,13 +3,14 @@
 mod api;
 mod backlog;
 mod handshake;
-pub mod heartbeat;
+mod heartbeat;
 mod intake;
 mod interests;
 pub mod keeper;
 mod keeping;
 mod metrics;
 pub mod outbox;
+mod pulse;
 pub mod registry;
 pub mod session;
 pub mod settings;
@@ -47,11 +48,11 @@ use wellhead_proto::{
 
 use crate::{
     backlog::Backlog,
-    heartbeat::Rhythm,
     intake::Intake,
     interests::{Interests, MAX_WORKERS},
     keeping::Keeping,
     metrics::Metrics,
+    pulse::Rhythm,
     registry::{
         Hall, Registry,
         floor::{CHUNK, Floor},

@@ -15,7 +15,7 @@ use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::app::App;
+use crate::app::{App, Apps};
 
 const NOW: f64 = 1_000_000.0;
 

@@ -26,10 +26,10 @@ use super::{
 };
 use crate::{
     backlog::Ticket,
-    heartbeat::Pulse,
     interests::Interests,
     metrics::Metrics,
     outbox::{End, Outbox},
+    pulse::Pulse,
     session::state::Standing,
     voices::Voices,
 };

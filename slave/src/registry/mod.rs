@@ -25,8 +25,9 @@ use self::{
     message::{Answer, Drain, Obey},
 };
 use crate::{
-    heartbeat::{self, Rhythm},
+    heartbeat,
     metrics::Metrics,
+    pulse::{BEAT, Rhythm},
 };
 
 /// Sockets that a drain closes at once, and the pause after them: some 10,000 a second and thread.
@@ -78,7 +79,7 @@ impl Actor for Registry {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(heartbeat::BEAT, |registry, _| registry.beat());
+        ctx.run_interval(BEAT, |registry, _| registry.beat());
         ctx.spawn(Settle);
     }
 }

@@ -38,8 +38,8 @@ use self::{
 };
 use crate::{
     Shared,
-    heartbeat::Pulse,
     outbox::{End, Outbox},
+    pulse::Pulse,
     registry::{Hall, fanout::PendingJoin, floor::Seat},
     transport::Transport,
 };
