@@ -86,6 +86,8 @@ impl NatsWire {
         ear: Arc<dyn Ear>,
         metrics: WireMetrics,
     ) -> io::Result<Arc<Self>> {
+        // the library would pick by itself, and panic once a dependency brought a second one; fails if there is one already
+        let _ = async_nats::rustls::crypto::aws_lc_rs::default_provider().install_default();
         let shared = Arc::new(Shared {
             settings,
             prefix: format!("wellhead.{}.", token(cluster)),

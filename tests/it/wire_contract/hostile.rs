@@ -184,7 +184,7 @@ async fn a_link_survives_a_master_that_speaks_nonsense() {
         [welcome.clone(), welcome.clone()].concat(),
         [welcome.clone(), frame(1, &[0, 0, 0, 0, 1])[..6].to_vec()].concat(),
     ];
-    for seed in 1..30 {
+    for seed in 1..8 {
         let mut random = noise(seed);
         cases.push([welcome.clone(), frame((random() % 5) as u8, &random().to_be_bytes())].concat());
     }
