@@ -52,7 +52,7 @@ impl Development {
     /// What is told to the newcomer: loudly that this is no way to run it for real, then two lines that work when they
     /// are pasted. `start_slave`: there is none in this process; with the file that it is to be started with, if any.
     #[must_use]
-    pub fn notice(&self, master: SocketAddr, slave: SocketAddr, start_slave: Option<Option<&Path>>) -> String {
+    pub fn notice(&self, master: SocketAddr, slave: &str, start_slave: Option<Option<&Path>>) -> String {
         let program = env::current_exe().map_or_else(|_| "wellhead".to_owned(), |program| from_here(&program));
         let Self { app, token, .. } = self;
         let (program, app_word) = (quoted(&program), quoted(app));
@@ -127,7 +127,7 @@ mod tests {
         settings.apps.listed =
             vec![ListedApp { key: "a b".to_owned(), allowed_origins: None, public_keys: Vec::new() }];
         let (development, _) = Development::start(&settings).unwrap();
-        let (master, slave) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
+        let (master, slave) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2");
         let notice = development.notice(master, slave, None);
         assert!(notice.contains("--app 'a b' ") && !notice.contains("0. Start"), "{notice}");
         let alone = development.notice(master, slave, Some(Some(Path::new("a b.toml"))));

@@ -200,16 +200,11 @@ impl App {
             registry,
             listeners,
             addresses: self.addresses,
-            clients: self.clients(),
+            clients: self.addresses.slave.or_else(|| self.loaded.settings.slave.listen.parse().ok()),
             push_keys: self.loaded.settings.push_keys.clone(),
             warnings: self.plan.warnings.clone(),
             development: self.development.clone(),
         })
-    }
-
-    /// Where clients connect, as far as this process knows.
-    fn clients(&self) -> Option<SocketAddr> {
-        self.addresses.slave.or_else(|| self.loaded.settings.slave.listen.parse().ok())
     }
 
     /// What is told to a newcomer, in development mode.
@@ -217,7 +212,10 @@ impl App {
     pub fn notice(&self) -> Option<String> {
         let development = self.development.as_ref()?;
         let start_slave = (self.plan.roles == Roles::Master).then_some(self.loaded.file.as_deref());
-        Some(development.notice(self.addresses.master?, self.clients()?, start_slave))
+        // a slave in another process is found where the settings say
+        let settings = &self.loaded.settings.slave.listen;
+        let slave = self.addresses.slave.map_or_else(|| settings.clone(), |address| address.to_string());
+        Some(development.notice(self.addresses.master?, &slave, start_slave))
     }
 
     /// Is it development mode, here or at the master?
