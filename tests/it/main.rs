@@ -2,6 +2,7 @@
 
 mod bus_contract;
 mod cli;
+mod cluster;
 mod cluster_start;
 mod gusher;
 mod hostile;

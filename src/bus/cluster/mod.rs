@@ -5,7 +5,7 @@ mod heart;
 mod metrics;
 mod parts;
 mod rival;
-pub mod slots;
+mod slots;
 
 use std::{
     collections::{BTreeSet, HashMap},

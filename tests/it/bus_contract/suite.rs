@@ -236,13 +236,13 @@ async fn changing_to_all_slots_and_back_loses_and_doubles_nothing<C: Carrier>() 
         master.push("a", &format!("c{}", pushed % 10), &format!("{pushed} {tail}")).await;
         pushed += 1;
         let second = began.elapsed().as_secs();
-        if second >= 2 && second < 9 && many.len() < 60 {
+        if (2..9).contains(&second) && many.len() < 60 {
             many.push(one.wants("a", &format!("many{}", many.len())).await);
         }
         if second >= 9 {
             many.clear();
         }
-        if pushed % 20 == 0 && (second < 9 || second >= 19) {
+        if pushed % 20 == 0 && !(9..19).contains(&second) {
             // one that is new is heard, whatever is going on
             let channel = format!("fresh{}", fresh % 5);
             let wanted = one.wants("a", &channel).await;

@@ -128,6 +128,13 @@ impl Listener {
         self.state.borrow().end.clone()
     }
 
+    /// Wait for its end, however long it takes.
+    pub async fn end_of_it(&self) {
+        let mut state = self.state.clone();
+        // an error says that it is over, too
+        let _ = state.wait_for(|state| state.end.is_some()).await;
+    }
+
     /// Wait for its end.
     pub async fn ended(&self) -> End {
         let mut state = self.state.clone();

@@ -1,0 +1,9 @@
+//! Real processes of a cluster, and what is done to them: killed, stopped, restarted, cut off. Each test counts what was
+//! lost, and holds everything that arrived to the promises (see `support/ledger.rs`).
+
+mod faults;
+mod field;
+mod load;
+mod partition;
+mod restarts;
+mod tokens;
