@@ -31,7 +31,7 @@ use crate::bus::{
 
 /// How long nothing happens before we look whether all is well.
 const TICK: Duration = Duration::from_millis(250);
-/// A tick so late means that the whole process was stopped.
+/// A tick so late means that this thread stood still, the whole process perhaps.
 const STOPPED: Duration = Duration::from_secs(1);
 /// Longer than anybody waits: the library is to wait so long before it connects again by itself.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3_600);
@@ -55,6 +55,10 @@ pub(super) struct Connection {
     confirms: Confirms,
     listening: FxHashMap<Subject, AbortHandle>,
     sources: mpsc::UnboundedSender<Source>,
+    /// When we last looked whether all is well.
+    ticked: Instant,
+    /// When we last saw that we had stood still.
+    stopped: Option<Instant>,
 }
 
 /// What one subscription hears, until it is unlistened.
@@ -121,6 +125,8 @@ impl Connection {
             confirms: Confirms::default(),
             listening: FxHashMap::default(),
             sources,
+            ticked: Instant::now(),
+            stopped: None,
         };
         for subject in subjects {
             connection.listen(subject).await?;
@@ -134,6 +140,12 @@ impl Connection {
             Ok(never) => match never {},
             Err(why) => why,
         };
+        let now = Instant::now();
+        if now - self.ticked > STOPPED || self.stopped.is_some_and(|stopped| now - stopped < confirms::DEADLINE) {
+            // a server does not tell whom it cuts off for slowness
+            warn!("this node stood still, and lost its bus over it");
+            self.shared.lobby.gap();
+        }
         self.confirms.down();
         why
     }
@@ -142,7 +154,6 @@ impl Connection {
         let mut up = Some(up);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut ticked = Instant::now();
         self.begin_round().await?;
         loop {
             tokio::select! {
@@ -173,10 +184,11 @@ impl Connection {
                 event = self.events.recv() => self.happened(event.ok_or("the client ended")?)?,
                 _ = tick.tick() => {
                     let now = Instant::now();
-                    if now - ticked > STOPPED {
+                    if now - self.ticked > STOPPED {
+                        self.stopped = Some(now);
                         self.confirms.extend(now);
                     }
-                    ticked = now;
+                    self.ticked = now;
                     if self.confirms.overdue(now) {
                         return Err("no confirmation in time".to_owned());
                     }

@@ -14,7 +14,7 @@ use super::{
     Carrier,
     node::{Node, TestEar},
 };
-use crate::support::nats::NatsServer;
+use crate::support::{nats::NatsServer, until};
 
 pub struct Nats(NatsServer);
 
@@ -86,25 +86,68 @@ async fn clusters_of_different_names_do_not_hear_each_other() {
     }
 }
 
+/// A node whose wire gets nothing done.
+struct StandsStill {
+    thread: std::thread::JoinHandle<()>,
+    end: std::sync::mpsc::Sender<()>,
+}
+
+impl StandsStill {
+    fn from_now(node: &Node) -> Self {
+        let ear = node.ear.clone();
+        let (end, ended) = std::sync::mpsc::channel();
+        let (begun, begins) = std::sync::mpsc::channel();
+        // on a thread of its own: the guard must not be held over an await
+        let thread = std::thread::spawn(move || {
+            let _busy = ear.busy();
+            begun.send(()).expect("the test waits");
+            ended.recv().expect("the test goes on");
+        });
+        begins.recv().expect("it begins");
+        Self { thread, end }
+    }
+
+    fn ends(self) {
+        self.end.send(()).expect("it waits");
+        self.thread.join().expect("it ends");
+    }
+}
+
+#[tokio::test]
+async fn who_is_cut_off_by_the_server_is_told_and_comes_back() {
+    let server = NatsServer::started("write_deadline: \"500ms\"");
+    let ann = node(server.settings()).up().await;
+    let bob = node(server.settings()).up().await.listens(&[Slot(1)]).await;
+    let stands_still = StandsStill::from_now(&bob);
+    until("the server has enough", true, || async {
+        ann.wire.send(Slot(1), vec![0; 1 << 19].into()).await.unwrap();
+        server.log().contains("Slow Consumer")
+    })
+    .await;
+    // as long as it takes to be noticed by him
+    let since = Instant::now();
+    until("a while", true, || async { since.elapsed() > Duration::from_millis(1_500) }).await;
+    stands_still.ends();
+    bob.has_gaps(1).await;
+    until("bob is back", 1.0, || async { bob.metric("bus_reconnects_total") }).await;
+    bob.is(true).await;
+    ann.send(Slot(1), "again").await;
+    while bob.ear.next().await.1 != "again" {}
+    assert_eq!(bob.ear.gaps(), 1);
+}
+
 #[tokio::test]
 async fn what_piles_up_while_the_thread_is_busy_is_heard() {
     const MESSAGES: u32 = 150_000;
     let server = NatsServer::started("");
     let ann = node(server.settings()).up().await;
     let bob = node(server.settings()).up().await.listens(&[EverySlot]).await;
-    // on a thread of its own: the guard must not be held over an await
-    let busy = bob.ear.clone();
-    let (let_go, wait) = std::sync::mpsc::channel();
-    let busy = std::thread::spawn(move || {
-        let _busy = busy.busy();
-        wait.recv().expect("the test goes on");
-    });
+    let stands_still = StandsStill::from_now(&bob);
     for number in 0..MESSAGES {
         ann.wire.send(Slot(number as u16), number.to_be_bytes().repeat(50).into()).await.unwrap();
     }
     ann.wire.confirm().await.unwrap();
-    let_go.send(()).unwrap();
-    busy.join().unwrap();
+    stands_still.ends();
     for number in 0..MESSAGES {
         let (_, message) = bob.ear.next().await;
         assert_eq!(message[..4], number.to_be_bytes());
