@@ -107,7 +107,9 @@ async fn help_and_version_need_no_configuration() {
     assert!(said(&run(&folder, &["version"]).await).contains(env!("CARGO_PKG_VERSION")));
     assert!(said(&run(&folder, &["--version"]).await).contains(env!("CARGO_PKG_VERSION")));
     let help = said(&run(&folder, &["help"]).await);
-    for subcommand in ["standalone", "check-config", "token", "keys", "push", "sub", "health", "version"] {
+    for subcommand in
+        ["standalone", "master", "slave", "check-config", "token", "keys", "push", "sub", "health", "version"]
+    {
         assert!(help.contains(subcommand), "{help}");
         assert!(!said(&run(&folder, &[subcommand, "--help"]).await).is_empty());
     }
