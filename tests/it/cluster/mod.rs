@@ -3,6 +3,7 @@
 
 mod faults;
 mod field;
+mod keeper;
 mod load;
 mod partition;
 mod restarts;
