@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::{Client, Event, ServerError, Subscriber, connection::State};
+use async_nats::{Client, Event, Subscriber, connection::State};
 use bytes::Bytes;
 use futures_util::{
     Stream, StreamExt,
@@ -55,10 +55,6 @@ pub(super) struct Connection {
     confirms: Confirms,
     listening: FxHashMap<Subject, AbortHandle>,
     sources: mpsc::UnboundedSender<Source>,
-    /// When we last looked whether all is well.
-    ticked: Instant,
-    /// When we last saw that we had stood still.
-    stopped: Option<Instant>,
 }
 
 /// What one subscription hears, until it is unlistened.
@@ -125,8 +121,6 @@ impl Connection {
             confirms: Confirms::default(),
             listening: FxHashMap::default(),
             sources,
-            ticked: Instant::now(),
-            stopped: None,
         };
         for subject in subjects {
             connection.listen(subject).await?;
@@ -140,12 +134,6 @@ impl Connection {
             Ok(never) => match never {},
             Err(why) => why,
         };
-        let now = Instant::now();
-        if now - self.ticked > STOPPED || self.stopped.is_some_and(|stopped| now - stopped < confirms::DEADLINE) {
-            // a server does not tell whom it cuts off for slowness
-            warn!("this node stood still, and lost its bus over it");
-            self.shared.lobby.gap();
-        }
         self.confirms.down();
         why
     }
@@ -154,6 +142,7 @@ impl Connection {
         let mut up = Some(up);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticked = Instant::now();
         self.begin_round().await?;
         loop {
             tokio::select! {
@@ -184,11 +173,10 @@ impl Connection {
                 event = self.events.recv() => self.happened(event.ok_or("the client ended")?)?,
                 _ = tick.tick() => {
                     let now = Instant::now();
-                    if now - self.ticked > STOPPED {
-                        self.stopped = Some(now);
+                    if now - ticked > STOPPED {
                         self.confirms.extend(now);
                     }
-                    self.ticked = now;
+                    ticked = now;
                     if self.confirms.overdue(now) {
                         return Err("no confirmation in time".to_owned());
                     }
@@ -209,14 +197,7 @@ impl Connection {
                 self.shared.lobby.gap();
                 Ok(())
             }
-            Event::ServerError(ServerError::SlowConsumer(_)) => {
-                self.shared.lobby.gap();
-                Err("the server cut this node off for slowness".to_owned())
-            }
             Event::ServerError(error) => {
-                if error.to_string().to_ascii_lowercase().contains("slow consumer") {
-                    self.shared.lobby.gap();
-                }
                 // a refused subject, above all: half a bus is worse than none
                 Err(format!("the server says {error}"))
             }

@@ -18,6 +18,7 @@ use std::{
 use async_nats::{Client, PublishErrorKind};
 use async_trait::async_trait;
 use bytes::Bytes;
+use log::warn;
 use rustc_hash::FxHashSet;
 use tokio::{
     runtime,
@@ -63,6 +64,8 @@ struct Shared {
     /// There while the wire is up.
     client: RwLock<Option<Arc<Client>>>,
     up: watch::Sender<bool>,
+    /// Which server the last connection was to: each start of one has a name of its own.
+    last_server: Mutex<Option<String>>,
     max_message: AtomicUsize,
     large: Semaphore,
 }
@@ -97,6 +100,7 @@ impl NatsWire {
             client: RwLock::default(),
             up: watch::Sender::new(false),
             max_message: AtomicUsize::new(MAX_MESSAGE),
+            last_server: Mutex::default(),
             large: Semaphore::new(LARGE_ONES),
         });
         let (stop, stopped) = watch::channel(false);
@@ -209,6 +213,14 @@ impl Shared {
     }
 
     fn up(&self, client: Arc<Client>) {
+        let server = client.server_info().server_id;
+        let last = self.last_server.lock().unwrap_or_else(PoisonError::into_inner).replace(server.clone());
+        // A server that was started anew took nothing meanwhile, if it is the only one. Any other may have served the other
+        // nodes while this one had no connection; so has one that cut this node off for slowness, without a word.
+        if last.is_some_and(|last| last == server || self.settings.urls.len() > 1) {
+            warn!("this node had no connection for a while in which others may have pushed");
+            self.lobby.gap();
+        }
         *self.client.write().unwrap_or_else(PoisonError::into_inner) = Some(client);
         self.metrics.up.set(1);
         self.up.send_replace(true);
