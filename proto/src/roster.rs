@@ -120,9 +120,10 @@ impl Roster {
 
 /// The two of `slaves` that score highest for `channel`.
 pub fn keepers(slaves: impl Iterator<Item = NodeId>, channel: &ChannelKey) -> (Option<NodeId>, Option<NodeId>) {
+    let channel = hash(channel);
     let (mut first, mut second) = (None, None);
     for node in slaves {
-        let scored = Some((score(node, channel), node));
+        let scored = Some((scatter(channel ^ scatter(u64::from(u32::from(node)) + 1)), node));
         if scored > first {
             second = first;
             first = scored;
@@ -133,13 +134,21 @@ pub fn keepers(slaves: impl Iterator<Item = NodeId>, channel: &ChannelKey) -> (O
     (first.map(|(_, node)| node), second.map(|(_, node)| node))
 }
 
-fn score(node: NodeId, channel: &ChannelKey) -> u64 {
-    let mut hasher = SipHasher13::new_with_keys(u64::from(u32::from(node)), 0);
+fn hash(channel: &ChannelKey) -> u64 {
+    let mut hasher = SipHasher13::new();
     hasher.write(channel.app.as_str().as_bytes());
     // no name holds this byte, so no two channels are written alike
     hasher.write_u8(0xFF);
     hasher.write(channel.name.as_str().as_bytes());
     hasher.finish()
+}
+
+/// Scatters the bits (the end of splitmix64): after a change of the roster each slave scores all others for all of its
+/// channels.
+fn scatter(mut bits: u64) -> u64 {
+    bits = (bits ^ bits >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^ bits >> 31
 }
 
 #[cfg(test)]

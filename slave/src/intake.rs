@@ -67,6 +67,9 @@ impl Inbox for Intake {
 
     fn gap(&self) {
         warn!("this node was too slow for the bus and missed pushes: its sockets are told to come back");
+        if !self.0.is_draining() {
+            self.0.keeping.lost(&self.0.bus.state().borrow().clone());
+        }
         self.0.close_all();
     }
 

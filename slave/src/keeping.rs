@@ -56,6 +56,12 @@ impl Keeping {
         });
     }
 
+    /// Reports were lost although the bus is up: begin anew with everybody.
+    pub fn lost(&self, state: &BusState) {
+        self.with(|keeper, _| keeper.cut());
+        self.roster(state);
+    }
+
     /// This slave is about to go: hand over what it keeps, to those of `slaves` that stay.
     pub fn hand_over(&self, slaves: &[NodeId]) {
         self.with(|keeper, out| {

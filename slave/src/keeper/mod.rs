@@ -73,7 +73,7 @@ pub struct Keeper {
     asked: u64,
     /// Grows when the roster changes, or something was passed on that must arrive before it is forgotten here.
     turn: u64,
-    /// Others still have to hear of this turn before what is not this slave's may be forgotten.
+    /// There may be something that is not this slave's, to be forgotten once all agree and have heard of this turn.
     untidy: bool,
     /// Everybody on the roster sees the same one: this slave may decide.
     agreed: bool,
@@ -223,6 +223,7 @@ impl Keeper {
         }
         self.agreed = agreed;
         if !agreed {
+            self.untidy = true;
             return;
         }
         let mut channels: Vec<_> = self.table.iter().map(|(channel, _)| channel.clone()).collect();

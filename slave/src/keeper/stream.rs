@@ -86,6 +86,7 @@ impl Keeper {
     /// Begin with `slave`, or begin again.
     pub(super) fn ask(&mut self, slave: NodeId, out: &mut Outcome) {
         self.agreed = false;
+        self.untidy = true;
         self.asked += 1;
         let other = self.others.entry(slave).or_default();
         other.asked = self.asked;
@@ -114,7 +115,7 @@ impl Keeper {
                 self.tell(from, Report::Announced { channel: channel.clone(), epoch: known }, out);
             }
         } else {
-            let keep = self.untidy || !self.agreed || self.is_to_be_known(channel);
+            let keep = self.untidy || self.is_to_be_known(channel);
             self.table.release(channel, from, keep);
             self.decide(channel, out);
         }
@@ -187,12 +188,11 @@ impl Keeper {
     pub(super) fn tell_moved(&self, before: &[NodeId], out: &mut Outcome) -> Vec<(NodeId, Report)> {
         let mut withdrawn = Vec::new();
         for channel in self.held.keys() {
-            let old = both(before, channel);
-            let new = self.keepers(channel);
-            for slave in new.filter(|&slave| !is_one_of(slave, old.clone())) {
+            let (old, new) = (both(before, channel), self.keepers(channel));
+            for slave in new.clone().filter(|&slave| !is_one_of(slave, old.clone())) {
                 self.tell(slave, self.holds(channel), out);
             }
-            for slave in old.filter(|&slave| !is_one_of(slave, self.keepers(channel))) {
+            for slave in old.filter(|&slave| !is_one_of(slave, new.clone())) {
                 withdrawn.push((slave, Report::Holds { channel: channel.clone(), held: false, epoch: 0 }));
             }
         }
