@@ -149,5 +149,6 @@ impl Cluster {
             debug!(node_id:% = beat.node, slave = beat.slave; "heard of node {}", beat.node);
             self.show_roster();
         }
+        self.look_who_is_back();
     }
 }

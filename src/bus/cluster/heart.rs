@@ -12,6 +12,8 @@ use crate::bus::wire::Subject;
 
 /// How long nobody new may say hello before the roster counts as known.
 const QUIET: Duration = Duration::from_millis(300);
+/// How long slaves that were there before may take to come back after us: each tries again at least every two seconds.
+const RETURN: Duration = Duration::from_millis(2_500);
 /// Between two tries to confirm.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -64,6 +66,8 @@ pub(super) async fn watch_wire(cluster: Weak<Cluster>, mut wire: watch::Receiver
                 cluster.roster().heard(cluster.me, cluster.now());
             }
             cluster.rivalry().up(cluster.now());
+            // before it is up: pushes wait for them
+            cluster.all_back.send_replace(false);
             cluster.show_roster();
             cluster.state.send_modify(|state| (state.up, state.roster_known) = (true, hello.is_zero()));
             if !cluster.is_leaving() {
@@ -75,6 +79,7 @@ pub(super) async fn watch_wire(cluster: Weak<Cluster>, mut wire: watch::Receiver
         let mut down = wire.clone();
         let ended = tokio::select! {
             never = async { known(&cluster, hello).await; std::future::pending().await } => never,
+            never = async { all_back(&cluster).await; std::future::pending().await } => never,
             down = down.wait_for(|up| !*up) => down.is_err(),
         };
         if ended {
@@ -82,6 +87,8 @@ pub(super) async fn watch_wire(cluster: Weak<Cluster>, mut wire: watch::Receiver
         }
         let Some(cluster) = cluster.upgrade() else { return };
         cluster.state.send_modify(|state| (state.up, state.roster_known) = (false, false));
+        // pushes that wait for slaves are refused at once
+        cluster.all_back.send_replace(true);
         warn!(node_id:% = cluster.me.node; "the bus is down");
     }
 }
@@ -99,6 +106,14 @@ async fn known(cluster: &Weak<Cluster>, hello: Duration) {
     let _ = time::timeout(hello, quiet).await;
     if let Some(cluster) = cluster.upgrade() {
         cluster.state.send_if_modified(|state| !std::mem::replace(&mut state.roster_known, true));
+    }
+}
+
+/// Slaves have had the time to come back.
+async fn all_back(cluster: &Weak<Cluster>) {
+    time::sleep(RETURN).await;
+    if let Some(cluster) = cluster.upgrade() {
+        cluster.all_back.send_replace(true);
     }
 }
 

@@ -70,6 +70,8 @@ pub struct Cluster {
     /// What waits to be sent to other nodes, in order.
     outgoing: mpsc::UnboundedSender<(Subject, Mail)>,
     state: watch::Sender<BusState>,
+    /// Every slave that was there before the bus went down has been heard of since, or has had the time for it.
+    all_back: watch::Sender<bool>,
     /// It said goodbye: it beats no more.
     leaving: AtomicBool,
     /// It has heard its own goodbye.
@@ -101,6 +103,7 @@ impl Cluster {
             questions: Mutex::default(),
             outgoing,
             state: watch::Sender::new(BusState::default()),
+            all_back: watch::Sender::new(true),
             leaving: AtomicBool::new(false),
             left: Notify::new(),
             rivalry: Mutex::default(),
@@ -234,6 +237,13 @@ impl Cluster {
             state.slaves = slaves;
             changed
         });
+        self.look_who_is_back();
+    }
+
+    fn look_who_is_back(&self) {
+        if !*self.all_back.borrow() && self.roster().slaves().all(|(_, heard_of)| heard_of) {
+            self.all_back.send_replace(true);
+        }
     }
 
     /// Send a letter, in pieces if it must be.
@@ -313,14 +323,16 @@ pub struct ClusterBus(pub Arc<Cluster>);
 impl Bus for ClusterBus {
     async fn publish_all(&self, envelopes: Vec<Envelope>) -> Result<(), BusError> {
         let wire = self.0.wire()?;
-        let state = wire.state();
         let publish = async {
+            // slaves that come back a little later than we do would miss it, and their clients would never know
+            let _ = self.0.all_back.subscribe().wait_for(|all_back| *all_back).await;
+            let wire_state = wire.state();
             for envelope in envelopes {
                 self.0.send(wire, subject_of(&envelope), Mail::Order(envelope)).await?;
             }
             wire.confirm().await?;
             // down and up again meanwhile: what was sent before is lost, and only the rest is confirmed
-            if state.has_changed().unwrap_or(true) { Err(BusError::Down) } else { Ok(()) }
+            if wire_state.has_changed().unwrap_or(true) { Err(BusError::Down) } else { Ok(()) }
         };
         timeout(PUBLISH, publish).await.map_err(|_| BusError::Full)?
     }
