@@ -14,20 +14,33 @@ use crate::bus::wire::Subject;
 const QUIET: Duration = Duration::from_millis(300);
 /// How long slaves that were there before may take to come back after us: each tries again at least every two seconds.
 const RETURN: Duration = Duration::from_millis(2_500);
+/// A heartbeat so late means that this process stood still.
+const STOOD_STILL: Duration = Duration::from_secs(3);
 /// Between two tries to confirm.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Beat, forget who does not, and look after the slots, once a second.
-pub(super) async fn beat(cluster: Weak<Cluster>) {
+pub(super) async fn beat(weak: Weak<Cluster>, hello: Duration) {
     let mut beat = time::interval(BEAT);
     beat.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    let mut last = None;
     loop {
         beat.tick().await;
-        let Some(cluster) = cluster.upgrade() else { return };
+        let Some(cluster) = weak.upgrade() else { return };
+        let now = cluster.now();
+        let late = last.replace(now).is_some_and(|last| now.saturating_sub(last) >= STOOD_STILL);
         if !cluster.state.borrow().up {
             continue;
         }
-        if !cluster.is_leaving() {
+        if late && !cluster.is_leaving() {
+            // what the others said meanwhile has not been read yet: nobody is forgotten for it, and nothing decided
+            warn!(node_id:% = cluster.me.node; "this process stood still for a while: it asks anew who is here");
+            cluster.roster().came_back(now);
+            cluster.state.send_modify(|state| state.roster_known = false);
+            let _ = cluster.outgoing.send((Subject::Everyone, Mail::Hello(cluster.me)));
+            let weak = weak.clone();
+            cluster.runtime.spawn(async move { known(&weak, hello).await });
+        } else if !cluster.is_leaving() {
             let _ = cluster.outgoing.send((Subject::Everyone, Mail::Beat(cluster.me)));
         }
         let gone = cluster.roster().expire(cluster.now());

@@ -134,7 +134,7 @@ impl Cluster {
         let state = wire.state();
         assert!(self.wire.set(wire).is_ok(), "a node begins once");
         self.runtime.spawn(heart::watch_wire(Arc::downgrade(self), state, hello));
-        self.runtime.spawn(heart::beat(Arc::downgrade(self)));
+        self.runtime.spawn(heart::beat(Arc::downgrade(self), hello));
         self.runtime.spawn(heart::confirm(Arc::downgrade(self)));
     }
 

@@ -143,3 +143,34 @@ async fn a_nats_that_is_gone_for_a_moment_changes_no_fact() {
 async fn a_master_that_is_gone_for_a_moment_changes_no_fact() {
     a_bus_that_is_gone_for_a_moment_changes_no_fact(By::Local).await;
 }
+
+/// It wakes up with nothing read of what the others said for so long, and must not take that for their absence.
+async fn a_slave_that_stood_still_tells_nothing_wrong(by: By) {
+    let field = Field::start_with(by, 1, 2, |setup| setup.set("log.level", "debug")).await;
+    let ann = on_channels(&field, 0, "ann", |_| true).await;
+    until("occupied", wanted(|_| (1, 0)), || async { facts(&field.slaves) }).await;
+    field.slaves[1].signal("STOP");
+    until("it is forgotten", true, || async {
+        let forgotten = |line: &str| line.contains("silent for too long").then_some(());
+        !field.slaves[0].log.collect(forgotten).is_empty()
+    })
+    .await;
+    field.slaves[1].signal("CONT");
+    field.is_whole().await;
+    ann.leave().await;
+    until("vacated once", wanted(|_| (1, 1)), || async { facts(&field.slaves) }).await;
+    let bob = on_channels(&field, 1, "bob", |_| true).await;
+    until("occupied again", wanted(|_| (2, 1)), || async { facts(&field.slaves) }).await;
+    bob.leave().await;
+    until("vacated again", wanted(|_| (2, 2)), || async { facts(&field.slaves) }).await;
+}
+
+#[tokio::test]
+async fn a_slave_that_stood_still_tells_nothing_wrong_on_nats() {
+    a_slave_that_stood_still_tells_nothing_wrong(By::Nats).await;
+}
+
+#[tokio::test]
+async fn a_slave_that_stood_still_tells_nothing_wrong_on_one_machine() {
+    a_slave_that_stood_still_tells_nothing_wrong(By::Local).await;
+}
