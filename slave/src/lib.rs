@@ -111,8 +111,9 @@ pub struct Shared {
 }
 
 thread_local! {
-    /// The halls of this thread, each with its slave: one, unless a test runs several nodes in a process.
-    static HALLS: RefCell<Vec<(*const Shared, Rc<Hall>)>> = const { RefCell::new(Vec::new()) };
+    /// The halls of this thread, each with its slave: one, unless a test runs several nodes in a process. Held weakly, a
+    /// slave's address is not given to another, which would be taken for it.
+    static HALLS: RefCell<Vec<(Weak<Shared>, Rc<Hall>)>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Slave {
@@ -166,7 +167,11 @@ impl Slave {
         let hall = Hall::new(Floor::new(worker, CHUNK, voices, shared.interests.clone(), shared.metrics.clone()));
         let rhythm = Rhythm::new(&shared.settings, &shared.limits);
         workers.push(Registry::new(hall.clone(), rhythm, shared.metrics.clone()).start());
-        HALLS.with_borrow_mut(|halls| halls.push((Arc::as_ptr(shared), hall)));
+        let of_the_gone: Vec<_> = HALLS.with_borrow_mut(|halls| {
+            halls.push((Arc::downgrade(shared), hall));
+            halls.extract_if(.., |(slave, _)| slave.strong_count() == 0).collect()
+        });
+        drop(of_the_gone);
         if worker == 0 {
             actix_rt::spawn(sweep(Arc::downgrade(shared)));
             actix_rt::spawn(watch_bus(Arc::downgrade(shared), shared.bus.state()));
@@ -176,7 +181,7 @@ impl Slave {
 
     fn hall(&self) -> Option<Rc<Hall>> {
         HALLS.with_borrow(|halls| {
-            let mine = halls.iter().find(|(slave, _)| *slave == Arc::as_ptr(&self.0));
+            let mine = halls.iter().find(|(slave, _)| slave.as_ptr() == Arc::as_ptr(&self.0));
             mine.map(|(_, hall)| hall.clone())
         })
     }
