@@ -4,6 +4,7 @@
 //! `WELLHEAD_MODEL_SEEDS` says how many lives are lived (1,000), `WELLHEAD_MODEL_SEED` which one alone. A seed fixes what is
 //! done and how long messages take; which of two things that happen at once comes first is the machine's matter.
 
+mod asking;
 mod place;
 mod plain;
 mod world;

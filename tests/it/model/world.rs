@@ -2,27 +2,19 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeSet,
     rc::Rc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use futures_util::future::{LocalBoxFuture, join_all};
 use wellhead::bus::wire::Wire;
-use wellhead_proto::{
-    bus::{Bus, Gathered},
-    channel::ChannelPattern,
-    ids::NodeId,
-    query::{Ask, Census, Query, name_hash},
-};
+use wellhead_proto::{bus::Bus, channel::ChannelPattern, ids::NodeId, query::Query};
 
 use super::{
-    lag,
     place::{End, SlaveNode, token},
-    plain::{Moment, NEVER, Plain, Push, Socket, While, matches},
+    plain::{Moment, NEVER, Plain, Push, Socket, While},
 };
 use crate::support::{
-    PATIENCE,
     ledger::{Kind, Mark},
     listener::{self, Listener},
     memory::Net,
@@ -30,17 +22,12 @@ use crate::support::{
     within,
 };
 
-const APPS: [&str; 2] = ["blue", "red"];
+pub(super) const APPS: [&str; 2] = ["blue", "red"];
 const USERS: [&str; 5] = ["ann", "bob", "eve", "joe", "kim"];
-const CHANNELS: [&str; 6] = ["a1", "a2", "a3", "b1", "b2", "c1"];
-const PATTERNS: [&str; 4] = ["^a", "^b", "^c1", "^x"];
+pub(super) const CHANNELS: [&str; 6] = ["a1", "a2", "a3", "b1", "b2", "c1"];
+pub(super) const PATTERNS: [&str; 4] = ["^a", "^b", "^c1", "^x"];
 /// Steps of one life.
 const STEPS: usize = 36;
-/// A slave that was killed is on the rosters for less than this, at least.
-const SOON: Duration = Duration::from_secs(4);
-/// A thread that was this late while a question was under way explains answers that were.
-const LATE: Duration = Duration::from_millis(100);
-const SHORT: Duration = Duration::from_millis(20);
 
 /// Live once; how much was done.
 pub async fn live(seed: u64) -> u64 {
@@ -53,10 +40,10 @@ pub async fn live(seed: u64) -> u64 {
 }
 
 #[derive(Clone, Default)]
-struct Clock(Rc<Cell<Moment>>);
+pub(super) struct Clock(Rc<Cell<Moment>>);
 
 impl Clock {
-    fn tick(&self) -> Moment {
+    pub(super) fn tick(&self) -> Moment {
         self.0.set(self.0.get() + 1);
         self.0.get()
     }
@@ -66,17 +53,17 @@ impl Clock {
     }
 }
 
-struct World {
-    random: Random,
+pub(super) struct World {
+    pub(super) random: Random,
     net: Net,
-    clock: Clock,
-    plain: Rc<RefCell<Plain>>,
-    masters: Vec<Rc<End>>,
+    pub(super) clock: Clock,
+    pub(super) plain: Rc<RefCell<Plain>>,
+    pub(super) masters: Vec<Rc<End>>,
     slaves: Vec<SlaveNode>,
     /// Killed, and not missed yet.
-    dead: Vec<(NodeId, Instant)>,
+    pub(super) dead: Vec<(NodeId, Instant)>,
     /// As in the model; none once it is gone and judged.
-    clients: Vec<Option<Listener>>,
+    pub(super) clients: Vec<Option<Listener>>,
     next_node: u32,
     /// The largest message of the wire.
     most: usize,
@@ -114,7 +101,7 @@ impl World {
         self.next_node
     }
 
-    fn master(&mut self) -> Rc<End> {
+    pub(super) fn master(&mut self) -> Rc<End> {
         self.random.pick(&self.masters).expect("three").clone()
     }
 
@@ -215,7 +202,7 @@ impl World {
     }
 
     /// The sockets that are open, some of them, in any order.
-    fn some_sockets(&mut self, most: usize) -> Vec<usize> {
+    pub(super) fn some_sockets(&mut self, most: usize) -> Vec<usize> {
         let mut open: Vec<_> =
             (0..self.clients.len()).filter(|&no| self.plain.borrow().sockets[no].is_open()).collect();
         let mut some = Vec::new();
@@ -251,25 +238,6 @@ impl World {
         drop(client);
         self.plain.borrow_mut().sockets[no].over(self.clock.tick());
         self.counted().await;
-    }
-
-    /// Wait until the slaves have noticed who left.
-    async fn counted(&mut self) {
-        let master = self.master();
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let Ok(census) = self.gather(&master, Ask::Stats).await else { continue };
-            let Census::Stats(stats) = census else { panic!("an answer to another question") };
-            let found = stats.iter().map(|(app, count)| {
-                (app.to_string(), (count.connections, count.users.iter().copied().collect::<BTreeSet<_>>()))
-            });
-            let (found, wanted) = (found.collect(), self.plain.borrow().stats());
-            if wanted == found {
-                return;
-            }
-            assert!(Instant::now() < deadline, "wanted {wanted:?}, found {found:?}");
-            actix_rt::time::sleep(Duration::from_millis(1)).await;
-        }
     }
 
     /// Joins, leaves and pushes that know nothing of each other.
@@ -318,97 +286,6 @@ impl World {
         for (no, client) in join_all(deeds).await.into_iter().flatten() {
             self.clients[no] = Some(client);
         }
-    }
-
-    async fn push_matching(&mut self) {
-        let (app, pattern) = (APPS[self.random.below(2)], PATTERNS[self.random.below(PATTERNS.len())]);
-        let began = self.clock.tick();
-        let mark = Mark { app: app.to_owned(), kind: Kind::Pattern, to: pattern.to_owned(), by: 0, n: began };
-        self.plain.borrow_mut().pushes.push(Push { mark: mark.clone(), began, settled: NEVER });
-        let ask = Ask::PublishMatching {
-            app: app.parse().expect("a name"),
-            pattern: pattern.to_owned(),
-            within: vec![ChannelPattern::everything()],
-            event: mark.event(),
-        };
-        let channels = self.plain.borrow().names(app, &Query::Channels(Vec::new()));
-        let matched = channels.iter().filter(|channel| matches(pattern, channel)).map(|channel| name_hash(channel));
-        self.answered(ask, &Census::Hashes(matched.collect())).await;
-    }
-
-    async fn ask(&mut self) {
-        let app = APPS[self.random.below(2)];
-        let everything = vec![ChannelPattern::everything()];
-        let channel = CHANNELS[self.random.below(CHANNELS.len())].parse().expect("a name");
-        let query = match self.random.below(6) {
-            0 => Query::Channels(everything),
-            1 => Query::ChannelCount(everything),
-            2 => Query::Users,
-            3 => Query::UserCount,
-            4 => Query::UsersOf(channel),
-            _ => Query::UserCountOf(channel),
-        };
-        self.query(app, query).await;
-    }
-
-    async fn query(&mut self, app: &str, query: Query) {
-        let names = self.plain.borrow().names(app, &query);
-        let wanted = match query {
-            Query::Channels(_) | Query::Users | Query::UsersOf(_) => Census::Names(names),
-            _ => Census::Hashes(names.iter().map(|name| name_hash(name)).collect()),
-        };
-        self.answered(Ask::Query { app: app.parse().expect("a name"), query }, &wanted).await;
-    }
-
-    /// Some master answers so, and names those who are missing.
-    async fn answered(&mut self, ask: Ask, wanted: &Census) {
-        let master = self.master();
-        let asked = format!("{ask:?}");
-        match self.gather(&master, ask).await {
-            Ok(census) => assert_eq!(census, *wanted, "{asked}"),
-            Err(part) => {
-                let mut all = wanted.clone();
-                all.merge(part);
-                assert_eq!(all, *wanted, "{asked}");
-            }
-        }
-    }
-
-    /// The whole answer, but for the dead; or a part of it, if this machine was so late that slaves were, too. Then they
-    /// are back when this is.
-    async fn gather(&self, master: &End, ask: Ask) -> Result<Census, Census> {
-        let before = lag();
-        let Gathered { census, missing } = within("an answer", master.bus.gather(ask)).await.expect("the bus is up");
-        for (id, since) in &self.dead {
-            assert!(missing.contains(id) || since.elapsed() > SOON, "{id} is dead, and not named");
-        }
-        let only_dead = |missing: &[NodeId]| missing.iter().all(|id| self.dead.iter().any(|(dead, _)| dead == id));
-        if only_dead(&missing) {
-            return Ok(census);
-        }
-        let late = lag() - before;
-        assert!(late > LATE, "{missing:?} are alive, and this thread was late by {late:?} only");
-        let heard = async {
-            while !master.bus.gather(Ask::Stats).await.is_ok_and(|answer| only_dead(&answer.missing)) {
-                actix_rt::time::sleep(SHORT).await;
-            }
-        };
-        within("they are heard of again", heard).await;
-        Err(census)
-    }
-
-    /// Let everything arrive: the wire keeps each node's order, and so do a thread and a socket.
-    async fn settle(&mut self) {
-        for master in self.masters.clone() {
-            while self.gather(&master, Ask::Stats).await.is_err() {}
-        }
-        let open = self.some_sockets(usize::MAX);
-        for no in open {
-            let client = self.clients[no].as_mut().expect("it is open");
-            assert!(client.ping().await, "it is open");
-        }
-        let moment = self.clock.tick();
-        self.plain.borrow_mut().settle(moment);
     }
 
     /// The last day.
