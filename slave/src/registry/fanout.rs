@@ -122,6 +122,16 @@ impl Run {
     }
 }
 
+/// What a room's turn brings.
+pub struct Turn {
+    /// The room.
+    pub room: RoomNo,
+    /// To be carried out first.
+    pub joins: SmallVec<[PendingJoin; 2]>,
+    /// Pushes on their way; without any the room is not walked any more.
+    pub run: Option<Run>,
+}
+
 #[derive(Default)]
 struct Work {
     run: Option<Run>,
@@ -134,6 +144,7 @@ pub struct Fanout {
     work: FxHashMap<RoomNo, Work>,
     /// Rooms with a run, in the order in which they get their turn.
     turns: VecDeque<RoomNo>,
+    fresh: bool,
 }
 
 impl Fanout {
@@ -149,10 +160,21 @@ impl Fanout {
         self.turns.is_empty()
     }
 
-    /// Begin to walk a room that is not walked.
+    /// How many rooms wait for their turn.
+    #[must_use]
+    pub fn turns(&self) -> usize {
+        self.turns.len()
+    }
+
+    /// Has a walk been asked for where none was under way? Only the first call says so.
+    pub fn take_fresh(&mut self) -> bool {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// Walk a room that is not walked, when its turn comes.
     pub fn begin(&mut self, room: RoomNo, push: Push) {
-        let run = Some(Run::new(vec![push]));
-        self.work.insert(room, Work { run, held: VecDeque::new() });
+        self.fresh = self.turns.is_empty();
+        self.work.insert(room, Work { run: None, held: [Held::Push(push)].into() });
         self.turns.push_back(room);
     }
 
@@ -165,11 +187,16 @@ impl Fanout {
         self.work.get_mut(&room).expect("only walked rooms hold back").held.push_back(held);
     }
 
-    /// The run whose turn it is; give it back with [`Fanout::go_on`] or end it with [`Fanout::end_run`].
-    pub fn next_turn(&mut self) -> Option<(RoomNo, Run)> {
+    /// The room whose turn it is. Give its run back with [`Fanout::go_on`] or end it with [`Fanout::run_over`].
+    pub fn next_turn(&mut self) -> Option<Turn> {
         let room = self.turns.pop_front()?;
-        let run = self.work.get_mut(&room)?.run.take()?;
-        Some((room, run))
+        let work = self.work.get_mut(&room)?;
+        let mut joins = SmallVec::new();
+        let run = work.run.take().or_else(|| work.collect(&mut joins));
+        if run.is_none() {
+            self.work.remove(&room);
+        }
+        Some(Turn { room, joins, run })
     }
 
     /// The run is not over; it gets another turn behind the others.
@@ -180,33 +207,36 @@ impl Fanout {
         }
     }
 
-    /// The run is over: what was held back comes out, in order, up to and with the next pushes, which begin to walk.
-    /// Joins come out to be carried out at once. `true` if nothing walks the room any more.
-    pub fn end_run(&mut self, room: RoomNo) -> (SmallVec<[PendingJoin; 2]>, bool) {
-        let mut joins = SmallVec::new();
-        let Some(work) = self.work.get_mut(&room) else {
-            return (joins, true);
-        };
-        while let Some(Held::Join(_)) = work.held.front() {
-            let Some(Held::Join(join)) = work.held.pop_front() else { unreachable!("it was just there") };
-            joins.push(join);
-        }
-        let mut pushes = Vec::new();
-        let mut bytes = 0;
-        while let Some(Held::Push(push)) = work.held.front() {
-            bytes += push.bytes();
-            if !pushes.is_empty() && bytes > MAX_TOGETHER {
-                break;
-            }
-            let Some(Held::Push(push)) = work.held.pop_front() else { unreachable!("it was just there") };
-            pushes.push(push);
-        }
-        if pushes.is_empty() {
+    /// The run is over. `true` if nothing was held back: the room is not walked any more. What was gets its turn behind the
+    /// others.
+    pub fn run_over(&mut self, room: RoomNo) -> bool {
+        let over = self.work.get(&room).is_none_or(|work| work.held.is_empty());
+        if over {
             self.work.remove(&room);
-            return (joins, true);
+        } else {
+            self.turns.push_back(room);
         }
-        work.run = Some(Run::new(pushes));
-        self.turns.push_back(room);
-        (joins, false)
+        over
+    }
+}
+
+impl Work {
+    /// What was held back, in order: the joins that come first, and then the pushes up to the next join, as a run.
+    fn collect(&mut self, joins: &mut SmallVec<[PendingJoin; 2]>) -> Option<Run> {
+        let (mut pushes, mut bytes) = (Vec::new(), 0);
+        while let Some(held) = self.held.pop_front() {
+            match held {
+                Held::Join(join) if pushes.is_empty() => joins.push(join),
+                Held::Push(push) if pushes.is_empty() || bytes + push.bytes() <= MAX_TOGETHER => {
+                    bytes += push.bytes();
+                    pushes.push(push);
+                }
+                next_time => {
+                    self.held.push_front(next_time);
+                    break;
+                }
+            }
+        }
+        (!pushes.is_empty()).then(|| Run::new(pushes))
     }
 }

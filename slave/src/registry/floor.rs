@@ -20,7 +20,7 @@ use wellhead_proto::{
 };
 
 use super::{
-    fanout::{Fanout, Held, PendingJoin, Push, Run},
+    fanout::{Fanout, Held, PendingJoin, Push, Run, Turn},
     index::{Change, Index, RoomNo, SeatNo},
     presence,
 };
@@ -314,24 +314,31 @@ impl Floor {
         self.finished.extend(run.pushes.iter().map(|push| push.since));
     }
 
-    /// Give the walks under way their turn, about one chunk together.
+    /// Give the walks under way their turn, about one chunk together. A room gets one turn at most: what comes before its
+    /// next goes along with what waits there.
     fn step(&mut self) {
-        while self.spent < self.chunk
-            && let Some((room, mut run)) = self.fanout.next_turn()
-        {
-            let most = self.chunk - self.spent;
-            if !self.walk(room, &mut run, most) {
-                self.fanout.go_on(room, run);
-                continue;
+        for _ in 0..self.fanout.turns() {
+            if self.spent >= self.chunk {
+                return;
             }
-            self.finish(run);
-            let (joins, over) = self.fanout.end_run(room);
+            let Some(Turn { room, joins, run }) = self.fanout.next_turn() else { return };
             for join in joins {
                 match self.walked_room_of(&join, Some(room)) {
                     Some(other) => self.fanout.hold(other, Held::Join(join)),
                     None => self.join_now(join),
                 }
             }
+            let over = match run {
+                None => true,
+                Some(mut run) => {
+                    if !self.walk(room, &mut run, self.chunk - self.spent) {
+                        self.fanout.go_on(room, run);
+                        continue;
+                    }
+                    self.finish(run);
+                    self.fanout.run_over(room)
+                }
+            };
             if over {
                 self.index.end_walk(room);
             }
@@ -343,6 +350,10 @@ impl Floor {
         self.flush();
         if self.fanout.is_idle() {
             return false;
+        }
+        if self.fanout.take_fresh() {
+            // requests that are here already are read before the first large push walks: then they all walk together
+            return true;
         }
         self.step();
         self.flush();
