@@ -7,13 +7,17 @@ CLIENTS := tests/clients
 VENV := $(CLIENTS)/.venv
 NODE_MODULES := $(CLIENTS)/node_modules/.package-lock.json
 
-.PHONY: help fmt fmt-check lint doc test test-rust test-clients test-conformance tools clean-clients
+.PHONY: help fmt fmt-check lint doc test test-rust test-clients test-conformance tools clean-clients \
+	bench bench-instructions soak bench-build
 
 help:
 	@echo "make fmt    format everything"
 	@echo "make lint   clippy, warnings are errors"
 	@echo "make test   everything that must hold: format, lints, Rust tests, real clients, Autobahn"
 	@echo "make doc    the API documentation, warnings are errors"
+	@echo "make bench  Wellhead beside the least that it could cost, some 15 minutes; BENCH=quick, some 3"
+	@echo "make bench-instructions  user instructions for a delivery and for a push; needs valgrind"
+	@echo "make soak   churn, then see whether everything is given back; MINUTES=10"
 
 fmt:
 	$(CARGO) fmt --all
@@ -38,17 +42,17 @@ test:
 
 # unit tests, golden files, property tests, and tests/it against the real binary; builds the echo server, too
 test-rust:
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace --exclude wellhead-bench
 
 # the gusher browser client, headless Chromium, the examples
 test-clients: $(NODE_MODULES) $(VENV)/installed
-	$(CARGO) test --locked --workspace --no-run
+	$(CARGO) test --locked --workspace --exclude wellhead-bench --no-run
 	cd $(CLIENTS) && WELLHEAD_BIN="$(TARGET)/debug/wellhead" PYTHON="$(CURDIR)/$(VENV)/bin/python" \
 		node --test --test-reporter=tap
 
 # Autobahn's cases against the same socket layer
 test-conformance: $(VENV)/installed
-	$(CARGO) test --locked --workspace --no-run
+	$(CARGO) test --locked --workspace --exclude wellhead-bench --no-run
 	$(VENV)/bin/python $(CLIENTS)/conformance.py $(TARGET)/debug/examples/echo
 
 # Debian packages that are missing; only root can install them
@@ -66,3 +70,21 @@ $(VENV)/installed: $(CLIENTS)/requirements.txt
 
 clean-clients:
 	rm -rf $(VENV) $(CLIENTS)/node_modules
+
+# BENCH=quick for a short run; ONLY=fanout for some workloads
+BENCH ?= full
+MINUTES ?= 10
+
+bench-build:
+	$(CARGO) build --locked --release
+	$(CARGO) build --locked --release --package wellhead-bench
+
+# the table is printed, and stands with every figure in target/bench
+bench: bench-build
+	$(TARGET)/release/wellhead-bench run $(if $(filter quick,$(BENCH)),--quick) $(if $(ONLY),--only $(ONLY))
+
+bench-instructions: bench-build
+	$(TARGET)/release/wellhead-bench instructions
+
+soak: bench-build
+	$(TARGET)/release/wellhead-bench soak --minutes $(MINUTES)

@@ -1,0 +1,178 @@
+//! WebSockets by the thousand: opened a window at a time, then read.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use mio::net::TcpStream;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::track::{self, Track};
+use crate::wire;
+
+/// Sockets from one address of this machine: the kernel has some 28,000 ports for each.
+const FROM_ONE_ADDRESS: usize = 15_000;
+/// What a socket that never reads lets the kernel keep for it.
+const STUCK_BUFFER: usize = 4096;
+
+/// How far a socket is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stage {
+    /// TCP.
+    Connecting,
+    /// The request for an upgrade is out.
+    Upgrading,
+    /// The subscription is out.
+    Joining,
+    /// It gets pushes.
+    Live,
+    /// It was closed.
+    Gone,
+}
+
+/// A socket.
+pub struct Client {
+    /// The stream below.
+    pub stream: TcpStream,
+    /// How far it is.
+    pub stage: Stage,
+    /// The one channel that it is on, if it is on one.
+    pub channel: Option<usize>,
+    request: Vec<u8>,
+    join: Vec<u8>,
+    partial: Vec<u8>,
+    /// When it, or the exchange of its token, began.
+    pub since: Instant,
+}
+
+impl Client {
+    /// Socket `no`, on its way to `to`.
+    pub fn open(no: usize, to: SocketAddr, token: &str, channels: std::ops::Range<usize>, stuck: bool) -> Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        if let Some(further @ 1..) = u8::try_from(no / FROM_ONE_ADDRESS).ok() {
+            socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, 1 + further), 0)).into())?;
+        }
+        // reset at the end: thousands of ports are not to stay in TIME_WAIT for the next job
+        socket.set_linger(Some(Duration::ZERO))?;
+        if stuck {
+            socket.set_recv_buffer_size(STUCK_BUFFER)?;
+        }
+        socket.set_nonblocking(true)?;
+        match socket.connect(&to.into()) {
+            Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => bail!(error),
+            _ => {}
+        }
+        let request = format!(
+            "GET /v1/apps/bench/ws?token={token} HTTP/1.1\r\nHost: {to}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        let channel = (channels.len() == 1).then_some(channels.start);
+        let join = match channel {
+            Some(no) => {
+                format!("{{\"event\":\"gusher.subscribe\",\"data\":{{\"channel\":\"{}\"}}}}", track::channel(no))
+            }
+            None => {
+                let names: Vec<_> = channels.map(track::channel).collect();
+                let names = serde_json::to_string(&names)?;
+                format!("{{\"event\":\"gusher.multi_subscribe\",\"data\":{{\"multi_channel\":{names}}}}}")
+            }
+        };
+        Ok(Self {
+            stream: TcpStream::from_std(socket.into()),
+            stage: Stage::Connecting,
+            channel,
+            request: request.into_bytes(),
+            join: wire::masked(1, join.as_bytes()),
+            partial: Vec::new(),
+            since: Instant::now(),
+        })
+    }
+
+    /// It may be written to.
+    pub fn writable(&mut self) -> Result<()> {
+        if self.stage == Stage::Connecting && self.stream.peer_addr().is_ok() {
+            self.stage = Stage::Upgrading;
+            let request = std::mem::take(&mut self.request);
+            self.stream.write_all(&request)?;
+        }
+        Ok(())
+    }
+
+    /// Read what is there. `true` if it became live by it.
+    pub fn readable(&mut self, no: usize, scratch: &mut [u8], track: &mut Track) -> Result<bool> {
+        if self.stage == Stage::Gone {
+            return Ok(false);
+        }
+        let before = self.stage;
+        loop {
+            match self.stream.read(scratch) {
+                Ok(0) => self.stage = Stage::Gone,
+                Ok(read) => {
+                    let now = Instant::now();
+                    if self.partial.is_empty() {
+                        let taken = self.take(no, &scratch[..read], track, now)?;
+                        self.partial.extend_from_slice(&scratch[taken..read]);
+                    } else {
+                        let mut bytes = std::mem::take(&mut self.partial);
+                        bytes.extend_from_slice(&scratch[..read]);
+                        let taken = self.take(no, &bytes, track, now)?;
+                        self.partial.extend_from_slice(&bytes[taken..]);
+                    }
+                    if read == scratch.len() {
+                        continue;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => self.stage = Stage::Gone,
+            }
+            return Ok(self.stage == Stage::Live && before != Stage::Live);
+        }
+    }
+
+    fn take(&mut self, no: usize, bytes: &[u8], track: &mut Track, now: Instant) -> Result<usize> {
+        let mut taken = 0;
+        if self.stage == Stage::Upgrading {
+            let Some(head) = wire::head_end(bytes) else { return Ok(0) };
+            if !bytes.starts_with(b"HTTP/1.1 101") {
+                bail!("socket {no} was refused: {}", String::from_utf8_lossy(bytes));
+            }
+            taken = head;
+            self.stage = Stage::Joining;
+            let join = std::mem::take(&mut self.join);
+            self.stream.write_all(&join)?;
+        }
+        while let Some(frame) = wire::frame(&bytes[taken..]) {
+            taken += frame.length;
+            match (frame.opcode, self.stage) {
+                (1, Stage::Joining) => {
+                    if !frame.payload.windows(19).any(|part| part == b"subscribe_succeeded") {
+                        bail!("socket {no} may not subscribe: {}", String::from_utf8_lossy(frame.payload));
+                    }
+                    self.stage = Stage::Live;
+                }
+                (1, _) => track.note(no, self.channel, frame.payload, now),
+                (9, _) => self.stream.write_all(&wire::masked(10, frame.payload))?,
+                (8, _) => {
+                    self.stage = Stage::Gone;
+                    return Ok(bytes.len());
+                }
+                _ => {}
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Is it closed, now that someone looks at last?
+    pub fn was_closed(&mut self, scratch: &mut [u8]) -> bool {
+        loop {
+            match self.stream.read(scratch) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() != ErrorKind::WouldBlock,
+            }
+        }
+    }
+}

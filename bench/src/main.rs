@@ -1,0 +1,55 @@
+//! What Wellhead costs, next to the least that it could cost: baselines, a load generator, and a runner that puts them
+//! side by side. `docs/performance.md` says how to read it.
+
+mod child;
+mod histogram;
+mod limit;
+mod load;
+mod proc;
+mod run;
+mod soak;
+mod textbook;
+mod wire;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about, version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure everything, and write target/bench/table.md and results.json
+    Run(run::Options),
+    /// User instructions for one delivery and for one push, by callgrind
+    Instructions(run::instructions::Options),
+    /// Connect, subscribe, leave and push for a while, and see whether everything is given back
+    Soak(soak::Options),
+    /// The baseline `limit`: bare epoll, one write for each socket and message
+    Limit {
+        /// One write for each socket and round instead
+        #[arg(long)]
+        coalesce: bool,
+    },
+    /// The baseline `textbook`: actix-web-actors as its examples have it
+    Textbook,
+    /// One job of the load generator, read as JSON from stdin; the result is JSON on stdout
+    Load,
+}
+
+fn main() -> Result<()> {
+    // each socket of a job is a file descriptor here and one at the server
+    rlimit::increase_nofile_limit(u64::MAX)?;
+    match Cli::parse().command {
+        Command::Run(options) => run::run(&options),
+        Command::Instructions(options) => run::instructions::run(&options),
+        Command::Soak(options) => soak::run(&options),
+        Command::Limit { coalesce } => limit::serve(coalesce),
+        Command::Textbook => textbook::serve(),
+        Command::Load => load::command(),
+    }
+}

@@ -1,0 +1,76 @@
+//! What the kernel knows about processes: time on the processor and resident memory, from /proc.
+
+use std::{fs, ops::Sub};
+
+use anyhow::{Context, Result};
+use rustix::{
+    process::Pid,
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+};
+use serde::{Deserialize, Serialize};
+
+/// Seconds on the processor.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct Cpu {
+    /// In the program.
+    pub user: f64,
+    /// In the kernel on its behalf.
+    pub system: f64,
+}
+
+impl Cpu {
+    /// All of it.
+    pub fn total(self) -> f64 {
+        self.user + self.system
+    }
+}
+
+impl Sub for Cpu {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self { user: self.user - other.user, system: self.system - other.system }
+    }
+}
+
+/// What these processes, with all their threads, have used so far.
+pub fn cpu(pids: &[u32]) -> Result<Cpu> {
+    // the kernel counts in hundredths of a second for every program, whatever its own clock does
+    let mut sum = Cpu::default();
+    for pid in pids {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("a server is gone")?;
+        let behind_name = stat.rsplit_once(')').context("a stat has a name")?.1;
+        let mut fields = behind_name.split_ascii_whitespace().skip(11).map(|field| field.parse::<f64>());
+        let mut next = || fields.next().context("a stat has times")?.context("times are numbers");
+        sum.user += next()? / 100.0;
+        sum.system += next()? / 100.0;
+    }
+    Ok(sum)
+}
+
+/// Resident memory of these processes in KiB, now or at its highest.
+pub fn rss(pids: &[u32], highest: bool) -> Result<f64> {
+    let name = if highest { "VmHWM:" } else { "VmRSS:" };
+    let mut sum = 0.0;
+    for pid in pids {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).context("a server is gone")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).context("a status has its memory")?;
+        sum += line.trim().trim_end_matches(" kB").parse::<f64>()?;
+    }
+    Ok(sum)
+}
+
+/// The cores that this thread may run on.
+pub fn cores() -> Result<Vec<usize>> {
+    let set = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())
+}
+
+/// Keep this thread, and what it starts from now on, to `cores`.
+pub fn pin(cores: &[usize]) -> Result<()> {
+    let mut set = CpuSet::new();
+    for &core in cores {
+        set.set(core);
+    }
+    sched_setaffinity(None::<Pid>, &set).context("cannot choose cores")
+}

@@ -1,0 +1,78 @@
+//! User instructions for one delivery and for one push. Two runs under callgrind that differ in how much is pushed;
+//! what one does more than the other, divided by what it did more. Free of noise, and blind to the kernel.
+
+use std::{
+    io::{Write, stderr, stdout},
+    path::PathBuf,
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use super::{
+    contender::{Bench, Contender, has},
+    workloads,
+};
+use crate::{
+    child::Server,
+    load::{Job, Work},
+};
+
+/// Sockets; under callgrind everything takes fifty times as long.
+const SOCKETS: usize = 300;
+
+/// What to count.
+#[derive(Args)]
+pub struct Options {
+    /// The program to count; the one beside this one
+    #[arg(long)]
+    wellhead: Option<PathBuf>,
+}
+
+/// Count, and print a table.
+pub fn run(options: &Options) -> Result<()> {
+    ensure!(has("valgrind"), "callgrind is missing: apt-get install valgrind");
+    let bench = Bench::new(options.wellhead.clone())?;
+    let fan_out = Job { sockets: SOCKETS, ..workloads::plain(&bench)? };
+    let own_channels = Job { channels: SOCKETS, ..fan_out.clone() };
+    let mut out = stdout().lock();
+    writeln!(out, "| user instructions | {} | {} | {} |", "a delivery", "a delivery, eight under way", "a push")?;
+    writeln!(out, "| --- | --- | --- | --- |")?;
+    for contender in [Contender::Write, Contender::Coalesce, Contender::Wellhead, Contender::Textbook] {
+        write!(out, "| {} |", contender.name())?;
+        // few and many pushes: what they differ in is fan-out alone
+        for (job, window, few, many, each) in
+            [(&fan_out, 1, 20, 120, SOCKETS), (&fan_out, 8, 40, 240, SOCKETS), (&own_channels, 16, 200, 2200, 1)]
+        {
+            let count = |pushes| counted(&bench, contender, job, pushes, window);
+            let (more, less) = (count(many)?, count(few)?);
+            write!(out, " {:.0} |", (more - less) / ((many - few) * each as u64) as f64)?;
+            out.flush()?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn counted(bench: &Bench, contender: Contender, job: &Job, pushes: u64, window: usize) -> Result<f64> {
+    let (program, _) = bench.command(contender, "standalone", &[]);
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
+    bench.arguments(&mut command, contender, "standalone", &[]);
+    let server = Server::start(command, bench.cores().0)?;
+    let job = Job { work: Work::Windowed { pushes, window, batch: 1 }, ..job.clone() };
+    let servers = [server];
+    let report = bench.load(contender, &servers, &job)?;
+    ensure!(report["lost"] == 0 && report["wrong"] == 0, "{} lost something: {report}", contender.name());
+    let mut collected = None;
+    for server in servers {
+        for line in server.stop()? {
+            if let Some((_, number)) = line.split_once("Collected : ") {
+                collected = number.trim().parse::<f64>().ok();
+            }
+        }
+    }
+    writeln!(stderr(), "{} · {pushes} pushes · {collected:?}", contender.name())?;
+    collected.context("callgrind did not say what it collected")
+}

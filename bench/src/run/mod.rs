@@ -1,0 +1,116 @@
+//! Puts the contenders side by side: one after the other, round after round, on cores of their own.
+
+pub mod contender;
+pub mod instructions;
+mod nats;
+mod table;
+pub mod workloads;
+
+use std::{
+    fs,
+    io::{Write, stderr, stdout},
+    path::PathBuf,
+};
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::{Value, json};
+
+use self::{
+    contender::{Bench, Contender},
+    workloads::Workload,
+};
+
+/// What to measure.
+#[derive(Args)]
+pub struct Options {
+    /// Once, and smaller
+    #[arg(long)]
+    quick: bool,
+    /// Only workloads whose name begins with this
+    #[arg(long)]
+    only: Option<String>,
+    /// How often each, instead of 3 times
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// The program to measure; the one beside this one
+    #[arg(long)]
+    wellhead: Option<PathBuf>,
+}
+
+/// The reports of one workload: of each contender, round after round.
+pub struct Outcome {
+    workload: Workload,
+    reports: Vec<(Contender, Vec<Value>)>,
+}
+
+/// Measure, print the table, write it and the reports.
+pub fn run(options: &Options) -> Result<()> {
+    let bench = Bench::new(options.wellhead.clone())?;
+    let mut outcomes = Vec::new();
+    for workload in workloads::all(&bench, options.quick)? {
+        if options.only.as_ref().is_some_and(|only| !workload.name.starts_with(only.as_str())) {
+            continue;
+        }
+        outcomes.push(measure(&bench, workload, options.rounds)?);
+        // after each, so that what was measured is there if it is interrupted
+        write(&bench, &outcomes)?;
+    }
+    stdout().write_all(table::markdown(&bench, &outcomes)?.as_bytes())?;
+    Ok(())
+}
+
+fn measure(bench: &Bench, workload: Workload, rounds: Option<usize>) -> Result<Outcome> {
+    let mut reports: Vec<_> = workload.contenders.iter().map(|&contender| (contender, Vec::new())).collect();
+    let rounds = rounds.unwrap_or(workload.rounds);
+    for round in 1..=rounds {
+        for (contender, reports) in &mut reports {
+            let report = once(bench, *contender, &workload)?;
+            let mut note = stderr().lock();
+            write!(note, "{} · {} · {round}/{rounds}", workload.title, contender.name())?;
+            for measure in &workload.measures {
+                write!(note, " · {} {}", measure.name, table::figure((measure.of)(&report)))?;
+            }
+            writeln!(note, " · generator CPU {:.2} s", report["work"]["generator_cpu"].as_f64().unwrap_or(0.0))?;
+            for flaw in ["lost", "wrong", "refused", "closed"] {
+                if report[flaw] != 0 {
+                    writeln!(note, "  {flaw}: {} {}", report[flaw], report["example"])?;
+                }
+            }
+            reports.push(report);
+        }
+    }
+    Ok(Outcome { workload, reports })
+}
+
+fn once(bench: &Bench, contender: Contender, workload: &Workload) -> Result<Value> {
+    let mut settings = workload.settings.clone();
+    let nats = (contender == Contender::Nats).then(nats::Nats::start).transpose()?;
+    if let Some(nats) = &nats {
+        settings.push(("cluster.bus", format!("nats://{}", nats.address)));
+        settings.push(("cluster.secret", "a secret of the bench that is long enough".to_owned()));
+    }
+    let servers = bench.start(contender, &settings)?;
+    let report = bench.load(contender, &servers, &workload.job)?;
+    for server in servers {
+        server.stop()?;
+    }
+    Ok(report)
+}
+
+fn write(bench: &Bench, outcomes: &[Outcome]) -> Result<()> {
+    fs::write(bench.folder.join("table.md"), table::markdown(bench, outcomes)?)?;
+    let results: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| {
+            let reports: Vec<_> = outcome
+                .reports
+                .iter()
+                .map(|(contender, rounds)| json!({ "contender": contender.name(), "rounds": rounds }))
+                .collect();
+            json!({ "workload": outcome.workload.name, "title": outcome.workload.title, "reports": reports })
+        })
+        .collect();
+    fs::write(bench.folder.join("results.json"), serde_json::to_string_pretty(&results)?)?;
+    Ok(())
+}
