@@ -4,6 +4,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::oneshot,
+};
 use wellhead::bus::{
     Joining, Line,
     cluster::{Cluster, ClusterBus, Metrics},
@@ -37,11 +41,27 @@ fn beat(number: u32, slave: bool) -> Beat {
     Beat { node: NodeId::from_random(number), slave, incarnation: u64::from(number) }
 }
 
+/// A thread of its own for a node, as a process has; it ends when the sender is dropped.
+fn runtime() -> (Handle, oneshot::Sender<()>) {
+    let (stop, stopped) = oneshot::channel();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tell.send(runtime.handle().clone()).expect("it is waited for");
+        // an error says that the node is gone
+        let _ = runtime.block_on(stopped);
+    });
+    (told.recv().expect("the thread runs"), stop)
+}
+
 fn joining(number: u32, slave: bool) -> (Joining, Node) {
+    let (handle, stop) = runtime();
+    let _entered = handle.enter();
     let beat = beat(number, slave);
     let joining = Joining::new(beat, &mut Registry::default());
     let Line::Cluster(cluster) = joining.line() else { unreachable!("it is one of several") };
     let node = Node::new(beat.node, Arc::new(ClusterBus(cluster.clone())), Some(cluster));
+    let node = Node { _runtime: Some(stop), ..node };
     if slave {
         node.bus.attach(node.book.clone());
     }
@@ -122,10 +142,13 @@ impl Carrier for Memory {
 
     fn node(&mut self, slave: bool) -> Node {
         self.nodes += 1;
+        let (handle, stop) = runtime();
+        let _entered = handle.enter();
         let beat = beat(self.nodes, slave);
         let cluster = Cluster::new(beat, Metrics::default());
         let wire = self.net.wire(cluster.ear(), 128 << 10);
         let node = Node::new(beat.node, Arc::new(ClusterBus(cluster.clone())), Some(cluster.clone()));
+        let node = Node { _runtime: Some(stop), ..node };
         if slave {
             node.bus.attach(node.book.clone());
         }

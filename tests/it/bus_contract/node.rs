@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use wellhead::bus::cluster::Cluster;
 use wellhead_proto::{
     bus::{BoxFuture, Bus, BusState, Inbox, Interest},
@@ -28,6 +28,8 @@ pub struct Node {
     /// None on the bus of a single process.
     pub cluster: Option<Arc<Cluster>>,
     pub book: Arc<Book>,
+    /// What its tasks run on; it ends with the node.
+    pub _runtime: Option<oneshot::Sender<()>>,
 }
 
 /// What a node heard.
@@ -145,7 +147,7 @@ impl Inbox for Book {
 impl Node {
     /// A node on `bus`; its book hears what it is meant to.
     pub fn new(id: NodeId, bus: Arc<dyn Bus>, cluster: Option<Arc<Cluster>>) -> Self {
-        Self { id, bus, cluster, book: Arc::default() }
+        Self { id, bus, cluster, book: Arc::default(), _runtime: None }
     }
 
     /// Wait until the state of the bus is as it should be.

@@ -16,7 +16,7 @@ use super::{
     carriers::{Breakable, Carrier},
     node::{Heard, Node, push, to_user},
 };
-use crate::support::{until, within};
+use crate::support::{PATIENCE, until, within};
 
 /// A master and two slaves that know each other.
 async fn three<C: Carrier>() -> (C, Node, Node, Node) {
@@ -133,12 +133,24 @@ pub async fn questions_are_answered_by_all_slaves_also_at_length<C: Carrier>() {
     // 100,000 users, of whom 20,000 are on both: some 2 MiB from each
     one.book.answers((0..60_000).map(name));
     two.book.answers((40_000..100_000).map(name));
+    let all: BTreeSet<_> = (0..100_000).map(name).collect();
     for asker in [&master, &one] {
         let began = Instant::now();
-        let (names, missing) = asker.names().await;
-        assert_eq!(missing, [], "after {:?}", began.elapsed());
-        assert_eq!(names.len(), 100_000);
-        assert_eq!(names, (0..100_000).map(name).collect());
+        // two cores that build for debugging and run everything else, too, may need more than the half second that is
+        // given: then the slave is named, and asked again
+        loop {
+            let (names, missing) = asker.names().await;
+            if missing.is_empty() {
+                assert_eq!(names.len(), all.len());
+                assert_eq!(names, all);
+                break;
+            }
+            assert!(names.is_subset(&all) && names.len() < all.len(), "{missing:?} are missing");
+            assert!(began.elapsed() < PATIENCE, "{missing:?} are missing for ever");
+            // what came too late is still being read
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
+        }
+        eprintln!("100,000 names after {:?}", began.elapsed());
     }
 }
 

@@ -12,6 +12,12 @@ const CHANNELS: usize = 24;
 type Facts = BTreeMap<String, (usize, usize)>;
 
 fn facts<'a>(slaves: impl IntoIterator<Item = &'a Server>) -> Facts {
+    let mut facts = facts_of_all(slaves);
+    facts.retain(|channel, _| channel.starts_with('c'));
+    facts
+}
+
+fn facts_of_all<'a>(slaves: impl IntoIterator<Item = &'a Server>) -> Facts {
     let mut facts = Facts::new();
     for slave in slaves {
         for (fact, channel) in slave.log.collect(|line| {
@@ -46,6 +52,20 @@ async fn on_channels(field: &Field, slave: usize, user: &str, which: impl Fn(usi
     client
 }
 
+/// Back once every keeper has heard everything that this client's slave has to say so far: it hears of one slave in order,
+/// and of channels that only this client is on it tells. Of two slaves it may hear in any order.
+async fn heard_by_all_keepers(field: &Field, client: &mut Listener, name: &str) {
+    let fresh: Vec<_> = (0..CHANNELS).map(|n| format!("{name}{n:02}")).collect();
+    for channel in &fresh {
+        assert!(client.subscribe(channel).await, "it stays open");
+    }
+    until("fresh channels are occupied", true, || async {
+        let told = facts_of_all(&field.slaves);
+        fresh.iter().all(|channel| told.get(channel) == Some(&(1, 0)))
+    })
+    .await;
+}
+
 async fn facts_are_told_once(by: By) {
     let mut field = Field::start_with(by, 1, 3, |setup| setup.set("log.level", "debug")).await;
     let come_to = async |what: &str, field: &Field, dead: &[Server], wanted: Facts| {
@@ -56,6 +76,7 @@ async fn facts_are_told_once(by: By) {
     let ann = on_channels(&field, 0, "ann", |_| true).await;
     come_to("occupied by the first", &field, &dead, wanted(|_| (1, 0))).await;
     let mut bob = on_channels(&field, 1, "bob", |n| n % 2 == 0).await;
+    heard_by_all_keepers(&field, &mut bob, "first").await;
     ann.leave().await;
     // those that bob is on stay occupied
     come_to("vacated by the last", &field, &dead, wanted(|n| (1, n % 2))).await;
@@ -70,6 +91,7 @@ async fn facts_are_told_once(by: By) {
         assert!(bob.subscribe(&channel(n)).await, "it stays open");
     }
     come_to("occupied again", &field, &dead, wanted(|_| (2, 1))).await;
+    heard_by_all_keepers(&field, &mut bob, "second").await;
     field.slaves[0].signal("KILL");
     field.slaves[0].ended().await;
     let fresh = field.new_slave().await;
@@ -111,7 +133,8 @@ async fn occupied_and_vacated_are_told_once_on_one_machine() {
 async fn a_bus_that_is_gone_for_a_moment_changes_no_fact(by: By) {
     let mut field = Field::start_with(by, 1, 2, |setup| setup.set("log.level", "debug")).await;
     let ann = on_channels(&field, 0, "ann", |_| true).await;
-    let bob = on_channels(&field, 1, "bob", |n| n % 2 == 0).await;
+    let mut bob = on_channels(&field, 1, "bob", |n| n % 2 == 0).await;
+    heard_by_all_keepers(&field, &mut bob, "first").await;
     until("occupied", wanted(|_| (1, 0)), || async { facts(&field.slaves) }).await;
     for _ in 0..3 {
         match &mut field.nats {
