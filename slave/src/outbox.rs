@@ -98,6 +98,23 @@ impl Outbox {
         self.owed.borrow_mut().push(frame);
     }
 
+    /// Send whole frames at once, if nothing is owed before them: what the kernel refuses is owed. For large pushes, where
+    /// every socket gets one piece: neither the piece nor the outbox has to be remembered until a flush.
+    pub fn send(&self, frames: &Bytes) {
+        if self.marked.get() || self.is_ending() || !self.owed.borrow().pieces.is_empty() {
+            self.push(Frame::Whole(frames.clone()));
+            self.flush();
+            return;
+        }
+        let sent = self.transport.try_write(frames).unwrap_or(0);
+        if sent < frames.len() {
+            // an error shows again at the flush, which judges it
+            self.push(Frame::Whole(frames.clone()));
+            self.owed.borrow_mut().advance(sent);
+            self.flush();
+        }
+    }
+
     /// Owe bytes that are no frame: the answer to the handshake.
     pub fn push_raw(&self, bytes: Bytes) {
         self.push(Frame::Whole(bytes));
@@ -372,6 +389,25 @@ mod tests {
         flushed.unwrap();
         assert!(all.iter().all(|&byte| byte == 7));
         assert_eq!(outbox.owed_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_at_once_keeps_its_place_behind_what_is_owed() {
+        let (outbox, mut client) = pair(usize::MAX).await;
+        outbox.send(&Bytes::from_static(b"first"));
+        assert_eq!(read(&mut client, 5).await, b"first");
+        outbox.push_raw(Bytes::from_static(b"owed"));
+        outbox.send(&Bytes::from_static(b"then"));
+        assert_eq!(read(&mut client, 8).await, b"owedthen");
+
+        let large = Bytes::from((0..4 << 20).map(|n: u32| n as u8).collect::<Vec<_>>());
+        outbox.send(&large);
+        outbox.send(&Bytes::from_static(b"end"));
+        assert!(outbox.owed_bytes() > 3, "the kernel took a part of it");
+        let (flushed, all) =
+            tokio::join!(std::future::poll_fn(|cx| outbox.poll_flush(cx)), read(&mut client, large.len() + 3));
+        flushed.unwrap();
+        assert!(all[..large.len()] == large && all[large.len()..] == *b"end");
     }
 
     #[tokio::test]

@@ -98,11 +98,21 @@ impl Run {
         Self { pushes, place: 0, joined: SmallVec::new() }
     }
 
-    /// All frames of the run in one piece, if everyone of that voice gets the same and there are several.
-    pub fn joined(&mut self, voice: u8, voices: &Voices) -> Option<&Bytes> {
-        if self.pushes.len() < 2 || self.pushes.iter().any(|push| push.except.is_some()) {
+    /// All frames in one piece, if they are the same for everyone of that voice.
+    pub fn block(&mut self, voice: u8, voices: &Voices) -> Option<&Bytes> {
+        if self.pushes.iter().any(|push| push.except.is_some()) {
             return None;
         }
+        if self.pushes.len() == 1 {
+            return match self.pushes[0].encoded(voice, voices) {
+                Shared::Whole(frame) => Some(frame),
+                Shared::Tail(_) => None,
+            };
+        }
+        self.joined(voice, voices)
+    }
+
+    fn joined(&mut self, voice: u8, voices: &Voices) -> Option<&Bytes> {
         let at = usize::from(voice);
         if self.joined.len() <= at {
             self.joined.resize(voices.len().max(at + 1), None);

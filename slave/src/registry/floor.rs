@@ -286,13 +286,13 @@ impl Floor {
             self.fanout.begin(room, push);
         } else {
             let mut run = Run::new(vec![push]);
-            self.walk(room, &mut run, size);
+            self.walk(room, &mut run, size, false);
             self.finish(run);
         }
     }
 
     /// Serve up to `most` places of a room. `true` if that was the last.
-    fn walk(&mut self, room: RoomNo, run: &mut Run, most: usize) -> bool {
+    fn walk(&mut self, room: RoomNo, run: &mut Run, most: usize, at_once: bool) -> bool {
         let (mut served, mut frames) = (0, 0);
         for (place, no, seat) in self.index.seated(room, run.place) {
             if served == most {
@@ -300,6 +300,12 @@ impl Floor {
             }
             served += 1;
             run.place = place + 1;
+            // in a large push every socket gets one piece, which leaves at once
+            if at_once && let Some(block) = run.block(seat.voice, &self.voices) {
+                seat.outbox.send(block);
+                frames += run.pushes.len() as u64;
+                continue;
+            }
             frames += hand(run, seat, &self.voices, || self.index.tag(no, room).unwrap_or_default());
             if seat.outbox.mark() {
                 self.dirty.push(seat.outbox.clone());
@@ -331,7 +337,7 @@ impl Floor {
             let over = match run {
                 None => true,
                 Some(mut run) => {
-                    if !self.walk(room, &mut run, self.chunk - self.spent) {
+                    if !self.walk(room, &mut run, self.chunk - self.spent, true) {
                         self.fanout.go_on(room, run);
                         continue;
                     }
@@ -407,7 +413,7 @@ impl Floor {
 /// Put the pushes of a run into the outbox of one socket; how many frames those are. `tag` is asked for only where the
 /// socket's own head goes before what is shared.
 fn hand<'a>(run: &mut Run, seat: &Seat, voices: &Voices, tag: impl Fn() -> &'a str) -> u64 {
-    if let Some(block) = run.joined(seat.voice, voices) {
+    if let Some(block) = run.block(seat.voice, voices) {
         seat.outbox.push(Frame::Whole(block.clone()));
         return run.pushes.len() as u64;
     }
