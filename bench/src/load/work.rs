@@ -273,7 +273,10 @@ impl Worker<'_> {
         let mut free: Vec<usize> = (0..PACERS).collect();
         let mut progress = (0, Instant::now());
         while self.engine.track.deliveries < self.expected || self.pushed < pushes {
-            let due = ((Instant::now().saturating_duration_since(start)).as_secs_f64() * per_second) as u64;
+            let now = Instant::now();
+            let passed = now.saturating_duration_since(start).as_secs_f64() * per_second;
+            // the first is due at the start
+            let due = if now < start { 0 } else { passed as u64 + 1 };
             while self.pushed < pushes.min(due)
                 && let Some(publisher) = free.pop()
             {

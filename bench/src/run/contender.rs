@@ -22,6 +22,8 @@ use crate::{
 pub enum Contender {
     /// Wellhead, standalone.
     Wellhead,
+    /// Wellhead without the sockets that never read.
+    Undisturbed,
     /// Wellhead as a master and a slave with NATS between them.
     Nats,
     /// Bare epoll, one write for each socket and message.
@@ -37,6 +39,7 @@ impl Contender {
     pub fn name(self) -> &'static str {
         match self {
             Self::Wellhead => "wellhead",
+            Self::Undisturbed => "wellhead without them",
             Self::Nats => "wellhead over NATS",
             Self::Write => "limit/write",
             Self::Coalesce => "limit/coalesce",
@@ -119,7 +122,7 @@ impl Bench {
             Contender::Write => _ = command.arg("limit"),
             Contender::Coalesce => _ = command.args(["limit", "--coalesce"]),
             Contender::Textbook => _ = command.arg("textbook"),
-            Contender::Wellhead | Contender::Nats => {
+            Contender::Wellhead | Contender::Undisturbed | Contender::Nats => {
                 for (name, _) in env::vars().filter(|(name, _)| name.starts_with("WELLHEAD_")) {
                     command.env_remove(name);
                 }
@@ -150,6 +153,9 @@ impl Bench {
         job.master = servers.iter().find_map(|server| server.master).context("somebody takes pushes")?;
         job.pids = servers.iter().map(Server::pid).collect();
         job.raw = contender.is_raw();
+        if contender == Contender::Undisturbed {
+            job.stuck = 0;
+        }
         if contender.is_baseline() {
             job.tokens = Tokens::None;
         }

@@ -34,6 +34,7 @@ fn row(text: &mut String, title: &str, outcome: &Outcome, measure: &Measure) -> 
     };
     let ours = of(Contender::Wellhead).unwrap_or_default();
     let base = outcome.workload.base.and_then(|base| Some((base, of(base)?)));
+    let more = base.as_ref().map_or(f64::NAN, |(_, base)| median(base) - median(&ours));
     let ratios: Vec<_> = base
         .iter()
         .flat_map(|(_, base)| ours.iter().zip(base).map(|(ours, base)| ours / base))
@@ -47,6 +48,7 @@ fn row(text: &mut String, title: &str, outcome: &Outcome, measure: &Measure) -> 
         Some(Goal::Ratio(most)) => (&*format!("≤ {most:.2} ×"), median(&ratios) <= most),
         Some(Goal::RatioAtLeast(least)) => (&*format!("≥ {least:.2} ×"), median(&ratios) >= least),
         Some(Goal::AtMost(most)) => (&*format!("≤ {}", figure(most)), median(&ours) <= most),
+        Some(Goal::BaseAtMostMore(most)) => (&*format!("baseline ≤ + {most}"), more <= most),
         Some(Goal::AtLeast(least)) => (&*format!("≥ {}", figure(least)), median(&ours) >= least),
     };
     let mark = match (measure.goal, reached) {
