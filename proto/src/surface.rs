@@ -52,6 +52,16 @@ pub struct Router {
     dialects: Vec<Arc<dyn Dialect>>,
     /// Rows in the order of their dialects; the first that matches wins.
     rows: Arc<[(usize, Route)]>,
+    /// The shapes of their paths.
+    shapes: Arc<[Shape]>,
+}
+
+/// What tells most paths apart before they are compared segment by segment.
+struct Shape {
+    /// Bytes before the first segment in braces.
+    literal: usize,
+    /// Slashes.
+    slashes: usize,
 }
 
 /// The row that serves a path.
@@ -72,7 +82,12 @@ impl Router {
         let rows = dialects.iter().enumerate().flat_map(|(index, dialect)| {
             dialect.routes().iter().filter(move |route| route.role == role).map(move |route| (index, route.clone()))
         });
-        Self { rows: rows.collect(), dialects }
+        let rows: Arc<[(usize, Route)]> = rows.collect();
+        let shape = |(_, Route { path, .. }): &(usize, Route)| Shape {
+            literal: path.find("/{").map_or(path.len(), |slash| slash + 1),
+            slashes: slashes(path),
+        };
+        Self { shapes: rows.iter().map(shape).collect(), rows, dialects }
     }
 
     /// The row for a request. A HEAD is served by the row for GET.
@@ -86,7 +101,11 @@ impl Router {
         let mut captured = Vec::new();
         let mut first = None;
         let mut methods = BTreeSet::new();
-        for (index, (dialect, route)) in self.rows.iter().enumerate() {
+        let given = slashes(path);
+        for (index, ((dialect, route), shape)) in self.rows.iter().zip(&*self.shapes).enumerate() {
+            if given != shape.slashes || !path.starts_with(&route.path[..shape.literal]) {
+                continue;
+            }
             if !route.matches(path, &mut captured) {
                 continue;
             }
@@ -128,6 +147,10 @@ impl Router {
 #[must_use]
 pub fn text(status: u16, body: &'static str) -> ApiReply {
     ApiReply::new(status, "text/plain; charset=utf-8", body)
+}
+
+fn slashes(path: &str) -> usize {
+    path.bytes().filter(|&byte| byte == b'/').count()
 }
 
 /// A path segment without its escapes (`+` is itself), if they are well formed and give UTF-8.
