@@ -43,8 +43,9 @@ impl Default for Settings {
     }
 }
 
-/// `[limits]`, as far as sockets are concerned.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// `[limits]`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// One message of a client, over all its fragments.
     pub message: Size,

@@ -26,10 +26,7 @@ use wellhead_proto::{
     jwt::Keyring,
     roster::Beat,
 };
-use wellhead_slave::{
-    Slave,
-    settings::{Limits, Tokens},
-};
+use wellhead_slave::{Slave, settings::Tokens};
 
 pub use self::serving::{Again, Bound, Running};
 use self::{serving::Listeners, welcome::Welcome};
@@ -253,21 +250,14 @@ impl App {
         registry: &mut Registry,
     ) -> Slave {
         let settings = &self.loaded.settings;
-        let (jwt, limits) = (&settings.jwt, &settings.limits);
+        let jwt = &settings.jwt;
         let setup = wellhead_slave::Setup {
             node,
             settings: wellhead_slave::settings::Settings {
                 max_connections: self.max_connections,
                 ..settings.slave.clone()
             },
-            limits: Limits {
-                message: limits.message,
-                queue: limits.queue,
-                stall: limits.stall,
-                send_buffer: limits.send_buffer,
-                subscriptions: limits.subscriptions,
-                body: limits.body,
-            },
+            limits: settings.limits,
             tokens: Tokens { ttl: jwt.token_ttl, one_time: jwt.one_time_tokens, accept_jwt: jwt.accept_jwt_as_token },
             cluster: settings.cluster.name.clone(),
             secret: trust.secret.clone(),

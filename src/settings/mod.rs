@@ -12,7 +12,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use wellhead_master::keys::PushKey;
-use wellhead_proto::units::{Size, Span};
+use wellhead_proto::units::Span;
 
 pub use self::bus::{Bus, Nats, NatsTls, without_user};
 
@@ -36,7 +36,7 @@ pub struct Settings {
     /// Which tenants are served.
     pub apps: Apps,
     /// How much of everything is allowed.
-    pub limits: Limits,
+    pub limits: wellhead_slave::settings::Limits,
     /// What is written about all this.
     pub log: Log,
 }
@@ -123,24 +123,6 @@ pub struct ListedApp {
     pub public_keys: Vec<PublicKey>,
 }
 
-/// `[limits]`.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// One message of a client, over all its fragments.
-    pub message: Size,
-    /// What a socket may be behind before it is closed.
-    pub queue: Size,
-    /// How long a socket may be behind at all.
-    pub stall: Span,
-    /// The kernel's send buffer of a socket.
-    pub send_buffer: Size,
-    /// Subscriptions of one socket.
-    pub subscriptions: usize,
-    /// One HTTP body.
-    pub body: Size,
-}
-
 /// `[log]`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -223,14 +205,6 @@ impl Default for Jwt {
             accept_jwt_as_token: tokens.accept_jwt,
             require_exp: false,
         }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let wellhead_slave::settings::Limits { message, queue, stall, send_buffer, subscriptions, body } =
-            wellhead_slave::settings::Limits::default();
-        Self { message, queue, stall, send_buffer, subscriptions, body }
     }
 }
 
