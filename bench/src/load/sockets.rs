@@ -52,7 +52,7 @@ impl Client {
     /// Socket `no`, on its way to `to`.
     pub fn open(no: usize, to: SocketAddr, token: &str, channels: std::ops::Range<usize>, stuck: bool) -> Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-        if let Some(further @ 1..) = u8::try_from(no / FROM_ONE_ADDRESS).ok() {
+        if let Ok(further @ 1..) = u8::try_from(no / FROM_ONE_ADDRESS) {
             socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, 1 + further), 0)).into())?;
         }
         // reset at the end: thousands of ports are not to stay in TIME_WAIT for the next job

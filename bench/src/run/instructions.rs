@@ -37,7 +37,7 @@ pub fn run(options: &Options) -> Result<()> {
     let fan_out = Job { sockets: SOCKETS, ..workloads::plain(&bench)? };
     let own_channels = Job { channels: SOCKETS, ..fan_out.clone() };
     let mut out = stdout().lock();
-    writeln!(out, "| user instructions | {} | {} | {} |", "a delivery", "a delivery, eight under way", "a push")?;
+    writeln!(out, "| user instructions | a delivery | a delivery, eight under way | a push |")?;
     writeln!(out, "| --- | --- | --- | --- |")?;
     for contender in [Contender::Write, Contender::Coalesce, Contender::Wellhead, Contender::Textbook] {
         write!(out, "| {} |", contender.name())?;
