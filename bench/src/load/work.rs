@@ -1,6 +1,9 @@
 //! Carries out a job, and says what it took.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -270,7 +273,8 @@ impl Worker<'_> {
         // one publisher's number for all, so that the number of a push says when it was due
         let start = Instant::now() + every;
         self.engine.track.clock = Clock::Due { start, every };
-        let mut free: Vec<usize> = (0..PACERS).collect();
+        // in turns: a connection on which nothing is asked for long is closed
+        let mut free: VecDeque<usize> = (0..PACERS).collect();
         let mut progress = (0, Instant::now());
         while self.engine.track.deliveries < self.expected || self.pushed < pushes {
             let now = Instant::now();
@@ -278,7 +282,7 @@ impl Worker<'_> {
             // the first is due at the start
             let due = if now < start { 0 } else { passed as u64 + 1 };
             while self.pushed < pushes.min(due)
-                && let Some(publisher) = free.pop()
+                && let Some(publisher) = free.pop_front()
             {
                 let count = u32::try_from(self.pushed + 1)?;
                 self.counts[publisher] = count - 1;
