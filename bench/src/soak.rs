@@ -107,9 +107,10 @@ fn gone(admin: SocketAddr) -> Result<Vec<String>> {
         let metrics = metrics(admin)?;
         let left: Vec<_> = GAUGES
             .iter()
-            .filter_map(|gauge| metrics.lines().find(|line| line.split(' ').next() == Some(gauge)))
-            .filter(|line| !line.ends_with(" 0"))
-            .map(str::to_owned)
+            .filter_map(|gauge| match metrics.lines().find(|line| line.split(' ').next() == Some(gauge)) {
+                Some(line) => (!line.ends_with(" 0")).then(|| line.to_owned()),
+                None => Some(format!("{gauge} is missing")),
+            })
             .collect();
         if left.is_empty() || Instant::now() > until {
             return Ok(left);
