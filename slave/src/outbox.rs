@@ -272,9 +272,15 @@ impl Outbox {
         self.heard.replace(false)
     }
 
-    /// A heartbeat: for how many of them in a row something has been owed now.
+    /// A heartbeat: for how many of them in a row something has been owed now. An idle socket keeps no queue.
     pub fn count_beat_behind(&self) -> u32 {
-        let beats = if self.owed.borrow().pieces.is_empty() { 0 } else { self.beats_behind.get() + 1 };
+        let mut owed = self.owed.borrow_mut();
+        let beats = if owed.pieces.is_empty() {
+            owed.pieces = VecDeque::new();
+            0
+        } else {
+            self.beats_behind.get() + 1
+        };
         self.beats_behind.set(beats);
         beats
     }
