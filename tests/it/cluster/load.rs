@@ -195,10 +195,12 @@ impl Follower {
                 }
                 let since = Instant::now();
                 tell.send_replace(true);
-                let ended = tokio::select! {
+                let mut ended = tokio::select! {
                     _ = listener.end_of_it() => true,
                     _ = stopped.wait_for(|stop| *stop) => false,
                 };
+                // what its slave has put out before is read after a round trip
+                ended = ended || !listener.ping().await;
                 tell.send_replace(!ended);
                 stays.push(Stay { listener, since, until: ended.then(Instant::now) });
             }
