@@ -14,8 +14,6 @@ pub struct Metrics {
     pub slots: Gauge,
     /// Messages that were no letter of ours.
     pub refused: Counter,
-    /// Questions that a slave left unanswered.
-    pub partial: Counter,
 }
 
 impl Metrics {
@@ -25,7 +23,6 @@ impl Metrics {
         registry.register("roster_nodes", "Nodes that are alive, as this one sees it", metrics.nodes.clone());
         registry.register("bus_interests", "Slots of channels that this node listens to", metrics.slots.clone());
         registry.register("bus_refused", "Messages that were not of this cluster's words", metrics.refused.clone());
-        registry.register("bus_partial", "Questions that some slave did not answer", metrics.partial.clone());
         metrics
     }
 }

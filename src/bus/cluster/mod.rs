@@ -383,9 +383,6 @@ impl Bus for ClusterBus {
         }
         silent.extend(waited_for);
         let missing: Vec<_> = silent.into_iter().collect();
-        if !missing.is_empty() {
-            self.0.metrics.partial.inc();
-        }
         Ok(Gathered { census, missing })
     }
 
