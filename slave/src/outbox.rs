@@ -101,18 +101,29 @@ impl Outbox {
     /// Send whole frames at once, if nothing is owed before them: what the kernel refuses is owed. For large pushes, where
     /// every socket gets one piece: neither the piece nor the outbox has to be remembered until a flush.
     pub fn send(&self, frames: &Bytes) {
-        if self.marked.get() || self.is_ending() || !self.owed.borrow().pieces.is_empty() {
+        if !self.is_clear() {
             self.push(Frame::Whole(frames.clone()));
             self.flush();
             return;
         }
-        let sent = self.transport.try_write(frames).unwrap_or(0);
+        self.send_now(frames);
+    }
+
+    /// The same for an outbox that [`Outbox::is_clear`].
+    pub fn send_now(&self, frames: &Bytes) {
+        let sent = self.transport.send(frames).unwrap_or(0);
         if sent < frames.len() {
             // an error shows again at the flush, which judges it
             self.push(Frame::Whole(frames.clone()));
             self.owed.borrow_mut().advance(sent);
             self.flush();
         }
+    }
+
+    /// Does what is sent leave at once: is nothing owed, and the socket not ending?
+    #[must_use]
+    pub fn is_clear(&self) -> bool {
+        !self.marked.get() && !self.is_ending() && self.owed.borrow().pieces.is_empty()
     }
 
     /// Owe bytes that are no frame: the answer to the handshake.

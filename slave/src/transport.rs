@@ -67,6 +67,18 @@ impl Transport {
         }
     }
 
+    /// Write what the kernel takes, past the runtime's records of the stream: for whoever knows that nothing was refused
+    /// before, and asks [`Transport::try_write`] once something is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transport::try_write`].
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => SockRef::from(stream).send(bytes),
+        }
+    }
+
     /// Write what the kernel takes of several pieces, in one call.
     ///
     /// # Errors
