@@ -5,6 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     io::{self, ErrorKind, IoSlice},
+    iter,
     task::{Context, Poll, Waker},
 };
 
@@ -50,19 +51,23 @@ pub struct Outbox {
     heard: Cell<bool>,
     /// Heartbeats since which something has been owed without a break.
     beats_behind: Cell<u32>,
-    end: RefCell<Option<End>>,
+    end: RefCell<Option<Box<End>>>,
     /// The task that drives the socket.
-    driver: RefCell<Option<Waker>>,
+    driver: Cell<Option<Waker>>,
     /// It waits for room to write, and needs no further call.
     driver_waits: Cell<bool>,
 }
 
 #[derive(Default)]
 struct Owed {
-    pieces: VecDeque<Bytes>,
+    /// The next piece; empty if nothing is owed. Beside the others, since there is seldom more than one.
+    first: Bytes,
+    /// Those behind it. An idle socket keeps no room for them.
+    #[expect(clippy::box_collection, reason = "a pointer is a quarter of an empty queue")]
+    rest: Option<Box<VecDeque<Bytes>>>,
     bytes: usize,
     /// Bytes of the last frame: one large frame never makes a slow consumer.
-    last: usize,
+    last: u32,
     /// The first piece was begun: what follows it must follow.
     begun: bool,
 }
@@ -79,7 +84,7 @@ impl Outbox {
             heard: Cell::new(false),
             beats_behind: Cell::new(0),
             end: RefCell::new(None),
-            driver: RefCell::new(None),
+            driver: Cell::new(None),
             driver_waits: Cell::new(false),
         }
     }
@@ -123,7 +128,7 @@ impl Outbox {
     /// Does what is sent leave at once: is nothing owed, and the socket not ending?
     #[must_use]
     pub fn is_clear(&self) -> bool {
-        !self.marked.get() && !self.is_ending() && self.owed.borrow().pieces.is_empty()
+        !self.marked.get() && !self.is_ending() && self.owed.borrow().is_empty()
     }
 
     /// Owe bytes that are no frame: the answer to the handshake.
@@ -176,21 +181,22 @@ impl Outbox {
     /// Send what the kernel takes, without any judgement of ends.
     fn write(&self) -> Flushed {
         let mut owed = self.owed.borrow_mut();
-        while !owed.pieces.is_empty() {
-            let sent = if let [only] = owed.pieces.make_contiguous() {
-                self.transport.try_write(only)
-            } else {
-                let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
-                let count = owed.pieces.len().min(MAX_PIECES);
-                for (piece, bytes) in pieces.iter_mut().zip(&owed.pieces) {
-                    *piece = IoSlice::new(bytes);
+        while !owed.is_empty() {
+            let sent = match &owed.rest {
+                Some(rest) if !rest.is_empty() => {
+                    let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
+                    let count = MAX_PIECES.min(1 + rest.len());
+                    for (piece, bytes) in pieces.iter_mut().zip(iter::once(&owed.first).chain(&**rest)) {
+                        *piece = IoSlice::new(bytes);
+                    }
+                    self.transport.try_write_vectored(&pieces[..count])
                 }
-                self.transport.try_write_vectored(&pieces[..count])
+                _ => self.transport.try_write(&owed.first),
             };
             match sent {
                 Ok(sent) => owed.advance(sent),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let before_last = owed.bytes.saturating_sub(owed.last);
+                    let before_last = owed.bytes.saturating_sub(owed.last as usize);
                     return if before_last > self.budget { Flushed::TooSlow } else { Flushed::Rest };
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -228,7 +234,7 @@ impl Outbox {
     pub fn end(&self, end: End) {
         let mut current = self.end.borrow_mut();
         if current.is_none() {
-            *current = Some(end);
+            *current = Some(Box::new(end));
             drop(current);
             self.wake_driver();
         }
@@ -286,8 +292,8 @@ impl Outbox {
     /// A heartbeat: for how many of them in a row something has been owed now. An idle socket keeps no queue.
     pub fn count_beat_behind(&self) -> u32 {
         let mut owed = self.owed.borrow_mut();
-        let beats = if owed.pieces.is_empty() {
-            owed.pieces = VecDeque::new();
+        let beats = if owed.is_empty() {
+            owed.rest = None;
             0
         } else {
             self.beats_behind.get() + 1
@@ -298,45 +304,61 @@ impl Outbox {
 
     /// From now on `cx` drives the socket.
     pub fn register_driver(&self, cx: &Context<'_>) {
-        let mut driver = self.driver.borrow_mut();
-        match &mut *driver {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => *driver = Some(cx.waker().clone()),
-        }
+        let driver = self.driver.take().filter(|driver| driver.will_wake(cx.waker()));
+        self.driver.set(driver.or_else(|| Some(cx.waker().clone())));
     }
 
     fn wake_driver(&self) {
-        if let Some(waker) = &*self.driver.borrow() {
-            waker.wake_by_ref();
+        if let Some(driver) = self.driver.take() {
+            driver.wake_by_ref();
+            self.driver.set(Some(driver));
         }
     }
 }
 
 impl Owed {
+    fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
     fn push(&mut self, frame: Frame) {
-        self.last = frame.len();
+        // the longest frame that fits a bus and a body is far from that long
+        self.last = u32::try_from(frame.len()).unwrap_or(u32::MAX);
         self.bytes += frame.len();
         match frame {
-            Frame::Whole(bytes) => self.pieces.push_back(bytes),
-            Frame::Split { head, tail } => self.pieces.extend([head, tail]),
+            Frame::Whole(bytes) => self.push_piece(bytes),
+            Frame::Split { head, tail } => {
+                self.push_piece(head);
+                self.push_piece(tail);
+            }
+        }
+    }
+
+    fn push_piece(&mut self, piece: Bytes) {
+        if self.first.is_empty() {
+            self.first = piece;
+        } else if !piece.is_empty() {
+            self.rest.get_or_insert_default().push_back(piece);
         }
     }
 
     fn advance(&mut self, mut sent: usize) {
         self.bytes -= sent;
-        while let Some(first) = self.pieces.front_mut() {
-            if sent < first.len() {
-                first.advance(sent);
+        while !self.first.is_empty() {
+            if sent < self.first.len() {
+                self.first.advance(sent);
                 self.begun |= sent > 0;
                 return;
             }
-            sent -= first.len();
-            self.pieces.pop_front();
+            sent -= self.first.len();
+            self.first = self.rest.as_mut().and_then(|rest| rest.pop_front()).unwrap_or_default();
             self.begun = false;
         }
         // nothing is owed: give back what a burst made it grow to
         self.last = 0;
-        self.pieces.shrink_to(8);
+        if let Some(rest) = &mut self.rest {
+            rest.shrink_to(8);
+        }
     }
 }
 
