@@ -36,8 +36,8 @@ struct Seat<S> {
     socket: u32,
     app: AppId,
     user: UserId,
-    /// Sorted by room.
-    rooms: Vec<Subscription>,
+    /// Sorted by room; the first stands here.
+    rooms: SmallVec<[Subscription; 1]>,
     it: S,
 }
 
@@ -86,10 +86,15 @@ impl<S> Default for Index<S> {
 impl<S> Index<S> {
     /// Give `socket` a seat. A socket number must not have one already.
     pub fn enter(&mut self, socket: u32, app: AppId, user: UserId, it: S) -> SeatNo {
-        let house = self.apps.entry(app.clone()).or_default();
+        // names are those of whoever came first, so that they are kept once
+        let house = self.apps.entry(app);
+        let app = house.key().clone();
+        let house = house.or_default();
         house.sockets += 1;
-        let seat = self.seats.insert(Seat { socket, app, user: user.clone(), rooms: Vec::new(), it }) as SeatNo;
-        house.users.entry(user).or_default().push(seat);
+        let seats = house.users.entry(user);
+        let user = seats.key().clone();
+        let seat = self.seats.insert(Seat { socket, app, user, rooms: SmallVec::new(), it }) as SeatNo;
+        seats.or_default().push(seat);
         self.sockets.insert(socket, seat);
         seat
     }
