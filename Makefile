@@ -15,7 +15,7 @@ help:
 	@echo "make lint   clippy, warnings are errors"
 	@echo "make test   everything that must hold: format, lints, Rust tests, real clients, Autobahn"
 	@echo "make doc    the API documentation, warnings are errors"
-	@echo "make bench  Wellhead beside the least that it could cost, some 15 minutes; BENCH=quick, some 3"
+	@echo "make bench  Wellhead beside the least that it could cost, some 20 minutes; BENCH=quick, some 4"
 	@echo "make bench-instructions  user instructions for a delivery and for a push; needs valgrind"
 	@echo "make soak   churn, then see whether everything is given back; MINUTES=10"
 
@@ -71,7 +71,8 @@ $(VENV)/installed: $(CLIENTS)/requirements.txt
 clean-clients:
 	rm -rf $(VENV) $(CLIENTS)/node_modules
 
-# BENCH=quick for a short run; ONLY=fanout for some workloads
+# BENCH=quick for a short run; ONLY=fanout for some workloads, ONLY=list to see their names;
+# PEER="name=…,protocol=pusher,ws=127.0.0.1:6001,http=127.0.0.1:6001,pid=…,id=…,key=…,secret=…" for one more server
 BENCH ?= full
 MINUTES ?= 10
 
@@ -81,7 +82,8 @@ bench-build:
 
 # the table is printed, and stands with every figure in target/bench
 bench: bench-build
-	$(TARGET)/release/wellhead-bench run $(if $(filter quick,$(BENCH)),--quick) $(if $(ONLY),--only $(ONLY))
+	$(TARGET)/release/wellhead-bench run $(if $(filter quick,$(BENCH)),--quick) \
+		$(if $(filter list,$(ONLY)),--list,$(if $(ONLY),--only $(ONLY))) $(if $(PEER),--peer "$(PEER)")
 
 bench-instructions: bench-build
 	$(TARGET)/release/wellhead-bench instructions

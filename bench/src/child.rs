@@ -2,12 +2,13 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -53,12 +54,7 @@ pub struct Server {
 impl Server {
     /// Start `command` on `cores` and wait until it is ready.
     pub fn start(mut command: Command, cores: &[usize]) -> Result<Self> {
-        let ours = proc::cores()?;
-        // before it starts, so that it sees as many cores as it has
-        proc::pin(cores)?;
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-        proc::pin(&ours)?;
-        let mut child = spawned.with_context(|| format!("cannot start {command:?}"))?;
+        let mut child = spawn(command.stderr(Stdio::piped()), cores)?;
         let mut lines = BufReader::new(child.stderr.take().context("its log is a pipe")?).lines();
         let mut server = Self { child, master: None, slave: None, admin: None, log: None };
         let mut said = Vec::new();
@@ -82,6 +78,19 @@ impl Server {
         Ok(server)
     }
 
+    /// Start `command`, which does not say when it is ready, and wait until it listens at `address`.
+    pub fn start_silent(mut command: Command, cores: &[usize], address: SocketAddr) -> Result<Self> {
+        let child = spawn(command.stderr(Stdio::null()), cores)?;
+        let mut server = Self { child, master: None, slave: None, admin: None, log: None };
+        let until = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(address).is_err() {
+            ensure!(server.child.try_wait()?.is_none(), "{command:?} ended before it listened");
+            ensure!(Instant::now() < until, "{command:?} does not listen");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(server)
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -91,8 +100,7 @@ impl Server {
     pub fn stop(mut self) -> Result<Vec<String>> {
         self.terminate();
         self.child.wait()?;
-        let log = self.log.take().context("it has a log")?;
-        Ok(log.join().unwrap_or_default())
+        Ok(self.log.take().map(|log| log.join().unwrap_or_default()).unwrap_or_default())
     }
 
     fn terminate(&self) {
@@ -103,9 +111,24 @@ impl Server {
     }
 }
 
+fn spawn(command: &mut Command, cores: &[usize]) -> Result<Child> {
+    let ours = proc::cores()?;
+    // before it starts, so that it sees as many cores as it has
+    proc::pin(cores)?;
+    let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    proc::pin(&ours)?;
+    spawned.with_context(|| format!("cannot start {command:?}"))
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            // in order first: it may have processes of its own to end
+            self.terminate();
+            let until = Instant::now() + Duration::from_secs(3);
+            while self.child.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < until {
+                thread::sleep(Duration::from_millis(20));
+            }
             let _ = self.child.kill();
             let _ = self.child.wait();
         }

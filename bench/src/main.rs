@@ -5,6 +5,7 @@ mod child;
 mod histogram;
 mod limit;
 mod load;
+mod metrics;
 mod proc;
 mod run;
 mod soak;

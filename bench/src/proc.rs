@@ -1,6 +1,6 @@
 //! What the kernel knows about processes: time on the processor and resident memory, from /proc.
 
-use std::{fs, ops::Sub};
+use std::{fs, iter::Sum, ops::Sub};
 
 use anyhow::{Context, Result};
 use rustix::{
@@ -25,6 +25,12 @@ impl Cpu {
     }
 }
 
+impl Sum for Cpu {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self { user: sum.user + one.user, system: sum.system + one.system })
+    }
+}
+
 impl Sub for Cpu {
     type Output = Self;
 
@@ -46,6 +52,40 @@ pub fn cpu(pids: &[u32]) -> Result<Cpu> {
         sum.system += next()? / 100.0;
     }
     Ok(sum)
+}
+
+/// Seconds on the processor of the threads that this process has now, to the nanosecond where the kernel tells.
+pub fn running(pid: u32) -> f64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let nanos = tasks.filter_map(|task| {
+        let stat = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        stat.split_ascii_whitespace().next()?.parse::<f64>().ok()
+    });
+    match nanos.sum::<f64>() / 1e9 {
+        0.0 => cpu(&[pid]).unwrap_or_default().total(),
+        seconds => seconds,
+    }
+}
+
+/// This process and those that it started.
+pub fn family(pid: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let child = entry.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            Some((child, stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()?))
+        })
+        .collect();
+    let mut family = vec![pid];
+    let mut at = 0;
+    while let Some(&parent) = family.get(at) {
+        family.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(child, _)| child));
+        at += 1;
+    }
+    family
 }
 
 /// Resident memory of these processes in KiB, now or at its highest.

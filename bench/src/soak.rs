@@ -2,8 +2,8 @@
 //! server should hold no more than after the first waves.
 
 use std::{
-    io::{Read, Write, stderr, stdout},
-    net::{SocketAddr, TcpStream},
+    io::{Write, stderr, stdout},
+    net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -13,11 +13,8 @@ use clap::Args;
 
 use crate::{
     load::{Job, Work},
-    proc,
-    run::{
-        contender::{Bench, Contender},
-        workloads,
-    },
+    metrics, proc,
+    run::{bench::Bench, contender::Contender},
 };
 
 /// What must be back at zero when nobody is connected.
@@ -43,12 +40,12 @@ pub struct Options {
 /// Churn, and fail if anything is kept.
 pub fn run(options: &Options) -> Result<()> {
     let bench = Bench::new(options.wellhead.clone())?;
-    let servers = bench.start(Contender::Wellhead, &[])?;
-    let admin = servers[0].admin.context("it has metrics")?;
-    let pids = [servers[0].pid()];
+    let running = bench.start(Contender::Wellhead, &[])?;
+    let admin = running.servers[0].admin.context("it has metrics")?;
+    let pids = running.pids();
     let begin = Instant::now();
     let until = begin + Duration::from_secs_f64(options.minutes * 60.0);
-    let plain = workloads::plain(&bench)?;
+    let plain = bench.job()?;
     let mut resident = Vec::new();
     let (mut waves, mut sockets, mut deliveries) = (0, 0, 0);
     while Instant::now() < until || waves < 4 {
@@ -64,7 +61,7 @@ pub fn run(options: &Options) -> Result<()> {
             _ => Job { stuck: 20, size: 16 << 10, work: windowed(50, 4), ..plain.clone() },
         };
         let job = Job { sockets: options.sockets, tokens: plain.tokens.clone(), ..job };
-        let report = bench.load(Contender::Wellhead, &servers, &job)?;
+        let report = bench.load(Contender::Wellhead, &running, &job)?;
         ensure!(report["wrong"] == 0 && report["closed"] == 0, "wave {waves} went wrong: {report}");
         ensure!(waves % 4 == 2 || report["lost"] == 0, "wave {waves} lost something: {report}");
         waves += 1;
@@ -104,12 +101,13 @@ fn early(resident: &[f64]) -> f64 {
 fn gone(admin: SocketAddr) -> Result<Vec<String>> {
     let until = Instant::now() + Duration::from_secs(15);
     loop {
-        let metrics = metrics(admin)?;
+        let metrics = metrics::scrape(admin)?;
         let left: Vec<_> = GAUGES
             .iter()
-            .filter_map(|gauge| match metrics.lines().find(|line| line.split(' ').next() == Some(gauge)) {
-                Some(line) => (!line.ends_with(" 0")).then(|| line.to_owned()),
-                None => Some(format!("{gauge} is missing")),
+            .filter_map(|name| match metrics::gauge(&metrics, name) {
+                Some(0.0) => None,
+                Some(value) => Some(format!("{name} {value}")),
+                None => Some(format!("{name} is missing")),
             })
             .collect();
         if left.is_empty() || Instant::now() > until {
@@ -117,13 +115,4 @@ fn gone(admin: SocketAddr) -> Result<Vec<String>> {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-}
-
-fn metrics(admin: SocketAddr) -> Result<String> {
-    let mut stream = TcpStream::connect(admin)?;
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    ensure!(text.contains("wellhead_connections"), "no metrics: {text}");
-    Ok(text)
 }

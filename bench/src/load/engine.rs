@@ -12,6 +12,7 @@ use super::{
     http::Http,
     job::{Job, Tokens},
     sockets::{Client, Stage},
+    speech::Speech,
     track::Track,
 };
 use crate::histogram::Histogram;
@@ -32,6 +33,8 @@ pub struct Engine {
     events: Events,
     first_events: Events,
     scratch: Vec<u8>,
+    /// The words of the server's protocol.
+    pub speech: Box<dyn Speech>,
     /// All sockets.
     pub clients: Vec<Client>,
     /// Sockets from here on are looked at first.
@@ -49,7 +52,7 @@ pub struct Engine {
 
 impl Engine {
     /// An engine without connections.
-    pub fn new(track: Track, urgent_from: usize) -> Result<Self> {
+    pub fn new(speech: Box<dyn Speech>, track: Track, urgent_from: usize) -> Result<Self> {
         let (poll, first) = (Poll::new()?, Poll::new()?);
         poll.registry().register(&mut SourceFd(&first.as_raw_fd()), FIRST, Interest::READABLE)?;
         Ok(Self {
@@ -58,6 +61,7 @@ impl Engine {
             events: Events::with_capacity(ROUND),
             first_events: Events::with_capacity(ROUND),
             scratch: vec![0; 256 << 10],
+            speech,
             clients: Vec::new(),
             urgent_from,
             publishers: Vec::new(),
@@ -88,6 +92,7 @@ impl Engine {
             }
             let no = event.token().0;
             look_at(
+                &*self.speech,
                 no,
                 event.is_writable(),
                 &mut self.clients[no],
@@ -112,6 +117,7 @@ impl Engine {
                 continue;
             };
             look_at(
+                &*self.speech,
                 socket,
                 event.is_writable(),
                 &mut self.clients[socket],
@@ -136,7 +142,7 @@ impl Engine {
         let mut exchanges = Vec::new();
         for _ in 0..EXCHANGES.min(each.len()) {
             let at = self.publishers.len();
-            self.add_publisher(job.slave)?;
+            self.add_publisher(job.slaves[0])?;
             exchanges.push((at, None::<Instant>));
         }
         let mut asked = begin;
@@ -154,7 +160,7 @@ impl Engine {
                 for (at, since) in &mut exchanges {
                     if since.is_none() && asked < end {
                         let body = format!("{{\"jwt\":\"{}\"}}", each[asked % each.len()]);
-                        self.publishers[*at].post("/v1/auth", body.as_bytes())?;
+                        self.publishers[*at].ask("POST", "/v1/auth", body.as_bytes())?;
                         *since = Some(Instant::now());
                         asked += 1;
                     }
@@ -186,7 +192,8 @@ impl Engine {
             0 | 1 => no % job.channels..no % job.channels + 1,
             many => no * many..(no + 1) * many,
         };
-        let mut client = Client::open(no, job.slave, token, channels, stuck)?;
+        let to = job.slaves[no % job.slaves.len()];
+        let mut client = Client::open(&*self.speech, no, to, token, channels, stuck)?;
         client.since = since;
         let interest = Interest::READABLE | Interest::WRITABLE;
         if no >= self.urgent_from {
@@ -206,6 +213,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Close all sockets.
+    pub fn close_all(&mut self) {
+        self.clients.clear();
+        self.live = 0;
+    }
+
     /// How many of the first `count` sockets were closed.
     pub fn gone(&self, count: usize) -> usize {
         self.clients[..count].iter().filter(|client| client.stage == Stage::Gone).count()
@@ -221,7 +234,9 @@ impl Engine {
 /// Tokens of sockets among those that go first.
 const URGENT: usize = 1 << 32;
 
+#[expect(clippy::too_many_arguments, reason = "the fields of the engine, borrowed one by one")]
 fn look_at(
+    speech: &dyn Speech,
     no: usize,
     writable: bool,
     client: &mut Client,
@@ -233,7 +248,7 @@ fn look_at(
     if writable {
         client.writable()?;
     }
-    if client.readable(no, scratch, track)? {
+    if client.readable(speech, no, scratch, track)? {
         *live += 1;
         opening.note(client.since.elapsed());
     }

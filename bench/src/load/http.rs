@@ -28,12 +28,12 @@ impl Http {
         Ok(Self { stream: TcpStream::from_std(stream), host, unread: Vec::new(), request: Vec::new() })
     }
 
-    /// Send a POST.
-    pub fn post(&mut self, path: &str, body: &[u8]) -> Result<()> {
+    /// Send a request.
+    pub fn ask(&mut self, method: &str, target: &str, body: &[u8]) -> Result<()> {
         self.request.clear();
         write!(
             self.request,
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "{method} {target} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             self.host,
             body.len()
         )?;

@@ -1,20 +1,24 @@
 //! What the load generator is told to do.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+
+use super::speech::Protocol;
 
 /// A job.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Job {
-    /// Where sockets are opened.
-    pub slave: SocketAddr,
+    /// Where sockets are opened: socket n at one after the other.
+    pub slaves: Vec<SocketAddr>,
     /// Where pushes go.
     pub master: SocketAddr,
+    /// Where metrics say whether all sockets are gone.
+    pub admins: Vec<SocketAddr>,
     /// The processes whose time and memory is measured.
     pub pids: Vec<u32>,
-    /// The server sends a pushed body as it is: it is pushed as subscribers shall see it.
-    pub raw: bool,
+    /// What the server speaks.
+    pub protocol: Protocol,
     /// How sockets prove who they are.
     pub tokens: Tokens,
     /// How many sockets.
@@ -25,10 +29,41 @@ pub struct Job {
     pub subscriptions: usize,
     /// Further sockets on channel 0 that never read.
     pub stuck: usize,
+    /// Further sockets at the last slave, each with 500 channels of its own that nobody pushes to.
+    pub bystanders: usize,
     /// Bytes of data in a push.
     pub size: usize,
     /// What is done once the sockets are open.
     pub work: Work,
+    /// Then all sockets are closed, and it is measured what that costs.
+    pub leave: bool,
+}
+
+impl Job {
+    /// Idle sockets on one channel; whom it is about, the runner says.
+    pub fn new(tokens: Tokens) -> Self {
+        Self {
+            slaves: Vec::new(),
+            master: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            admins: Vec::new(),
+            pids: Vec::new(),
+            protocol: Protocol::Gusher,
+            tokens,
+            sockets: 10_000,
+            channels: 1,
+            subscriptions: 1,
+            stuck: 0,
+            bystanders: 0,
+            size: 100,
+            work: Work::Idle,
+            leave: false,
+        }
+    }
+
+    /// How many sockets get a push to one channel.
+    pub fn audience(&self) -> u64 {
+        (self.sockets * self.subscriptions / self.channels) as u64
+    }
 }
 
 /// How sockets prove who they are.
@@ -36,6 +71,8 @@ pub struct Job {
 pub enum Tokens {
     /// They need not.
     None,
+    /// All by this connection token.
+    Given(String),
     /// By one JWT, exchanged once for a token that all of them show.
     Shared(String),
     /// Each by a JWT of its own, exchanged just before.
@@ -47,6 +84,11 @@ pub enum Tokens {
 pub enum Work {
     /// Nothing.
     Idle,
+    /// Nothing, for so long; what that costs is measured.
+    Rest {
+        /// Seconds.
+        seconds: f64,
+    },
     /// `window` publishers, each pushing again when the last subscriber has its last push and it is acknowledged. With
     /// `batch` above one, that many channels a request.
     Windowed {
@@ -83,6 +125,17 @@ pub enum Work {
         /// The patterns.
         patterns: Vec<String>,
         /// How often each.
+        times: u64,
+    },
+    /// One request, again and again.
+    Calls {
+        /// Its method.
+        method: String,
+        /// Path and query.
+        target: String,
+        /// Its body.
+        body: String,
+        /// How often.
         times: u64,
     },
 }

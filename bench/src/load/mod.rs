@@ -5,6 +5,7 @@ mod engine;
 mod http;
 mod job;
 mod sockets;
+mod speech;
 mod track;
 mod work;
 
@@ -13,7 +14,10 @@ use std::io::{Write, stdin, stdout};
 use anyhow::Result;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-pub use self::job::{Job, Tokens, Work};
+pub use self::{
+    job::{Job, Tokens, Work},
+    speech::{App, Protocol},
+};
 
 /// Read a job from stdin, do it, and write what came of it to stdout.
 pub fn command() -> Result<()> {

@@ -3,6 +3,7 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr},
+    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -10,7 +11,7 @@ use anyhow::{Result, bail};
 use mio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::track::{self, Track};
+use super::{speech::Speech, track::Track};
 use crate::wire;
 
 /// Sockets from one address of this machine: the kernel has some 28,000 ports for each.
@@ -25,6 +26,8 @@ pub enum Stage {
     Connecting,
     /// The request for an upgrade is out.
     Upgrading,
+    /// The server has the first word.
+    Waiting,
     /// The subscription is out.
     Joining,
     /// It gets pushes.
@@ -39,10 +42,12 @@ pub struct Client {
     pub stream: TcpStream,
     /// How far it is.
     pub stage: Stage,
-    /// The one channel that it is on, if it is on one.
-    pub channel: Option<usize>,
+    /// The channels that it is on.
+    pub channels: Range<usize>,
     request: Vec<u8>,
-    join: Vec<u8>,
+    /// What it says to join, and how many answers that gets.
+    joins: Vec<u8>,
+    unanswered: usize,
     partial: Vec<u8>,
     /// When it, or the exchange of its token, began.
     pub since: Instant,
@@ -50,7 +55,14 @@ pub struct Client {
 
 impl Client {
     /// Socket `no`, on its way to `to`.
-    pub fn open(no: usize, to: SocketAddr, token: &str, channels: std::ops::Range<usize>, stuck: bool) -> Result<Self> {
+    pub fn open(
+        speech: &dyn Speech,
+        no: usize,
+        to: SocketAddr,
+        token: &str,
+        channels: Range<usize>,
+        stuck: bool,
+    ) -> Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
         if let Ok(further @ 1..) = u8::try_from(no / FROM_ONE_ADDRESS) {
             socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, 1 + further), 0)).into())?;
@@ -66,26 +78,18 @@ impl Client {
             _ => {}
         }
         let request = format!(
-            "GET /v1/apps/bench/ws?token={token} HTTP/1.1\r\nHost: {to}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            "GET {} HTTP/1.1\r\nHost: {to}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            speech.door(token, &channels)
         );
-        let channel = (channels.len() == 1).then_some(channels.start);
-        let join = match channel {
-            Some(no) => {
-                format!("{{\"event\":\"gusher.subscribe\",\"data\":{{\"channel\":\"{}\"}}}}", track::channel(no))
-            }
-            None => {
-                let names: Vec<_> = channels.map(track::channel).collect();
-                let names = serde_json::to_string(&names)?;
-                format!("{{\"event\":\"gusher.multi_subscribe\",\"data\":{{\"multi_channel\":{names}}}}}")
-            }
-        };
+        let joins = speech.joins(&channels)?;
         Ok(Self {
             stream: TcpStream::from_std(socket.into()),
             stage: Stage::Connecting,
-            channel,
+            channels,
             request: request.into_bytes(),
-            join: wire::masked(1, join.as_bytes()),
+            unanswered: joins.len(),
+            joins: joins.iter().flat_map(|join| wire::masked(1, join.as_bytes())).collect(),
             partial: Vec::new(),
             since: Instant::now(),
         })
@@ -102,7 +106,7 @@ impl Client {
     }
 
     /// Read what is there. `true` if it became live by it.
-    pub fn readable(&mut self, no: usize, scratch: &mut [u8], track: &mut Track) -> Result<bool> {
+    pub fn readable(&mut self, speech: &dyn Speech, no: usize, scratch: &mut [u8], track: &mut Track) -> Result<bool> {
         if self.stage == Stage::Gone {
             return Ok(false);
         }
@@ -113,12 +117,12 @@ impl Client {
                 Ok(read) => {
                     let now = Instant::now();
                     if self.partial.is_empty() {
-                        let taken = self.take(no, &scratch[..read], track, now)?;
+                        let taken = self.take(speech, no, &scratch[..read], track, now)?;
                         self.partial.extend_from_slice(&scratch[taken..read]);
                     } else {
                         let mut bytes = std::mem::take(&mut self.partial);
                         bytes.extend_from_slice(&scratch[..read]);
-                        let taken = self.take(no, &bytes, track, now)?;
+                        let taken = self.take(speech, no, &bytes, track, now)?;
                         self.partial.extend_from_slice(&bytes[taken..]);
                     }
                     if read == scratch.len() {
@@ -132,7 +136,7 @@ impl Client {
         }
     }
 
-    fn take(&mut self, no: usize, bytes: &[u8], track: &mut Track, now: Instant) -> Result<usize> {
+    fn take(&mut self, speech: &dyn Speech, no: usize, bytes: &[u8], track: &mut Track, now: Instant) -> Result<usize> {
         let mut taken = 0;
         if self.stage == Stage::Upgrading {
             let Some(head) = wire::head_end(bytes) else { return Ok(0) };
@@ -140,20 +144,26 @@ impl Client {
                 bail!("socket {no} was refused: {}", String::from_utf8_lossy(bytes));
             }
             taken = head;
-            self.stage = Stage::Joining;
-            let join = std::mem::take(&mut self.join);
-            self.stream.write_all(&join)?;
+            if speech.greets() {
+                self.stage = Stage::Waiting;
+            } else {
+                self.join()?;
+            }
         }
         while let Some(frame) = wire::frame(&bytes[taken..]) {
             taken += frame.length;
             match (frame.opcode, self.stage) {
+                (1, Stage::Waiting) => self.join()?,
                 (1, Stage::Joining) => {
-                    if !frame.payload.windows(19).any(|part| part == b"subscribe_succeeded") {
+                    if !speech.is_joined(frame.payload) {
                         bail!("socket {no} may not subscribe: {}", String::from_utf8_lossy(frame.payload));
                     }
-                    self.stage = Stage::Live;
+                    self.unanswered -= 1;
+                    if self.unanswered == 0 {
+                        self.stage = Stage::Live;
+                    }
                 }
-                (1, _) => track.note(no, self.channel, frame.payload, now),
+                (1, _) => track.note(no, &self.channels, frame.payload, now),
                 (9, _) => self.stream.write_all(&wire::masked(10, frame.payload))?,
                 (8, _) => {
                     self.stage = Stage::Gone;
@@ -163,6 +173,12 @@ impl Client {
             }
         }
         Ok(taken)
+    }
+
+    fn join(&mut self) -> Result<()> {
+        let joins = std::mem::take(&mut self.joins);
+        self.stage = if joins.is_empty() { Stage::Live } else { Stage::Joining };
+        Ok(self.stream.write_all(&joins)?)
     }
 
     /// Is it closed, now that someone looks at last?

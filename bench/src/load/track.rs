@@ -1,13 +1,14 @@
 //! What has arrived, and whether it is what was sent: the right bytes, on the right channel, in order.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
 
 use crate::histogram::Histogram;
 
-/// What stands before and behind the name of the channel in a frame.
-const HEAD: &[u8] = b"{\"channel\":\"";
-const MIDDLE: &[u8] = b"\",\"event\":\"m\",\"data\":\"";
-const TAIL: &[u8] = b"\"}";
 /// Digits that name the publisher, and digits that count its pushes.
 const PUBLISHER: usize = 2;
 const COUNT: usize = 8;
@@ -31,6 +32,58 @@ pub fn data(publisher: usize, count: u32, size: usize) -> String {
 /// The frame that subscribers of `channel` shall get.
 pub fn frame(channel: &str, data: &str) -> String {
     format!("{{\"channel\":\"{channel}\",\"event\":\"m\",\"data\":{data}}}")
+}
+
+/// What stands around the channel's name and the data in a frame.
+pub struct Layout {
+    head: Vec<u8>,
+    middle: Vec<u8>,
+    tail: Vec<u8>,
+    /// The data stand before the name.
+    is_reversed: bool,
+}
+
+impl Layout {
+    /// The frames of gusher, to the byte.
+    pub fn gusher() -> Self {
+        Self {
+            head: b"{\"channel\":\"".to_vec(),
+            middle: b"\",\"event\":\"m\",\"data\":\"".to_vec(),
+            tail: b"\"}".to_vec(),
+            is_reversed: false,
+        }
+    }
+
+    /// As in this frame, if it is JSON that says the right thing.
+    fn of(frame: &[u8]) -> Option<Self> {
+        let value: Value = serde_json::from_slice(frame).ok()?;
+        let (name, data) = (value["channel"].as_str()?, value["data"].as_str()?);
+        if value["event"] != "m" || name.len() != NAME || data.len() < PUBLISHER + COUNT {
+            return None;
+        }
+        let place = |part: &str| {
+            let at = frame.windows(part.len()).position(|bytes| bytes == part.as_bytes())?;
+            Some(at..at + part.len())
+        };
+        let (name, data) = (place(name)?, place(data)?);
+        let is_reversed = data.start < name.start;
+        let (first, second) = if is_reversed { (data, name) } else { (name, data) };
+        Some(Self {
+            head: frame[..first.start].to_vec(),
+            middle: frame[first.end..second.start].to_vec(),
+            tail: frame[second.end..].to_vec(),
+            is_reversed,
+        })
+    }
+
+    /// Name and data of a frame that is laid out like this.
+    fn read<'a>(&self, frame: &'a [u8], size: usize) -> Option<(&'a [u8], &'a [u8])> {
+        let (first, second) = if self.is_reversed { (size, NAME) } else { (NAME, size) };
+        let (first, rest) = frame.strip_prefix(&*self.head)?.split_at_checked(first)?;
+        let (second, rest) = rest.strip_prefix(&*self.middle)?.split_at_checked(second)?;
+        let (name, data) = if self.is_reversed { (second, first) } else { (first, second) };
+        (rest == self.tail).then_some((name, data))
+    }
 }
 
 /// A request that is under way.
@@ -65,7 +118,8 @@ pub enum Clock {
 /// What has arrived.
 pub struct Track {
     /// Bytes of data in a push.
-    pub size: usize,
+    size: usize,
+    layout: Option<Layout>,
     /// The last count of each publisher that a socket has seen.
     last: Vec<u32>,
     publishers: usize,
@@ -91,9 +145,10 @@ pub struct Track {
 
 impl Track {
     /// Nothing has arrived.
-    pub fn new(sockets: usize, publishers: usize, size: usize) -> Self {
+    pub fn new(sockets: usize, publishers: usize, size: usize, layout: Option<Layout>) -> Self {
         Self {
-            size,
+            size: size.max(PUBLISHER + COUNT),
+            layout,
             last: vec![0; sockets * publishers],
             publishers,
             open: vec![None; publishers],
@@ -108,15 +163,15 @@ impl Track {
         }
     }
 
-    /// A text frame arrived at socket `no`, which is on `channel` (or on many).
-    pub fn note(&mut self, no: usize, channel: Option<usize>, payload: &[u8], now: Instant) {
-        let Some((publisher, count)) = self.read(channel, payload) else {
+    /// A text frame arrived at socket `no`, which is on these channels.
+    pub fn note(&mut self, no: usize, channels: &Range<usize>, payload: &[u8], now: Instant) {
+        let Some((publisher, count)) = self.read(channels, payload) else {
             self.wrong(format!("socket {no} got {}", String::from_utf8_lossy(&payload[..payload.len().min(120)])));
             return;
         };
         let last = &mut self.last[no * self.publishers + publisher];
         // a push to a pattern comes once for each channel
-        if count < *last || (count == *last && channel.is_some()) {
+        if count < *last || (count == *last && channels.len() == 1) {
             let before = *last;
             self.wrong(format!("socket {no} got push {count} of publisher {publisher} behind {before}"));
             return;
@@ -167,14 +222,12 @@ impl Track {
     }
 
     /// Publisher and count, if the frame is as it should be.
-    fn read(&self, channel: Option<usize>, payload: &[u8]) -> Option<(usize, u32)> {
-        let rest = payload.strip_prefix(HEAD)?;
-        let (name, rest) = rest.split_at_checked(NAME)?;
-        if channel.is_some_and(|no| Some(no as u64) != number(&name[1..])) {
-            return None;
+    fn read(&mut self, channels: &Range<usize>, payload: &[u8]) -> Option<(usize, u32)> {
+        if self.layout.is_none() {
+            self.layout = Layout::of(payload);
         }
-        let data = rest.strip_prefix(MIDDLE)?.strip_suffix(TAIL)?;
-        if data.len() != self.size.max(PUBLISHER + COUNT) {
+        let (name, data) = self.layout.as_ref()?.read(payload, self.size)?;
+        if name[0] != b'c' || !channels.contains(&usize::try_from(number(&name[1..])?).ok()?) {
             return None;
         }
         let publisher = number(&data[..PUBLISHER])? as usize;
@@ -193,15 +246,39 @@ mod tests {
 
     #[test]
     fn what_is_pushed_is_what_is_expected() {
-        let mut track = Track::new(2, 1, 100);
+        let mut track = Track::new(2, 1, 100, Some(Layout::gusher()));
         let now = Instant::now();
         let good = frame(&channel(7), &data(0, 1, 100));
-        track.note(1, Some(7), good.as_bytes(), now);
+        track.note(1, &(7..8), good.as_bytes(), now);
         assert_eq!((track.deliveries, track.wrong, track.bytes), (1, 0, good.len() as u64));
-        // twice, on another channel, and cut short
-        track.note(1, Some(7), good.as_bytes(), now);
-        track.note(0, Some(8), good.as_bytes(), now);
-        track.note(0, Some(7), frame(&channel(7), &data(0, 1, 99)).as_bytes(), now);
-        assert_eq!((track.deliveries, track.wrong), (1, 3));
+        // twice, on another channel, cut short, and with something behind
+        track.note(1, &(7..8), good.as_bytes(), now);
+        track.note(0, &(8..9), good.as_bytes(), now);
+        track.note(0, &(7..8), frame(&channel(7), &data(0, 1, 99)).as_bytes(), now);
+        track.note(0, &(7..8), format!("{good} ").as_bytes(), now);
+        assert_eq!((track.deliveries, track.wrong), (1, 4));
+    }
+
+    #[test]
+    fn the_first_frame_tells_how_the_others_look() {
+        let now = Instant::now();
+        for (head, middle, tail, reversed) in [
+            ("{\"event\":\"m\",\"channel\":\"", "\",\"data\":\"", "\"}", false),
+            ("{\"data\":\"", "\", \"channel\":\"", "\",\"event\":\"m\"}", true),
+        ] {
+            let text = |count| {
+                let (name, data) = (channel(3), data(0, count, 20).replace('"', ""));
+                let (first, second) = if reversed { (data, name) } else { (name, data) };
+                format!("{head}{first}{middle}{second}{tail}")
+            };
+            let mut track = Track::new(1, 1, 20, None);
+            // what is no push at all teaches nothing
+            track.note(0, &(3..4), b"{\"event\":\"other\",\"channel\":\"c0000003\",\"data\":\"\"}", now);
+            for count in 1..=2 {
+                track.note(0, &(3..4), text(count).as_bytes(), now);
+            }
+            track.note(0, &(3..4), text(3).replace("\"m\"", "\"n\"").as_bytes(), now);
+            assert_eq!((track.deliveries, track.wrong), (2, 2), "{head}");
+        }
     }
 }

@@ -11,12 +11,13 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use super::{
-    contender::{Bench, Contender, has},
-    workloads,
+    bench::{Bench, has},
+    contender::Contender,
+    running::Running,
 };
 use crate::{
     child::Server,
-    load::{Job, Work},
+    load::{Job, Protocol, Tokens, Work},
 };
 
 /// Sockets; under callgrind everything takes fifty times as long.
@@ -34,7 +35,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     ensure!(has("valgrind"), "callgrind is missing: apt-get install valgrind");
     let bench = Bench::new(options.wellhead.clone())?;
-    let fan_out = Job { sockets: SOCKETS, ..workloads::plain(&bench)? };
+    let fan_out = Job { sockets: SOCKETS, ..bench.job()? };
     let own_channels = Job { channels: SOCKETS, ..fan_out.clone() };
     let mut out = stdout().lock();
     writeln!(out, "| user instructions | a delivery | a delivery, eight under way | a push |")?;
@@ -62,11 +63,15 @@ fn counted(bench: &Bench, contender: Contender, job: &Job, pushes: u64, window: 
     bench.arguments(&mut command, contender, "standalone", &[]);
     let server = Server::start(command, bench.cores().0)?;
     let job = Job { work: Work::Windowed { pushes, window, batch: 1 }, ..job.clone() };
-    let servers = [server];
-    let report = bench.load(contender, &servers, &job)?;
+    let mut running = Running::of(vec![server]);
+    if contender.is_baseline() {
+        running.protocol = Some(if contender == Contender::Textbook { Protocol::Gusher } else { Protocol::Raw });
+        running.tokens = Some(Tokens::None);
+    }
+    let report = bench.load(contender, &running, &job)?;
     ensure!(report["lost"] == 0 && report["wrong"] == 0, "{} lost something: {report}", contender.name());
     let mut collected = None;
-    for server in servers {
+    for server in running.servers {
         for line in server.stop()? {
             if let Some((_, number)) = line.split_once("Collected : ") {
                 collected = number.trim().parse::<f64>().ok();

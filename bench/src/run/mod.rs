@@ -1,10 +1,14 @@
 //! Puts the contenders side by side: one after the other, round after round, on cores of their own.
 
+pub mod bench;
 pub mod contender;
 pub mod instructions;
 mod nats;
+mod nchan;
+mod peer;
+pub mod running;
 mod table;
-pub mod workloads;
+mod workloads;
 
 use std::{
     fs,
@@ -16,10 +20,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use self::{
-    contender::{Bench, Contender},
-    workloads::Workload,
-};
+use self::{bench::Bench, contender::Contender, peer::Peer, table::figure, workloads::Workload};
 
 /// What to measure.
 #[derive(Args)]
@@ -27,9 +28,16 @@ pub struct Options {
     /// Once, and smaller
     #[arg(long)]
     quick: bool,
-    /// Only workloads whose name begins with this
+    /// Only this workload, or those whose names begin with this; several with commas between
     #[arg(long)]
     only: Option<String>,
+    /// Name the workloads, and measure nothing
+    #[arg(long)]
+    list: bool,
+    /// A server that runs already, as name=…,protocol=gusher|raw|nchan|pusher,ws=HOST:PORT,http=HOST:PORT[,pid=…], with
+    /// pusher id=…,key=…,secret=…, with gusher token=…; may be given several times
+    #[arg(long)]
+    peer: Vec<Peer>,
     /// How often each, instead of 3 times
     #[arg(long)]
     rounds: Option<usize>,
@@ -48,10 +56,14 @@ pub struct Outcome {
 pub fn run(options: &Options) -> Result<()> {
     let bench = Bench::new(options.wellhead.clone())?;
     let mut outcomes = Vec::new();
-    for workload in workloads::all(&bench, options.quick)? {
-        if options.only.as_ref().is_some_and(|only| !workload.name.starts_with(only.as_str())) {
-            continue;
+    let workloads = workloads::chosen(&bench, options.quick, &options.peer, options.only.as_deref())?;
+    if options.list {
+        for workload in workloads {
+            writeln!(stdout(), "{:<24}{}", workload.name, workload.title)?;
         }
+        return Ok(());
+    }
+    for workload in workloads {
         outcomes.push(measure(&bench, workload, options.rounds)?);
         // after each, so that what was measured is there if it is interrupted
         write(&bench, &outcomes)?;
@@ -69,7 +81,7 @@ fn measure(bench: &Bench, workload: Workload, rounds: Option<usize>) -> Result<O
             let mut note = stderr().lock();
             write!(note, "{} · {} · {round}/{rounds}", workload.title, contender.name())?;
             for measure in &workload.measures {
-                write!(note, " · {} {}", measure.name, table::figure((measure.of)(&report)))?;
+                write!(note, " · {} {}", measure.name, figure((measure.of)(&report)))?;
             }
             writeln!(note, " · generator CPU {:.2} s", report["work"]["generator_cpu"].as_f64().unwrap_or(0.0))?;
             for flaw in ["lost", "wrong", "refused", "closed"] {
@@ -84,17 +96,9 @@ fn measure(bench: &Bench, workload: Workload, rounds: Option<usize>) -> Result<O
 }
 
 fn once(bench: &Bench, contender: Contender, workload: &Workload) -> Result<Value> {
-    let mut settings = workload.settings.clone();
-    let nats = (contender == Contender::Nats).then(nats::Nats::start).transpose()?;
-    if let Some(nats) = &nats {
-        settings.push(("cluster.bus", format!("nats://{}", nats.address)));
-        settings.push(("cluster.secret", "a secret of the bench that is long enough".to_owned()));
-    }
-    let servers = bench.start(contender, &settings)?;
-    let report = bench.load(contender, &servers, &workload.job)?;
-    for server in servers {
-        server.stop()?;
-    }
+    let running = bench.start(contender, &workload.settings)?;
+    let report = bench.load(contender, &running, &workload.job)?;
+    running.stop()?;
     Ok(report)
 }
 

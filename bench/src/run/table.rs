@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::{
     Outcome,
-    contender::{Bench, Contender},
+    bench::Bench,
+    contender::Contender,
     workloads::{Goal, Measure},
 };
 
@@ -16,23 +17,31 @@ pub fn markdown(bench: &Bench, outcomes: &[Outcome]) -> Result<String> {
     let mut text = String::new();
     let (servers, generator) = bench.cores();
     writeln!(text, "Server on core {servers:?}, load generator on core {generator:?}; {}.\n", machine())?;
-    writeln!(text, "| what | measure | Wellhead | baseline | textbook | Wellhead / baseline | to reach | |")?;
-    writeln!(text, "| --- | --- | --- | --- | --- | --- | --- | --- |")?;
+    // others have columns where they took part in something
+    let mut others = Vec::new();
+    for (contender, _) in outcomes.iter().flat_map(|outcome| &outcome.reports) {
+        if contender.is_foreign() && !others.contains(contender) {
+            others.push(*contender);
+        }
+    }
+    let names: String = others.iter().map(|other| format!(" {} |", other.name())).collect();
+    writeln!(text, "| what | measure | Wellhead | baseline | textbook |{names} Wellhead / baseline | to reach | |")?;
+    writeln!(text, "| --- | --- | --- | --- | --- |{} --- | --- | --- |", " --- |".repeat(others.len()))?;
     for outcome in outcomes {
         for (at, measure) in outcome.workload.measures.iter().enumerate() {
             let title = if at == 0 { outcome.workload.title.as_str() } else { "" };
-            row(&mut text, title, outcome, measure)?;
+            row(&mut text, title, outcome, measure, &others)?;
         }
     }
     Ok(text)
 }
 
-fn row(text: &mut String, title: &str, outcome: &Outcome, measure: &Measure) -> Result<()> {
+fn row(text: &mut String, title: &str, outcome: &Outcome, measure: &Measure, others: &[Contender]) -> Result<()> {
     let of = |contender: Contender| {
         let (_, reports) = outcome.reports.iter().find(|(one, _)| *one == contender)?;
         Some(reports.iter().map(|report| (measure.of)(report)).collect::<Vec<_>>())
     };
-    let ours = of(Contender::Wellhead).unwrap_or_default();
+    let ours = of(outcome.workload.ours).unwrap_or_default();
     let base = outcome.workload.base.and_then(|base| Some((base, of(base)?)));
     let more = base.as_ref().map_or(f64::NAN, |(_, base)| median(base) - median(&ours));
     let ratios: Vec<_> = base
@@ -41,7 +50,9 @@ fn row(text: &mut String, title: &str, outcome: &Outcome, measure: &Measure) -> 
         .filter(|ratio| ratio.is_finite())
         .collect();
     let base = base.map_or("–".to_owned(), |(base, values)| format!("{} ({})", spread(&values), base.name()));
-    let textbook = of(Contender::Textbook).map_or("–".to_owned(), |values| spread(&values));
+    let column = |contender| of(contender).map_or("–".to_owned(), |values| spread(&values));
+    let textbook = column(Contender::Textbook);
+    let others: String = others.iter().map(|&other| format!(" {} |", column(other))).collect();
     let ratio = if ratios.is_empty() { "–".to_owned() } else { format!("**{}**", spread(&ratios)) };
     let (goal, reached) = match measure.goal {
         None => ("", true),
@@ -59,7 +70,7 @@ fn row(text: &mut String, title: &str, outcome: &Outcome, measure: &Measure) -> 
     let flaws = if title.is_empty() { String::new() } else { flaws(outcome) };
     writeln!(
         text,
-        "| {title}{flaws} | {} | {} | {base} | {textbook} | {ratio} | {goal} | {mark} |",
+        "| {title}{flaws} | {} | {} | {base} | {textbook} |{others} {ratio} | {goal} | {mark} |",
         measure.name,
         spread(&ours)
     )?;
@@ -105,6 +116,7 @@ fn spread(values: &[f64]) -> String {
 /// A number with as many digits as it is worth.
 pub fn figure(value: f64) -> String {
     match value.abs() {
+        _ if value.is_nan() => "–".to_owned(),
         0.0 => "0".to_owned(),
         big if big >= 10_000.0 => format!("{:.0}k", value / 1e3),
         large if large >= 100.0 => format!("{value:.0}"),

@@ -1,0 +1,182 @@
+//! One server, in all other ways: many channels, memory, connects, overload, patterns, the clock.
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::{
+    Contender::{Textbook, Undisturbed, Wellhead, Write},
+    Setup, Workload,
+    measure::*,
+};
+use crate::{
+    load::{Job, Tokens, Work},
+    run::bench::Bench,
+};
+
+/// A channel for each socket.
+pub fn channels(setup: &Setup) -> Vec<Workload> {
+    let pushes = if setup.quick { 60_000 } else { 200_000 };
+    let job =
+        |window| Job { channels: 10_000, work: Work::Windowed { pushes, window, batch: 1 }, ..setup.plain.clone() };
+    let batches = Job {
+        channels: 10_000,
+        work: Work::Windowed { pushes: pushes / 4, window: 16, batch: 10 },
+        ..setup.plain.clone()
+    };
+    vec![
+        setup.workload(
+            "channels-16",
+            "10k sockets on 10k channels, 16 pushes in flight",
+            &setup.with_others(&[Write, Wellhead, Textbook]),
+            job(16),
+            vec![
+                cpu_per_push(Some(Goal::Ratio(18.5 / 15.0))),
+                pushes_per_second(Some(Goal::RatioAtLeast(53.0 / 65.0))),
+                latency("p99", Some(Goal::AtMost(0.8))),
+            ],
+        ),
+        setup.workload(
+            "channels-64",
+            "10k sockets on 10k channels, 64 pushes in flight",
+            &[Write, Wellhead, Textbook],
+            job(64),
+            vec![cpu_per_push(None), pushes_per_second(None), latency("p99", None)],
+        ),
+        setup.workload(
+            "batches",
+            "batches of 10 over 10k channels, 16 in flight",
+            &[Wellhead],
+            batches,
+            vec![delivered_per_second(Some(Goal::AtLeast(150_000.0))), cpu_per_million(None), latency("p99", None)],
+        ),
+    ]
+}
+
+/// Sockets that do nothing, and sockets that come.
+pub fn connections(bench: &Bench, setup: &Setup) -> Result<Vec<Workload>> {
+    let own: Result<Vec<_>> = (0..if setup.quick { 1_000 } else { 3_000 }).map(|no| bench.jwt(no)).collect();
+    let own = own?;
+    let idle = |sockets| Job { sockets, work: Work::Idle, ..setup.plain.clone() };
+    Ok(vec![
+        setup.workload(
+            "memory-10k",
+            "10k idle sockets, one subscription each",
+            &setup.with_others(&[Write, Wellhead, Textbook]),
+            idle(10_000),
+            vec![memory_per_socket(Some(Goal::AtMost(3.0)))],
+        ),
+        setup.workload(
+            "memory-19k",
+            "19k idle sockets, one subscription each",
+            &[Write, Wellhead],
+            idle(19_000),
+            vec![memory_per_socket(Some(Goal::AtMost(3.0)))],
+        ),
+        setup.workload(
+            "storm",
+            "connect: /auth with an RS256 JWT of its own, upgrade, subscribe",
+            &[Wellhead],
+            Job { sockets: own.len(), tokens: Tokens::Each(own), work: Work::Idle, ..setup.plain.clone() },
+            vec![
+                measure("CPU µs per socket", Some(Goal::AtMost(104.0)), |report| {
+                    total(&report["connect"]["cpu"]) / number(&report["sockets"]) * 1e6
+                }),
+                measure("sockets/s", Some(Goal::AtLeast(8600.0)), |report| {
+                    number(&report["sockets"]) / number(&report["connect"]["seconds"])
+                }),
+                measure("p99 ms", None, |report| number(&report["connect"]["latency"]["p99"]) / 1e3),
+            ],
+        ),
+    ])
+}
+
+/// Too much at once, and those who do not read.
+pub fn overload(setup: &Setup) -> Vec<Workload> {
+    let large = Work::Windowed { pushes: if setup.quick { 200 } else { 300 }, window: 1, batch: 1 };
+    vec![
+        setup.workload(
+            "burst",
+            "1k subscribers, 16 publishers as fast as acknowledged",
+            &[Wellhead],
+            Job {
+                sockets: 1_000,
+                work: Work::Acknowledged { pushes: if setup.quick { 2_000 } else { 5_000 }, publishers: 16 },
+                ..setup.plain.clone()
+            },
+            vec![
+                measure("delivered %", Some(Goal::AtLeast(100.0)), |report| {
+                    let deliveries = number(&report["work"]["deliveries"]);
+                    100.0 * deliveries / (deliveries + number(&report["lost"]))
+                }),
+                measure("sockets dropped", Some(Goal::AtMost(0.0)), |report| number(&report["closed"])),
+                delivered_per_second(None),
+            ],
+        ),
+        setup.workload(
+            "beside",
+            "one push after the other to 10k sockets, and 50 a second to another channel",
+            &[Wellhead],
+            Job {
+                work: Work::Beside { pushes: if setup.quick { 40 } else { 100 }, per_second: 50.0 },
+                ..setup.plain.clone()
+            },
+            vec![
+                measure("small push, accepted and delivered, p50 ms", None, |report| {
+                    number(&report["extra"]["delivered"]["p50"]) / 1e3
+                }),
+                measure("small push, accepted and delivered, p99 ms", Some(Goal::AtMost(10.0)), |report| {
+                    number(&report["extra"]["delivered"]["p99"]) / 1e3
+                }),
+            ],
+        ),
+        setup.workload(
+            "slow",
+            "2k sockets × 8 KiB, one under way, and 100 that never read",
+            &[Undisturbed, Wellhead],
+            Job { sockets: 2_000, stuck: 100, size: 8 << 10, work: large, ..setup.plain.clone() },
+            vec![
+                latency("p99", Some(Goal::Ratio(1.2))),
+                measure("RSS growth at its highest, KiB", Some(Goal::AtMost(100.0 * (1024.0 + 64.0))), |report| {
+                    number(&report["memory"]["highest_kib"]) - number(&report["memory"]["open_kib"])
+                }),
+                measure("of those that never read, closed", None, |report| number(&report["stuck_closed"])),
+            ],
+        ),
+    ]
+}
+
+/// Pushes to patterns, and pushes by the clock.
+pub fn patterns_and_clock(setup: &Setup) -> Vec<Workload> {
+    let patterns = [("literal", "^c0050000$"), ("prefix", "^c00500"), ("unanchored, none matches", "77x[0-9]y")];
+    let of_pattern = |at: usize| move |report: &Value| number(&report["extra"][at]["latency"]["p50"]) / 1e3;
+    let measures = patterns.iter().enumerate().map(|(at, (kind, _))| {
+        let goal = if at == 2 { 5.0 } else { 0.5 };
+        measure(&format!("{kind}, answered, p50 ms"), Some(Goal::AtMost(goal)), of_pattern(at))
+    });
+    vec![
+        setup.workload(
+            "pattern",
+            "push to a pattern, 100k channels of 200 sockets",
+            &[Wellhead],
+            Job {
+                sockets: 200,
+                subscriptions: 500,
+                channels: 100_000,
+                work: Work::Patterns { patterns: patterns.map(|(_, pattern)| pattern.to_owned()).to_vec(), times: 50 },
+                ..setup.plain.clone()
+            },
+            measures.collect(),
+        ),
+        setup.workload(
+            "paced",
+            "5k sockets, 50k deliveries a second by the clock",
+            &[Write, Wellhead, Textbook],
+            Job {
+                sockets: 5_000,
+                work: Work::Paced { per_second: 10.0, pushes: if setup.quick { 30 } else { 80 } },
+                ..setup.plain.clone()
+            },
+            vec![latency("p50", None), latency("p99", Some(Goal::Ratio(60.0 / 43.0)))],
+        ),
+    ]
+}
