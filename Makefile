@@ -8,7 +8,7 @@ VENV := $(CLIENTS)/.venv
 NODE_MODULES := $(CLIENTS)/node_modules/.package-lock.json
 
 .PHONY: help fmt fmt-check lint doc test test-rust test-clients test-conformance tools clean-clients \
-	bench bench-instructions soak bench-build
+	bench bench-instructions bench-scale soak bench-build
 
 help:
 	@echo "make fmt    format everything"
@@ -17,6 +17,7 @@ help:
 	@echo "make doc    the API documentation, warnings are errors"
 	@echo "make bench  Wellhead beside the least that it could cost, some 20 minutes; BENCH=quick, some 4"
 	@echo "make bench-instructions  user instructions for a delivery and for a push; needs valgrind"
+	@echo "make bench-scale  how cost grows with sockets, channels, subscriptions and slaves, some 6 minutes"
 	@echo "make soak   churn, then see whether everything is given back; MINUTES=10"
 
 fmt:
@@ -84,6 +85,10 @@ bench-build:
 bench: bench-build
 	$(TARGET)/release/wellhead-bench run $(if $(filter quick,$(BENCH)),--quick) \
 		$(if $(filter list,$(ONLY)),--list,$(if $(ONLY),--only $(ONLY))) $(if $(PEER),--peer "$(PEER)")
+
+# the tables are printed, and stand in target/bench/scale.md
+bench-scale: bench-build
+	$(TARGET)/release/wellhead-bench scale $(if $(filter quick,$(BENCH)),--quick) $(if $(ONLY),--only $(ONLY))
 
 bench-instructions: bench-build
 	$(TARGET)/release/wellhead-bench instructions

@@ -8,6 +8,7 @@ mod load;
 mod metrics;
 mod proc;
 mod run;
+mod scale;
 mod soak;
 mod textbook;
 mod wire;
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Measure everything, and write target/bench/table.md and results.json
     Run(run::Options),
+    /// How cost grows with sockets, channels, subscriptions and slaves, in tables
+    Scale(scale::Options),
     /// User instructions for one delivery and for one push, by callgrind
     Instructions(run::instructions::Options),
     /// Connect, subscribe, leave and push for a while, and see whether everything is given back
@@ -47,6 +50,7 @@ fn main() -> Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     match Cli::parse().command {
         Command::Run(options) => run::run(&options),
+        Command::Scale(options) => scale::run(&options),
         Command::Instructions(options) => run::instructions::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Limit { coalesce } => limit::serve(coalesce),

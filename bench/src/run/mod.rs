@@ -20,7 +20,8 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use self::{bench::Bench, contender::Contender, peer::Peer, table::figure, workloads::Workload};
+use self::{bench::Bench, contender::Contender, peer::Peer, workloads::Workload};
+pub use self::{table::figure, workloads::measure};
 
 /// What to measure.
 #[derive(Args)]
