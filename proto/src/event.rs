@@ -67,7 +67,19 @@ impl Payload {
 /// `text` as a JSON string.
 #[must_use]
 pub fn quote(text: &str) -> String {
-    serde_json::to_string(text).expect("a string is always JSON")
+    ["\"", &escaped(text), "\""].concat()
+}
+
+/// `text` as it stands between the quotes of a JSON string. Most names and texts stand there as they are.
+#[must_use]
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        return Cow::Borrowed(text);
+    }
+    let mut quoted = serde_json::to_string(text).expect("a string is always JSON");
+    quoted.pop();
+    quoted.remove(0);
+    Cow::Owned(quoted)
 }
 
 /// The one JSON value that `text` is, without the blanks around it.
@@ -106,6 +118,15 @@ mod tests {
             let payload = Payload::sniff(text.into());
             assert_eq!(payload.to_json(), expected, "{text:?}");
             assert_eq!(Payload::Text(text.into()).to_json(), expected, "{text:?} as text");
+        }
+    }
+
+    #[test]
+    fn every_character_is_quoted_as_json_wants_it() {
+        let all: String = ('\0'..'\u{800}').chain(['\u{2028}', '\u{ffff}', '😀']).collect();
+        for text in all.chars().map(String::from).chain([all.clone(), String::new()]) {
+            assert_eq!(quote(&text), serde_json::to_string(&text).unwrap());
+            assert_eq!(serde_json::from_str::<String>(&quote(&text)).unwrap(), text);
         }
     }
 

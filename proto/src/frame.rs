@@ -42,6 +42,18 @@ impl Frame {
         Self::Whole(encode(Opcode::Text, text.as_bytes()))
     }
 
+    /// A text frame whose text is all of `pieces`, one behind the other.
+    #[must_use]
+    pub fn text_of(pieces: &[&str]) -> Bytes {
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        let mut frame = BytesMut::with_capacity(header_bytes(length) + length);
+        put_header(&mut frame, Opcode::Text, length);
+        for piece in pieces {
+            frame.put_slice(piece.as_bytes());
+        }
+        frame.freeze()
+    }
+
     /// A text frame whose text begins with `head` and ends with the shared `tail`.
     #[must_use]
     pub fn text_with_tail(head: &str, tail: Bytes) -> Self {
@@ -84,10 +96,19 @@ impl Frame {
 }
 
 fn encode(opcode: Opcode, payload: &[u8]) -> Bytes {
-    let mut frame = BytesMut::with_capacity(MAX_HEADER + payload.len());
+    let mut frame = BytesMut::with_capacity(header_bytes(payload.len()) + payload.len());
     put_header(&mut frame, opcode, payload.len());
     frame.put_slice(payload);
     frame.freeze()
+}
+
+/// How long the header of a frame is.
+fn header_bytes(length: usize) -> usize {
+    match length {
+        0..=125 => 2,
+        126..=0xFFFF => 4,
+        _ => MAX_HEADER,
+    }
 }
 
 fn put_header(frame: &mut BytesMut, opcode: Opcode, length: usize) {
@@ -121,6 +142,9 @@ mod tests {
             let Frame::Whole(frame) = Frame::text(&"x".repeat(length)) else { unreachable!() };
             assert_eq!(frame[..header.len()], header);
             assert_eq!(frame.len(), header.len() + length);
+            assert_eq!(header_bytes(length), header.len());
+            let (begin, end) = (length / 3, length - length / 3);
+            assert_eq!(Frame::text_of(&[&"x".repeat(begin), "", &"x".repeat(end)]), frame);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
     action::Action,
     channel::ChannelPattern,
     dialect::contract::{Conversation, Message, Shared},
-    event::{Event, quote},
+    event::{Event, escaped, quote},
     frame::Frame,
     ids::{ChannelName, SocketId, SocketIdSeal},
     notice::{Notice, Outcome},
@@ -180,11 +180,9 @@ impl Conversation for Talk {
 /// `{"channel","event","data"}`, the same for every subscriber.
 pub fn event(channel: &ChannelName, event: &Event) -> Shared {
     let data = event.data.to_json();
-    let (channel, name) = (quote(channel.as_str()), quote(event.name.as_str()));
-    let Frame::Whole(frame) = Frame::text(&format!(r#"{{"channel":{channel},"event":{name},"data":{data}}}"#)) else {
-        unreachable!("a text frame without a tail is whole");
-    };
-    Shared::Whole(frame)
+    let (channel, name) = (escaped(channel.as_str()), escaped(event.name.as_str()));
+    let pieces = [r#"{"channel":""#, &channel, r#"","event":""#, &name, r#"","data":"#, &data, "}"];
+    Shared::Whole(Frame::text_of(&pieces))
 }
 
 /// Permission events carry no socket id: they go to every socket of the user (gusher.md §5.9).
