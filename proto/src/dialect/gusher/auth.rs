@@ -1,5 +1,7 @@
 //! The slave's rows (gusher.md §3 and §8): a JWT for a connection token, and the doors where sockets come in.
 
+use std::borrow::Cow;
+
 use crate::{
     dialect::contract::{ApiCall, ApiReply, ApiTask, Credentials, Done, Guard, Knock, Role, Route, Variant, Work},
     event::quote,
@@ -94,7 +96,7 @@ fn v1_jwt(call: &ApiCall<'_>) -> String {
     if has_type(call.headers, "application/json")
         && let Ok([Some(jwt)]) = json::object(&call.body, ["jwt"])
     {
-        return json::string(Some(jwt)).unwrap_or_default();
+        return json::string(Some(jwt)).unwrap_or_default().into_owned();
     }
     Params::of(call).value("jwt")
 }
@@ -102,7 +104,7 @@ fn v1_jwt(call: &ApiCall<'_>) -> String {
 fn v3_jwt(call: &ApiCall<'_>) -> Result<String, Refusal> {
     let undecodable = |_| Refusal::Malformed("body decode fail\n".into());
     let [jwt] = json::object(&call.body, ["jwt"]).map_err(undecodable)?;
-    json::string(jwt).map_err(undecodable)
+    json::string(jwt).map(Cow::into_owned).map_err(undecodable)
 }
 
 fn preflight() -> ApiReply {

@@ -1,7 +1,7 @@
 //! JSON bodies as the original read them: keys match in any case, unknown ones are ignored, a missing value is `null`
 //! and `null` is the empty value of its type (gusher.md §6 and §8). Values stay the bytes that they were.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
@@ -14,7 +14,12 @@ pub type Values<'a, const N: usize> = [Option<&'a RawValue>; N];
 
 /// The object that `body` begins with; whatever follows it is ignored, as in the original.
 pub fn object<'a, const N: usize>(body: &'a [u8], keys: [&str; N]) -> Result<Values<'a, N>, Error> {
-    Object(&keys).deserialize(&mut serde_json::Deserializer::from_slice(body))
+    match std::str::from_utf8(body) {
+        // text that is known to be text is not checked again, value by value
+        Ok(text) => Object(&keys).deserialize(&mut serde_json::Deserializer::from_str(text)),
+        // what is not may still begin with an object
+        Err(_) => Object(&keys).deserialize(&mut serde_json::Deserializer::from_slice(body)),
+    }
 }
 
 /// What may stand after a list.
@@ -33,8 +38,19 @@ pub fn objects<'a, const N: usize>(
     keys: [&str; N],
     each: impl FnMut(Values<'a, N>) -> Result<(), &'static str>,
 ) -> Result<(), Error> {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    List { element: || Object(&keys), each }.deserialize(&mut json)?;
+    match std::str::from_utf8(body) {
+        Ok(text) => objects_in(serde_json::Deserializer::from_str(text), rest, &keys, each),
+        Err(_) => objects_in(serde_json::Deserializer::from_slice(body), rest, &keys, each),
+    }
+}
+
+fn objects_in<'a, const N: usize>(
+    mut json: serde_json::Deserializer<impl serde_json::de::Read<'a>>,
+    rest: Rest,
+    keys: &[&str; N],
+    each: impl FnMut(Values<'a, N>) -> Result<(), &'static str>,
+) -> Result<(), Error> {
+    List { element: || Object(keys), each }.deserialize(&mut json)?;
     if rest == Rest::Blank { json.end() } else { Ok(()) }
 }
 
@@ -46,10 +62,12 @@ pub fn strings(text: &str, each: impl FnMut(String) -> Result<(), &'static str>)
 }
 
 /// A value as a string.
-pub fn string(value: Option<&RawValue>) -> Result<String, Error> {
-    match value {
-        Some(value) => Text.deserialize(&mut serde_json::Deserializer::from_str(value.get())),
-        None => Ok(String::new()),
+pub fn string(value: Option<&RawValue>) -> Result<Cow<'_, str>, Error> {
+    let Some(value) = value else { return Ok(Cow::Borrowed("")) };
+    // it is one JSON value, so what begins with a quote ends with one; without escapes it stands there as it is
+    match value.get().strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+        Some(text) if !text.contains('\\') => Ok(Cow::Borrowed(text)),
+        _ => Text.deserialize(&mut serde_json::Deserializer::from_str(value.get())).map(Cow::Owned),
     }
 }
 
@@ -190,6 +208,39 @@ mod tests {
             assert!(values(body).is_err(), "{body}");
         }
         assert!(object(b"{\"event\":\"\xff\"}", ["event"]).is_err());
+    }
+
+    #[test]
+    fn a_string_is_what_it_says() {
+        for (text, expected) in [
+            (r#""""#, Some("")),
+            (r#""a 中""#, Some("a 中")),
+            (r#""\"""#, Some("\"")),
+            (r#""a\\""#, Some("a\\")),
+            (r#""\u4e2d""#, Some("中")),
+            ("null", Some("")),
+            ("1", None),
+            ("[\"a\"]", None),
+            (r#""\ud800""#, None),
+        ] {
+            let value = serde_json::from_str::<&RawValue>(text).unwrap();
+            assert_eq!(string(Some(value)).ok().as_deref(), expected, "{text}");
+        }
+        assert_eq!(string(None).unwrap(), "");
+    }
+
+    #[test]
+    fn what_follows_need_not_be_text() {
+        assert_eq!(object(b"{\"a\":1}\xff", ["a"]).unwrap()[0].unwrap().get(), "1");
+        let mut seen = 0;
+        let mut count = |_: Values<'_, 1>| {
+            seen += 1;
+            Ok(())
+        };
+        objects(b"[{\"a\":1}]\xff", Rest::Ignored, ["a"], &mut count).unwrap();
+        assert!(objects(b"[{\"a\":1}]\xff", Rest::Blank, ["a"], &mut count).is_err());
+        assert!(objects(b"[{\"a\":\"\xff\"}]", Rest::Ignored, ["a"], &mut count).is_err());
+        assert_eq!(seen, 2);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! What the rows of v1 and v3 share: from names and payloads to work, and from what came of it to a reply.
 
+use serde_json::value::RawValue;
+
 use crate::{
     channel::ChannelPattern,
     command::{Command, Target},
     dialect::contract::{ApiCall, ApiReply, ApiTask, Done, Work},
     envelope::Envelope,
-    event::{Event, Payload, quote},
+    event::{Event, Payload, escaped, quote},
     ids::{AppId, BadName, ChannelName, SocketIdSeal, UserId},
     jwt::Claims,
     matcher::Matcher,
@@ -63,8 +65,8 @@ pub fn push_channel(app: AppId, channel: &str, event: &str, data: Payload) -> Re
     let (shown, echo) = (channel.clone(), event.clone());
     let work = Work::Publish(vec![Envelope { app, command: Command::Publish { channel, event, except: None } }]);
     Ok(ApiTask::new(work, move |_| {
-        let (channel, event, data) = (quote(shown.as_str()), quote(echo.name.as_str()), echo.data.to_json());
-        json(format!(r#"{{"channel":{channel},"event":{event},"data":{data}}}"#))
+        let (channel, event, data) = (escaped(shown.as_str()), escaped(echo.name.as_str()), echo.data.to_json());
+        json([r#"{"channel":""#, &channel, r#"","event":""#, &event, r#"","data":"#, &data, "}"].concat())
     }))
 }
 
@@ -88,6 +90,11 @@ pub fn push_pattern(
     }))
 }
 
+/// What a JSON body says as `data`; nothing is `null`.
+pub fn payload(data: Option<&RawValue>) -> Payload {
+    data.map_or_else(Payload::null, Payload::from_raw)
+}
+
 /// Channel pushes of one request, in order.
 pub struct Batch {
     app: AppId,
@@ -96,21 +103,36 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// None yet.
-    pub fn new(app: AppId) -> Self {
-        Self { app, items: 0, envelopes: Vec::new() }
+    /// None yet, of a body of so many bytes.
+    pub fn new(app: AppId, bytes: usize) -> Self {
+        // a guess that spares most batches the growing, and no more
+        Self { app, items: 0, envelopes: Vec::with_capacity((bytes / 128).clamp(1, 256)) }
     }
 
     /// One more, if its names are names.
-    pub fn add(&mut self, channel: String, event: String, data: Payload) -> Result<(), &'static str> {
+    pub fn add(&mut self, channel: &str, event: &str, data: Option<&RawValue>) -> Result<(), &'static str> {
         self.items += 1;
         if self.items > MAX_ITEMS {
             return Err("too many items");
         }
         let channel: ChannelName = channel.try_into().map_err(|_| "channel name too long")?;
-        let name = event.try_into().map_err(|_| "event name too long")?;
+        // often one event goes to many channels: then they share it
+        let last = match self.envelopes.last() {
+            Some(Envelope { command: Command::Publish { event, .. }, .. }) => Some(event),
+            _ => None,
+        };
+        let name = match last {
+            Some(last) if last.name.as_str() == event => last.name.clone(),
+            _ => event.try_into().map_err(|_| "event name too long")?,
+        };
         // nobody can be on the channel without a name
         if !channel.as_str().is_empty() {
+            let data = match (last, data) {
+                (Some(Event { data: Payload::Json(last), .. }), Some(data)) if **last == *data.get() => {
+                    Payload::Json(last.clone())
+                }
+                _ => payload(data),
+            };
             let command = Command::Publish { channel, event: Event { name, data }, except: None };
             self.envelopes.push(Envelope { app: self.app.clone(), command });
         }
@@ -232,7 +254,7 @@ fn shown(claims: &Claims) -> String {
     let mut shown =
         format!(r#"{{"gusher":{{"channels":{channels},"user_id":{user},"app_key":{app},"remotes":{remotes}}}"#);
     let date = |date: &crate::jwt::NumericDate| serde_json::to_string(date).expect("a number is always JSON");
-    let raw = |value: &Option<Box<serde_json::value::RawValue>>| value.as_ref().map(|value| value.get().to_owned());
+    let raw = |value: &Option<Box<RawValue>>| value.as_ref().map(|value| value.get().to_owned());
     let registered = [
         ("aud", raw(&claims.aud)),
         ("exp", claims.exp.as_ref().map(date)),

@@ -39,11 +39,11 @@ pub fn push_batch(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refus
     if data.is_empty() {
         return Err(malformed("empty batch data"));
     }
-    let mut batch = Batch::new(app(app_key)?);
+    let mut batch = Batch::new(app(app_key)?, data.len());
     json::objects(data.as_bytes(), Rest::Blank, ["channel", "event", "data"], |[channel, event, data]| {
         let (channel, event) = (json::string(channel), json::string(event));
         let (channel, event) = (channel.map_err(|_| "channel")?, event.map_err(|_| "event")?);
-        batch.add(channel, event, data.map_or_else(Payload::null, Payload::from_raw))
+        batch.add(&channel, &event, data)
     })
     .map_err(|_| malformed("data error"))?;
     let cap = data.len();

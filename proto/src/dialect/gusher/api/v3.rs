@@ -4,7 +4,7 @@ use serde_json::{Error, value::RawValue};
 
 use crate::{
     dialect::contract::{ApiCall, ApiReply, ApiTask},
-    event::{Payload, quote},
+    event::quote,
     ids::SocketIdSeal,
     query::Census,
     refusal::Refusal,
@@ -13,7 +13,7 @@ use crate::{
 use super::{
     JSON,
     json::{self, Rest},
-    task::{self, Batch, app, malformed, segments},
+    task::{self, Batch, app, malformed, payload, segments},
     v1::patterns,
 };
 
@@ -31,17 +31,17 @@ pub fn push_pattern(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Ref
     let [app_key] = segments(call)?;
     let [pattern, event, data] = body(call, ["channel_pattern", "event", "data"])?;
     let (pattern, event) = (json::string(pattern).map_err(undecodable)?, json::string(event).map_err(undecodable)?);
-    task::push_pattern(app(app_key)?, pattern, &event, || Ok(payload(data)))
+    task::push_pattern(app(app_key)?, pattern.into_owned(), &event, || Ok(payload(data)))
 }
 
 pub fn push_batch(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
     let [app_key] = segments(call)?;
-    let mut batch = Batch::new(app(app_key)?);
+    let mut batch = Batch::new(app(app_key)?, call.body.len());
     let mut refused = None;
     json::objects(&call.body, Rest::Ignored, ["channel", "event", "data"], |[channel, event, data]| {
         let (channel, event) = (json::string(channel), json::string(event));
         let (channel, event) = (channel.map_err(|_| "channel")?, event.map_err(|_| "event")?);
-        batch.add(channel, event, payload(data)).inspect_err(|_| refused = Some(malformed("data error")))
+        batch.add(&channel, &event, data).inspect_err(|_| refused = Some(malformed("data error")))
     })
     .map_err(|error| refused.unwrap_or_else(|| undecodable(error)))?;
     Ok(batch.task(|total| format!(r#"{{"total":{total}}}"#)))
@@ -79,7 +79,7 @@ pub fn grant(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
     if channel.is_empty() {
         return Err(malformed("channel empty error"));
     }
-    task::grant(app(app_key)?, user, channel)
+    task::grant(app(app_key)?, user, channel.into_owned())
 }
 
 pub fn decode(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
@@ -88,7 +88,7 @@ pub fn decode(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> 
     if jwt.is_empty() {
         return Err(malformed("data error"));
     }
-    Ok(task::decode(jwt, "", || ApiReply::new(400, JSON, r#"{"error":"data error"}"#)))
+    Ok(task::decode(jwt.into_owned(), "", || ApiReply::new(400, JSON, r#"{"error":"data error"}"#)))
 }
 
 /// A user of two apps counts twice, as in the original: users of different apps are different people.
@@ -120,8 +120,4 @@ fn body<'a, const N: usize>(call: &'a ApiCall<'_>, keys: [&str; N]) -> Result<js
 
 fn undecodable(_: Error) -> Refusal {
     malformed(BODY)
-}
-
-fn payload(data: Option<&RawValue>) -> Payload {
-    data.map_or_else(Payload::null, Payload::from_raw)
 }
