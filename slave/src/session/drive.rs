@@ -11,17 +11,14 @@ use std::{
     time::Duration,
 };
 
-use actix_web::Error;
-use bytes::Bytes;
-use futures_util::Stream;
 use log::debug;
 use tokio::time::timeout;
-use wellhead_proto::{ids::SocketId, refusal::CloseCause};
+use wellhead_proto::refusal::CloseCause;
 
+use super::{Session, desk::Desk, inbound::Inbound};
 use crate::{
     Pass,
     outbox::{End, Outbox},
-    registry::Hall,
 };
 
 /// How long what is owed may hold back the close frame.
@@ -35,63 +32,66 @@ thread_local! {
     static DISCARD: RefCell<Vec<u8>> = RefCell::new(vec![0; 16 << 10]);
 }
 
-/// Run a session until its socket ends.
-pub async fn drive(
-    mut session: Pin<Box<impl Stream<Item = Result<Bytes, Error>>>>,
-    outbox: Rc<Outbox>,
-    hall: Rc<Hall>,
-    id: SocketId,
-    voice: u8,
-    pass: Pass,
-) {
-    let cause = poll_fn(|cx| poll_session(session.as_mut(), &outbox, cx)).await;
-    // from here on nobody finds the socket any more: presence is exact
-    hall.floor.borrow_mut().exit(id);
-    drop(session);
-    pass.closed(cause);
-    debug!(socket_id:% = id, cause = cause.label(); "socket {id} ends: {}", cause.label());
-    match cause {
-        CloseCause::ClientGone => {}
-        CloseCause::SlowConsumer => {
-            // its queue is full: a close frame goes out only if the kernel takes it at once
-            let goodbye = pass.goodbye(voice, cause);
-            if outbox.replace_owed(goodbye) && outbox.try_finish() {
-                linger(&outbox).await;
-            }
-            outbox.transport().reset_on_drop();
-        }
-        _ => match timeout(GOODBYE, poll_fn(|cx| outbox.poll_flush(cx))).await {
-            Ok(Ok(())) => {
-                outbox.transport().finish_writing();
-                linger(&outbox).await;
-            }
-            Ok(Err(_)) | Err(_) => outbox.transport().reset_on_drop(),
-        },
+/// Runs a session until its socket ends. A future of its own making, and its last act a task of its own: thousands of idle
+/// sockets would hold the room for its timers, too.
+pub struct Drive {
+    session: Session,
+    desk: Desk<Session>,
+    inbound: Inbound,
+    pass: Option<Pass>,
+}
+
+impl Drive {
+    /// Of `session`, which hears `inbound`.
+    pub fn new(session: Session, inbound: Inbound, pass: Pass) -> Self {
+        Self { session, desk: Desk::new(), inbound, pass: Some(pass) }
     }
 }
 
-fn poll_session(
-    mut session: Pin<&mut impl Stream<Item = Result<Bytes, Error>>>,
-    outbox: &Outbox,
-    cx: &mut Context<'_>,
-) -> Poll<CloseCause> {
-    outbox.register_driver(cx);
-    loop {
-        match session.as_mut().poll_next(cx) {
-            // the session speaks through the outbox; what its context writes by itself goes the same way
-            Poll::Ready(Some(Ok(bytes))) => outbox.push_raw(bytes),
-            Poll::Ready(Some(Err(_)) | None) => {
-                outbox.end(End { cause: CloseCause::Internal, goodbye: None });
-                break;
-            }
-            Poll::Pending => break,
+impl Future for Drive {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { session, desk, inbound, pass } = &mut *self;
+        session.outbox.register_driver(cx);
+        if desk.poll(session, inbound, cx).is_ready() {
+            // when its stream ends it says why; else it is our fault
+            session.outbox.end(End { cause: CloseCause::Internal, goodbye: None });
         }
+        // one write for the replies to everything that one read brought
+        session.outbox.drive(cx);
+        let Some(cause) = session.outbox.take_end() else { return Poll::Pending };
+        let id = session.id;
+        // from here on nobody finds the socket any more: presence is exact
+        session.hall.floor.borrow_mut().exit(id);
+        desk.leave(session);
+        if let Some(pass) = pass.take() {
+            pass.closed(cause);
+            debug!(socket_id:% = id, cause = cause.label(); "socket {id} ends: {}", cause.label());
+            if cause != CloseCause::ClientGone {
+                actix_rt::spawn(farewell(session.outbox.clone(), session.voice, cause, pass));
+            }
+        }
+        Poll::Ready(())
     }
-    // one write for the replies to everything that one read brought
-    outbox.drive(cx);
-    match outbox.take_end() {
-        Some(cause) => Poll::Ready(cause),
-        None => Poll::Pending,
+}
+
+/// Send what is owed and the close frame behind it, and see that the client reads them.
+async fn farewell(outbox: Rc<Outbox>, voice: u8, cause: CloseCause, pass: Pass) {
+    if cause == CloseCause::SlowConsumer {
+        // its queue is full: a close frame goes out only if the kernel takes it at once
+        let goodbye = pass.goodbye(voice, cause);
+        if outbox.replace_owed(goodbye) && outbox.try_finish() {
+            linger(&outbox).await;
+        }
+        return outbox.transport().reset_on_drop();
+    }
+    match timeout(GOODBYE, poll_fn(|cx| outbox.poll_flush(cx))).await {
+        Ok(Ok(())) => {
+            outbox.transport().finish_writing();
+            linger(&outbox).await;
+        }
+        Ok(Err(_)) | Err(_) => outbox.transport().reset_on_drop(),
     }
 }
 

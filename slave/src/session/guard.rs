@@ -102,6 +102,12 @@ impl Guard {
         Checked { accepted, frames, verdict: self.verdict }
     }
 
+    /// Has all that came been whole messages? Then a new guard would do as well.
+    #[must_use]
+    pub fn is_between_messages(&self) -> bool {
+        self.header_have == 0 && self.payload_left == 0 && self.message.is_none() && self.verdict == Verdict::Open
+    }
+
     /// Judge the header as far as it has come. The payload's length once it is complete.
     fn read_header(&mut self) -> Result<Option<u64>, CloseCause> {
         const FIN: u8 = 0x80;

@@ -1,16 +1,18 @@
-//! What comes from a client, as a stream of bytes that the guard let pass. Reads only when the actor has handled every
-//! frame that was passed on, so that the parser's buffer never holds more than one read and one unfinished frame.
+//! What comes from a client, as a stream of frames. The guard sees each byte before the parser does. Reads only when every
+//! frame of the last read has been handled, so that no more is kept than one read and one unfinished frame; and what was
+//! kept goes when all of it has been handled: an idle socket has no buffer.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     io::ErrorKind,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
 };
 
-use actix_web::error::PayloadError;
-use bytes::Bytes;
+use actix_codec::Decoder;
+use actix_http::ws::{Codec, Frame};
+use bytes::BytesMut;
 use futures_util::Stream;
 use wellhead_proto::refusal::CloseCause;
 
@@ -24,98 +26,115 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
 }
 
-/// What the stream and the actor that reads it tell each other.
-#[derive(Default)]
-pub struct Gate {
-    /// Frames passed on and not handled.
-    unhandled: Cell<usize>,
-    /// Why the stream ended, if the client broke a rule.
-    broken: Cell<Option<CloseCause>>,
-}
-
-impl Gate {
-    /// The actor has handled a frame.
-    pub fn handled(&self) {
-        self.unhandled.set(self.unhandled.get().saturating_sub(1));
-    }
-
-    /// The rule that the client broke.
-    pub fn broken(&self) -> Option<CloseCause> {
-        self.broken.get()
-    }
-}
-
-/// The stream.
+/// The stream. Ends when the client is gone or has said goodbye; before that, perhaps, with the rule that it broke.
 pub struct Inbound {
     outbox: Rc<Outbox>,
-    gate: Rc<Gate>,
-    guard: Guard,
-    /// Came with the handshake.
-    early: Bytes,
+    /// The largest message, in bytes.
+    limit: usize,
+    /// What was read and not handled, and frames and messages that are not whole.
+    under_way: Option<Box<UnderWay>>,
     ended: bool,
+}
+
+struct UnderWay {
+    guard: Guard,
+    parser: Codec,
+    /// What the guard let pass.
+    bytes: BytesMut,
+    /// What it said about what follows.
+    verdict: Verdict,
 }
 
 impl Inbound {
     /// What comes through `outbox`'s transport, after `early`; messages of at most `limit` bytes.
-    pub fn new(outbox: Rc<Outbox>, gate: Rc<Gate>, early: &[u8], limit: usize) -> Self {
-        // a copy of its own length: the buffer that the handshake was read into holds 8 KiB
-        let early = Bytes::copy_from_slice(early);
-        Self { outbox, gate, guard: Guard::new(limit as u64), early, ended: false }
+    pub fn new(outbox: Rc<Outbox>, early: &[u8], limit: usize) -> Self {
+        let mut inbound = Self { outbox, limit, under_way: None, ended: false };
+        if !early.is_empty() {
+            inbound.take(early);
+        }
+        inbound
     }
 
-    /// Let the guard see `bytes`; what it lets pass.
-    fn check(&mut self, bytes: &[u8]) -> Bytes {
-        let checked = self.guard.check(bytes);
-        self.gate.unhandled.set(self.gate.unhandled.get() + checked.frames);
-        match checked.verdict {
-            Verdict::Open => {}
-            Verdict::Closed => self.ended = true,
+    /// Let the guard see what came, and keep what it lets pass.
+    fn take(&mut self, bytes: &[u8]) {
+        let under_way = self.under_way.get_or_insert_with(|| Box::new(UnderWay::new(self.limit)));
+        let checked = under_way.guard.check(bytes);
+        under_way.bytes.extend_from_slice(&bytes[..checked.accepted]);
+        under_way.verdict = checked.verdict;
+    }
+
+    /// The next frame of what was read.
+    fn next_kept(&mut self) -> Option<Result<Frame, CloseCause>> {
+        let under_way = self.under_way.as_mut()?;
+        match under_way.parser.decode(&mut under_way.bytes) {
+            Ok(Some(frame)) => return Some(Ok(frame)),
+            Ok(None) => {}
+            // the guard lets only good frames pass
+            Err(_) => under_way.verdict = Verdict::Broken(CloseCause::ProtocolError),
+        }
+        match under_way.verdict {
+            Verdict::Open if !under_way.guard.is_between_messages() => None,
+            Verdict::Open => {
+                self.under_way = None;
+                None
+            }
+            Verdict::Closed => {
+                self.end();
+                None
+            }
             Verdict::Broken(cause) => {
-                self.gate.broken.set(Some(cause));
-                self.ended = true;
+                self.end();
+                Some(Err(cause))
             }
         }
-        Bytes::copy_from_slice(&bytes[..checked.accepted])
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.under_way = None;
+    }
+}
+
+impl UnderWay {
+    fn new(limit: usize) -> Self {
+        let guard = Guard::new(limit as u64);
+        Self { guard, parser: Codec::new().max_size(limit), bytes: BytesMut::new(), verdict: Verdict::Open }
     }
 }
 
 impl Stream for Inbound {
-    type Item = Result<Bytes, PayloadError>;
+    type Item = Result<Frame, CloseCause>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        if this.ended {
-            return Poll::Ready(None);
-        }
-        if this.gate.unhandled.get() > 0 {
-            // no wake-up is lost: the actor comes back after each frame that it handles
-            return Poll::Pending;
-        }
-        if !this.early.is_empty() {
-            let early = std::mem::take(&mut this.early);
-            return Poll::Ready(Some(Ok(this.check(&early))));
-        }
         loop {
-            match this.outbox.transport().poll_readable(cx) {
+            if let Some(frame) = this.next_kept() {
+                return Poll::Ready(Some(frame));
+            }
+            if this.ended {
+                return Poll::Ready(None);
+            }
+            let outbox = this.outbox.clone();
+            match outbox.transport().poll_readable(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => {
-                    this.ended = true;
-                    return Poll::Ready(None);
+                    this.end();
+                    continue;
                 }
                 Poll::Ready(Ok(())) => {}
             }
-            let read = SCRATCH.with_borrow_mut(|scratch| match this.outbox.transport().try_read(scratch) {
-                Ok(0) => Ok(None),
-                Ok(read) => Ok(Some(this.check(&scratch[..read]))),
-                Err(error) => Err(error.kind()),
+            let read = SCRATCH.with_borrow_mut(|scratch| {
+                let read = outbox.transport().try_read(scratch)?;
+                if read > 0 {
+                    this.take(&scratch[..read]);
+                }
+                Ok::<_, std::io::Error>(read)
             });
             match read {
-                Ok(Some(bytes)) => return Poll::Ready(Some(Ok(bytes))),
-                Err(ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                Ok(None) | Err(_) => {
-                    this.ended = true;
-                    return Poll::Ready(None);
-                }
+                Ok(0) => this.end(),
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(_) => this.end(),
             }
         }
     }

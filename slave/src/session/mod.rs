@@ -1,9 +1,7 @@
 //! One socket: commands in, replies out. An actor on the thread that holds the socket; what it may not keep waiting
 //! (a fan-out) passes it by, through the outbox.
-//!
-//! This folder is the only one that names `actix_web_actors`, which is deprecated upstream; `docs/decisions/` says why
-//! it is here and what closes its known defects.
 
+mod desk;
 mod drive;
 pub mod guard;
 mod inbound;
@@ -15,9 +13,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use actix::{Actor, ActorFutureExt, AsyncContext, StreamHandler, WrapFuture};
-use actix_http::ws::{Codec, Item, Message as WsMessage, ProtocolError};
-use actix_web_actors::ws::WebsocketContext;
+use actix::{Actor, ActorFutureExt, StreamHandler, WrapFuture};
+use actix_http::ws::{Frame as WsFrame, Item};
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use futures_util::future::join_all;
@@ -33,7 +30,9 @@ use wellhead_proto::{
 };
 
 use self::{
-    inbound::{Gate, Inbound},
+    desk::Desk,
+    drive::Drive,
+    inbound::Inbound,
     state::{Effect, decide},
 };
 use crate::{
@@ -75,38 +74,24 @@ pub fn start(shared: &Arc<Shared>, hall: &Rc<Hall>, transport: Transport, admitt
         outbox.push(greeting);
     }
     let seat = Seat { id, outbox: outbox.clone(), voice, grants, pulse: Pulse::default() };
-    hall.floor.borrow_mut().enter(app.clone(), user, seat);
+    hall.floor.borrow_mut().enter(app, user, seat);
 
-    let gate = Rc::new(Gate::default());
-    let limit = shared.limits.message.bytes();
-    let inbound = Inbound::new(outbox.clone(), gate.clone(), &early, limit);
-    let session = Session {
-        id,
-        app,
-        voice,
-        shared: shared.clone(),
-        hall: hall.clone(),
-        outbox: outbox.clone(),
-        gate,
-        conversation,
-        fragments: None,
-    };
-    let frames = WebsocketContext::with_codec(session, inbound, Codec::new().max_size(limit));
-    actix_rt::spawn(drive::drive(Box::pin(frames), outbox, hall.clone(), id, voice, pass));
+    let inbound = Inbound::new(outbox.clone(), &early, shared.limits.message.bytes());
+    let (shared, hall) = (shared.clone(), hall.clone());
+    let session = Session { id, voice, shared, hall, outbox, conversation, fragments: None };
+    actix_rt::spawn(Drive::new(session, inbound, pass));
 }
 
 /// The actor that owns one socket.
 struct Session {
     id: SocketId,
-    app: AppId,
     voice: u8,
     shared: Arc<Shared>,
     hall: Rc<Hall>,
     outbox: Rc<Outbox>,
-    gate: Rc<Gate>,
     conversation: Box<dyn Conversation>,
     /// A fragmented message so far; the guard bounds its sum.
-    fragments: Option<Fragments>,
+    fragments: Option<Box<Fragments>>,
 }
 
 struct Fragments {
@@ -117,39 +102,37 @@ struct Fragments {
 }
 
 impl Actor for Session {
-    type Context = WebsocketContext<Self>;
+    type Context = Desk<Self>;
 }
 
-impl StreamHandler<Result<WsMessage, ProtocolError>> for Session {
-    fn handle(&mut self, message: Result<WsMessage, ProtocolError>, ctx: &mut Self::Context) {
-        self.gate.handled();
+impl StreamHandler<Result<WsFrame, CloseCause>> for Session {
+    fn handle(&mut self, frame: Result<WsFrame, CloseCause>, desk: &mut Self::Context) {
         if self.outbox.is_ending() {
             return;
         }
         self.outbox.note_heard();
-        match message {
-            Ok(WsMessage::Text(text)) => self.hear(Message::Text(text), ctx),
-            Ok(WsMessage::Binary(bytes)) => self.hear(Message::Binary(bytes), ctx),
-            Ok(WsMessage::Continuation(item)) => self.assemble(item, ctx),
-            Ok(WsMessage::Ping(payload)) => self.outbox.push(Frame::of(Opcode::Pong, &payload)),
-            Ok(WsMessage::Pong(_) | WsMessage::Nop) => {}
-            Ok(WsMessage::Close(reason)) => {
+        match frame {
+            Ok(WsFrame::Text(bytes)) => match ByteString::try_from(bytes) {
+                Ok(text) => self.hear(Message::Text(text), desk),
+                Err(_) => self.end(CloseCause::BadUtf8),
+            },
+            Ok(WsFrame::Binary(bytes)) => self.hear(Message::Binary(bytes), desk),
+            Ok(WsFrame::Continuation(item)) => self.assemble(item, desk),
+            Ok(WsFrame::Ping(payload)) => self.outbox.push(Frame::of(Opcode::Pong, &payload)),
+            Ok(WsFrame::Pong(_)) => {}
+            Ok(WsFrame::Close(reason)) => {
                 let echo = match reason {
                     Some(reason) => Frame::close(reason.code.into(), ""),
                     None => Frame::of(Opcode::Close, b""),
                 };
                 self.outbox.end(End { cause: CloseCause::ClientClosed, goodbye: Some(echo) });
             }
-            // the guard has let only good frames pass: what the parser still refuses is text that is not UTF-8
-            Err(_) => self.end(CloseCause::BadUtf8),
+            Err(cause) => self.end(cause),
         }
     }
 
     fn finished(&mut self, _: &mut Self::Context) {
-        match self.gate.broken() {
-            Some(cause) => self.end(cause),
-            None => self.outbox.end(End { cause: CloseCause::ClientGone, goodbye: None }),
-        }
+        self.outbox.end(End { cause: CloseCause::ClientGone, goodbye: None });
     }
 }
 
@@ -159,14 +142,14 @@ impl Session {
         self.outbox.end(End { cause, goodbye });
     }
 
-    fn assemble(&mut self, item: Item, ctx: &mut WebsocketContext<Self>) {
+    fn assemble(&mut self, item: Item, desk: &mut Desk<Self>) {
         let (bytes, last) = match item {
             Item::FirstText(bytes) => {
-                self.fragments = Some(Fragments { text: true, bytes: Vec::new(), valid: 0 });
+                self.fragments = Some(Box::new(Fragments { text: true, bytes: Vec::new(), valid: 0 }));
                 (bytes, false)
             }
             Item::FirstBinary(bytes) => {
-                self.fragments = Some(Fragments { text: false, bytes: Vec::new(), valid: 0 });
+                self.fragments = Some(Box::new(Fragments { text: false, bytes: Vec::new(), valid: 0 }));
                 (bytes, false)
             }
             Item::Continue(bytes) => (bytes, false),
@@ -179,18 +162,19 @@ impl Session {
         if fragments.text && !fragments.is_utf8(last) {
             return self.end(CloseCause::BadUtf8);
         }
-        if last && let Some(Fragments { text, bytes, .. }) = self.fragments.take() {
+        if last && let Some(whole) = self.fragments.take() {
+            let Fragments { text, bytes, .. } = *whole;
             let bytes = Bytes::from(bytes);
             let message = if text {
                 Message::Text(ByteString::try_from(bytes).expect("each fragment was checked"))
             } else {
                 Message::Binary(bytes)
             };
-            self.hear(message, ctx);
+            self.hear(message, desk);
         }
     }
 
-    fn hear(&mut self, message: Message, ctx: &mut WebsocketContext<Self>) {
+    fn hear(&mut self, message: Message, desk: &mut Desk<Self>) {
         let action = match self.conversation.hear(message) {
             Ok(action) => action,
             Err(cause) => return self.end(cause),
@@ -221,7 +205,7 @@ impl Session {
                     self.tell(Outcome::Grants(&floor.index.at(seat).grants));
                 }
             }
-            Effect::Join(channels) => self.want(channels, ctx),
+            Effect::Join(channels) => self.want(channels, desk),
             Effect::Leave(channel) => {
                 self.hall.floor.borrow_mut().leave(self.id, &channel);
                 self.tell(Outcome::Done);
@@ -230,21 +214,23 @@ impl Session {
     }
 
     /// Join channels once the bus brings them: no push that is accepted after the reply may be missed.
-    fn want(&mut self, channels: Vec<ChannelName>, ctx: &mut WebsocketContext<Self>) {
+    fn want(&mut self, channels: Vec<ChannelName>, desk: &mut Desk<Self>) {
+        let seat = self.hall.floor.borrow().index.seat_of(self.id.counter());
+        let Some(app) = seat.map(|seat| self.hall.floor.borrow().index.app_of(seat).clone()) else { return };
         let (mut holds, mut unconfirmed) = (Vec::new(), Vec::new());
         for name in &channels {
-            let key = ChannelKey { app: self.app.clone(), name: name.clone() };
+            let key = ChannelKey { app: app.clone(), name: name.clone() };
             if let Some(Interest { hold, confirmed }) = self.shared.bus.interest(&key) {
                 holds.push(hold);
                 unconfirmed.extend(confirmed);
             }
         }
         if unconfirmed.is_empty() {
-            return self.join(channels, ctx);
+            return self.join(channels, desk);
         }
         // commands are answered in order: nothing is heard before this one is done
         let confirmed = join_all(unconfirmed).into_actor(self);
-        ctx.wait(confirmed.map(move |_, session, ctx| {
+        desk.wait(confirmed.map(move |_, session, desk| {
             // much may have changed meanwhile
             let floor = session.hall.floor.borrow();
             let effect = floor
@@ -252,7 +238,7 @@ impl Session {
                 .map(|standing| decide(Action::Subscribe(channels), &standing, session.shared.limits.subscriptions));
             drop(floor);
             match effect {
-                Some(Effect::Join(channels)) => session.join(channels, ctx),
+                Some(Effect::Join(channels)) => session.join(channels, desk),
                 Some(_) => session.tell(Outcome::Denied),
                 None => {}
             }
@@ -260,13 +246,13 @@ impl Session {
         }));
     }
 
-    fn join(&mut self, channels: Vec<ChannelName>, ctx: &mut WebsocketContext<Self>) {
+    fn join(&mut self, channels: Vec<ChannelName>, desk: &mut Desk<Self>) {
         let tag = self.conversation.tag();
         let reply = self.conversation.tell(Outcome::Done);
         let join = PendingJoin { socket: self.id.counter(), channels, tag, reply, done: None };
         let wait = self.hall.floor.borrow_mut().join(join);
         if let Some(wait) = wait {
-            ctx.wait(wait.into_actor(self).map(|_, _, _| ()));
+            desk.wait(wait.into_actor(self).map(|_, _, _| ()));
         }
     }
 
@@ -290,5 +276,18 @@ impl Fragments {
                 error.error_len().is_none() && !last
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each of them is held as often as there are sockets; see docs/performance.md.
+    #[test]
+    fn an_idle_socket_holds_little() {
+        assert!(size_of::<Drive>() <= 144, "{}: 256 with the task around it", size_of::<Drive>());
+        assert!(size_of::<Outbox>() <= 144, "{}: 160 with the counters of its Rc", size_of::<Outbox>());
+        assert!(size_of::<Seat>() <= 64, "{}", size_of::<Seat>());
     }
 }
