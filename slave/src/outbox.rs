@@ -253,6 +253,8 @@ impl Outbox {
         if let Some(goodbye) = end.goodbye.take() {
             self.owed.borrow_mut().push(goodbye);
         }
+        // its task is over, and would be kept for it; the one that says goodbye wakes itself
+        self.driver.set(None);
         Some(end.cause)
     }
 
