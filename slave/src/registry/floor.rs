@@ -22,6 +22,7 @@ use wellhead_proto::{
 
 use super::{
     fanout::{Fanout, Held, PendingJoin, Push, Run, Turn},
+    grants::{AllGrants, Grants},
     index::{Change, Index, RoomNo, SeatNo},
     presence,
 };
@@ -54,7 +55,7 @@ pub struct Seat {
     /// The kind of frame that it speaks.
     pub voice: u8,
     /// Channels that it may subscribe to.
-    pub grants: Vec<ChannelPattern>,
+    pub grants: Grants,
     /// When it was last pinged.
     pub pulse: Pulse,
 }
@@ -63,6 +64,8 @@ pub struct Seat {
 pub struct Floor {
     /// Who sits where.
     pub index: Index<Seat>,
+    /// What the sockets may subscribe to.
+    pub grants: AllGrants,
     voices: Rc<Voices>,
     fanout: Fanout,
     /// Outboxes to flush after the drain.
@@ -85,6 +88,7 @@ impl Floor {
     pub fn new(worker: usize, chunk: usize, voices: Rc<Voices>, interests: Arc<Interests>, metrics: Metrics) -> Self {
         Self {
             index: Index::default(),
+            grants: AllGrants::default(),
             voices,
             fanout: Fanout::default(),
             dirty: Vec::new(),
@@ -204,8 +208,9 @@ impl Floor {
     }
 
     fn reload(&mut self, app: &AppId, user: &UserId, channels: &[ChannelPattern]) {
+        let grants = self.grants.share(channels.to_vec());
         for seat in self.index.seats_of(app, user) {
-            self.index.at_mut(seat).grants = channels.to_vec();
+            self.index.at_mut(seat).grants = grants.clone();
             let lost: Vec<_> =
                 self.index.channels_of(seat).filter(|channel| !allowed(channels, channel)).cloned().collect();
             let mut change = Change::default();
@@ -221,7 +226,7 @@ impl Floor {
         for seat in self.index.seats_of(app, user) {
             let grants = &mut self.index.at_mut(seat).grants;
             if !grants.contains(channel) {
-                grants.push(channel.clone());
+                *grants = self.grants.share([grants, std::slice::from_ref(channel)].concat());
             }
             self.notify(seat, Notice::Granted(channel));
         }

@@ -121,7 +121,7 @@ impl Scene {
         self.clients += 1;
         let id = SocketId::new(wellhead_proto::ids::NodeId::from_random(1), self.clients);
         let outbox = Rc::new(Outbox::new(transport, 1 << 20));
-        let seat = Seat { id, outbox, voice, grants: Vec::new(), pulse: Pulse::default() };
+        let seat = Seat { id, outbox, voice, grants: Rc::default(), pulse: Pulse::default() };
         self.floor.enter("app".parse().unwrap(), "ann".parse().unwrap(), seat);
         Client { id, stream: BufReader::new(stream) }
     }

@@ -3,6 +3,7 @@
 
 pub mod fanout;
 pub mod floor;
+pub mod grants;
 pub mod index;
 pub mod message;
 pub mod presence;

@@ -73,8 +73,12 @@ pub fn start(shared: &Arc<Shared>, hall: &Rc<Hall>, transport: Transport, admitt
     if let Some(greeting) = conversation.greeting() {
         outbox.push(greeting);
     }
-    let seat = Seat { id, outbox: outbox.clone(), voice, grants, pulse: Pulse::default() };
-    hall.floor.borrow_mut().enter(app, user, seat);
+    {
+        let mut floor = hall.floor.borrow_mut();
+        let grants = floor.grants.share(grants);
+        let seat = Seat { id, outbox: outbox.clone(), voice, grants, pulse: Pulse::default() };
+        floor.enter(app, user, seat);
+    }
 
     let inbound = Inbound::new(outbox.clone(), &early, shared.limits.message.bytes());
     let (shared, hall) = (shared.clone(), hall.clone());
@@ -288,6 +292,6 @@ mod tests {
     fn an_idle_socket_holds_little() {
         assert!(size_of::<Drive>() <= 144, "{}: 256 with the task around it", size_of::<Drive>());
         assert!(size_of::<Outbox>() <= 144, "{}: 160 with the counters of its Rc", size_of::<Outbox>());
-        assert!(size_of::<Seat>() <= 64, "{}", size_of::<Seat>());
+        assert!(size_of::<Seat>() <= 56, "{}", size_of::<Seat>());
     }
 }
