@@ -15,7 +15,7 @@ help:
 	@echo "make lint   clippy, warnings are errors"
 	@echo "make test   everything that must hold: format, lints, Rust tests, real clients, Autobahn"
 	@echo "make doc    the API documentation, warnings are errors"
-	@echo "make bench  Wellhead beside the least that it could cost, some 20 minutes; BENCH=quick, some 4"
+	@echo "make bench  Wellhead beside the least that it could cost, some 17 minutes; BENCH=quick, some 3"
 	@echo "make bench-instructions  user instructions for a delivery and for a push; needs valgrind"
 	@echo "make bench-scale  how cost grows with sockets, channels, subscriptions and slaves, some 6 minutes"
 	@echo "make soak   churn, then see whether everything is given back; MINUTES=10"

@@ -100,6 +100,13 @@ pub fn rss(pids: &[u32], highest: bool) -> Result<f64> {
     Ok(sum)
 }
 
+/// What the kernel holds in small objects, for whomever, in KiB: the only trace of what a connection costs there.
+pub fn slab() -> f64 {
+    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = info.lines().find_map(|line| line.strip_prefix("Slab:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(f64::NAN)
+}
+
 /// The cores that this thread may run on.
 pub fn cores() -> Result<Vec<usize>> {
     let set = sched_getaffinity(None)?;

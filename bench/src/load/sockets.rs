@@ -164,7 +164,10 @@ impl Client {
                     }
                 }
                 (1, _) => track.note(no, &self.channels, frame.payload, now),
-                (9, _) => self.stream.write_all(&wire::masked(10, frame.payload))?,
+                (9, _) => {
+                    track.pings += 1;
+                    self.stream.write_all(&wire::masked(10, frame.payload))?;
+                }
                 (8, _) => {
                     self.stage = Stage::Gone;
                     return Ok(bytes.len());

@@ -135,6 +135,8 @@ pub struct Track {
     pub deliveries: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Pings that were answered.
+    pub pings: u64,
     /// What was not as it should be.
     pub wrong: u64,
     /// The first such thing.
@@ -157,6 +159,7 @@ impl Track {
             beside: None,
             deliveries: 0,
             bytes: 0,
+            pings: 0,
             wrong: 0,
             example: None,
             done: Vec::new(),

@@ -9,8 +9,8 @@ use crate::{
     run::{bench::Bench, contender::Contender, measure::number},
 };
 
-fn once(bench: &Bench, job: &Job) -> Result<Value> {
-    let running = bench.start(Contender::Wellhead, &[])?;
+fn once(bench: &Bench, job: &Job, settings: &[(&str, String)]) -> Result<Value> {
+    let running = bench.start(Contender::Wellhead, settings)?;
     let report = sound(bench.load(Contender::Wellhead, &running, job)?)?;
     running.stop()?;
     Ok(report)
@@ -37,9 +37,11 @@ pub fn sockets(bench: &Bench, quick: bool) -> Result<Table> {
         &[
             "sockets",
             "RSS KiB per socket",
+            "in the kernel, KiB per end of a connection",
             "CPU µs per connect",
             "CPU µs per delivery, one under way",
             "CPU µs per delivery, eight under way",
+            "CPU µs per ping and pong",
             "CPU µs per disconnect",
         ],
     );
@@ -48,9 +50,12 @@ pub fn sockets(bench: &Bench, quick: bool) -> Result<Table> {
     for &sockets in sizes {
         let plain = Job { sockets, leave: true, ..bench.job()? };
         let pushes = deliveries / sockets as u64;
-        let idle = once(bench, &Job { work: Work::Idle, ..plain.clone() })?;
-        let one = once(bench, &Job { work: windowed(pushes, 1), ..plain.clone() })?;
-        let eight = once(bench, &Job { work: windowed(pushes * 4, 8), ..plain })?;
+        let idle = once(bench, &Job { work: Work::Idle, ..plain.clone() }, &[])?;
+        let one = once(bench, &Job { work: windowed(pushes, 1), ..plain.clone() }, &[])?;
+        let eight = once(bench, &Job { work: windowed(pushes * 4, 8), ..plain.clone() }, &[])?;
+        // as often as that only here, so that there is something to see
+        let often = [("slave.ping_interval", "2s".to_owned())];
+        let pinged = once(bench, &Job { work: Work::Rest { seconds: 5.0 }, ..plain }, &often)?;
         let each = |report: &Value| micros(&report["work"]) / number(&report["work"]["deliveries"]);
         let mean = |part: &str| {
             [&idle, &one, &eight].iter().map(|report| micros(&report[part])).sum::<f64>() / 3.0 / sockets as f64
@@ -58,9 +63,12 @@ pub fn sockets(bench: &Bench, quick: bool) -> Result<Table> {
         table.add(vec![
             sockets as f64,
             grown_kib(&idle) / sockets as f64,
+            // the generator has the other end
+            number(&idle["memory"]["kernel_kib"]) / sockets as f64 / 2.0,
             mean("connect"),
             each(&one),
             each(&eight),
+            micros(&pinged["work"]) / number(&pinged["work"]["pings"]),
             mean("leave"),
         ])?;
     }
@@ -79,7 +87,7 @@ pub fn channels(bench: &Bench, quick: bool) -> Result<Table> {
         let sockets = channels.div_ceil(500);
         let work = Work::Paced { per_second: 2_000.0, pushes: if quick { 4_000 } else { 12_000 } };
         let job = Job { sockets, channels, subscriptions: channels / sockets, work, ..bench.job()? };
-        let report = once(bench, &job)?;
+        let report = once(bench, &job, &[])?;
         table.add(vec![
             channels as f64,
             sockets as f64,
@@ -118,7 +126,7 @@ pub fn subscriptions(bench: &Bench, quick: bool) -> Result<Table> {
             work: Work::Idle,
             ..bench.job()?
         };
-        let report = once(bench, &job)?;
+        let report = once(bench, &job, &[])?;
         let each = |whole: f64| whole / sockets as f64;
         let (kib, join, leave) =
             (each(grown_kib(&report)), each(micros(&report["connect"])), each(micros(&report["leave"])));

@@ -54,7 +54,7 @@ pub fn carry_out(job: Job) -> Result<Value> {
         engine.add_publisher(job.master)?;
     }
 
-    let before = resident(&job)?;
+    let (before, slab_before) = (resident(&job)?, proc::slab());
     let mut meter = Meter::start(&job)?;
     engine.open(&job, &token, job.sockets, false)?;
     let connect = meter.lap(&job, json!({ "latency": engine.opening.report() }))?;
@@ -72,7 +72,7 @@ pub fn carry_out(job: Job) -> Result<Value> {
     while Instant::now() < settled {
         engine.turn(Duration::from_millis(50))?;
     }
-    let open = resident(&job)?;
+    let (open, slab_open) = (resident(&job)?, proc::slab());
 
     let mut worker = Worker::new(&job, engine, publishers);
     meter = Meter::start(&job)?;
@@ -83,6 +83,7 @@ pub fn carry_out(job: Job) -> Result<Value> {
         json!({
             "pushes": worker.pushed,
             "deliveries": track.deliveries,
+            "pings": track.pings,
             "bytes": track.bytes,
             "latency": track.latency.report(),
         }),
@@ -101,6 +102,7 @@ pub fn carry_out(job: Job) -> Result<Value> {
             "open_kib": open.iter().sum::<f64>(),
             "after_kib": after.iter().sum::<f64>(),
             "highest_kib": proc::rss(&job.pids, true)?,
+            "kernel_kib": slab_open - slab_before,
             "before_each_kib": before,
             "open_each_kib": open,
         },
