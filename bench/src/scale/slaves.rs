@@ -41,9 +41,9 @@ pub fn slaves(bench: &Bench, quick: bool, on_nats: bool) -> Result<Table> {
         "push to all: master, CPU µs",
         "a slave, CPU µs",
         "push to a user: master, CPU µs",
-        "a slave, CPU µs ",
+        "a slave, CPU µs",
         "query: master, CPU µs",
-        "a slave, CPU µs  ",
+        "a slave, CPU µs",
         "query p50 ms",
         "a slave, RSS MiB",
     ];
