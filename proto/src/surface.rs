@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, future::Future, sync::Arc};
 
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
+use smallvec::SmallVec;
 
 use crate::{
     dialect::contract::{ApiReply, Dialect, Headers, Role, Route},
@@ -56,12 +57,31 @@ pub struct Router {
     shapes: Arc<[Shape]>,
 }
 
-/// What tells most paths apart before they are compared segment by segment.
+/// What a path must look like.
 struct Shape {
-    /// Bytes before the first segment in braces.
+    /// Bytes before the first segment in braces: they tell most paths apart.
     literal: usize,
-    /// Slashes.
-    slashes: usize,
+    /// The segments; `None` stands for any one.
+    segments: Box<[Option<Box<str>>]>,
+}
+
+impl Shape {
+    fn of(path: &str) -> Self {
+        let segment = |segment: &str| (!segment.starts_with('{')).then(|| segment.into());
+        Self {
+            literal: path.find("/{").map_or(path.len(), |slash| slash + 1),
+            segments: path.split('/').map(segment).collect(),
+        }
+    }
+
+    fn fits(&self, given: &[&str]) -> bool {
+        let fits = |(wanted, given): (&Option<Box<str>>, &&str)| wanted.as_deref().is_none_or(|text| text == *given);
+        self.segments.len() == given.len() && self.segments.iter().zip(given).all(fits)
+    }
+
+    fn captured<'p>(&self, given: &[&'p str]) -> impl Iterator<Item = &'p str> {
+        self.segments.iter().zip(given).filter(|(wanted, _)| wanted.is_none()).map(|(_, given)| *given)
+    }
 }
 
 /// The row that serves a path.
@@ -83,11 +103,7 @@ impl Router {
             dialect.routes().iter().filter(move |route| route.role == role).map(move |route| (index, route.clone()))
         });
         let rows: Arc<[(usize, Route)]> = rows.collect();
-        let shape = |(_, Route { path, .. }): &(usize, Route)| Shape {
-            literal: path.find("/{").map_or(path.len(), |slash| slash + 1),
-            slashes: slashes(path),
-        };
-        Self { shapes: rows.iter().map(shape).collect(), rows, dialects }
+        Self { shapes: rows.iter().map(|(_, route)| Shape::of(&route.path)).collect(), rows, dialects }
     }
 
     /// The row for a request. A HEAD is served by the row for GET.
@@ -98,19 +114,16 @@ impl Router {
     /// (400).
     pub fn find(&self, method: &str, path: &str) -> Result<Matched, ApiReply> {
         let method = if method == "HEAD" { "GET" } else { method };
-        let mut captured = Vec::new();
         let mut first = None;
         let mut methods = BTreeSet::new();
-        let given = slashes(path);
+        let given: SmallVec<[&str; 16]> = path.split('/').collect();
         for (index, ((dialect, route), shape)) in self.rows.iter().zip(&*self.shapes).enumerate() {
-            if given != shape.slashes || !path.starts_with(&route.path[..shape.literal]) {
-                continue;
-            }
-            if !route.matches(path, &mut captured) {
+            let may = given.len() == shape.segments.len() && path.starts_with(&route.path[..shape.literal]);
+            if !may || !shape.fits(&given) {
                 continue;
             }
             if route.method == method {
-                let segments = captured.iter().map(|segment| decode(segment)).collect::<Option<_>>();
+                let segments = shape.captured(&given).map(decode).collect::<Option<_>>();
                 let segments = segments.ok_or_else(|| text(400, "400 Bad Request"))?;
                 return Ok(Matched { dialect: *dialect, route: index, segments });
             }
@@ -149,13 +162,12 @@ pub fn text(status: u16, body: &'static str) -> ApiReply {
     ApiReply::new(status, "text/plain; charset=utf-8", body)
 }
 
-fn slashes(path: &str) -> usize {
-    path.bytes().filter(|&byte| byte == b'/').count()
-}
-
 /// A path segment without its escapes (`+` is itself), if they are well formed and give UTF-8.
 fn decode(segment: &str) -> Option<String> {
     let bytes = segment.as_bytes();
+    if !bytes.contains(&b'%') {
+        return Some(segment.to_owned());
+    }
     let escaped = |at: usize| bytes.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
     if bytes.iter().enumerate().any(|(at, &byte)| byte == b'%' && !escaped(at)) {
         return None;

@@ -81,21 +81,6 @@ pub struct Route {
 impl Route {
     /// The method of a row that opens a WebSocket: a GET that asks for an upgrade.
     pub const SOCKET: &'static str = "WEBSOCKET";
-
-    /// Does `path` match, segment by segment? The segments in braces, as they came (percent-encoded), are put into
-    /// `captured`, which is meaningless if the answer is no.
-    pub fn matches<'p>(&self, path: &'p str, captured: &mut Vec<&'p str>) -> bool {
-        captured.clear();
-        let mut given = path.split('/');
-        for wanted in self.path.split('/') {
-            match given.next() {
-                Some(segment) if wanted.starts_with('{') => captured.push(segment),
-                Some(segment) if segment == wanted => {}
-                _ => return false,
-            }
-        }
-        given.next().is_none()
-    }
 }
 
 /// One request to a row of an API.
