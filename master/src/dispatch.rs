@@ -2,6 +2,7 @@
 //! the answers the caller may see.
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::poll_immediate;
 use log::{info, warn};
 use tokio::time::timeout;
 use wellhead_proto::{
@@ -145,7 +147,13 @@ impl Dispatcher {
         wait: Duration,
         work: impl Future<Output = Result<T, BusError>>,
     ) -> Result<T, MasterError> {
-        let result = match timeout(wait, work).await {
+        let mut work = pin!(work);
+        // most of it is done at once and needs no clock
+        let result = match poll_immediate(work.as_mut()).await {
+            Some(result) => Ok(result),
+            None => timeout(wait, work).await,
+        };
+        let result = match result {
             Ok(result) => result.map_err(MasterError::Fault),
             Err(_) => Err(MasterError::Late),
         };

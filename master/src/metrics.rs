@@ -1,5 +1,7 @@
 //! What a master counts. Labels come from enums only, never from apps or channels that a caller names.
 
+use std::sync::{Arc, OnceLock};
+
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -14,10 +16,15 @@ use wellhead_proto::{
 
 use crate::error::MasterError;
 
+/// Kinds of push that are counted without looking them up: at least as many as there are.
+const KINDS: usize = 16;
+
 /// The counters of a master; all threads share them.
 #[derive(Clone)]
 pub struct Metrics {
     pushes: Family<Work, Counter>,
+    /// Those of the kinds that went well before: a family looks its counters up by their labels, behind a lock.
+    went_well: Arc<[OnceLock<Counter>; KINDS]>,
     queries: Family<Work, Counter>,
     auth_failures: Family<Reason, Counter>,
     /// Answers in which the part of a slave is missing.
@@ -72,6 +79,7 @@ impl Metrics {
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             pushes: Family::default(),
+            went_well: Arc::default(),
             queries: Family::default(),
             auth_failures: Family::default(),
             partial: Counter::default(),
@@ -91,7 +99,13 @@ impl Metrics {
             Err(MasterError::Fault(_) | MasterError::Late) => "unavailable",
         };
         match kind {
-            Kind::Push(kind) => self.pushes.get_or_create(&Work { kind: kind.label(), result }).inc(),
+            Kind::Push(kind) => {
+                let counter = || self.pushes.get_or_create(&Work { kind: kind.label(), result }).clone();
+                match self.went_well.get(kind as usize) {
+                    Some(known) if result == "ok" => known.get_or_init(counter).inc(),
+                    _ => counter().inc(),
+                }
+            }
             Kind::Query(kind) => self.queries.get_or_create(&Work { kind, result }).inc(),
         };
     }

@@ -1,12 +1,19 @@
 //! The door: every HTTP request to any role comes through here. Too large or too slow, it is turned away; otherwise the
 //! role's surface sees its head, then its body, and what it replies goes out.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
-use actix_http::{BoxedPayloadStream, Response, StatusCode, body::BoxBody, header::HeaderMap};
+use actix_http::{
+    BoxedPayloadStream, Response, StatusCode,
+    body::BoxBody,
+    header::{HeaderMap, HeaderName},
+};
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, future::poll_immediate};
 use log::debug;
 use wellhead_proto::{
     dialect::contract::{ApiReply, Headers},
@@ -166,7 +173,12 @@ impl<S: Surface> Door<S> {
             }
             Ok(if all.is_empty() { first } else { all.freeze() })
         };
-        tokio::time::timeout(self.body_time, read).await.unwrap_or(Err(Some(Refusal::TooSlow)))
+        let mut read = pin!(read);
+        // most bodies have come with their head: they need no clock
+        match poll_immediate(read.as_mut()).await {
+            Some(done) => done,
+            None => tokio::time::timeout(self.body_time, read).await.unwrap_or(Err(Some(Refusal::TooSlow))),
+        }
     }
 }
 
@@ -196,7 +208,24 @@ struct Fields<'a>(&'a HeaderMap);
 
 impl Headers for Fields<'_> {
     fn header(&self, name: &str) -> Option<&str> {
-        self.0.get(name)?.to_str().ok()
+        static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+        static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+        static REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+        static FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+        // a name that is written out costs some 350 instructions to look up; these are asked for with every push
+        let value = match name {
+            "authorization" => self.0.get(header::AUTHORIZATION),
+            "content-type" => self.0.get(header::CONTENT_TYPE),
+            "host" => self.0.get(header::HOST),
+            "origin" => self.0.get(header::ORIGIN),
+            "sec-fetch-site" => self.0.get(&FETCH_SITE),
+            "forwarded" => self.0.get(header::FORWARDED),
+            "x-forwarded-for" => self.0.get(&FORWARDED_FOR),
+            "x-forwarded-host" => self.0.get(&FORWARDED_HOST),
+            "x-real-ip" => self.0.get(&REAL_IP),
+            _ => self.0.get(name),
+        };
+        value?.to_str().ok()
     }
 }
 

@@ -1,6 +1,10 @@
 //! What went through the doors.
 
-use std::{fmt::Write, time::Duration};
+use std::{
+    fmt::Write,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
@@ -23,6 +27,8 @@ pub struct AllRequests {
 pub struct Requests {
     role: &'static str,
     count: Family<Labels, Counter>,
+    /// Those of each method that were answered with 200: a family looks its counters up by their labels, behind a lock.
+    good: Arc<[OnceLock<Counter>; METHODS]>,
     duration: Histogram,
 }
 
@@ -49,6 +55,8 @@ enum Method {
     Options,
     Other,
 }
+
+const METHODS: usize = Method::Other as usize + 1;
 
 impl EncodeLabelValue for Method {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
@@ -83,7 +91,7 @@ impl AllRequests {
     #[must_use]
     pub fn of(&self, role: &'static str) -> Requests {
         let duration = self.duration.get_or_create(&RoleLabel { role }).clone();
-        Requests { role, count: self.count.clone(), duration }
+        Requests { role, count: self.count.clone(), good: Arc::default(), duration }
     }
 }
 
@@ -105,7 +113,12 @@ impl Requests {
             "OPTIONS" => Method::Options,
             _ => Method::Other,
         };
-        self.count.get_or_create(&Labels { role: self.role, method, status }).inc();
+        let counter = || self.count.get_or_create(&Labels { role: self.role, method, status }).clone();
+        if status == 200 {
+            self.good[method as usize].get_or_init(counter).inc();
+        } else {
+            counter().inc();
+        }
         self.duration.observe(took.as_secs_f64());
     }
 }

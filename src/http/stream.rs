@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use memchr::memchr;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -200,22 +201,24 @@ struct Lines {
 
 impl Lines {
     fn read(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            match byte {
-                _ if self.complete => return,
-                b'\r' => {}
-                b'\n' if self.open > 0 => {
-                    if self.count == 0 {
-                        self.first = self.open;
-                    }
-                    self.count += 1;
-                    self.total += self.open;
-                    self.open = 0;
-                }
+        let mut rest = bytes;
+        while !self.complete {
+            let end = memchr(b'\n', rest);
+            let line = &rest[..end.unwrap_or(rest.len())];
+            self.open += line.len() - line.iter().filter(|&&byte| byte == b'\r').count();
+            let Some(end) = end else { return };
+            rest = &rest[end + 1..];
+            if self.open == 0 {
                 // blank lines may go before a request; after its first line one ends the head
-                b'\n' => self.complete = self.count > 0,
-                _ => self.open += 1,
+                self.complete = self.count > 0;
+                continue;
             }
+            if self.count == 0 {
+                self.first = self.open;
+            }
+            self.count += 1;
+            self.total += self.open;
+            self.open = 0;
         }
     }
 
