@@ -1,7 +1,7 @@
 //! The only way from one node to another. Every backend keeps the same promises; `tests/it/bus_contract.rs` holds
 //! them to it.
 
-use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc};
+use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc, vec};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -99,6 +99,17 @@ pub type Hold = Arc<dyn Any + Send + Sync>;
 pub trait Inbox: Send + Sync {
     /// Obey `envelope`. Envelopes handed over one after the other are obeyed in that order, channel by channel.
     fn deliver(&self, envelope: Envelope);
+
+    /// The same for the first of `envelopes`, as many as there is room for and at most `most`; the others stay.
+    fn deliver_some(&self, envelopes: &mut vec::IntoIter<Envelope>, most: usize) {
+        for _ in 0..most {
+            if !self.has_room() {
+                return;
+            }
+            let Some(envelope) = envelopes.next() else { return };
+            self.deliver(envelope);
+        }
+    }
 
     /// Is there room for more deliveries? Asked before each.
     fn has_room(&self) -> bool;

@@ -62,6 +62,9 @@ impl Backlog {
 impl Ticket {
     /// So many sockets are to get it.
     pub fn set_deliveries(&mut self, deliveries: usize) {
+        if deliveries == self.deliveries {
+            return;
+        }
         self.backlog.deliveries.fetch_add(deliveries, Ordering::Relaxed);
         self.backlog.deliveries.fetch_sub(self.deliveries, Ordering::Relaxed);
         self.deliveries = deliveries;

@@ -3,54 +3,100 @@
 use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
+    vec,
 };
 
 use actix::Addr;
 use futures_util::future::join_all;
 use log::warn;
+use smallvec::SmallVec;
 use wellhead_proto::{
     bus::{BoxFuture, Inbox},
     command::{Command, Target},
     envelope::Envelope,
-    ids::{ChannelKey, NodeId},
+    ids::NodeId,
     query::{Ask, Census},
     report::Report,
 };
 
 use crate::{
     Shared,
+    interests::Workers,
     registry::{
         Registry,
-        message::{Answer, Obey},
+        message::{Answer, Obey, Order, Orders},
     },
 };
 
 /// A slave's ear on the bus.
 pub struct Intake(pub Arc<Shared>);
 
-impl Inbox for Intake {
-    fn deliver(&self, envelope: Envelope) {
-        let workers = self.0.workers();
-        let send = |worker: &Addr<Registry>, envelope: Envelope| {
+/// What goes to each worker, in one message: waking a registry costs more than an order.
+type Piles = SmallVec<[(usize, Orders); 1]>;
+
+/// Orders that a pile has room for from the beginning.
+const PILE: usize = 64;
+
+impl Intake {
+    /// Put `envelope` on the piles of the workers that it concerns; up to `more` may follow it.
+    fn sort(&self, envelope: Envelope, piles: &mut Piles, more: usize) {
+        let mut put = |worker, envelope: Envelope| {
             let ticket = self.0.backlog.admit(bytes(&envelope.command));
-            worker.do_send(Obey { envelope, ticket });
-        };
-        match &envelope.command {
-            Command::Publish { channel, .. } => {
-                let key = ChannelKey { app: envelope.app.clone(), name: channel.clone() };
-                for worker in self.0.interests.workers(&key) {
-                    if let Some(worker) = workers.get(worker) {
-                        send(worker, envelope.clone());
-                    }
+            let order = Order { envelope, ticket };
+            match piles.iter_mut().find(|(of, _)| *of == worker) {
+                Some((_, pile)) => pile.push(order),
+                None => {
+                    let mut pile = Orders::with_capacity(more.min(PILE));
+                    pile.push(order);
+                    piles.push((worker, pile));
                 }
             }
-            Command::Direct { to: Target::Socket(socket), .. } if socket.node() != self.0.node => {}
+        };
+        let workers = match &envelope.command {
+            Command::Publish { channel, .. } => self.0.interests.workers(&envelope.app, channel),
+            Command::Direct { to: Target::Socket(socket), .. } if socket.node() != self.0.node => return,
             Command::Direct { .. } | Command::Reload { .. } | Command::Grant { .. } => {
-                for worker in workers.iter() {
-                    send(worker, envelope.clone());
-                }
+                Workers::first(self.0.workers().len())
+            }
+        };
+        let mut workers = workers.peekable();
+        while let Some(worker) = workers.next() {
+            if workers.peek().is_none() {
+                put(worker, envelope);
+                return;
+            }
+            put(worker, envelope.clone());
+        }
+    }
+
+    fn send(&self, piles: Piles) {
+        let workers = self.0.workers();
+        for (worker, pile) in piles {
+            if let Some(worker) = workers.get(worker) {
+                worker.do_send(Obey(pile));
             }
         }
+    }
+}
+
+impl Inbox for Intake {
+    fn deliver(&self, envelope: Envelope) {
+        let mut piles = Piles::new();
+        self.sort(envelope, &mut piles, 1);
+        self.send(piles);
+    }
+
+    fn deliver_some(&self, envelopes: &mut vec::IntoIter<Envelope>, most: usize) {
+        let mut piles = Piles::new();
+        for _ in 0..most {
+            if !self.has_room() {
+                break;
+            }
+            let more = envelopes.len().min(most);
+            let Some(envelope) = envelopes.next() else { break };
+            self.sort(envelope, &mut piles, more);
+        }
+        self.send(piles);
     }
 
     fn has_room(&self) -> bool {

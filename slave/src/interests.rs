@@ -3,17 +3,18 @@
 //! each other.
 
 use std::{
-    collections::HashMap,
-    hash::{BuildHasher, RandomState},
+    hash::BuildHasher,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use wellhead_proto::{
     bus::{Bus, Hold},
-    ids::ChannelKey,
+    ids::{AppId, ChannelKey, ChannelName},
 };
 
 use crate::keeping::Keeping;
@@ -25,25 +26,57 @@ const STRIPES: usize = 64;
 
 /// Channels, each with the set of workers that have subscribers of it.
 pub struct Interests {
+    /// One hash finds the stripe and the place in it. Keyed: clients choose names.
     hasher: RandomState,
-    stripes: Vec<Mutex<HashMap<ChannelKey, Followed>>>,
+    stripes: Vec<Mutex<Stripe>>,
     channels: AtomicUsize,
     bus: Arc<dyn Bus>,
     keeping: Arc<Keeping>,
 }
 
+type Stripe = HashTable<Followed>;
+
 struct Followed {
-    /// The workers, one bit each.
-    workers: u64,
+    channel: ChannelKey,
+    workers: Workers,
     /// Keeps the interest on the bus alive.
     _hold: Option<Hold>,
+}
+
+/// A set of workers, one bit each; in ascending order.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Workers(u64);
+
+impl Workers {
+    /// The first so many.
+    pub fn first(count: usize) -> Self {
+        Self(u64::MAX.checked_shr((MAX_WORKERS - count.min(MAX_WORKERS)) as u32).unwrap_or_default())
+    }
+
+    fn with(self, worker: usize) -> Self {
+        Self(self.0 | 1 << worker)
+    }
+
+    fn without(self, worker: usize) -> Self {
+        Self(self.0 & !(1 << worker))
+    }
+}
+
+impl Iterator for Workers {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let worker = self.0.trailing_zeros() as usize;
+        self.0 &= self.0.wrapping_sub(1);
+        (worker < MAX_WORKERS).then_some(worker)
+    }
 }
 
 impl Interests {
     /// Nothing is followed yet; `bus` brings what will be, and `keeping` hears of it.
     pub fn new(bus: Arc<dyn Bus>, keeping: Arc<Keeping>) -> Self {
         Self {
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             channels: AtomicUsize::new(0),
             bus,
@@ -53,13 +86,15 @@ impl Interests {
 
     /// From now on `worker` gets the pushes of `channel`.
     pub fn add(&self, channel: &ChannelKey, worker: usize) {
-        let mut stripe = self.stripe(channel);
-        if let Some(followed) = stripe.get_mut(channel) {
-            followed.workers |= 1 << worker;
+        let hash = self.hash(&channel.app, &channel.name);
+        let mut stripe = self.stripe(hash);
+        if let Some(followed) = stripe.find_mut(hash, |followed| followed.channel == *channel) {
+            followed.workers = followed.workers.with(worker);
         } else {
             // whoever joins holds a confirmed interest of its own until it has joined: nothing is missed in between
             let _hold = self.bus.interest(channel).map(|interest| interest.hold);
-            stripe.insert(channel.clone(), Followed { workers: 1 << worker, _hold });
+            let followed = Followed { channel: channel.clone(), workers: Workers::default().with(worker), _hold };
+            stripe.insert_unique(hash, followed, |other| self.hash(&other.channel.app, &other.channel.name));
             self.channels.fetch_add(1, Ordering::Relaxed);
             // under the stripe's lock, so that coming and leaving are told in their order
             self.keeping.held(channel, true);
@@ -68,25 +103,24 @@ impl Interests {
 
     /// From now on it does not.
     pub fn remove(&self, channel: &ChannelKey, worker: usize) {
-        let mut stripe = self.stripe(channel);
-        if let Some(followed) = stripe.get_mut(channel) {
-            followed.workers &= !(1 << worker);
-            if followed.workers == 0 {
-                stripe.remove(channel);
+        let hash = self.hash(&channel.app, &channel.name);
+        let mut stripe = self.stripe(hash);
+        if let Ok(mut place) = stripe.find_entry(hash, |followed| followed.channel == *channel) {
+            let followed = place.get_mut();
+            followed.workers = followed.workers.without(worker);
+            if followed.workers == Workers::default() {
+                place.remove();
                 self.channels.fetch_sub(1, Ordering::Relaxed);
                 self.keeping.held(channel, false);
             }
         }
     }
 
-    /// Workers with subscribers of `channel`, in ascending order.
-    pub fn workers(&self, channel: &ChannelKey) -> impl Iterator<Item = usize> + use<> {
-        let mut set = self.stripe(channel).get(channel).map_or(0, |followed| followed.workers);
-        std::iter::from_fn(move || {
-            let worker = set.trailing_zeros() as usize;
-            set &= set.wrapping_sub(1);
-            (worker < MAX_WORKERS).then_some(worker)
-        })
+    /// Workers with subscribers of `channel`.
+    pub fn workers(&self, app: &AppId, channel: &ChannelName) -> Workers {
+        let hash = self.hash(app, channel);
+        let is_it = |followed: &Followed| followed.channel.name == *channel && followed.channel.app == *app;
+        self.stripe(hash).find(hash, is_it).map_or_else(Workers::default, |followed| followed.workers)
     }
 
     /// Channels that somebody of this slave is on.
@@ -94,8 +128,13 @@ impl Interests {
         self.channels.load(Ordering::Relaxed)
     }
 
-    fn stripe(&self, channel: &ChannelKey) -> MutexGuard<'_, HashMap<ChannelKey, Followed>> {
-        let stripe = &self.stripes[self.hasher.hash_one(channel) as usize % STRIPES];
+    fn hash(&self, app: &AppId, channel: &ChannelName) -> u64 {
+        self.hasher.hash_one((app, channel))
+    }
+
+    fn stripe(&self, hash: u64) -> MutexGuard<'_, Stripe> {
+        // the table looks at the lowest and the highest bits: those in the middle are left
+        let stripe = &self.stripes[(hash >> 32) as usize % STRIPES];
         // a thread that panicked while it held a stripe has left a whole map behind
         stripe.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -120,12 +159,19 @@ mod tests {
         }
         interests.add(&key("a"), 5);
         interests.remove(&key("a"), 0);
-        assert_eq!(interests.workers(&key("a")).collect::<Vec<_>>(), [5, 63]);
-        assert_eq!(interests.workers(&key("b")).count(), 0);
+        let workers = |app: &str| interests.workers(&key(app).app, &key(app).name).collect::<Vec<_>>();
+        assert_eq!(workers("a"), [5, 63]);
+        assert!(workers("b").is_empty());
         assert_eq!(interests.channels(), 1);
         interests.remove(&key("a"), 5);
         interests.remove(&key("a"), 63);
         interests.remove(&key("b"), 63);
         assert_eq!(interests.channels(), 0);
+    }
+    #[test]
+    fn the_first_workers_are_as_many_as_there_are() {
+        for count in [0, 1, 2, 63, 64, 65] {
+            assert_eq!(Workers::first(count).collect::<Vec<_>>(), (0..count.min(MAX_WORKERS)).collect::<Vec<_>>());
+        }
     }
 }

@@ -12,7 +12,7 @@ use wellhead_proto::{
     dialect::contract::Shared,
     event::Event,
     frame::Frame,
-    ids::{ChannelKey, ChannelName, SocketId},
+    ids::{ChannelName, SocketId},
 };
 
 use super::index::RoomNo;
@@ -35,10 +35,15 @@ pub struct Push {
 }
 
 impl Push {
-    /// `event` for `channel`, which arrived just now.
-    pub fn new(channel: &ChannelKey, event: Event, except: Option<SocketId>, ticket: Option<Ticket>) -> Self {
-        let encoded = SmallVec::new();
-        Self { channel: channel.name.clone(), event, except, encoded, since: Instant::now(), ticket }
+    /// `event` for `channel`, which arrived at `since`.
+    pub fn new(
+        channel: ChannelName,
+        event: Event,
+        except: Option<SocketId>,
+        ticket: Option<Ticket>,
+        since: Instant,
+    ) -> Self {
+        Self { channel, event, except, encoded: SmallVec::new(), since, ticket }
     }
 
     /// The event as sockets of that voice get it.

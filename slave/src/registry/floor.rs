@@ -13,7 +13,7 @@ use wellhead_proto::{
     envelope::Envelope,
     event::{Event, Payload},
     frame::Frame,
-    ids::{AppId, ChannelKey, ChannelName, SocketId, UserId},
+    ids::{AppId, ChannelName, SocketId, UserId},
     matcher::Matcher,
     notice::Notice,
     query::{Ask, Census, name_hash},
@@ -170,14 +170,17 @@ impl Floor {
         Some(SeatStanding { index: &self.index, seat })
     }
 
-    /// Carry out a command.
-    pub fn obey(&mut self, envelope: Envelope, ticket: Ticket) {
+    /// Carry out a command, which arrived at `since`.
+    pub fn obey(&mut self, envelope: Envelope, ticket: Ticket, since: Instant) {
         let Envelope { app, command } = envelope;
         match command {
             Command::Publish { channel, event, except } => {
-                let channel = ChannelKey { app, name: channel };
-                if let Some(room) = self.index.room(&channel.app, &channel.name) {
-                    self.publish(room, Push::new(&channel, event, except, Some(ticket)));
+                let Some(room) = self.index.room(&app, &channel) else { return };
+                let alone = self.index.occupied(room) == 1 && self.spent < self.chunk && !self.fanout.is_walked(room);
+                if alone {
+                    self.publish_alone(room, &channel, &event, except, since);
+                } else {
+                    self.publish(room, Push::new(channel, event, except, Some(ticket), since));
                 }
             }
             Command::Direct { to: Target::User(user), data } => {
@@ -266,6 +269,7 @@ impl Floor {
             return Default::default();
         };
         let mut rooms = self.index.rooms_matching(app, matcher);
+        let since = Instant::now();
         rooms.retain(|&room| self.index.occupied(room) > 0 && allowed(within, &self.index.channel(room).name));
         let mut ticket = Some(ticket);
         if let (Some(ticket), [_, ..]) = (&mut ticket, &*rooms) {
@@ -274,13 +278,39 @@ impl Floor {
         let mut hashes = std::collections::HashSet::with_capacity(rooms.len());
         let last = rooms.last().copied();
         for room in rooms {
-            let channel = self.index.channel(room).clone();
-            hashes.insert(name_hash(channel.name.as_str()));
+            let channel = self.index.channel(room).name.clone();
+            hashes.insert(name_hash(channel.as_str()));
             // the last room carries the ticket: it is served last, or close to it
             let ticket = if Some(room) == last { ticket.take() } else { None };
-            self.publish(room, Push::new(&channel, event.clone(), None, ticket));
+            self.publish(room, Push::new(channel, event.clone(), None, ticket, since));
         }
         hashes
+    }
+
+    /// Hand an event to the only socket of a room. Most channels have one; it needs no run.
+    fn publish_alone(
+        &mut self,
+        room: RoomNo,
+        channel: &ChannelName,
+        event: &Event,
+        except: Option<SocketId>,
+        since: Instant,
+    ) {
+        let Some((_, no, seat)) = self.index.seated(room, 0).next() else { return };
+        if except != Some(seat.id) {
+            let voice = self.voices.at(seat.voice);
+            let frame = match voice.dialect.event(voice.variant, channel, event) {
+                Shared::Whole(frame) => Frame::Whole(frame),
+                Shared::Tail(tail) => {
+                    let tag = self.index.tag(no, room).unwrap_or_default();
+                    Frame::text_with_tail(&voice.dialect.head(voice.variant, tag), tail)
+                }
+            };
+            self.owe(no, frame);
+            self.metrics.deliveries.inc();
+        }
+        self.spent += 1;
+        self.finished.push(since);
     }
 
     /// Hand a push to a room: at once if it is small, else chunk by chunk.
@@ -395,8 +425,12 @@ impl Floor {
         if self.dirty.capacity() > 4 * self.chunk {
             self.dirty.shrink_to(self.chunk);
         }
+        if self.finished.is_empty() {
+            return;
+        }
+        let now = Instant::now();
         for since in self.finished.drain(..) {
-            self.metrics.fan_out.observe(since.elapsed().as_secs_f64());
+            self.metrics.fan_out.observe(now.duration_since(since).as_secs_f64());
         }
     }
 

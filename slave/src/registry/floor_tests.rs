@@ -145,7 +145,7 @@ impl Scene {
         let event = Event { name: "e".parse().unwrap(), data: Payload::sniff(data.to_owned().into()) };
         let command = Command::Publish { channel: channel.parse().unwrap(), event, except };
         let ticket = self.backlog.admit(0);
-        self.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket);
+        self.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket, Instant::now());
     }
 
     fn settle(&mut self) {
@@ -213,7 +213,7 @@ async fn a_large_push_holds_back_what_follows_it_and_lets_other_channels_overtak
     assert_eq!(late.reads(1).await, ["large:4"]);
     let command = Command::Direct { to: Target::Socket(leaver.id), data: Payload::null() };
     let ticket = scene.backlog.admit(0);
-    scene.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket);
+    scene.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket, Instant::now());
     scene.settle();
     assert_eq!(leaver.reads(2).await, ["joined", "null"]);
 }
@@ -246,7 +246,7 @@ async fn another_app_hears_nothing() {
         ("other", Command::Reload { user: "ann".parse().unwrap(), channels: Vec::new() }),
     ] {
         let ticket = scene.backlog.admit(0);
-        scene.floor.obey(Envelope { app: app.parse().unwrap(), command }, ticket);
+        scene.floor.obey(Envelope { app: app.parse().unwrap(), command }, ticket, Instant::now());
     }
     let ask = Ask::PublishMatching {
         app: "other".parse().unwrap(),

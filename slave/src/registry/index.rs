@@ -9,6 +9,7 @@ use std::{
     ops::Bound,
 };
 
+use foldhash::fast::RandomState;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use smallvec::SmallVec;
@@ -29,7 +30,7 @@ pub struct Index<S> {
     seats: Slab<Seat<S>>,
     sockets: FxHashMap<u32, SeatNo>,
     rooms: Slab<Room>,
-    apps: HashMap<AppId, House>,
+    apps: HashMap<AppId, House, RandomState>,
 }
 
 struct Seat<S> {
@@ -59,7 +60,7 @@ struct Room {
 
 #[derive(Default)]
 struct House {
-    rooms: HashMap<ChannelName, RoomNo>,
+    rooms: HashMap<ChannelName, RoomNo, RandomState>,
     /// The same rooms in order, for prefixes.
     ordered: BTreeMap<ChannelName, RoomNo>,
     users: HashMap<UserId, SmallVec<[SeatNo; 2]>>,
@@ -79,7 +80,7 @@ pub struct Change {
 
 impl<S> Default for Index<S> {
     fn default() -> Self {
-        Self { seats: Slab::new(), sockets: FxHashMap::default(), rooms: Slab::new(), apps: HashMap::new() }
+        Self { seats: Slab::new(), sockets: FxHashMap::default(), rooms: Slab::new(), apps: HashMap::default() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The messages that a registry understands. Everything in them may cross threads.
 
 use actix::Message;
+use smallvec::SmallVec;
 use wellhead_proto::{
     envelope::Envelope,
     query::{Ask, Census},
@@ -8,10 +9,16 @@ use wellhead_proto::{
 
 use crate::backlog::Ticket;
 
-/// Carry out a command for the sockets of this thread.
+/// Carry out commands for the sockets of this thread, in order.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Obey {
+pub struct Obey(pub Orders);
+
+/// Most often one.
+pub type Orders = SmallVec<[Order; 1]>;
+
+/// A command for the sockets of a thread.
+pub struct Order {
     /// What to do, and in which app.
     pub envelope: Envelope,
     /// Counts it as waiting until it is done.

@@ -13,7 +13,7 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context as TaskContext, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix::{Actor, ActorFuture, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
@@ -23,7 +23,7 @@ use wellhead_proto::refusal::CloseCause;
 use self::{
     floor::Floor,
     index::SeatNo,
-    message::{Answer, Drain, Obey},
+    message::{Answer, Drain, Obey, Order},
 };
 use crate::{
     heartbeat,
@@ -88,8 +88,12 @@ impl Actor for Registry {
 impl Handler<Obey> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Obey { envelope, ticket }: Obey, _: &mut Self::Context) {
-        self.hall.floor.borrow_mut().obey(envelope, ticket);
+    fn handle(&mut self, Obey(orders): Obey, _: &mut Self::Context) {
+        let mut floor = self.hall.floor.borrow_mut();
+        let now = Instant::now();
+        for Order { envelope, ticket } in orders {
+            floor.obey(envelope, ticket, now);
+        }
     }
 }
 

@@ -66,14 +66,15 @@ impl Hub {
 impl Bus for Hub {
     async fn publish_all(&self, envelopes: Vec<Envelope>) -> Result<(), BusError> {
         let inbox = self.ear()?;
-        for (index, envelope) in envelopes.into_iter().enumerate() {
-            if index % BURST == BURST - 1 {
-                tokio::task::yield_now().await;
-            }
+        let mut rest = envelopes.into_iter();
+        while rest.len() > 0 {
             if !inbox.has_room() {
                 self.room(inbox).await?;
             }
-            inbox.deliver(envelope);
+            inbox.deliver_some(&mut rest, BURST);
+            if rest.len() > 0 {
+                tokio::task::yield_now().await;
+            }
         }
         Ok(())
     }
@@ -132,11 +133,16 @@ mod tests {
     struct Ear {
         heard: Mutex<Vec<Envelope>>,
         room: watch::Sender<bool>,
+        /// After each envelope there is no room until somebody makes some.
+        narrow: bool,
     }
 
     impl Inbox for Ear {
         fn deliver(&self, envelope: Envelope) {
             self.heard.lock().unwrap().push(envelope);
+            if self.narrow {
+                self.room.send_replace(false);
+            }
         }
 
         fn has_room(&self) -> bool {
@@ -160,7 +166,7 @@ mod tests {
     }
 
     fn ear(room: bool) -> Arc<Ear> {
-        Arc::new(Ear { heard: Mutex::default(), room: watch::Sender::new(room) })
+        Arc::new(Ear { heard: Mutex::default(), room: watch::Sender::new(room), narrow: false })
     }
 
     fn hub(ear: &Arc<Ear>, patience: Duration) -> Arc<Hub> {
@@ -203,6 +209,23 @@ mod tests {
         let hasty = hub(&ear, Duration::from_millis(10));
         assert_eq!(hasty.publish(envelope("b")).await, Err(BusError::Full));
         assert_eq!(ear.heard.lock().unwrap().len(), 1);
+    }
+
+    #[actix_rt::test]
+    async fn a_batch_waits_for_room_where_there_is_none_and_keeps_its_order() {
+        let ear = Arc::new(Ear { heard: Mutex::default(), room: watch::Sender::new(true), narrow: true });
+        let hub = hub(&ear, PATIENCE);
+        let batch = ["a", "b", "c"].map(envelope);
+        let published = actix_rt::spawn({
+            let batch = batch.to_vec();
+            async move { hub.publish_all(batch).await }
+        });
+        for heard in 1..=batch.len() {
+            ear.room.subscribe().wait_for(|room| !room).await.unwrap();
+            assert_eq!(*ear.heard.lock().unwrap(), batch[..heard]);
+            ear.room.send_replace(true);
+        }
+        published.await.unwrap().unwrap();
     }
 
     #[actix_rt::test]
