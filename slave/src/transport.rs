@@ -2,14 +2,14 @@
 //! see only this.
 
 use std::{
-    io::{self, IoSlice},
+    io::{self, ErrorKind, IoSlice, Read},
     net::Shutdown,
     task::{Context, Poll},
     time::Duration,
 };
 
 use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::{io::Interest, net::TcpStream};
 
 /// A connected stream that is read and written without waiting.
 #[derive(Debug)]
@@ -52,7 +52,16 @@ impl Transport {
     /// `WouldBlock` if nothing is there; else the connection is gone.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => stream.try_read(buffer),
+            Self::Plain(stream) => {
+                let mut read = 0;
+                let outcome = stream.try_io(Interest::READABLE, || {
+                    read = (&*SockRef::from(stream)).read(buffer)?;
+                    // less than there was room for is all that was there, and what comes later wakes us anew: to say so
+                    // spares the call that would find nothing
+                    if (1..buffer.len()).contains(&read) { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+                });
+                if read > 0 { Ok(read) } else { outcome.map(|()| 0) }
+            }
         }
     }
 
@@ -107,5 +116,49 @@ impl Transport {
                 let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::{io::AsyncWriteExt, net::TcpListener, time::timeout};
+
+    use super::*;
+
+    async fn pair() -> (Transport, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Transport::plain(listener.accept().await.unwrap().0, 4_096).unwrap(), client)
+    }
+
+    /// Wait for something to read, and read it.
+    async fn read(transport: &Transport) -> Vec<u8> {
+        let mut buffer = [0; 8];
+        let readable = poll_fn(|cx| transport.poll_readable(cx));
+        timeout(Duration::from_secs(5), readable).await.expect("something came").unwrap();
+        let read = transport.try_read(&mut buffer).unwrap();
+        buffer[..read].to_vec()
+    }
+
+    async fn is_readable(transport: &Transport) -> bool {
+        poll_fn(|cx| Poll::Ready(transport.poll_readable(cx).is_ready())).await
+    }
+
+    #[tokio::test]
+    async fn a_short_read_needs_no_other_and_misses_nothing() {
+        let (transport, mut client) = pair().await;
+        client.write_all(b"one").await.unwrap();
+        assert_eq!(read(&transport).await, b"one");
+        assert!(!is_readable(&transport).await, "all of it was read");
+        client.write_all(b"and eight more").await.unwrap();
+        assert_eq!(read(&transport).await, b"and eigh");
+        assert!(is_readable(&transport).await, "the buffer was full: there may be more");
+        assert_eq!(read(&transport).await, b"t more");
+        client.write_all(b"end").await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(read(&transport).await, b"end");
+        assert_eq!(read(&transport).await, b"", "the end shows though it came with the last bytes");
     }
 }
