@@ -59,7 +59,8 @@ pub fn run(options: &Options) -> Result<()> {
 fn counted(bench: &Bench, contender: Contender, job: &Job, pushes: u64, window: usize) -> Result<f64> {
     let (program, _) = bench.command(contender, "standalone", &[]);
     let mut command = Command::new("valgrind");
-    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
+    let profile = bench.folder.join("callgrind.out");
+    command.args(["--tool=callgrind", &format!("--callgrind-out-file={}", profile.display())]).arg(program);
     bench.arguments(&mut command, contender, "standalone", &[]);
     let server = Server::start(command, bench.cores().0)?;
     let job = Job { work: Work::Windowed { pushes, window, batch: 1 }, ..job.clone() };
