@@ -6,7 +6,7 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::ids::EventName;
+use crate::ids::{EventName, UserId};
 
 /// A published payload: valid JSON, or text that is not JSON. Its bytes arrive as the publisher wrote them (numbers,
 /// key order, escapes).
@@ -82,6 +82,16 @@ pub struct Event {
     pub name: EventName,
     /// What it carries.
     pub data: Payload,
+    /// The member of the channel who says it, if a client does and the channel has members.
+    pub sender: Option<UserId>,
+}
+
+impl Event {
+    /// An event of a backend.
+    #[must_use]
+    pub fn new(name: EventName, data: Payload) -> Self {
+        Self { name, data, sender: None }
+    }
 }
 
 #[cfg(test)]

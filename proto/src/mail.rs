@@ -163,7 +163,7 @@ mod tests {
         let name = "\\PC{0,40}";
         prop_oneof![
             (name, name, payload(), option::of(socket())).prop_map(|(channel, event, data, except)| {
-                let event = Event { name: event.parse().unwrap(), data };
+                let event = Event::new(event.parse().unwrap(), data);
                 Command::Publish { channel: channel.parse().unwrap(), event, except }
             }),
             (name, payload())

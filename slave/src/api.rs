@@ -29,8 +29,9 @@ impl Surface for Slave {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let dialect = shared.router.dialect(&admitted);
         let row = shared.router.route(&admitted).row;
-        let call =
-            ApiCall { row, segments: admitted.segments.clone(), query: head.query, headers: head.headers, body, now };
+        let segments = admitted.segments.clone();
+        let Head { method, path, query, headers } = head;
+        let call = ApiCall { row, method, path, segments, query, headers, body, now };
         let task = match dialect.call(call) {
             Ok(task) => task,
             Err(why) => return dialect.refuse(row, &why),

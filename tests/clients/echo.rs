@@ -84,7 +84,7 @@ impl Dialect for Echo {
 struct Parrot;
 
 impl Conversation for Parrot {
-    fn hear(&mut self, message: Message) -> Result<Action, CloseCause> {
+    fn hear(&mut self, message: Message, _: std::time::Duration) -> Result<Action, CloseCause> {
         Ok(Action::Answer(match message {
             Message::Text(text) => Frame::text(&text),
             Message::Binary(bytes) => Frame::of(Opcode::Binary, &bytes),

@@ -2,6 +2,7 @@
 
 pub mod contract;
 pub mod gusher;
+pub mod pusher;
 
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ use crate::ids::SocketIdSeal;
 pub struct Settings {
     /// Where gusher's rows stand.
     pub gusher: gusher::Prefixes,
+    /// Where Pusher's rows stand, and the apps that it serves.
+    pub pusher: pusher::Settings,
 }
 
 /// Every dialect that is spoken.

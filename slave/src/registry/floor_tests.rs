@@ -142,7 +142,7 @@ impl Scene {
     }
 
     fn push(&mut self, channel: &str, data: &str, except: Option<SocketId>) {
-        let event = Event { name: "e".parse().unwrap(), data: Payload::sniff(data.to_owned().into()) };
+        let event = Event::new("e".parse().unwrap(), Payload::sniff(data.to_owned().into()));
         let command = Command::Publish { channel: channel.parse().unwrap(), event, except };
         let ticket = self.backlog.admit(0);
         self.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket);
@@ -238,7 +238,7 @@ async fn another_app_hears_nothing() {
     let mut scene = Scene::new().await;
     let mut client = scene.client(0).await;
     scene.join(&client, "c", "");
-    let event = Event { name: "e".parse().unwrap(), data: Payload::null() };
+    let event = Event::new("e".parse().unwrap(), Payload::null());
     for (app, command) in [
         ("other", Command::Publish { channel: "c".parse().unwrap(), event: event.clone(), except: None }),
         ("other", Command::Direct { to: Target::User("ann".parse().unwrap()), data: Payload::null() }),
@@ -272,7 +272,7 @@ async fn a_pattern_reaches_every_channel_that_it_matches_within_what_the_key_all
         app: "app".parse().unwrap(),
         pattern: "^a".to_owned(),
         within: vec!["*b".try_into().unwrap(), "b*".try_into().unwrap()],
-        event: Event { name: "e".parse().unwrap(), data: Payload::sniff(Bytes::from_static(b"1").try_into().unwrap()) },
+        event: Event::new("e".parse().unwrap(), Payload::sniff(Bytes::from_static(b"1").try_into().unwrap())),
     };
     let ticket = scene.backlog.admit(0);
     assert_eq!(scene.floor.answer(&ask, ticket), Census::Hashes([name_hash("ab")].into()));

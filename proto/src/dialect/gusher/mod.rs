@@ -75,7 +75,7 @@ impl Dialect for Gusher {
     }
 
     fn notice(&self, _: Variant, notice: Notice<'_>) -> Option<Frame> {
-        Some(wire::notice(notice))
+        wire::notice(notice)
     }
 
     fn refuse(&self, row: usize, why: &Refusal) -> ApiReply {

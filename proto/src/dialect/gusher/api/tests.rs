@@ -87,6 +87,8 @@ fn call(role: Role, request: &Request) -> Result<ApiTask, ApiReply> {
     let matched = router.find(&request.method, &request.path)?;
     let call = ApiCall {
         row: router.route(&matched).row,
+        method: &request.method,
+        path: &request.path,
         segments: matched.segments.clone(),
         query: &request.query,
         headers: &request.headers,
@@ -106,6 +108,7 @@ fn shown(work: &Work) -> Value {
         Work::Nothing => json!("Nothing"),
         Work::Publish(envelopes) => json!({ "Publish": envelopes }),
         Work::Ask(ask) => json!({ "Ask": ask }),
+        Work::PublishAndAsk(envelopes, ask) => json!({ "Publish": envelopes, "Ask": ask }),
         Work::Decode(jwt) => json!({ "Decode": jwt }),
         Work::Exchange(jwt) => json!({ "Exchange": jwt }),
     }
@@ -268,9 +271,18 @@ fn a_door_tells_who_knocks() {
         let headers = BTreeMap::new();
         let row = router.route(&matched).row;
         let segments = matched.segments.clone();
-        let call = ApiCall { row, segments, query, headers: &headers, body: "".into(), now: Duration::ZERO };
+        let call = ApiCall {
+            row,
+            method: "GET",
+            path,
+            segments,
+            query,
+            headers: &headers,
+            body: "".into(),
+            now: Duration::ZERO,
+        };
         router.dialect(&matched).knock(&call).map(|knock| {
-            let crate::dialect::contract::Credentials::Token(token) = knock.credentials;
+            let crate::dialect::contract::Credentials::Token(token) = knock.credentials else { panic!("no token") };
             (knock.app.to_string(), token)
         })
     };
