@@ -82,8 +82,17 @@ pub struct Event {
     pub name: EventName,
     /// What it carries.
     pub data: Payload,
-    /// The member of the channel who says it, if a client does and the channel has members.
-    pub sender: Option<UserId>,
+    /// The client that says it, if it is no backend.
+    pub sender: Option<Sender>,
+}
+
+/// A client that says something to the others on a channel.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Sender {
+    /// A socket on a channel that shows no members.
+    Socket,
+    /// A member of a channel that shows them.
+    Member(UserId),
 }
 
 impl Event {

@@ -21,7 +21,7 @@ use wellhead_proto::{
     },
     event::{Event, Payload},
     frame::{Frame, Opcode},
-    ids::{ChannelName, NodeId, SocketId},
+    ids::{AppId, ChannelName, NodeId, SocketId},
     jwt::{Key, Keyring},
     notice::{Notice, Outcome},
     refusal::{CloseCause, Refusal},
@@ -60,7 +60,7 @@ impl Dialect for Echo {
         Ok(Knock { app, credentials: Credentials::Token(self.token.clone()), variant: Variant::default() })
     }
 
-    fn converse(&self, _: Variant, _: SocketId) -> Box<dyn Conversation> {
+    fn converse(&self, _: &AppId, _: Variant, _: SocketId) -> Box<dyn Conversation> {
         Box::new(Parrot)
     }
 

@@ -309,8 +309,8 @@ pub trait Dialect: Send + Sync {
     /// Something that every handshake on this row must have is missing.
     fn knock(&self, call: &ApiCall<'_>) -> Result<Knock, Refusal>;
 
-    /// A fresh conversation for one socket.
-    fn converse(&self, variant: Variant, socket: SocketId) -> Box<dyn Conversation>;
+    /// A fresh conversation for one socket of an app.
+    fn converse(&self, app: &AppId, variant: Variant, socket: SocketId) -> Box<dyn Conversation>;
 
     /// A published event as sockets of this variant get it.
     fn event(&self, variant: Variant, channel: &ChannelName, event: &Event) -> Shared;

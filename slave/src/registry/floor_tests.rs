@@ -41,7 +41,7 @@ impl Dialect for Twofold {
         Err(Refusal::NotFound)
     }
 
-    fn converse(&self, _: Variant, _: SocketId) -> Box<dyn Conversation> {
+    fn converse(&self, _: &AppId, _: Variant, _: SocketId) -> Box<dyn Conversation> {
         unreachable!("the floor starts no conversations")
     }
 

@@ -68,7 +68,7 @@ pub fn start(shared: &Arc<Shared>, hall: &Rc<Hall>, transport: Transport, admitt
     let outbox = Rc::new(Outbox::new(transport, shared.limits.queue.bytes()));
     let id = shared.next_socket_id();
     let speaker = shared.voices.at(voice);
-    let mut conversation = speaker.dialect.converse(speaker.variant, id);
+    let mut conversation = speaker.dialect.converse(&app, speaker.variant, id);
 
     outbox.push_raw(welcome);
     if let Some(greeting) = conversation.greeting() {
