@@ -22,5 +22,5 @@ pub struct Settings {
 /// Every dialect that is spoken.
 #[must_use]
 pub fn all(settings: &Settings, seal: &SocketIdSeal) -> Vec<Arc<dyn Dialect>> {
-    vec![Arc::new(gusher::Gusher::new(&settings.gusher, seal.clone()))]
+    vec![Arc::new(gusher::Gusher::new(&settings.gusher, seal.clone())), Arc::new(pusher::Pusher::new(&settings.pusher))]
 }
