@@ -9,6 +9,7 @@ use wellhead_proto::{
     channel::{ChannelPattern, allowed},
     command::Command,
     dialect::contract::{Headers, Right, Work},
+    envelope::Envelope,
     ids::{AppId, ChannelName},
     query::{Ask, Census, Query},
     refusal::Refusal,
@@ -168,27 +169,14 @@ impl Keys {
         let Caller::Holder(holder) = caller else { return Ok(()) };
         let key = &self.keys[holder];
         match work {
-            Work::Publish(envelopes) => envelopes.iter().try_for_each(|envelope| {
-                key.serves(&envelope.app)?;
-                key.covers(&envelope.command)
-            }),
-            Work::Ask(Ask::Query { app, query }) => {
-                key.serves(app)?;
-                match query {
-                    Query::Channels(within) | Query::ChannelCount(within) => within.clone_from(&key.channels),
-                    Query::UsersOf(channel) | Query::UserCountOf(channel) => key.reaches(channel)?,
-                    Query::Users | Query::UserCount => {}
-                }
-                Ok(())
+            Work::Publish(envelopes) => key.sends(envelopes),
+            Work::Ask(ask) => key.asks(ask),
+            Work::PublishAndAsk(envelopes, ask) => {
+                key.sends(envelopes)?;
+                key.asks(ask)
             }
-            Work::Ask(Ask::PublishMatching { app, within, .. }) => {
-                within.clone_from(&key.channels);
-                key.serves(app)
-            }
-            // no row asks for it: slaves do, of each other
-            Work::Ask(Ask::Redeem { .. }) => Err(Refusal::NotFound),
-            // limited by what they answer
-            Work::Ask(Ask::Stats) | Work::Decode(_) | Work::Nothing | Work::Exchange(_) => Ok(()),
+            // limited by what it answers
+            Work::Decode(_) | Work::Nothing | Work::Exchange(_) => Ok(()),
         }
     }
 
@@ -230,6 +218,41 @@ impl PushKey {
         }
     }
 
+    fn sends(&self, envelopes: &[Envelope]) -> Result<(), Refusal> {
+        envelopes.iter().try_for_each(|envelope| {
+            self.serves(&envelope.app)?;
+            self.covers(&envelope.command)
+        })
+    }
+
+    fn asks(&self, ask: &mut Ask) -> Result<(), Refusal> {
+        match ask {
+            Ask::Query { app, query } => {
+                self.serves(app)?;
+                match query {
+                    Query::Channels(within) | Query::ChannelCount(within) => within.clone_from(&self.channels),
+                    Query::UsersOf(channel) | Query::UserCountOf(channel) | Query::Members(channel) => {
+                        self.reaches(channel)?;
+                    }
+                    Query::States { of, .. } => of.iter().try_for_each(|channel| self.reaches(channel))?,
+                    Query::StatesUnder { .. } if !self.channels.iter().any(ChannelPattern::is_everything) => {
+                        return Err(Refusal::Forbidden("this push key is not for every channel".into()));
+                    }
+                    Query::StatesUnder { .. } | Query::Users | Query::UserCount => {}
+                }
+                Ok(())
+            }
+            Ask::PublishMatching { app, within, .. } => {
+                within.clone_from(&self.channels);
+                self.serves(app)
+            }
+            // no row asks for it: slaves do, of each other
+            Ask::Redeem { .. } => Err(Refusal::NotFound),
+            // limited by what it answers
+            Ask::Stats => Ok(()),
+        }
+    }
+
     fn reaches(&self, channel: &ChannelName) -> Result<(), Refusal> {
         if allowed(&self.channels, channel) {
             Ok(())
@@ -254,6 +277,8 @@ impl PushKey {
             }
             Command::Reload { channels, .. } => channels.iter().try_for_each(grants),
             Command::Grant { channel, .. } => grants(channel),
+            // no row says it: keepers do
+            Command::Members { .. } => Err(Refusal::NotFound),
         }
     }
 }

@@ -59,6 +59,8 @@ impl Kind {
                 Query::UserCount => "user_count",
                 Query::UsersOf(_) => "users_of",
                 Query::UserCountOf(_) => "user_count_of",
+                Query::States { .. } | Query::StatesUnder { .. } => "states",
+                Query::Members(_) => "members",
             },
         })
     }

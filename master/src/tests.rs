@@ -24,6 +24,7 @@ use super::*;
 use crate::keys::KeyHash;
 
 mod scopes;
+mod work;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 

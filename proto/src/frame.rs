@@ -73,7 +73,9 @@ impl Frame {
         Self::Whole([self, next].map(Self::into_bytes).concat().into())
     }
 
-    fn into_bytes(self) -> Bytes {
+    /// What goes over the wire.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
         match self {
             Self::Whole(bytes) => bytes,
             Self::Split { head, tail } => [head, tail].concat().into(),

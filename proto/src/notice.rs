@@ -17,6 +17,8 @@ pub enum Outcome<'a> {
     Denied,
     /// It is refused for this reason; the socket stays. Only [`crate::action::Action::Enter`] ends so.
     Barred(Bar),
+    /// It could not be done, which is no fault of the client's; the socket stays. Later it may go well.
+    Failed,
     /// It is on a channel that shows its members to each other: all of them, the newcomer among them, each once.
     Joined {
         /// The members, each with what the others may know of it, in the order of their ids.

@@ -49,7 +49,7 @@ impl Surface for Slave {
                     return dialect.refuse(row, &why);
                 }
             },
-            work @ (Work::Publish(_) | Work::Ask(_) | Work::Decode(_)) => {
+            work @ (Work::Publish(_) | Work::Ask(_) | Work::PublishAndAsk(..) | Work::Decode(_)) => {
                 error!("dialect {} asks a slave for the work of a master: {work:?}", dialect.name());
                 return dialect.refuse(row, &Refusal::NotFound);
             }

@@ -13,6 +13,7 @@ use wellhead_proto::{
     command::{Command, Target},
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
+    member::MemberChange,
     query::{Ask, Census},
     report::Report,
 };
@@ -36,7 +37,7 @@ impl Inbox for Intake {
             worker.do_send(Obey { envelope, ticket });
         };
         match &envelope.command {
-            Command::Publish { channel, .. } => {
+            Command::Publish { channel, .. } | Command::Members { channel, .. } => {
                 let key = ChannelKey { app: envelope.app.clone(), name: channel.clone() };
                 for worker in self.0.interests.workers(&key) {
                     if let Some(worker) = workers.get(worker) {
@@ -106,5 +107,7 @@ fn bytes(command: &Command) -> usize {
         Command::Direct { data, .. } => data.len(),
         Command::Reload { channels, .. } => channels.iter().map(|channel| channel.as_str().len()).sum(),
         Command::Grant { channel, .. } => channel.as_str().len(),
+        Command::Members { change: MemberChange::Added(member), .. } => member.info.len(),
+        Command::Members { change: MemberChange::Removed(_), .. } => 0,
     }
 }

@@ -156,7 +156,7 @@ impl App {
         let trust = trust.expect("a slave on the local bus was given it, everybody else made it");
         let bus = line.bus();
         let apps = Arc::new(self.plan.apps(&self.loaded.settings, trust.keys.clone()));
-        let speaks = dialect::Settings { gusher: self.plan.prefixes.clone() };
+        let speaks = dialect::Settings { gusher: self.plan.prefixes.clone(), ..dialect::Settings::default() };
         let dialects = dialect::all(&speaks, &SocketIdSeal::new(&trust.secret));
         let roles = self.plan.roles;
         let requests = AllRequests::new(&mut registry);

@@ -20,6 +20,7 @@ use wellhead_proto::{
 };
 
 use super::{
+    attendees::Attendees,
     fanout::{Fanout, Held, PendingJoin, Push, Run, Turn},
     index::{Change, Index, RoomNo, SeatNo},
     presence,
@@ -58,6 +59,8 @@ pub struct Seat {
 pub struct Floor {
     /// Who sits where.
     pub index: Index<Seat>,
+    /// Who of them is a member of what.
+    attendees: Attendees,
     voices: Rc<Voices>,
     fanout: Fanout,
     /// Outboxes to flush after the drain.
@@ -80,6 +83,7 @@ impl Floor {
     pub fn new(worker: usize, chunk: usize, voices: Rc<Voices>, interests: Arc<Interests>, metrics: Metrics) -> Self {
         Self {
             index: Index::default(),
+            attendees: Attendees::default(),
             voices,
             fanout: Fanout::default(),
             dirty: Vec::new(),
@@ -183,6 +187,8 @@ impl Floor {
             }
             Command::Reload { user, channels } => self.reload(&app, &user, &channels),
             Command::Grant { user, channel } => self.grant(&app, &user, &channel),
+            // the slave makes one message for each change out of it
+            Command::Members { .. } => {}
         }
     }
 
@@ -232,7 +238,7 @@ impl Floor {
     /// Answer a question; for a push to a pattern, push.
     pub fn answer(&mut self, ask: &Ask, ticket: Ticket) -> Census {
         match ask {
-            Ask::Query { app, query } => presence::census(&self.index, app, query),
+            Ask::Query { app, query } => presence::census(&self.index, &self.attendees, app, query),
             Ask::Stats => presence::stats(&self.index),
             // the slave answers that itself
             Ask::Redeem { .. } => ask.nothing(),

@@ -89,7 +89,9 @@ impl<S> Index<S> {
         let house = self.apps.entry(app.clone()).or_default();
         house.sockets += 1;
         let seat = self.seats.insert(Seat { socket, app, user: user.clone(), rooms: Vec::new(), it }) as SeatNo;
-        house.users.entry(user).or_default().push(seat);
+        if !user.is_nobody() {
+            house.users.entry(user).or_default().push(seat);
+        }
         self.sockets.insert(socket, seat);
         seat
     }
@@ -296,7 +298,8 @@ impl<S> Index<S> {
         self.seats[seat as usize].socket
     }
 
-    /// The seats of a user.
+    /// The seats of a user. Nobody has none, however many sockets are anonymous: looking for one among all of them would
+    /// take longer the more there are.
     #[must_use]
     pub fn seats_of(&self, app: &AppId, user: &UserId) -> SmallVec<[SeatNo; 2]> {
         self.apps.get(app).and_then(|house| house.users.get(user)).cloned().unwrap_or_default()

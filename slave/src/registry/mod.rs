@@ -1,6 +1,7 @@
 //! The registry of one worker thread: an actor in front of its floor. Pushes and queries come as messages; the sessions
 //! of the same thread call the floor directly.
 
+pub mod attendees;
 pub mod fanout;
 pub mod floor;
 pub mod index;

@@ -25,7 +25,10 @@ use wellhead_proto::{
     action::Action,
     bus::Interest,
     channel::ChannelPattern,
+    command::Command,
     dialect::contract::{Conversation, Message},
+    envelope::Envelope,
+    event::Event,
     frame::{Frame, Opcode},
     ids::{AppId, ChannelKey, ChannelName, SocketId, UserId},
     notice::Outcome,
@@ -191,7 +194,8 @@ impl Session {
     }
 
     fn hear(&mut self, message: Message, ctx: &mut WebsocketContext<Self>) {
-        let action = match self.conversation.hear(message) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let action = match self.conversation.hear(message, now) {
             Ok(action) => action,
             Err(cause) => return self.end(cause),
         };
@@ -210,10 +214,8 @@ impl Session {
             Effect::Nothing => {}
             Effect::Answer(frame) => self.outbox.push(frame),
             Effect::Deny => self.tell(Outcome::Denied),
-            Effect::TellTime => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                self.tell(Outcome::Here { unix_seconds: since.as_secs() });
-            }
+            Effect::Bar(bar) => self.tell(Outcome::Barred(bar)),
+            Effect::TellTime => self.tell(Outcome::Here { unix_seconds: now.as_secs() }),
             Effect::TellGrants => {
                 let hall = self.hall.clone();
                 let floor = hall.floor.borrow();
@@ -221,7 +223,9 @@ impl Session {
                     self.tell(Outcome::Grants(&floor.index.at(seat).grants));
                 }
             }
-            Effect::Join(channels) => self.want(channels, ctx),
+            Effect::Join(channels) => self.want(Action::Subscribe(channels), ctx),
+            Effect::Enter(entry) => self.want(Action::Enter(entry), ctx),
+            Effect::Say(channel, event) => self.say(channel, event, ctx),
             Effect::Leave(channel) => {
                 self.hall.floor.borrow_mut().leave(self.id, &channel);
                 self.tell(Outcome::Done);
@@ -229,10 +233,15 @@ impl Session {
         }
     }
 
-    /// Join channels once the bus brings them: no push that is accepted after the reply may be missed.
-    fn want(&mut self, channels: Vec<ChannelName>, ctx: &mut WebsocketContext<Self>) {
+    /// Join the channels of `wish` once the bus brings them: no push that is accepted after the reply may be missed.
+    fn want(&mut self, wish: Action, ctx: &mut WebsocketContext<Self>) {
+        let names = match &wish {
+            Action::Subscribe(channels) => &channels[..],
+            Action::Enter(entry) => std::slice::from_ref(&entry.channel),
+            _ => &[],
+        };
         let (mut holds, mut unconfirmed) = (Vec::new(), Vec::new());
-        for name in &channels {
+        for name in names {
             let key = ChannelKey { app: self.app.clone(), name: name.clone() };
             if let Some(Interest { hold, confirmed }) = self.shared.bus.interest(&key) {
                 holds.push(hold);
@@ -240,23 +249,39 @@ impl Session {
             }
         }
         if unconfirmed.is_empty() {
-            return self.join(channels, ctx);
+            return self.come(wish, ctx);
         }
         // commands are answered in order: nothing is heard before this one is done
         let confirmed = join_all(unconfirmed).into_actor(self);
         ctx.wait(confirmed.map(move |_, session, ctx| {
-            // much may have changed meanwhile
-            let floor = session.hall.floor.borrow();
-            let effect = floor
-                .standing(session.id)
-                .map(|standing| decide(Action::Subscribe(channels), &standing, session.shared.limits.subscriptions));
-            drop(floor);
-            match effect {
-                Some(Effect::Join(channels)) => session.join(channels, ctx),
-                Some(_) => session.tell(Outcome::Denied),
-                None => {}
-            }
+            session.come(wish, ctx);
             drop(holds);
+        }));
+    }
+
+    /// Carry out a wish to join, if it still may be: much may have changed since it was uttered.
+    fn come(&mut self, wish: Action, ctx: &mut WebsocketContext<Self>) {
+        let effect = {
+            let floor = self.hall.floor.borrow();
+            floor.standing(self.id).map(|standing| decide(wish, &standing, self.shared.limits.subscriptions))
+        };
+        match effect {
+            Some(Effect::Join(channels)) => self.join(channels, ctx),
+            Some(Effect::Enter(entry)) => self.join(vec![entry.channel], ctx),
+            Some(Effect::Bar(bar)) => self.tell(Outcome::Barred(bar)),
+            Some(_) => self.tell(Outcome::Denied),
+            None => {}
+        }
+    }
+
+    /// Publish what the client says; the next of its messages is heard when the bus has it.
+    fn say(&mut self, channel: ChannelName, event: Event, ctx: &mut WebsocketContext<Self>) {
+        let command = Command::Publish { channel, event, except: Some(self.id) };
+        let (bus, envelope) = (self.shared.bus.clone(), Envelope { app: self.app.clone(), command });
+        let published = async move { bus.publish(envelope).await }.into_actor(self);
+        ctx.wait(published.map(|result, session, _| {
+            session.shared.metrics.said(result.is_ok());
+            session.tell(if result.is_ok() { Outcome::Done } else { Outcome::Failed });
         }));
     }
 
