@@ -83,3 +83,122 @@ pub fn turn_away(why: &Refusal) -> Option<TurnedAway> {
     };
     Some(TurnedAway { says: frames::error(Some(code), &reason), code, reason })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{
+        dialect::{
+            Settings, all,
+            contract::Dialect,
+            pusher::{App, Settings as PusherSettings, apps::tests::app},
+        },
+        ids::SocketIdSeal,
+        surface::{Matched, Router},
+    };
+
+    fn find(method: &str, path: &str) -> (Arc<dyn Dialect>, Router, Matched) {
+        let apps = vec![app(), App { key: "a b:c".parse().unwrap(), id: "43".to_owned(), ..app() }];
+        let pusher = PusherSettings { slave_prefix: "/ws".to_owned(), apps, ..Default::default() };
+        let settings = Settings { pusher, ..Settings::default() };
+        let router = Router::new(Role::Slave, all(&settings, &SocketIdSeal::new(b"seal")));
+        let matched = router.find(method, path).expect(path);
+        (router.dialect(&matched).clone(), router, matched)
+    }
+
+    fn with_call<T>(path: &str, query: &str, version: &str, use_it: impl FnOnce(&dyn Dialect, ApiCall<'_>) -> T) -> T {
+        let (dialect, router, matched) = find(Route::SOCKET, path);
+        let headers: BTreeMap<_, _> = [("sec-websocket-version".to_owned(), version.to_owned())].into();
+        let call = ApiCall {
+            row: router.route(&matched).row,
+            method: "GET",
+            path,
+            segments: matched.segments.clone(),
+            query,
+            headers: &headers,
+            body: "".into(),
+            now: Duration::ZERO,
+        };
+        use_it(&*dialect, call)
+    }
+
+    fn knock(path: &str, query: &str) -> Result<Knock, Refusal> {
+        with_call(path, query, "13", |dialect, call| dialect.knock(&call))
+    }
+
+    #[test]
+    fn whoever_names_an_app_and_a_protocol_comes_in_without_further_credentials() {
+        let fine = |app: &str| {
+            let app = app.parse().unwrap();
+            Ok(Knock { app, credentials: Credentials::Later, variant: Variant::default() })
+        };
+        for query in
+            ["protocol=7&client=js&version=8.6.0&flash=false", "protocol=6", "client=x&protocol=5", "protocol=%37"]
+        {
+            assert_eq!(knock("/ws/app/wh-key", query), fine("wh-key"), "{query}");
+        }
+        assert_eq!(knock("/ws/app/a%20b%3Ac", "protocol=7"), fine("a b:c"));
+    }
+
+    #[test]
+    fn others_are_told_what_is_wrong_in_a_number_that_their_library_knows() {
+        for (key, query, expected) in [
+            ("x", "protocol=7", 4001),
+            ("", "protocol=7", 4001),
+            // an id is no key, and nothing about the protocol matters then
+            ("42", "", 4001),
+            ("wh-key", "", 4008),
+            ("wh-key", "protocol=", 4008),
+            ("wh-key", "Protocol", 4008),
+            ("wh-key", "protocol=4", 4007),
+            ("wh-key", "protocol=8", 4007),
+            ("wh-key", "protocol=07", 4007),
+            ("wh-key", "protocol=99999999999999999999", 4007),
+            ("wh-key", "protocol=7.0", 4006),
+            ("wh-key", "protocol=-7", 4006),
+            ("wh-key", "protocol=%ff", 4006),
+        ] {
+            let path = format!("/ws/app/{key}");
+            let why = knock(&path, query).expect_err(query);
+            assert!(matches!(why, Refusal::Coded { code, .. } if code == expected), "{key} {query}: {why:?}");
+            let (dialect, router, matched) = find(Route::SOCKET, &path);
+            let away = dialect.turn_away(router.route(&matched).row, &why).expect("it is told over the socket");
+            assert_eq!((away.code, &away.reason), (expected, &why.to_string()));
+            assert_eq!(away.says, frames::error(Some(expected), &why.to_string()));
+        }
+        let words = "App key x not in this cluster. Did you forget to specify the cluster?";
+        assert_eq!(knock("/ws/app/x", "protocol=7").unwrap_err().to_string(), words);
+    }
+
+    #[test]
+    fn a_client_is_told_whether_to_come_back_and_what_is_no_handshake_hears_so_over_http() {
+        let (dialect, router, matched) = find(Route::SOCKET, "/ws/app/wh-key");
+        let row = router.route(&matched).row;
+        for (why, code) in [
+            (Refusal::unavailable("shutting down"), Some(4100)),
+            (Refusal::Forbidden("this origin may not".into()), Some(4009)),
+            (Refusal::WrongApp, Some(4009)),
+            (Refusal::WrongVersion, None),
+            (Refusal::NotAHandshake("no key"), None),
+            (Refusal::MethodNotAllowed, None),
+            (Refusal::NotFound, None),
+        ] {
+            assert_eq!(dialect.turn_away(row, &why).map(|away| away.code), code, "{why:?}");
+        }
+        let reply = dialect.refuse(row, &Refusal::WrongVersion);
+        assert_eq!((reply.status, reply.headers), (426, vec![("Sec-WebSocket-Version", "13".to_owned())]));
+        assert_eq!(dialect.refuse(row, &Refusal::NotAHandshake("no key")).status, 400);
+        assert_eq!(dialect.refuse(row, &Refusal::unavailable("x")).headers, [("Retry-After", "1".to_owned())]);
+    }
+
+    #[test]
+    fn a_request_that_asks_for_no_upgrade_gets_none() {
+        let ask = |version| with_call("/ws/app/wh-key", "protocol=7", version, |dialect, call| dialect.call(call));
+        assert_eq!(ask("13").unwrap_err(), Refusal::NotAHandshake("not a WebSocket handshake"));
+        assert_eq!(ask("8").unwrap_err(), Refusal::WrongVersion);
+        let (_, router, matched) = find("GET", "/ws/app/wh-key");
+        assert_eq!(router.route(&matched).method, "GET");
+    }
+}

@@ -144,4 +144,4 @@ fn unauthorized(text: impl Into<Cow<'static, str>>) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -97,3 +97,6 @@ fn json(body: impl Into<bytes::Bytes>) -> ApiReply {
 fn fault() -> ApiReply {
     ApiReply::empty(500)
 }
+
+#[cfg(test)]
+mod tests;

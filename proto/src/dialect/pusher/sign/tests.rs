@@ -46,6 +46,21 @@ fn signature(method: &str, path: &str, params: &[(String, String)]) -> String {
     mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// `query` with the parameters of a signature behind it.
+pub fn signed(method: &str, path: &str, query: &str, body: &[u8], now: Duration) -> String {
+    let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let mut whole = format!("auth_key=wh-key&auth_timestamp={}&auth_version=1.0", now.as_secs());
+    if !query.is_empty() {
+        whole = format!("{query}&{whole}");
+    }
+    if !body.is_empty() {
+        whole += &format!("&body_md5={}", hex(&Md5::digest(body)));
+    }
+    let pairs: Vec<_> = whole.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
+    let pairs: Vec<_> = pairs.into_iter().map(|(name, value)| (decode(name), decode(value))).collect();
+    format!("{whole}&auth_signature={}", signature(method, path, &pairs))
+}
+
 #[test]
 fn the_vectors_verify_wherever_the_signature_stands() {
     let md5 = "bc64f26d03a39099a29c030bc0dbaf83";

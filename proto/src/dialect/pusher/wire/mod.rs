@@ -195,3 +195,6 @@ fn no_subscription(channel: &str) -> Frame {
 fn not_on(channel: &str) -> String {
     format!("Cannot broadcast client event (connection not subscribed to channel {channel})")
 }
+
+#[cfg(test)]
+mod tests;
