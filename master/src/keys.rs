@@ -15,6 +15,8 @@ use wellhead_proto::{
     refusal::Refusal,
 };
 
+use crate::Keyless;
+
 /// One of `[[push_keys]]`. The key itself is stored nowhere, only its hash.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -103,8 +105,8 @@ impl<'de> Deserialize<'de> for KeyHash {
 #[derive(Clone, Debug)]
 pub struct Keys {
     keys: Vec<PushKey>,
-    /// Serve whoever comes while there is no key, even what a browser or a proxy forwarded.
-    open: bool,
+    /// Who is served while there is none.
+    keyless: Keyless,
 }
 
 /// Who calls.
@@ -117,10 +119,10 @@ pub enum Caller {
 }
 
 impl Keys {
-    /// These keys. `open` matters only if there are none, see [`crate::Setup::open`].
+    /// These keys. `keyless` matters only if there are none.
     #[must_use]
-    pub fn new(keys: Vec<PushKey>, open: bool) -> Self {
-        Self { keys, open }
+    pub fn new(keys: Vec<PushKey>, keyless: Keyless) -> Self {
+        Self { keys, keyless }
     }
 
     /// Who calls, if the caller may use `right` at all.
@@ -130,7 +132,11 @@ impl Keys {
     /// No key, an unknown one, or one without the right; without any keys: a request that a browser or a proxy sent on.
     pub fn admit(&self, headers: &dyn Headers, right: Right) -> Result<Caller, Refusal> {
         if self.keys.is_empty() {
-            return if self.open { Ok(Caller::Anyone) } else { local(headers).map(|()| Caller::Anyone) };
+            return match self.keyless {
+                Keyless::ThisMachine => local(headers).map(|()| Caller::Anyone),
+                Keyless::Everybody => Ok(Caller::Anyone),
+                Keyless::Nobody => Err(Refusal::CredentialsMissing),
+            };
         }
         let holder = self.find(bearer(headers).ok_or(Refusal::CredentialsMissing)?)?;
         if self.keys[holder].rights.contains(&right) {
