@@ -4,6 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use md5::{Digest, Md5};
 use percent_encoding::percent_decode;
+use smallvec::SmallVec;
 
 use crate::{dialect::contract::ApiCall, event::quote, refusal::Refusal};
 
@@ -17,15 +18,19 @@ const SIGNATURE: &[u8] = b"auth_signature";
 const OF_THE_SIGNATURE: [&[u8]; 5] = [b"auth_key", b"auth_timestamp", b"auth_version", b"body_md5", SIGNATURE];
 
 /// The parameters of a query, decoded, their names in lower case.
-pub struct Params<'a>(Vec<(Vec<u8>, Cow<'a, [u8]>)>);
+pub struct Params<'a>(SmallVec<[Param<'a>; 8]>);
+
+type Param<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
 impl<'a> Params<'a> {
     /// Read them. A `+` is a plus sign: libraries write a blank as `%20`, and Node and Go escape nothing at all.
     pub fn of(query: &'a str) -> Self {
         let pair = |pair: &'a str| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let mut name: Vec<u8> = percent_decode(name.as_bytes()).collect();
-            name.make_ascii_lowercase();
+            let mut name: Cow<'a, [u8]> = percent_decode(name.as_bytes()).into();
+            if name.iter().any(u8::is_ascii_uppercase) {
+                name.to_mut().make_ascii_lowercase();
+            }
             (name, percent_decode(value.as_bytes()).into())
         };
         Self(query.split('&').filter(|piece| !piece.is_empty()).map(pair).collect())
@@ -33,7 +38,7 @@ impl<'a> Params<'a> {
 
     /// The first value of that name.
     fn bytes(&self, name: &[u8]) -> Option<&[u8]> {
-        self.0.iter().find(|(given, _)| given == name).map(|(_, value)| &**value)
+        self.0.iter().find(|(given, _)| **given == *name).map(|(_, value)| &**value)
     }
 
     /// The same as text.
@@ -49,7 +54,7 @@ impl<'a> Params<'a> {
 
     /// The third part of what is signed.
     fn to_be_signed(&self) -> Vec<u8> {
-        let mut pairs: Vec<_> = self.0.iter().filter(|(name, _)| name != SIGNATURE).collect();
+        let mut pairs: SmallVec<[&Param<'a>; 8]> = self.0.iter().filter(|(name, _)| **name != *SIGNATURE).collect();
         pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
         let mut joined = Vec::with_capacity(pairs.iter().map(|(name, value)| name.len() + value.len() + 2).sum());
         for (name, value) in pairs {

@@ -180,6 +180,9 @@ fn many(names: &RawValue, limits: &Limits) -> Result<Vec<ChannelName>, Refusal> 
     if names.is_empty() {
         return Err(bad("channels is empty"));
     }
+    if let [name] = &names[..] {
+        return Ok(vec![named(name, limits)?]);
+    }
     let mut seen = HashSet::with_capacity(names.len());
     names.iter().filter(|name| seen.insert(&***name)).map(|name| named(name, limits)).collect()
 }
