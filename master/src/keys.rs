@@ -253,7 +253,7 @@ impl PushKey {
                 self.serves(app)
             }
             // no row asks for it: slaves do, of each other
-            Ask::Redeem { .. } => Err(Refusal::NotFound),
+            Ask::Redeem { .. } | Ask::Attendance(_) => Err(Refusal::NotFound),
             // limited by what it answers
             Ask::Stats => Ok(()),
         }

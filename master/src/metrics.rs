@@ -52,6 +52,7 @@ impl Kind {
             Ask::PublishMatching { .. } => return Self::Push(PushKind::Pattern),
             Ask::Stats => "stats",
             Ask::Redeem { .. } => "redeem",
+            Ask::Attendance(_) => "attendance",
             Ask::Query { query, .. } => match query {
                 Query::Channels(_) => "channels",
                 Query::ChannelCount(_) => "channel_count",

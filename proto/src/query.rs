@@ -12,7 +12,7 @@ use siphasher::sip::SipHasher13;
 use crate::{
     channel::ChannelPattern,
     event::Event,
-    ids::{AppId, ChannelName, UserId},
+    ids::{AppId, ChannelKey, ChannelName, UserId},
 };
 
 /// Something that every slave answers from what it holds.
@@ -44,6 +44,9 @@ pub enum Ask {
         /// The reference.
         token: String,
     },
+    /// To the slave that keeps these channels: who are their members, as far as it has announced them? Channels that it
+    /// does not keep, or not yet, are left out of the answer.
+    Attendance(Vec<ChannelKey>),
 }
 
 /// A question about one app.
@@ -94,6 +97,8 @@ pub enum Census {
     States(BTreeMap<String, ChannelState>),
     /// Members of a presence channel, each with what the others may know of it.
     Members(BTreeMap<UserId, ByteString>),
+    /// The same for several channels, each by its keeper.
+    Attendance(BTreeMap<ChannelKey, BTreeMap<UserId, ByteString>>),
 }
 
 /// Whom a connection token lets in.
@@ -140,6 +145,7 @@ impl Ask {
             Self::Query { .. } | Self::PublishMatching { .. } => Census::Hashes(HashSet::new()),
             Self::Stats => Census::Stats(BTreeMap::new()),
             Self::Redeem { .. } => Census::Redeemed(None),
+            Self::Attendance(_) => Census::Attendance(BTreeMap::new()),
         }
     }
 }
@@ -170,6 +176,7 @@ impl Census {
                     members.entry(user).or_insert(info);
                 }
             }
+            (Self::Attendance(channels), Self::Attendance(more)) => channels.extend(more),
             _ => {}
         }
     }
@@ -184,6 +191,7 @@ impl Census {
             Self::Redeemed(bearer) => bearer.iter().len(),
             Self::States(channels) => channels.len(),
             Self::Members(members) => members.len(),
+            Self::Attendance(channels) => channels.len(),
         }
     }
 }

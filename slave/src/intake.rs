@@ -13,16 +13,16 @@ use wellhead_proto::{
     command::{Command, Target},
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
-    member::MemberChange,
     query::{Ask, Census},
     report::Report,
 };
 
 use crate::{
     Shared,
+    attendance::{Teller, Told},
     registry::{
         Registry,
-        message::{Answer, Obey},
+        message::{Answer, Obey, TellMembers},
     },
 };
 
@@ -37,7 +37,11 @@ impl Inbox for Intake {
             worker.do_send(Obey { envelope, ticket });
         };
         match &envelope.command {
-            Command::Publish { channel, .. } | Command::Members { channel, .. } => {
+            Command::Members { channel, change } => {
+                let channel = ChannelKey { app: envelope.app.clone(), name: channel.clone() };
+                self.0.attendance.announced(&channel, change.clone(), &*self.0);
+            }
+            Command::Publish { channel, .. } => {
                 let key = ChannelKey { app: envelope.app.clone(), name: channel.clone() };
                 for worker in self.0.interests.workers(&key) {
                     if let Some(worker) = workers.get(worker) {
@@ -81,6 +85,9 @@ impl Inbox for Intake {
             let bearer = shared.tokens.redeem_own(token, now).ok();
             return Box::pin(std::future::ready(Census::Redeemed(bearer)));
         }
+        if let Ask::Attendance(channels) = &ask {
+            return Box::pin(std::future::ready(Census::Attendance(shared.keeping.attendance(channels))));
+        }
         let payload = if let Ask::PublishMatching { event, .. } = &ask { event.data.len() } else { 0 };
         Box::pin(async move {
             let asked = |worker: &Addr<Registry>| {
@@ -101,13 +108,23 @@ impl Inbox for Intake {
     }
 }
 
+impl Teller for Shared {
+    fn tell(&self, channel: &ChannelKey, told: Told) {
+        let workers = self.workers();
+        for worker in self.interests.workers(channel).filter_map(|worker| workers.get(worker)) {
+            let (channel, told, ticket) = (channel.clone(), told.clone(), self.backlog.admit(0));
+            worker.do_send(TellMembers { channel, told, ticket });
+        }
+    }
+}
+
 fn bytes(command: &Command) -> usize {
     match command {
         Command::Publish { event, .. } => event.data.len(),
         Command::Direct { data, .. } => data.len(),
         Command::Reload { channels, .. } => channels.iter().map(|channel| channel.as_str().len()).sum(),
         Command::Grant { channel, .. } => channel.as_str().len(),
-        Command::Members { change: MemberChange::Added(member), .. } => member.info.len(),
-        Command::Members { change: MemberChange::Removed(_), .. } => 0,
+        // the slave's attendance makes messages of its own of it
+        Command::Members { .. } => 0,
     }
 }

@@ -62,7 +62,7 @@ impl Interests {
             stripe.insert(channel.clone(), Followed { workers: 1 << worker, _hold });
             self.channels.fetch_add(1, Ordering::Relaxed);
             // under the stripe's lock, so that coming and leaving are told in their order
-            self.keeping.held(channel, true);
+            self.keeping.came(&channel.clone().into(), None);
         }
     }
 
@@ -74,7 +74,7 @@ impl Interests {
             if followed.workers == 0 {
                 stripe.remove(channel);
                 self.channels.fetch_sub(1, Ordering::Relaxed);
-                self.keeping.held(channel, false);
+                self.keeping.left(&channel.clone().into());
             }
         }
     }

@@ -56,6 +56,12 @@ impl Attendees {
         self.rooms.get(&room).into_iter().flat_map(|seats| seats.values().map(|attendee| &attendee.member))
     }
 
+    /// Is anybody a member in that room?
+    #[must_use]
+    pub fn has(&self, room: RoomNo) -> bool {
+        self.rooms.contains_key(&room)
+    }
+
     /// Are there none?
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -13,20 +13,22 @@ use wellhead_proto::{
     event::Event,
     frame::Frame,
     ids::{ChannelKey, ChannelName, SocketId},
+    member::MemberChange,
+    notice::Notice,
 };
 
-use super::index::RoomNo;
-use crate::{backlog::Ticket, voices::Voices};
+use super::{attendees::Attendee, index::RoomNo};
+use crate::{attendance::Told, backlog::Ticket, voices::Voices};
 
 /// Payload bytes that walk a room together: a socket should not get more at once than it may be behind.
 const MAX_TOGETHER: usize = 64 << 10;
 
-/// An event on its way to the sockets of one channel, encoded once for each voice that is spoken there.
+/// Something on its way to the sockets of one channel, encoded once for each voice that is spoken there.
 pub struct Push {
     channel: ChannelName,
-    event: Event,
+    body: Body,
     /// The socket that is left out.
-    pub except: Option<SocketId>,
+    except: Option<SocketId>,
     encoded: SmallVec<[Option<Shared>; 4]>,
     /// When it arrived.
     pub since: Instant,
@@ -34,14 +36,43 @@ pub struct Push {
     pub ticket: Option<Ticket>,
 }
 
+/// What is on its way.
+enum Body {
+    /// An event, for all.
+    Event(Event),
+    /// A change of the members, for those of them who do not know of it.
+    Members(Told),
+}
+
 impl Push {
     /// `event` for `channel`, which arrived just now.
     pub fn new(channel: &ChannelKey, event: Event, except: Option<SocketId>, ticket: Option<Ticket>) -> Self {
-        let encoded = SmallVec::new();
-        Self { channel: channel.name.clone(), event, except, encoded, since: Instant::now(), ticket }
+        Self::of(channel, Body::Event(event), except, ticket)
     }
 
-    /// The event as sockets of that voice get it.
+    /// A change of the channel's members.
+    pub fn members(channel: &ChannelKey, told: Told, ticket: Ticket) -> Self {
+        Self::of(channel, Body::Members(told), None, Some(ticket))
+    }
+
+    fn of(channel: &ChannelKey, body: Body, except: Option<SocketId>, ticket: Option<Ticket>) -> Self {
+        let encoded = SmallVec::new();
+        Self { channel: channel.name.clone(), body, except, encoded, since: Instant::now(), ticket }
+    }
+
+    /// Does `socket` get it? `part` is its part among the members.
+    pub fn is_for<'a>(&self, socket: SocketId, part: impl Fn() -> Option<&'a Attendee>) -> bool {
+        match &self.body {
+            Body::Event(_) => self.except != Some(socket),
+            Body::Members(Told { number, change }) => part().is_some_and(|part| part.is_told(change.user(), *number)),
+        }
+    }
+
+    fn is_for_all(&self) -> bool {
+        self.except.is_none() && matches!(self.body, Body::Event(_))
+    }
+
+    /// It as sockets of that voice get it; empty if they do not.
     pub fn encoded(&mut self, voice: u8, voices: &Voices) -> &Shared {
         let at = usize::from(voice);
         if self.encoded.len() <= at {
@@ -49,12 +80,23 @@ impl Push {
         }
         self.encoded[at].get_or_insert_with(|| {
             let voice = voices.at(voice);
-            voice.dialect.event(voice.variant, &self.channel, &self.event)
+            match &self.body {
+                Body::Event(event) => voice.dialect.event(voice.variant, &self.channel, event),
+                Body::Members(Told { change, .. }) => {
+                    let notice = Notice::Members { channel: &self.channel, change };
+                    let frame = voice.dialect.notice(voice.variant, notice);
+                    Shared::Whole(frame.map(Frame::into_bytes).unwrap_or_default())
+                }
+            }
         })
     }
 
     fn bytes(&self) -> usize {
-        self.event.data.len()
+        match &self.body {
+            Body::Event(event) => event.data.len(),
+            Body::Members(Told { change: MemberChange::Added(member), .. }) => member.info.len(),
+            Body::Members(_) => 0,
+        }
     }
 }
 
@@ -100,7 +142,7 @@ impl Run {
 
     /// All frames in one piece, if they are the same for everyone of that voice.
     pub fn block(&mut self, voice: u8, voices: &Voices) -> Option<&Bytes> {
-        if self.pushes.iter().any(|push| push.except.is_some()) {
+        if !self.pushes.iter().all(Push::is_for_all) {
             return None;
         }
         if self.pushes.len() == 1 {

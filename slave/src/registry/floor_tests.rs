@@ -7,12 +7,16 @@ use tokio::{
 };
 use wellhead_proto::{
     dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Variant},
+    member::{Member, MemberChange},
     refusal::Refusal,
     testkit::RecordingBus,
 };
 
 use super::*;
 use crate::{backlog::Backlog, keeping::Keeping, transport::Transport};
+
+#[path = "floor/members_tests.rs"]
+mod members;
 
 /// Small, so that a handful of sockets is a large push.
 const CHUNK: usize = 16;
@@ -61,8 +65,11 @@ impl Dialect for Twofold {
         Frame::text(&data.to_json())
     }
 
-    fn notice(&self, _: Variant, _: Notice<'_>) -> Option<Frame> {
-        None
+    /// Only one of the two has a word for members.
+    fn notice(&self, variant: Variant, notice: Notice<'_>) -> Option<Frame> {
+        let Notice::Members { channel, change } = notice else { return None };
+        let what = if matches!(change, MemberChange::Added(_)) { '+' } else { '-' };
+        (variant == Variant(0)).then(|| Frame::text(&format!("{channel}{what}{}", change.user())))
     }
 
     fn refuse(&self, _: usize, _: &Refusal) -> ApiReply {
@@ -106,9 +113,11 @@ impl Scene {
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
         let bus = Arc::new(RecordingBus::default());
         let keeping = Keeping::new(wellhead_proto::ids::NodeId::from_random(1), bus.clone(), metrics.clone());
-        let interests = Interests::new(bus, Arc::new(keeping));
+        let keeping = Arc::new(keeping);
+        let interests = Arc::new(Interests::new(bus.clone(), keeping.clone()));
+        let attendance = Arc::new(Attendance::new(keeping, bus));
         Self {
-            floor: Floor::new(0, CHUNK, voices, Arc::new(interests), metrics),
+            floor: Floor::new(0, CHUNK, voices, interests, attendance, metrics),
             backlog: Arc::default(),
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             clients: 0,

@@ -3,10 +3,11 @@
 use actix::Message;
 use wellhead_proto::{
     envelope::Envelope,
+    ids::ChannelKey,
     query::{Ask, Census},
 };
 
-use crate::backlog::Ticket;
+use crate::{attendance::Told, backlog::Ticket};
 
 /// Carry out a command for the sockets of this thread.
 #[derive(Message)]
@@ -14,6 +15,18 @@ use crate::backlog::Ticket;
 pub struct Obey {
     /// What to do, and in which app.
     pub envelope: Envelope,
+    /// Counts it as waiting until it is done.
+    pub ticket: Ticket,
+}
+
+/// Tell members on a channel what has changed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct TellMembers {
+    /// The channel.
+    pub channel: ChannelKey,
+    /// What has changed.
+    pub told: Told,
     /// Counts it as waiting until it is done.
     pub ticket: Ticket,
 }

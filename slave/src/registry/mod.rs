@@ -23,7 +23,7 @@ use wellhead_proto::refusal::CloseCause;
 use self::{
     floor::Floor,
     index::SeatNo,
-    message::{Answer, Drain, Obey},
+    message::{Answer, Drain, Obey, TellMembers},
 };
 use crate::{
     heartbeat,
@@ -90,6 +90,14 @@ impl Handler<Obey> for Registry {
 
     fn handle(&mut self, Obey { envelope, ticket }: Obey, _: &mut Self::Context) {
         self.hall.floor.borrow_mut().obey(envelope, ticket);
+    }
+}
+
+impl Handler<TellMembers> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, TellMembers { channel, told, ticket }: TellMembers, _: &mut Self::Context) {
+        self.hall.floor.borrow_mut().tell_members(&channel, told, ticket);
     }
 }
 

@@ -21,8 +21,9 @@ use actix_web_actors::ws::WebsocketContext;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use futures_util::future::join_all;
+use tokio::time::timeout;
 use wellhead_proto::{
-    action::Action,
+    action::{Action, Entry},
     bus::Interest,
     channel::ChannelPattern,
     command::Command,
@@ -31,6 +32,7 @@ use wellhead_proto::{
     event::Event,
     frame::{Frame, Opcode},
     ids::{AppId, ChannelKey, ChannelName, SocketId, UserId},
+    member::Member,
     notice::Outcome,
     refusal::CloseCause,
 };
@@ -41,6 +43,7 @@ use self::{
 };
 use crate::{
     Shared,
+    attendance::PATIENCE,
     outbox::{End, Outbox},
     pulse::Pulse,
     registry::{Hall, fanout::PendingJoin, floor::Seat},
@@ -267,10 +270,35 @@ impl Session {
         };
         match effect {
             Some(Effect::Join(channels)) => self.join(channels, ctx),
-            Some(Effect::Enter(entry)) => self.join(vec![entry.channel], ctx),
+            Some(Effect::Enter(entry)) => self.enter(entry, ctx),
             Some(Effect::Bar(bar)) => self.tell(Outcome::Barred(bar)),
             Some(_) => self.tell(Outcome::Denied),
             None => {}
+        }
+    }
+
+    /// Join by proof: as a member once the channel's members are known.
+    fn enter(&mut self, entry: Entry, ctx: &mut WebsocketContext<Self>) {
+        let Entry { channel, member, most_members } = entry;
+        let Some(member) = member else { return self.join(vec![channel], ctx) };
+        let key = ChannelKey { app: self.app.clone(), name: channel };
+        let (guest, known) = self.shared.attendance.invite(key.clone(), &self.shared);
+        let Some(known) = known else { return self.attend(&key, &member, most_members) };
+        let hold = self.shared.bus.interest(&key);
+        ctx.wait(timeout(PATIENCE, known).into_actor(self).map(move |_, session, _| {
+            session.attend(&key, &member, most_members);
+            drop((guest, hold));
+        }));
+    }
+
+    fn attend(&mut self, channel: &ChannelKey, member: &Member, most: usize) {
+        let tag = self.conversation.tag();
+        let hall = self.hall.clone();
+        let mut floor = hall.floor.borrow_mut();
+        // nothing comes between the list and what is told of it
+        match floor.attend(self.id, channel, member, most, tag) {
+            Ok(members) => self.tell(Outcome::Joined { members: &members.iter().collect::<Vec<_>>() }),
+            Err(bar) => self.tell(Outcome::Barred(bar)),
         }
     }
 
