@@ -276,13 +276,14 @@ impl Keeper {
         };
         entry.learn(held.as_ref().map_or(0, |held| held.epoch));
         let occupied = held.is_some() || !entry.holders.is_empty();
+        if occupied && entry.info.is_none() {
+            // another keeper may have announced it, and only a holder knows this of a member
+            entry.info = held.and_then(|held| held.info);
+        }
         if occupied == entry.announced_occupied() {
             return;
         }
         entry.epoch += 1;
-        if occupied {
-            entry.info = entry.info.take().or(held.and_then(|held| held.info));
-        }
         let info = if occupied { entry.info.clone() } else { entry.info.take() };
         let epoch = entry.epoch;
         let holders = entry.holders.clone();

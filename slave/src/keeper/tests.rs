@@ -476,3 +476,20 @@ fn a_channel_and_its_members_have_one_keeper_which_knows_them_when_all_agree() {
     net.settle();
     assert_eq!(net.facts(), [removed(3, &channel, "ann")]);
 }
+
+#[test]
+fn a_keeper_that_takes_over_knows_its_own_members_by_what_is_known_of_them() {
+    let channel = channel_of(&[1, 2, 3]);
+    let mut net = Net::of(&[1, 2, 3]);
+    for (no, user) in [(2, "ann"), (3, "bob")] {
+        net.held_post(no, &member(&channel, user), true);
+    }
+    net.settle();
+    assert_eq!(net.facts(), [added(1, &channel, "ann", "ann of 2"), added(1, &channel, "bob", "bob of 3")]);
+    net.dies(1);
+    net.all_see(&[2, 3]);
+    assert_eq!(net.facts(), []);
+    let attendance = net.slave(2).attendance(&channel).expect("it keeps the channel");
+    let there: Vec<_> = attendance.iter().map(|(user, info)| (user.as_str(), &**info)).collect();
+    assert_eq!(there, [("ann", "ann of 2"), ("bob", "bob of 3")]);
+}
