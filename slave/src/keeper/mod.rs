@@ -25,6 +25,9 @@ use wellhead_proto::{
 
 use self::{stream::Other, table::Table};
 
+/// What is told of a member of whom nothing is known: an empty object.
+const NO_INFO: &str = "{}";
+
 /// What happened once in the cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Fact {
@@ -225,7 +228,7 @@ impl Keeper {
             return None;
         }
         let there = self.table.members(channel).filter(|(_, entry)| entry.announced_occupied());
-        Some(there.map(|(user, entry)| (user.clone(), entry.info.as_deref().unwrap_or_default().into())).collect())
+        Some(there.map(|(user, entry)| (user.clone(), entry.info.as_deref().unwrap_or(NO_INFO).into())).collect())
     }
 
     /// May this slave decide: does everybody on its roster see the same one?
@@ -302,7 +305,7 @@ impl Keeper {
             (None, true) => Fact::Occupied(channel),
             (None, false) => Fact::Vacated(channel),
             (Some(user), true) => {
-                let info = info.as_deref().unwrap_or_default().into();
+                let info = info.as_deref().unwrap_or(NO_INFO).into();
                 Fact::Added(channel, Member { user: user.clone(), info })
             }
             (Some(user), false) => Fact::Removed(channel, user.clone()),

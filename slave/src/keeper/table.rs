@@ -101,6 +101,9 @@ impl Table {
     pub fn release(&mut self, post: &Post, slave: NodeId, keep: bool) {
         if let Some(entry) = self.entries.get_mut(post) {
             entry.holders.retain(|holder| *holder != slave);
+            if entry.holders.is_empty() && !entry.announced_occupied() {
+                entry.info = None;
+            }
             if entry.holders.is_empty() && (entry.epoch == 0 || !keep) {
                 self.entries.remove(post);
             }

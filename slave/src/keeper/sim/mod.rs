@@ -190,7 +190,10 @@ impl World {
     fn check_attendance(&self, keeper: &Keeper) {
         for (no, post) in self.posts.iter().enumerate() {
             let Some(user) = &post.member else { continue };
-            if let Some(attendance) = keeper.attendance(&post.channel)
+            let attendance = keeper.attendance(&post.channel);
+            let known = attendance.iter().flat_map(|attendance| attendance.values()).all(|info| *info == "of ann");
+            assert!(known, "what member {no} tells of itself, {}", self.replay());
+            if let Some(attendance) = attendance
                 && !self.tainted.contains(&no)
                 && self.mode != Mode::Chaos
             {

@@ -208,7 +208,7 @@ impl World {
         let held = node.held.insert(post) || !node.held.remove(&post);
         let mut out = Outcome::default();
         match held {
-            true => node.keeper.came(&self.posts[post], Some("{}"), &mut out),
+            true => node.keeper.came(&self.posts[post], Some("of ann"), &mut out),
             false => node.keeper.left(&self.posts[post], &mut out),
         }
         self.show(|| format!("{id} {} {post}", if held { "holds" } else { "leaves" }));
