@@ -160,7 +160,7 @@ fn times() -> io::Result<Option<(f64, f64)>> {
 mod tests {
     use std::collections::HashMap;
 
-    use wellhead_master::{Setup, keys::PushKey};
+    use wellhead_master::{Keyless, Setup, keys::PushKey};
     use wellhead_proto::{
         app::Apps, dialect::contract::Headers, ids::SocketIdSeal, jwt::Keyring, testkit::RecordingBus,
     };
@@ -189,7 +189,7 @@ mod tests {
             dialects: wellhead_proto::dialect::all(&Default::default(), &SocketIdSeal::new(b"seal")),
             keys: keys.clone(),
             body_limit: 1,
-            open: false,
+            keyless: Keyless::ThisMachine,
         };
         let mut registry = Registry::default();
         let master = Master::new(setup, &mut registry);
@@ -199,13 +199,13 @@ mod tests {
             admin.admit(head).map_or_else(|reply| reply.status, |()| 200)
         };
         assert_eq!(status(&Guard::Nobody, None), 200);
-        for guard in [Guard::Master(master), Guard::Keys(Keys::new(keys, false))] {
+        for guard in [Guard::Master(master), Guard::Keys(Keys::new(keys, Keyless::Nobody))] {
             assert_eq!(status(&guard, None), 401);
             assert_eq!(status(&guard, Some("Bearer unknown")), 401);
             assert_eq!(status(&guard, Some("Bearer pushes")), 403);
             assert_eq!(status(&guard, Some("Bearer asks")), 200);
         }
-        assert_eq!(status(&Guard::Keys(Keys::new(Vec::new(), false)), None), 401, "nobody has a key");
+        assert_eq!(status(&Guard::Keys(Keys::new(Vec::new(), Keyless::Nobody)), None), 401, "nobody has a key");
     }
 
     #[test]

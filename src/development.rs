@@ -124,8 +124,7 @@ mod tests {
     fn the_token_is_for_an_app_that_is_served() {
         let mut settings = Settings::default();
         settings.apps.unlisted = Unlisted::Refuse;
-        settings.apps.listed =
-            vec![ListedApp { key: "a b".to_owned(), allowed_origins: None, public_keys: Vec::new() }];
+        settings.apps.listed = vec![ListedApp { key: "a b".to_owned(), ..ListedApp::default() }];
         let (development, _) = Development::start(&settings).unwrap();
         let (master, slave) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2");
         let notice = development.notice(master, slave, None);

@@ -50,6 +50,8 @@ impl Surface for Master {
     async fn serve(&self, mut admitted: Admitted, head: Head<'_>, body: Bytes) -> ApiReply {
         let call = ApiCall {
             row: self.0.router.route(&admitted.row).row,
+            method: head.method,
+            path: head.path,
             segments: std::mem::take(&mut admitted.row.segments),
             query: head.query,
             headers: head.headers,

@@ -18,6 +18,7 @@ use wellhead_proto::{
     bus::{Bus, BusError, Gathered},
     command::PushKind,
     dialect::contract::{Done, Work},
+    envelope::Envelope,
     ids::{AppId, NodeId},
     query::Ask,
     refusal::Refusal,
@@ -79,7 +80,7 @@ impl Dispatcher {
     pub async fn carry_out(&self, caller: Caller, mut work: Work, now: f64) -> Result<Answer, MasterError> {
         let kind = match &work {
             Work::Nothing | Work::Exchange(_) => None,
-            Work::Publish(envelopes) => Some(Kind::Push(match &envelopes[..] {
+            Work::Publish(envelopes) | Work::PublishAndAsk(envelopes, _) => Some(Kind::Push(match &envelopes[..] {
                 [only] => only.command.kind(),
                 _ => PushKind::Batch,
             })),
@@ -100,10 +101,25 @@ impl Dispatcher {
     fn check(&self, caller: Caller, work: &mut Work) -> Result<(), Refusal> {
         self.keys.limit(caller, work)?;
         match work {
-            Work::Publish(envelopes) => envelopes.iter().try_for_each(|envelope| self.serves(&envelope.app)),
-            Work::Ask(Ask::Query { app, .. } | Ask::PublishMatching { app, .. }) => self.serves(app),
+            Work::Publish(envelopes) => self.serves_all(envelopes),
+            Work::Ask(ask) => self.serves_asker(ask),
+            Work::PublishAndAsk(envelopes, ask) => {
+                self.serves_all(envelopes)?;
+                self.serves_asker(ask)
+            }
             Work::Exchange(_) => Err(Refusal::NotFound),
-            Work::Nothing | Work::Ask(Ask::Stats | Ask::Redeem { .. }) | Work::Decode(_) => Ok(()),
+            Work::Nothing | Work::Decode(_) => Ok(()),
+        }
+    }
+
+    fn serves_all(&self, envelopes: &[Envelope]) -> Result<(), Refusal> {
+        envelopes.iter().try_for_each(|envelope| self.serves(&envelope.app))
+    }
+
+    fn serves_asker(&self, ask: &Ask) -> Result<(), Refusal> {
+        match ask {
+            Ask::Query { app, .. } | Ask::PublishMatching { app, .. } => self.serves(app),
+            Ask::Stats | Ask::Redeem { .. } | Ask::Attendance(_) => Ok(()),
         }
     }
 
@@ -122,13 +138,10 @@ impl Dispatcher {
                 self.in_time(PUBLISH, self.bus.publish_all(envelopes)).await?;
                 Ok(Answer::whole(Done::Done))
             }
-            Work::Ask(ask) => {
-                let Gathered { mut census, missing } = self.in_time(GATHER, self.bus.gather(ask)).await?;
-                self.keys.filter(caller, &mut census);
-                if !missing.is_empty() {
-                    self.metrics.partial.inc();
-                }
-                Ok(Answer { done: Done::Census(census), missing })
+            Work::Ask(ask) => self.gather(caller, ask).await,
+            Work::PublishAndAsk(envelopes, ask) => {
+                self.in_time(PUBLISH, self.bus.publish_all(envelopes)).await?;
+                self.gather(caller, ask).await
             }
             Work::Decode(jwt) => {
                 let claims = self.apps.verify(&jwt, now).map(Box::new);
@@ -139,6 +152,15 @@ impl Dispatcher {
                 Ok(Answer::whole(Done::Claims(claims)))
             }
         }
+    }
+
+    async fn gather(&self, caller: Caller, ask: Ask) -> Result<Answer, MasterError> {
+        let Gathered { mut census, missing } = self.in_time(GATHER, self.bus.gather(ask)).await?;
+        self.keys.filter(caller, &mut census);
+        if !missing.is_empty() {
+            self.metrics.partial.inc();
+        }
+        Ok(Answer { done: Done::Census(census), missing })
     }
 
     /// Wait for the bus, but not for ever. Its first fault is logged, and its recovery; not every request between.

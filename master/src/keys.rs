@@ -9,10 +9,13 @@ use wellhead_proto::{
     channel::{ChannelPattern, allowed},
     command::Command,
     dialect::contract::{Headers, Right, Work},
+    envelope::Envelope,
     ids::{AppId, ChannelName},
     query::{Ask, Census, Query},
     refusal::Refusal,
 };
+
+use crate::Keyless;
 
 /// One of `[[push_keys]]`. The key itself is stored nowhere, only its hash.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -102,8 +105,8 @@ impl<'de> Deserialize<'de> for KeyHash {
 #[derive(Clone, Debug)]
 pub struct Keys {
     keys: Vec<PushKey>,
-    /// Serve whoever comes while there is no key, even what a browser or a proxy forwarded.
-    open: bool,
+    /// Who is served while there is none.
+    keyless: Keyless,
 }
 
 /// Who calls.
@@ -116,10 +119,10 @@ pub enum Caller {
 }
 
 impl Keys {
-    /// These keys. `open` matters only if there are none, see [`crate::Setup::open`].
+    /// These keys. `keyless` matters only if there are none.
     #[must_use]
-    pub fn new(keys: Vec<PushKey>, open: bool) -> Self {
-        Self { keys, open }
+    pub fn new(keys: Vec<PushKey>, keyless: Keyless) -> Self {
+        Self { keys, keyless }
     }
 
     /// Who calls, if the caller may use `right` at all.
@@ -129,7 +132,11 @@ impl Keys {
     /// No key, an unknown one, or one without the right; without any keys: a request that a browser or a proxy sent on.
     pub fn admit(&self, headers: &dyn Headers, right: Right) -> Result<Caller, Refusal> {
         if self.keys.is_empty() {
-            return if self.open { Ok(Caller::Anyone) } else { local(headers).map(|()| Caller::Anyone) };
+            return match self.keyless {
+                Keyless::ThisMachine => local(headers).map(|()| Caller::Anyone),
+                Keyless::Everybody => Ok(Caller::Anyone),
+                Keyless::Nobody => Err(Refusal::CredentialsMissing),
+            };
         }
         let holder = self.find(bearer(headers).ok_or(Refusal::CredentialsMissing)?)?;
         if self.keys[holder].rights.contains(&right) {
@@ -168,27 +175,14 @@ impl Keys {
         let Caller::Holder(holder) = caller else { return Ok(()) };
         let key = &self.keys[holder];
         match work {
-            Work::Publish(envelopes) => envelopes.iter().try_for_each(|envelope| {
-                key.serves(&envelope.app)?;
-                key.covers(&envelope.command)
-            }),
-            Work::Ask(Ask::Query { app, query }) => {
-                key.serves(app)?;
-                match query {
-                    Query::Channels(within) | Query::ChannelCount(within) => within.clone_from(&key.channels),
-                    Query::UsersOf(channel) | Query::UserCountOf(channel) => key.reaches(channel)?,
-                    Query::Users | Query::UserCount => {}
-                }
-                Ok(())
+            Work::Publish(envelopes) => key.sends(envelopes),
+            Work::Ask(ask) => key.asks(ask),
+            Work::PublishAndAsk(envelopes, ask) => {
+                key.sends(envelopes)?;
+                key.asks(ask)
             }
-            Work::Ask(Ask::PublishMatching { app, within, .. }) => {
-                within.clone_from(&key.channels);
-                key.serves(app)
-            }
-            // no row asks for it: slaves do, of each other
-            Work::Ask(Ask::Redeem { .. }) => Err(Refusal::NotFound),
-            // limited by what they answer
-            Work::Ask(Ask::Stats) | Work::Decode(_) | Work::Nothing | Work::Exchange(_) => Ok(()),
+            // limited by what it answers
+            Work::Decode(_) | Work::Nothing | Work::Exchange(_) => Ok(()),
         }
     }
 
@@ -230,6 +224,41 @@ impl PushKey {
         }
     }
 
+    fn sends(&self, envelopes: &[Envelope]) -> Result<(), Refusal> {
+        envelopes.iter().try_for_each(|envelope| {
+            self.serves(&envelope.app)?;
+            self.covers(&envelope.command)
+        })
+    }
+
+    fn asks(&self, ask: &mut Ask) -> Result<(), Refusal> {
+        match ask {
+            Ask::Query { app, query } => {
+                self.serves(app)?;
+                match query {
+                    Query::Channels(within) | Query::ChannelCount(within) => within.clone_from(&self.channels),
+                    Query::UsersOf(channel) | Query::UserCountOf(channel) | Query::Members(channel) => {
+                        self.reaches(channel)?;
+                    }
+                    Query::States { of, .. } => of.iter().try_for_each(|channel| self.reaches(channel))?,
+                    Query::StatesUnder { .. } if !self.channels.iter().any(ChannelPattern::is_everything) => {
+                        return Err(Refusal::Forbidden("this push key is not for every channel".into()));
+                    }
+                    Query::StatesUnder { .. } | Query::Users | Query::UserCount => {}
+                }
+                Ok(())
+            }
+            Ask::PublishMatching { app, within, .. } => {
+                within.clone_from(&self.channels);
+                self.serves(app)
+            }
+            // no row asks for it: slaves do, of each other
+            Ask::Redeem { .. } | Ask::Attendance(_) => Err(Refusal::NotFound),
+            // limited by what it answers
+            Ask::Stats => Ok(()),
+        }
+    }
+
     fn reaches(&self, channel: &ChannelName) -> Result<(), Refusal> {
         if allowed(&self.channels, channel) {
             Ok(())
@@ -254,6 +283,8 @@ impl PushKey {
             }
             Command::Reload { channels, .. } => channels.iter().try_for_each(grants),
             Command::Grant { channel, .. } => grants(channel),
+            // no row says it: keepers do
+            Command::Members { .. } => Err(Refusal::NotFound),
         }
     }
 }

@@ -26,6 +26,17 @@ use crate::{
     metrics::Metrics,
 };
 
+/// Who may use the rows that push keys guard, as long as there are none.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Keyless {
+    /// Programs of this machine, but nothing that browsers or proxies send on: for a master on a loopback address.
+    ThisMachine,
+    /// Whoever comes, because the settings say so.
+    Everybody,
+    /// Nobody: what other machines reach is guarded by other credentials.
+    Nobody,
+}
+
 /// What a master needs to start.
 pub struct Setup {
     /// The way to the slaves.
@@ -38,9 +49,8 @@ pub struct Setup {
     pub keys: Vec<PushKey>,
     /// The largest body that is read, in bytes.
     pub body_limit: usize,
-    /// With no keys, serve everybody, even what browsers and proxies send on: for a master that listens beyond
-    /// loopback because the settings say so. On a loopback address it stays false, whatever they say.
-    pub open: bool,
+    /// Whom the rows that push keys guard serve, as long as there are none.
+    pub keyless: Keyless,
 }
 
 /// A master. Clones are the same one.
@@ -58,7 +68,7 @@ impl Master {
     /// A master that counts into `metrics`, whose names bear the prefix that the binary chose.
     pub fn new(setup: Setup, metrics: &mut Registry) -> Self {
         let metrics = Metrics::new(metrics);
-        let keys = Keys::new(setup.keys, setup.open);
+        let keys = Keys::new(setup.keys, setup.keyless);
         Self(Arc::new(Inner {
             router: Router::new(Role::Master, setup.dialects),
             dispatcher: Dispatcher::new(setup.bus, setup.apps, keys, metrics.clone()),

@@ -59,6 +59,7 @@ impl Kind {
             Ask::PublishMatching { .. } => return Self::Push(PushKind::Pattern),
             Ask::Stats => "stats",
             Ask::Redeem { .. } => "redeem",
+            Ask::Attendance(_) => "attendance",
             Ask::Query { query, .. } => match query {
                 Query::Channels(_) => "channels",
                 Query::ChannelCount(_) => "channel_count",
@@ -66,6 +67,8 @@ impl Kind {
                 Query::UserCount => "user_count",
                 Query::UsersOf(_) => "users_of",
                 Query::UserCountOf(_) => "user_count_of",
+                Query::States { .. } | Query::StatesUnder { .. } => "states",
+                Query::Members(_) => "members",
             },
         })
     }

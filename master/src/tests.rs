@@ -24,6 +24,7 @@ use super::*;
 use crate::keys::KeyHash;
 
 mod scopes;
+mod work;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -100,8 +101,17 @@ fn start(bus: Arc<dyn Bus>, keys: Vec<PushKey>, open: bool, serve_unlisted: bool
     let listed = HashMap::from([("shop".parse().expect("a name"), App::default())]);
     let apps = Arc::new(Apps::new(ring, listed, serve_unlisted, vec![]));
     let dialects = dialect::all(&dialect::Settings::default(), &seal());
-    let setup = Setup { bus, apps, dialects, keys, body_limit: 1 << 20, open };
+    let keyless = if open { Keyless::Everybody } else { Keyless::ThisMachine };
+    let setup = Setup { bus, apps, dialects, keys, body_limit: 1 << 20, keyless };
     (Master::new(setup, &mut metrics), metrics)
+}
+
+/// A master without keys that other machines reach.
+fn closed() -> Master {
+    let (bus, dialects) = (Arc::new(RecordingBus::default()), dialect::all(&dialect::Settings::default(), &seal()));
+    let apps = Arc::new(Apps::new(Keyring::default(), HashMap::new(), true, vec![]));
+    let setup = Setup { bus, apps, dialects, keys: vec![], body_limit: 1 << 20, keyless: Keyless::Nobody };
+    Master::new(setup, &mut Registry::default())
 }
 
 async fn call(master: &Master, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> ApiReply {
@@ -182,6 +192,12 @@ async fn without_keys_only_local_programs_are_served() {
     // said out loud, on a listener beyond loopback
     let open = House::new(vec![], true, true);
     assert_eq!(open.call("GET", "/api/a/channels", &[("host", "push.example")], "").await.status, 200);
+    // or to nobody, since other rows have guards of their own
+    let closed = closed();
+    for headers in [&[("host", "localhost")][..], &[("host", "push.example"), ("authorization", "Bearer all")]] {
+        assert_eq!(call(&closed, "GET", "/api/a/channels", headers, "").await.status, 401, "{headers:?}");
+        assert_eq!(call(&closed, "GET", "/api/ping", headers, "").await.status, 200);
+    }
     // and with a key, who comes from where no longer matters
     let keyed = House::new(keys(), true, true);
     assert_eq!(keyed.call("GET", "/api/a/channels", &[("host", "localhost")], "").await.status, 401);

@@ -6,6 +6,7 @@ use crate::{
     channel::ChannelPattern,
     event::{Event, Payload},
     ids::{ChannelName, SocketId, UserId},
+    member::MemberChange,
 };
 
 /// An order within one app.
@@ -42,6 +43,13 @@ pub enum Command {
         /// The pattern to add.
         channel: ChannelPattern,
     },
+    /// Tell everybody on a channel how its members have changed. Said by the one slave that decides it.
+    Members {
+        /// The channel.
+        channel: ChannelName,
+        /// What has changed.
+        change: MemberChange,
+    },
 }
 
 /// Who gets a payload that has no channel.
@@ -63,6 +71,7 @@ impl Command {
             Self::Direct { to: Target::Socket(_), .. } => PushKind::Socket,
             Self::Reload { .. } => PushKind::Reload,
             Self::Grant { .. } => PushKind::Grant,
+            Self::Members { .. } => PushKind::Members,
         }
     }
 }
@@ -84,6 +93,8 @@ pub enum PushKind {
     Reload,
     /// One more permission for a user.
     Grant,
+    /// Who came to a presence channel or left it: said by slaves, never by a backend.
+    Members,
 }
 
 impl PushKind {
@@ -98,6 +109,7 @@ impl PushKind {
             Self::Socket => "socket",
             Self::Reload => "reload",
             Self::Grant => "grant",
+            Self::Members => "members",
         }
     }
 }

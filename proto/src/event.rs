@@ -6,7 +6,7 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::ids::EventName;
+use crate::ids::{EventName, UserId};
 
 /// A published payload: valid JSON, or text that is not JSON. Its bytes arrive as the publisher wrote them (numbers,
 /// key order, escapes).
@@ -94,6 +94,25 @@ pub struct Event {
     pub name: EventName,
     /// What it carries.
     pub data: Payload,
+    /// The client that says it, if it is no backend.
+    pub sender: Option<Sender>,
+}
+
+/// A client that says something to the others on a channel.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Sender {
+    /// A socket on a channel that shows no members.
+    Socket,
+    /// A member of a channel that shows them.
+    Member(UserId),
+}
+
+impl Event {
+    /// An event of a backend.
+    #[must_use]
+    pub fn new(name: EventName, data: Payload) -> Self {
+        Self { name, data, sender: None }
+    }
 }
 
 #[cfg(test)]

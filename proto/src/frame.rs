@@ -21,10 +21,10 @@ pub enum Opcode {
     Pong = 0xA,
 }
 
-/// What stands in an outbox: one whole frame, or a head of the socket's own before a tail that many share.
+/// What stands in an outbox: one whole frame (or several that nothing may come between), or a head of the socket's own before a tail that many share.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Frame {
-    /// The frame.
+    /// The frame, or frames.
     Whole(Bytes),
     /// The frame's header and its first bytes, and the rest of it.
     Split {
@@ -77,6 +77,21 @@ impl Frame {
         payload.put_u16(code);
         payload.put_slice(reason.as_bytes());
         Self::of(Opcode::Close, &payload)
+    }
+
+    /// Both, one right after the other.
+    #[must_use]
+    pub fn then(self, next: Self) -> Self {
+        Self::Whole([self, next].map(Self::into_bytes).concat().into())
+    }
+
+    /// What goes over the wire.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Whole(bytes) => bytes,
+            Self::Split { head, tail } => [head, tail].concat().into(),
+        }
     }
 
     /// Its length on the wire, in bytes.
@@ -152,6 +167,12 @@ mod tests {
     fn head_and_tail_are_one_frame() {
         let Frame::Split { head, tail } = Frame::text_with_tail("[1,", "2]".into()) else { unreachable!() };
         assert_eq!(Frame::text("[1,2]"), Frame::Whole([head, tail].concat().into()));
+    }
+
+    #[test]
+    fn two_frames_keep_their_headers() {
+        let both = Frame::text("ab").then(Frame::text_with_tail("c", "d".into()));
+        assert_eq!(both, Frame::Whole(Bytes::from_static(b"\x81\x02ab\x81\x02cd")));
     }
 
     #[test]

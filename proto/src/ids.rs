@@ -124,6 +124,20 @@ name! {
     EventName, "the event name", empty: true
 }
 
+impl UserId {
+    /// The user of an anonymous socket.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self("".into())
+    }
+
+    /// Is it?
+    #[must_use]
+    pub fn is_nobody(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// A channel of an app: the key of every map that a delivery looks into, so that no app hears another.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct ChannelKey {

@@ -14,6 +14,7 @@ pub mod ids;
 pub mod jwt;
 pub mod mail;
 pub mod matcher;
+pub mod member;
 pub mod notice;
 pub mod query;
 pub mod refusal;

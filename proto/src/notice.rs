@@ -1,6 +1,12 @@
 //! What a slave tells one client, in any dialect.
 
-use crate::channel::ChannelPattern;
+use bytestring::ByteString;
+
+use crate::{
+    channel::ChannelPattern,
+    ids::{ChannelName, UserId},
+    member::MemberChange,
+};
 
 /// The outcome of the [`crate::action::Action`] under way; the conversation remembers what it was about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -9,6 +15,15 @@ pub enum Outcome<'a> {
     Done,
     /// It is refused; the socket stays.
     Denied,
+    /// It is refused for this reason; the socket stays. Only [`crate::action::Action::Enter`] ends so.
+    Barred(Bar),
+    /// It could not be done, which is no fault of the client's; the socket stays. Later it may go well.
+    Failed,
+    /// It is on a channel that shows its members to each other: all of them, the newcomer among them, each once.
+    Joined {
+        /// The members, each with what the others may know of it, in the order of their ids.
+        members: &'a [(&'a UserId, &'a ByteString)],
+    },
     /// Here, at this Unix time in seconds.
     Here {
         /// Seconds since 1970.
@@ -18,6 +33,23 @@ pub enum Outcome<'a> {
     Grants(&'a [ChannelPattern]),
 }
 
+/// Why a socket may not enter a channel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Bar {
+    /// It is there already.
+    AlreadyThere,
+    /// It is on as many channels as a socket may be on.
+    TooManySubscriptions {
+        /// How many that are.
+        most: usize,
+    },
+    /// The channel has as many members as it may have.
+    Full {
+        /// How many that are.
+        most: usize,
+    },
+}
+
 /// Something that a client did not ask for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Notice<'a> {
@@ -25,4 +57,11 @@ pub enum Notice<'a> {
     Reloaded(&'a [ChannelPattern]),
     /// It was given one more permission.
     Granted(&'a ChannelPattern),
+    /// The members of a channel that it is on have changed.
+    Members {
+        /// The channel.
+        channel: &'a ChannelName,
+        /// What has changed.
+        change: &'a MemberChange,
+    },
 }

@@ -5,13 +5,14 @@ use std::{
     hash::Hasher,
 };
 
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
 use crate::{
     channel::ChannelPattern,
     event::Event,
-    ids::{AppId, ChannelName, UserId},
+    ids::{AppId, ChannelKey, ChannelName, UserId},
 };
 
 /// Something that every slave answers from what it holds.
@@ -43,6 +44,9 @@ pub enum Ask {
         /// The reference.
         token: String,
     },
+    /// To the slave that keeps these channels: who are their members, as far as it has announced them? Channels that it
+    /// does not keep, or not yet, are left out of the answer.
+    Attendance(Vec<ChannelKey>),
 }
 
 /// A question about one app.
@@ -60,6 +64,22 @@ pub enum Query {
     UsersOf(ChannelName),
     /// How many those are.
     UserCountOf(ChannelName),
+    /// How it stands with these channels, also with those that nobody is on.
+    States {
+        /// The channels.
+        of: Vec<ChannelName>,
+        /// Are their members counted, too?
+        members: bool,
+    },
+    /// How it stands with every channel that somebody is on and whose name begins so.
+    StatesUnder {
+        /// The beginning of the name.
+        prefix: String,
+        /// Are their members counted, too?
+        members: bool,
+    },
+    /// The members of a presence channel.
+    Members(ChannelName),
 }
 
 /// An answer of one slave, or of several together.
@@ -73,6 +93,12 @@ pub enum Census {
     Stats(BTreeMap<AppId, Headcount>),
     /// What a reference stands for; `None` if it is unknown, expired or used up.
     Redeemed(Option<Bearer>),
+    /// Channels, each with how it stands.
+    States(BTreeMap<String, ChannelState>),
+    /// Members of a presence channel, each with what the others may know of it.
+    Members(BTreeMap<UserId, ByteString>),
+    /// The same for several channels, each by its keeper.
+    Attendance(BTreeMap<ChannelKey, BTreeMap<UserId, ByteString>>),
 }
 
 /// Whom a connection token lets in.
@@ -84,6 +110,15 @@ pub struct Bearer {
     pub app: AppId,
     /// The patterns of channels that it may subscribe to.
     pub channels: Vec<ChannelPattern>,
+}
+
+/// How it stands with a channel.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ChannelState {
+    /// Sockets on it.
+    pub subscriptions: u64,
+    /// Hashes of its members' ids; empty if they were not asked for.
+    pub members: HashSet<u64>,
 }
 
 /// How many are in an app.
@@ -103,9 +138,14 @@ impl Ask {
             Self::Query { query: Query::Channels(_) | Query::Users | Query::UsersOf(_), .. } => {
                 Census::Names(BTreeSet::new())
             }
+            Self::Query { query: Query::States { .. } | Query::StatesUnder { .. }, .. } => {
+                Census::States(BTreeMap::new())
+            }
+            Self::Query { query: Query::Members(_), .. } => Census::Members(BTreeMap::new()),
             Self::Query { .. } | Self::PublishMatching { .. } => Census::Hashes(HashSet::new()),
             Self::Stats => Census::Stats(BTreeMap::new()),
             Self::Redeem { .. } => Census::Redeemed(None),
+            Self::Attendance(_) => Census::Attendance(BTreeMap::new()),
         }
     }
 }
@@ -124,6 +164,19 @@ impl Census {
                 }
             }
             (Self::Redeemed(bearer), Self::Redeemed(Some(found))) => *bearer = Some(found),
+            (Self::States(channels), Self::States(more)) => {
+                for (channel, state) in more {
+                    let sum = channels.entry(channel).or_default();
+                    sum.subscriptions += state.subscriptions;
+                    sum.members.extend(state.members);
+                }
+            }
+            (Self::Members(members), Self::Members(more)) => {
+                for (user, info) in more {
+                    members.entry(user).or_insert(info);
+                }
+            }
+            (Self::Attendance(channels), Self::Attendance(more)) => channels.extend(more),
             _ => {}
         }
     }
@@ -136,6 +189,9 @@ impl Census {
             Self::Hashes(hashes) => hashes.len(),
             Self::Stats(apps) => apps.len(),
             Self::Redeemed(bearer) => bearer.iter().len(),
+            Self::States(channels) => channels.len(),
+            Self::Members(members) => members.len(),
+            Self::Attendance(channels) => channels.len(),
         }
     }
 }

@@ -43,6 +43,14 @@ pub enum Refusal {
     /// A WebSocket version other than 13.
     #[error("only WebSocket version 13 is spoken here")]
     WrongVersion,
+    /// Something that only one dialect has a number for.
+    #[error("{text}")]
+    Coded {
+        /// The number.
+        code: u16,
+        /// What goes with it.
+        text: Cow<'static, str>,
+    },
     /// The server cannot take it now; later it can.
     #[error("{why}")]
     Unavailable {
@@ -64,7 +72,7 @@ impl Refusal {
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
-            Self::Malformed(_) | Self::NotAHandshake(_) => 400,
+            Self::Malformed(_) | Self::NotAHandshake(_) | Self::Coded { .. } => 400,
             Self::CredentialsMissing | Self::CredentialsInvalid | Self::WrongApp => 401,
             Self::Forbidden(_) => 403,
             Self::NotFound => 404,

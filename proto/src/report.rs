@@ -1,9 +1,27 @@
-//! What slaves tell each other about channels, so that what must happen once in the cluster does: see
+//! What slaves tell each other about channels and their members, so that what must happen once in the cluster does: see
 //! `slave/src/keeper`. From one slave to another these are one stream, in order.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ChannelKey, NodeId};
+use crate::ids::{ChannelKey, NodeId, UserId};
+
+/// What a keeper decides about: a channel, which is occupied or vacant, or one member of it, who is there or not. All
+/// posts of a channel have the same keeper.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Post {
+    /// The channel.
+    pub channel: ChannelKey,
+    /// The member, if it is about one.
+    pub member: Option<UserId>,
+}
+
+impl From<ChannelKey> for Post {
+    fn from(channel: ChannelKey) -> Self {
+        Self { channel, member: None }
+    }
+}
 
 /// One thing that a slave tells another.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -18,27 +36,29 @@ pub enum Report {
         /// The number of the question.
         no: u64,
     },
-    /// "Somebody of mine is on this channel", which is yours to keep or to watch as deputy. If not `held`: nobody is
-    /// any more, or it is no longer yours.
+    /// "A socket of mine is on this channel (as this member)", which is yours to keep or to watch as deputy. If not
+    /// `held`: none is any more, or it is no longer yours.
     Holds {
-        /// The channel.
-        channel: ChannelKey,
-        /// Is somebody on it?
+        /// The channel or member.
+        post: Post,
+        /// Is one there?
         held: bool,
-        /// Changes of the channel that this slave knows to be announced: odd is occupied, even is vacant.
+        /// Changes of it that this slave knows to be announced: odd is occupied, even is vacant.
         epoch: u64,
+        /// What the others may know of the member.
+        info: Option<Arc<str>>,
     },
-    /// "So much of a channel is announced, which is yours to keep", or to watch as deputy.
+    /// "So much of it is announced, which is yours to keep", or to watch as deputy.
     Kept {
-        /// The channel.
-        channel: ChannelKey,
+        /// The channel or member.
+        post: Post,
         /// Changes that were announced.
         epoch: u64,
     },
-    /// The same, to a slave that only has somebody on the channel: it can tell the next keeper.
+    /// The same, to a slave that only has a socket there: it can tell the next keeper.
     Announced {
-        /// The channel.
-        channel: ChannelKey,
+        /// The channel or member.
+        post: Post,
         /// Changes that were announced.
         epoch: u64,
     },

@@ -29,8 +29,9 @@ impl Surface for Slave {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let dialect = shared.router.dialect(&admitted);
         let row = shared.router.route(&admitted).row;
-        let call =
-            ApiCall { row, segments: admitted.segments.clone(), query: head.query, headers: head.headers, body, now };
+        let segments = admitted.segments.clone();
+        let Head { method, path, query, headers } = head;
+        let call = ApiCall { row, method, path, segments, query, headers, body, now };
         let task = match dialect.call(call) {
             Ok(task) => task,
             Err(why) => return dialect.refuse(row, &why),
@@ -48,7 +49,7 @@ impl Surface for Slave {
                     return dialect.refuse(row, &why);
                 }
             },
-            work @ (Work::Publish(_) | Work::Ask(_) | Work::Decode(_)) => {
+            work @ (Work::Publish(_) | Work::Ask(_) | Work::PublishAndAsk(..) | Work::Decode(_)) => {
                 error!("dialect {} asks a slave for the work of a master: {work:?}", dialect.name());
                 return dialect.refuse(row, &Refusal::NotFound);
             }

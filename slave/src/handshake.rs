@@ -24,7 +24,9 @@ use tokio::{
     time::timeout,
 };
 use wellhead_proto::{
-    dialect::contract::{ApiCall, ApiReply, Credentials, Headers, Knock, Route},
+    dialect::contract::{ApiCall, ApiReply, Credentials, Headers, Knock, Route, TurnedAway},
+    frame::Frame,
+    ids::UserId,
     jwt::BadToken,
     query::{Ask, Bearer, Census},
     refusal::Refusal,
@@ -57,7 +59,14 @@ pub async fn receive(shared: &Arc<Shared>, hall: &Rc<Hall>, request: Request, st
             let admitted = Admitted { app, user, grants, voice, welcome: answer, early, pass };
             session::start(shared, hall, transport, admitted);
         }
-        Err(reply) => {
+        Err(No::Away(answer, away)) => {
+            let code = away.code;
+            debug!(method, path, status = 101, code; "{method} {path} 101, turned away with {code}");
+            shared.metrics.turned_away(code);
+            let frames = [away.says, Frame::close(code, &away.reason)].map(Frame::into_bytes);
+            part(stream, &[&answer[..], &frames.concat()].concat()).await;
+        }
+        Err(No::Reply(reply)) => {
             debug!(method, path, status = reply.status; "{method} {path} {}", reply.status);
             shared.metrics.refused(reply.status);
             refuse(stream, reply).await;
@@ -72,68 +81,96 @@ struct Welcome {
     pass: crate::Pass,
 }
 
-async fn examine(shared: &Arc<Shared>, request: &Request) -> Result<Welcome, ApiReply> {
+/// How a client is told that it may not come in.
+enum No {
+    /// Over HTTP.
+    Reply(ApiReply),
+    /// Over the socket that it asked for, behind the answer that opens it.
+    Away(Bytes, TurnedAway),
+}
+
+async fn examine(shared: &Arc<Shared>, request: &Request) -> Result<Welcome, No> {
     let method = match request.method().as_str() {
         "GET" => Route::SOCKET,
         other => other,
     };
-    let matched = shared.router.find(method, request.uri().path())?;
+    let matched = shared.router.find(method, request.uri().path()).map_err(No::Reply)?;
     let headers = request.headers();
-    let refused = |why: Refusal| shared.router.refuse(&matched, &why);
+    let key = check_handshake(request.head().version, headers);
+    let refused = |why: Refusal| {
+        let row = shared.router.route(&matched).row;
+        let away = key.as_ref().ok().zip(shared.router.dialect(&matched).turn_away(row, &why));
+        match away {
+            Some((key, away)) if method == Route::SOCKET => No::Away(opening(key), away),
+            _ => No::Reply(shared.router.refuse(&matched, &why)),
+        }
+    };
     if method != Route::SOCKET {
         // a row for HTTP, asked with an upgrade that it knows nothing of
         return Err(refused(Refusal::NotAHandshake("this path opens no WebSocket")));
     }
-    let (bearer, voice) = admit(shared, &matched, request.uri().query().unwrap_or_default(), headers).await?;
-    let key = check_handshake(request.head().version, headers).map_err(refused)?;
+    let (bearer, voice) = admit(shared, &matched, request).await.map_err(&refused)?;
+    let key = key.as_ref().map_err(|why| refused(why.clone()))?;
     let pass = shared.pass().ok_or_else(|| refused(Refusal::unavailable("no room for another connection")))?;
+    Ok(Welcome { bearer, voice, answer: opening(key), pass })
+}
+
+/// The answer to a handshake with that key.
+fn opening(key: &str) -> Bytes {
     let accept = hash_key(key.as_bytes());
     let accept = std::str::from_utf8(&accept).expect("base64 is ASCII");
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
     );
-    Ok(Welcome { bearer, voice, answer: answer.into(), pass })
+    answer.into()
 }
 
 /// Who is at the door of a socket row, and may they come in?
-async fn admit(
-    shared: &Arc<Shared>,
-    matched: &Matched,
-    query: &str,
-    headers: &HeaderMap,
-) -> Result<(Bearer, u8), ApiReply> {
-    let refused = |why: Refusal| shared.router.refuse(matched, &why);
+async fn admit(shared: &Arc<Shared>, matched: &Matched, request: &Request) -> Result<(Bearer, u8), Refusal> {
     if shared.is_draining() {
-        return Err(refused(Refusal::unavailable("shutting down")));
+        return Err(Refusal::unavailable("shutting down"));
     }
     if !shared.bus.is_up() {
-        return Err(refused(Refusal::unavailable("the cluster's bus is down")));
+        return Err(Refusal::unavailable("the cluster's bus is down"));
     }
+    let (uri, headers) = (request.uri(), request.headers());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let row = shared.router.route(matched).row;
     let headers_seen = HeadersOf(headers);
-    let call =
-        ApiCall { row, segments: matched.segments.clone(), query, headers: &headers_seen, body: Bytes::new(), now };
+    let call = ApiCall {
+        row,
+        method: request.method().as_str(),
+        path: uri.path(),
+        segments: matched.segments.clone(),
+        query: uri.query().unwrap_or_default(),
+        headers: &headers_seen,
+        body: Bytes::new(),
+        now,
+    };
     let dialect = shared.router.dialect(matched);
-    let knock = dialect.knock(&call);
-    let Knock { app, credentials: Credentials::Token(token), variant } = knock.map_err(|why| {
-        if why == Refusal::CredentialsMissing {
+    let Knock { app, credentials, variant } = dialect.knock(&call).inspect_err(|why| {
+        if *why == Refusal::CredentialsMissing {
             shared.metrics.auth_failed(BadToken::Missing);
         }
-        refused(why)
     })?;
-    let bearer = redeem(shared, token, now).await.map_err(|why| {
-        shared.metrics.auth_failed(why);
-        refused(if why == BadToken::WrongApp { Refusal::WrongApp } else { Refusal::CredentialsInvalid })
-    })?;
+    let bearer = match credentials {
+        Credentials::Token(token) => redeem(shared, token, now).await.map_err(|why| {
+            shared.metrics.auth_failed(why);
+            if why == BadToken::WrongApp { Refusal::WrongApp } else { Refusal::CredentialsInvalid }
+        })?,
+        Credentials::Later if shared.apps.is_listed(&app) => {
+            Bearer { user: UserId::nobody(), app: app.clone(), channels: Vec::new() }
+        }
+        Credentials::Later => return Err(Refusal::WrongApp),
+    };
     if bearer.app != app || !shared.apps.serves(&app) {
         shared.metrics.auth_failed(BadToken::WrongApp);
-        return Err(refused(Refusal::WrongApp));
+        return Err(Refusal::WrongApp);
     }
     if let Some(origin) = headers.get(ORIGIN)
         && !origin.to_str().is_ok_and(|origin| shared.apps.allows_origin(&app, origin))
     {
-        return Err(refused(Refusal::Forbidden("this origin may not open sockets (slave.allowed_origins)".into())));
+        return Err(Refusal::Forbidden("this origin may not open sockets (slave.allowed_origins)".into()));
     }
     Ok((bearer, shared.voices.number(matched.dialect, variant)))
 }
@@ -186,8 +223,8 @@ fn check_handshake(version: Version, headers: &HeaderMap) -> Result<String, Refu
     }
 }
 
-/// Answer over the bare stream, and let the client read it before the connection goes.
-async fn refuse(mut stream: TcpStream, reply: ApiReply) {
+/// Answer over the bare stream.
+async fn refuse(stream: TcpStream, reply: ApiReply) {
     let ApiReply { status, content_type, headers, body } = reply;
     let status = actix_http::StatusCode::from_u16(status).unwrap_or(actix_http::StatusCode::BAD_REQUEST);
     let mut head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
@@ -198,8 +235,13 @@ async fn refuse(mut stream: TcpStream, reply: ApiReply) {
         head += &format!("{name}: {value}\r\n");
     }
     head += "\r\n";
+    part(stream, &[head.as_bytes(), &body].concat()).await;
+}
+
+/// Send the last that there is to say, and let the client read it before the connection goes.
+async fn part(mut stream: TcpStream, last: &[u8]) {
     let answer = async {
-        stream.write_all(&[head.as_bytes(), &body].concat()).await?;
+        stream.write_all(last).await?;
         stream.shutdown().await?;
         tokio::io::copy(&mut (&mut stream).take(LINGER_BYTES), &mut tokio::io::sink()).await
     };

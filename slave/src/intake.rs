@@ -14,17 +14,18 @@ use wellhead_proto::{
     bus::{BoxFuture, Inbox},
     command::{Command, Target},
     envelope::Envelope,
-    ids::NodeId,
+    ids::{ChannelKey, NodeId},
     query::{Ask, Census},
     report::Report,
 };
 
 use crate::{
     Shared,
+    attendance::{Teller, Told},
     interests::Workers,
     registry::{
         Registry,
-        message::{Answer, Obey, Order, Orders},
+        message::{Answer, Obey, Order, Orders, TellMembers},
     },
 };
 
@@ -54,6 +55,12 @@ impl Intake {
         };
         let workers = match &envelope.command {
             Command::Publish { channel, .. } => self.0.interests.workers(&envelope.app, channel),
+            Command::Members { channel, change } => {
+                let channel = ChannelKey { app: envelope.app.clone(), name: channel.clone() };
+                // behind what came before it
+                self.send(std::mem::take(piles));
+                return self.0.attendance.announced(&channel, change.clone(), &*self.0);
+            }
             Command::Direct { to: Target::Socket(socket), .. } if socket.node() != self.0.node => return,
             Command::Direct { .. } | Command::Reload { .. } | Command::Grant { .. } => {
                 Workers::first(self.0.workers().len())
@@ -126,6 +133,9 @@ impl Inbox for Intake {
             let bearer = shared.tokens.redeem_own(token, now).ok();
             return Box::pin(std::future::ready(Census::Redeemed(bearer)));
         }
+        if let Ask::Attendance(channels) = &ask {
+            return Box::pin(std::future::ready(Census::Attendance(shared.keeping.attendance(channels))));
+        }
         let payload = if let Ask::PublishMatching { event, .. } = &ask { event.data.len() } else { 0 };
         Box::pin(async move {
             let asked = |worker: &Addr<Registry>| {
@@ -146,11 +156,23 @@ impl Inbox for Intake {
     }
 }
 
+impl Teller for Shared {
+    fn tell(&self, channel: &ChannelKey, told: Told) {
+        let workers = self.workers();
+        for worker in self.interests.workers(&channel.app, &channel.name).filter_map(|worker| workers.get(worker)) {
+            let (channel, told, ticket) = (channel.clone(), told.clone(), self.backlog.admit(0));
+            worker.do_send(TellMembers { channel, told, ticket });
+        }
+    }
+}
+
 fn bytes(command: &Command) -> usize {
     match command {
         Command::Publish { event, .. } => event.data.len(),
         Command::Direct { data, .. } => data.len(),
         Command::Reload { channels, .. } => channels.iter().map(|channel| channel.as_str().len()).sum(),
         Command::Grant { channel, .. } => channel.as_str().len(),
+        // the slave's attendance makes messages of its own of it
+        Command::Members { .. } => 0,
     }
 }

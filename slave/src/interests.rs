@@ -97,7 +97,7 @@ impl Interests {
             stripe.insert_unique(hash, followed, |other| self.hash(&other.channel.app, &other.channel.name));
             self.channels.fetch_add(1, Ordering::Relaxed);
             // under the stripe's lock, so that coming and leaving are told in their order
-            self.keeping.held(channel, true);
+            self.keeping.came(&channel.clone().into(), None);
         }
     }
 
@@ -111,7 +111,7 @@ impl Interests {
             if followed.workers == Workers::default() {
                 place.remove();
                 self.channels.fetch_sub(1, Ordering::Relaxed);
-                self.keeping.held(channel, false);
+                self.keeping.left(&channel.clone().into());
             }
         }
     }

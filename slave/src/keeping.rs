@@ -1,13 +1,22 @@
 //! The keeper on its feet: what this slave's channels and the bus tell it, and what becomes of what it says. Facts are
-//! counted and logged; webhooks and presence members will hear of them here.
+//! counted and logged; those about members are announced to every slave, in the order in which they were decided.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use log::debug;
+use bytestring::ByteString;
+use log::{debug, warn};
+use tokio::{sync::mpsc, time::timeout};
 use wellhead_proto::{
-    bus::{Bus, BusState},
-    ids::{ChannelKey, NodeId},
-    report::Report,
+    bus::{Bus, BusError, BusState},
+    command::Command,
+    envelope::Envelope,
+    ids::{ChannelKey, NodeId, UserId},
+    member::MemberChange,
+    report::{Post, Report},
 };
 
 use crate::{
@@ -17,6 +26,10 @@ use crate::{
 
 /// Reports that travel in one letter.
 const TOGETHER: usize = 1_000;
+/// Announcements that are published at once.
+const AT_ONCE: usize = 256;
+/// Between two attempts to publish what the bus does not take.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// This slave's keeper, shared by its threads and its bus.
 pub struct Keeping {
@@ -24,18 +37,28 @@ pub struct Keeping {
     keeper: Mutex<Keeper>,
     bus: Arc<dyn Bus>,
     metrics: Metrics,
+    /// What is to be announced. One queue, filled under the keeper's lock: so that it keeps the order.
+    announce: mpsc::UnboundedSender<Envelope>,
+    announcements: Mutex<Option<mpsc::UnboundedReceiver<Envelope>>>,
 }
 
 impl Keeping {
     /// The keeper of the slave `me`, which reports over `bus`.
     pub fn new(me: NodeId, bus: Arc<dyn Bus>, metrics: Metrics) -> Self {
-        Self { me, keeper: Mutex::new(Keeper::new(me)), bus, metrics }
+        let (announce, announcements) = mpsc::unbounded_channel();
+        let announcements = Mutex::new(Some(announcements));
+        Self { me, keeper: Mutex::new(Keeper::new(me)), bus, metrics, announce, announcements }
     }
 
-    /// The first of this slave's sockets came to `channel`, or the last one left. Called in the order in which it
-    /// happened, channel by channel.
-    pub fn held(&self, channel: &ChannelKey, held: bool) {
-        self.with(|keeper, out| keeper.held(channel, held, out));
+    /// The first of this slave's sockets came to `post`. `info`: what the others may know of a member. Called in the order
+    /// in which it happened, post by post.
+    pub fn came(&self, post: &Post, info: Option<&str>) {
+        self.with(|keeper, out| keeper.came(post, info, out));
+    }
+
+    /// The last of them left; the same holds.
+    pub fn left(&self, post: &Post) {
+        self.with(|keeper, out| keeper.left(post, out));
     }
 
     /// Another slave said something.
@@ -70,21 +93,91 @@ impl Keeping {
         });
     }
 
+    /// Which slave this is.
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// The members of those of `channels` that this slave keeps, as far as it has announced them.
+    pub fn attendance<'a>(
+        &self,
+        channels: impl IntoIterator<Item = &'a ChannelKey>,
+    ) -> BTreeMap<ChannelKey, BTreeMap<UserId, ByteString>> {
+        let keeper = self.lock();
+        let known = |channel: &ChannelKey| Some((channel.clone(), keeper.attendance(channel)?));
+        channels.into_iter().filter_map(known).collect()
+    }
+
+    /// Announce what is to be, for as long as there is a keeper. To be called once.
+    pub fn announcing(&self) -> impl Future<Output = ()> + use<> {
+        let announcements = self.announcements.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let bus = self.bus.clone();
+        async move {
+            if let Some(announcements) = announcements {
+                publish_all(announcements, &*bus).await;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Keeper> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What comes of it leaves under the lock, so that it leaves in the order in which it was decided.
     fn with(&self, act: impl FnOnce(&mut Keeper, &mut Outcome)) {
-        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keeper = self.lock();
         let mut out = Outcome::default();
         act(&mut keeper, &mut out);
         for (to, reports) in out.letters(TOGETHER) {
             self.bus.report(to, reports);
         }
         for fact in out.facts {
-            let (what, ChannelKey { app, name }) = match &fact {
-                Fact::Occupied(channel) => ("channel_occupied", channel),
-                Fact::Vacated(channel) => ("channel_vacated", channel),
-            };
-            self.metrics.fact(what);
-            debug!(fact = what, app_id:% = app, channel:% = name; "{what}: {name} of {app}");
+            self.tell(fact);
         }
+    }
+
+    fn tell(&self, fact: Fact) {
+        let (what, channel, change) = match fact {
+            Fact::Occupied(channel) => ("channel_occupied", channel, None),
+            Fact::Vacated(channel) => ("channel_vacated", channel, None),
+            Fact::Added(channel, member) => ("member_added", channel, Some(MemberChange::Added(member))),
+            Fact::Removed(channel, user) => ("member_removed", channel, Some(MemberChange::Removed(user))),
+        };
+        self.metrics.fact(what);
+        let ChannelKey { app, name } = channel;
+        match &change {
+            None => debug!(fact = what, app_id:% = app, channel:% = name; "{what}: {name} of {app}"),
+            Some(change) => {
+                let user = change.user();
+                debug!(fact = what, app_id:% = app, channel:% = name, user_id:% = user; "{what}: {user} on {name} of {app}");
+            }
+        }
+        if let Some(change) = change {
+            // fails only when the slave ends
+            let _ = self.announce.send(Envelope { app, command: Command::Members { channel: name, change } });
+        }
+    }
+}
+
+/// Publish what comes, in order. What the bus does not take is tried again until it does: nobody would ever know of it
+/// otherwise; and twice is harmless.
+async fn publish_all(mut announcements: mpsc::UnboundedReceiver<Envelope>, bus: &dyn Bus) {
+    let mut batch = Vec::new();
+    while announcements.recv_many(&mut batch, AT_ONCE).await > 0 {
+        let mut state = bus.state();
+        while let Err(error) = bus.publish_all(batch.clone()).await {
+            if let BusError::TooLarge { .. } = error {
+                warn!("members could not be announced: {error}");
+                break;
+            }
+            if announcements.is_closed() {
+                return;
+            }
+            // an error says that the bus is gone for good
+            if let Ok(Err(_)) = timeout(PAUSE, state.changed()).await {
+                return;
+            }
+        }
+        batch.clear();
     }
 }

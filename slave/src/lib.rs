@@ -1,6 +1,7 @@
 //! The floor where clients stand: their sockets, what they subscribe to, and the fan-out.
 
 mod api;
+mod attendance;
 mod backlog;
 mod handshake;
 mod heartbeat;
@@ -43,10 +44,12 @@ use wellhead_proto::{
     frame::Frame,
     ids::{NodeId, SocketId},
     refusal::CloseCause,
+    roster::LEASE,
     surface::Router,
 };
 
 use crate::{
+    attendance::Attendance,
     backlog::Backlog,
     intake::Intake,
     interests::{Interests, MAX_WORKERS},
@@ -101,6 +104,7 @@ pub struct Shared {
     bus: Arc<dyn Bus>,
     interests: Arc<Interests>,
     keeping: Arc<Keeping>,
+    attendance: Arc<Attendance>,
     backlog: Arc<Backlog>,
     metrics: Metrics,
     workers: RwLock<Vec<Addr<Registry>>>,
@@ -132,6 +136,7 @@ impl Slave {
             router: Router::new(Role::Slave, dialects),
             tokens: Tokens::new(tokens, node, cluster, &secret),
             interests: Arc::new(Interests::new(bus.clone(), keeping.clone())),
+            attendance: Arc::new(Attendance::new(keeping.clone(), bus.clone())),
             keeping,
             bus,
             backlog: Arc::default(),
@@ -164,7 +169,9 @@ impl Slave {
         let worker = workers.len();
         assert!(worker < MAX_WORKERS, "a slave has at most {MAX_WORKERS} worker threads");
         let voices = Rc::new(shared.voices.clone());
-        let hall = Hall::new(Floor::new(worker, CHUNK, voices, shared.interests.clone(), shared.metrics.clone()));
+        let (interests, attendance) = (shared.interests.clone(), shared.attendance.clone());
+        let floor = Floor::new(worker, CHUNK, voices, interests, attendance, shared.metrics.clone());
+        let hall = Hall::new(floor);
         let rhythm = Rhythm::new(&shared.settings, &shared.limits);
         workers.push(Registry::new(hall.clone(), rhythm, shared.metrics.clone()).start());
         let of_the_gone: Vec<_> = HALLS.with_borrow_mut(|halls| {
@@ -176,6 +183,7 @@ impl Slave {
             actix_rt::spawn(sweep(Arc::downgrade(shared)));
             actix_rt::spawn(watch_bus(Arc::downgrade(shared), shared.bus.state()));
             actix_rt::spawn(watch_roster(Arc::downgrade(shared), shared.bus.state()));
+            actix_rt::spawn(shared.keeping.announcing());
         }
     }
 
@@ -261,18 +269,28 @@ async fn watch_bus(shared: Weak<Shared>, mut state: watch::Receiver<BusState>) {
     }
 }
 
-/// Tell the keeper who is alive.
+/// Tell the keeper who is alive, and see to it that what is known of members is right afterwards: once at once, and once
+/// more when it has been quiet for a lease, when what a former keeper announced late has arrived.
 async fn watch_roster(shared: Weak<Shared>, mut state: watch::Receiver<BusState>) {
+    let mut changed = true;
     loop {
         let now = state.borrow_and_update().clone();
         match shared.upgrade() {
-            Some(shared) if !shared.is_draining() => shared.keeping.roster(&now),
+            Some(shared) if !shared.is_draining() => {
+                shared.keeping.roster(&now);
+                if now.up && now.roster_known {
+                    shared.attendance.renew(&shared);
+                }
+            }
             Some(_) => {}
             None => return,
         }
-        if state.changed().await.is_err() {
-            return;
-        }
+        let patience = if changed { LEASE } else { Duration::MAX };
+        changed = match timeout(patience, state.changed()).await {
+            Ok(Ok(())) => true,
+            Ok(Err(_)) => return,
+            Err(_) => false,
+        };
     }
 }
 

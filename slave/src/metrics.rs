@@ -16,6 +16,8 @@ pub struct Metrics {
     pub opened: Counter,
     closed: Family<Cause, Counter>,
     refused: Family<Status, Counter>,
+    turned_away: Family<Code, Counter>,
+    said: Family<Taken, Counter>,
     /// Subscriptions of open sockets.
     pub subscriptions: Gauge,
     /// Channels with subscribers here.
@@ -48,6 +50,16 @@ struct Status {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Code {
+    code: u16,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Taken {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Reason {
     role: &'static str,
     reason: &'static str,
@@ -61,6 +73,8 @@ impl Metrics {
             opened: Counter::default(),
             closed: Family::default(),
             refused: Family::default(),
+            turned_away: Family::default(),
+            said: Family::default(),
             subscriptions: Gauge::default(),
             channels: Gauge::default(),
             users: Gauge::default(),
@@ -74,6 +88,9 @@ impl Metrics {
         registry.register("connections_opened", "Sockets opened", metrics.opened.clone());
         registry.register("connections_closed", "Sockets closed, by cause", metrics.closed.clone());
         registry.register("handshakes_refused", "Handshakes refused, by HTTP status", metrics.refused.clone());
+        let away = "Handshakes accepted only to say why the socket may not stay, by close code";
+        registry.register("handshakes_turned_away", away, metrics.turned_away.clone());
+        registry.register("client_events", "Events that clients published to each other", metrics.said.clone());
         registry.register("subscriptions", "Subscriptions of open sockets", metrics.subscriptions.clone());
         registry.register("channels", "Channels with subscribers on this node", metrics.channels.clone());
         registry.register("users", "Users with open sockets, counted once per worker thread", metrics.users.clone());
@@ -102,6 +119,16 @@ impl Metrics {
     /// A handshake was refused.
     pub fn refused(&self, status: u16) {
         self.refused.get_or_create(&Status { status }).inc();
+    }
+
+    /// A handshake was accepted, and the socket closed with this code.
+    pub fn turned_away(&self, code: u16) {
+        self.turned_away.get_or_create(&Code { code }).inc();
+    }
+
+    /// A client published an event, and the bus took it or did not.
+    pub fn said(&self, taken: bool) {
+        self.said.get_or_create(&Taken { result: if taken { "ok" } else { "unavailable" } }).inc();
     }
 
     /// A token was refused.

@@ -19,11 +19,15 @@ pub struct Voice {
 }
 
 impl Voice {
-    /// The close frame for `cause`.
+    /// The close frame for `cause`, behind what the dialect says before it.
     #[must_use]
     pub fn goodbye(&self, cause: CloseCause) -> Frame {
         let (code, reason) = self.dialect.close(cause);
-        Frame::close(code, reason)
+        let close = Frame::close(code, reason);
+        match self.dialect.farewell(cause) {
+            Some(farewell) => farewell.then(close),
+            None => close,
+        }
     }
 }
 

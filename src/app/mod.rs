@@ -156,7 +156,7 @@ impl App {
         let trust = trust.expect("a slave on the local bus was given it, everybody else made it");
         let bus = line.bus();
         let apps = Arc::new(self.plan.apps(&self.loaded.settings, trust.keys.clone()));
-        let speaks = dialect::Settings { gusher: self.plan.prefixes.clone() };
+        let speaks = dialect::Settings { gusher: self.plan.prefixes.clone(), pusher: self.plan.pusher.clone() };
         let dialects = dialect::all(&speaks, &SocketIdSeal::new(&trust.secret));
         let roles = self.plan.roles;
         let requests = AllRequests::new(&mut registry);
@@ -235,7 +235,7 @@ impl App {
             dialects: dialects.to_vec(),
             keys: settings.push_keys.clone(),
             body_limit: settings.limits.body.bytes(),
-            open: settings.master.open && self.plan.master.is_some_and(|address| !address.ip().is_loopback()),
+            keyless: self.plan.keyless(settings.master.open),
         };
         Master::new(setup, registry)
     }

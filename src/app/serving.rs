@@ -21,7 +21,7 @@ use tokio::{
     time::sleep,
 };
 use wellhead_master::{
-    Master,
+    Keyless, Master,
     keys::{Keys, PushKey},
 };
 use wellhead_slave::Slave;
@@ -134,7 +134,7 @@ impl Bound {
             let guard = match &master {
                 _ if local => Guard::Nobody,
                 Some(master) => Guard::Master(master.clone()),
-                None => Guard::Keys(Keys::new(self.push_keys, false)),
+                None => Guard::Keys(Keys::new(self.push_keys, Keyless::Nobody)),
             };
             let door = Door::new(Admin::new(registry, guard), health.clone(), requests.of("admin"));
             builder = http::listen(builder, listener, door)?;

@@ -240,5 +240,6 @@ fn rebase(loaded: &mut Loaded, folder: &Path) {
     move_keys("jwt.public_keys", &mut settings.jwt.public_keys);
     for (index, app) in settings.apps.listed.iter_mut().enumerate() {
         move_keys(&format!("apps.listed.{index}.public_keys"), &mut app.public_keys);
+        move_path(&format!("apps.listed.{index}.secret_file"), &mut app.secret_file);
     }
 }

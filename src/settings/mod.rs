@@ -5,6 +5,7 @@ mod bus;
 pub mod load;
 pub mod place;
 pub mod plan;
+mod pusher;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +15,10 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use wellhead_master::keys::PushKey;
 use wellhead_proto::units::Span;
 
-pub use self::bus::{Bus, Nats, NatsTls, without_user};
+pub use self::{
+    bus::{Bus, Nats, NatsTls, without_user},
+    pusher::{AppLimits, Pusher},
+};
 
 /// Everything that can be set. Its default is what `config.toml` states.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -35,6 +39,8 @@ pub struct Settings {
     pub push_keys: Vec<PushKey>,
     /// Which tenants are served.
     pub apps: Apps,
+    /// Where Pusher's libraries call.
+    pub pusher: Pusher,
     /// How much of everything is allowed.
     pub limits: wellhead_slave::settings::Limits,
     /// What is written about all this.
@@ -110,7 +116,7 @@ pub enum Unlisted {
 }
 
 /// One of `[[apps.listed]]`.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListedApp {
     /// Its key, as it stands in paths and tokens.
@@ -121,6 +127,21 @@ pub struct ListedApp {
     /// Keys of its own: they alone verify its tokens, and no other app's.
     #[serde(default)]
     pub public_keys: Vec<PublicKey>,
+    /// Its id, as it stands in the paths of Pusher's HTTP API; without one, Pusher's libraries cannot use the app.
+    #[serde(default)]
+    pub id: String,
+    /// What Pusher's libraries sign with.
+    #[serde(default)]
+    pub secret: Secret,
+    /// A file that holds the secret instead.
+    #[serde(default)]
+    pub secret_file: String,
+    /// May Pusher's clients publish to each other on private and presence channels?
+    #[serde(default)]
+    pub client_events: bool,
+    /// How much of everything Pusher's clients and backends may have.
+    #[serde(default)]
+    pub limits: AppLimits,
 }
 
 /// `[log]`.

@@ -2,7 +2,9 @@
 //! is looked at; whatever is impossible is found here, before anything is opened.
 
 mod bus;
+mod exposure;
 mod keys;
+mod pusher;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,7 +14,7 @@ use std::{
 
 use wellhead_proto::{
     app::{App, Apps},
-    dialect::gusher::Prefixes,
+    dialect::{gusher::Prefixes, pusher::Settings as PusherSettings},
     ids::AppId,
     jwt::{Key, Keyring},
 };
@@ -72,6 +74,8 @@ pub struct Plan {
     pub way: Way,
     /// Where the v1 rows stand.
     pub prefixes: Prefixes,
+    /// Where Pusher's rows stand, and the apps that it serves.
+    pub pusher: PusherSettings,
     /// Verify clients' tokens; empty in development mode.
     pub keys: Keyring,
     /// Listed apps.
@@ -80,7 +84,7 @@ pub struct Plan {
     pub jwt_secret: Option<Vec<u8>>,
     /// Signs connection tokens, if one was set.
     pub secret: Option<Vec<u8>>,
-    /// No key is configured: the process makes a throw-away one, or is given the one of its master.
+    /// No key is configured, and only this machine is served: the process makes a throw-away one, or is given the one of its master.
     pub development: bool,
     /// What the operator should know, though it is allowed.
     pub warnings: Vec<String>,
@@ -102,7 +106,7 @@ impl Plan {
         let secret = check.secret("cluster", "secret", &settings.cluster.secret, &settings.cluster.secret_file)?;
         let keys = check.keys(jwt_secret.as_deref())?;
         let listed = check.listed()?;
-        let development = keys.is_empty() && listed.values().all(|app| app.keys.is_none());
+        let keyless = keys.is_empty() && listed.values().all(|app| app.keys.is_none());
         let address = |opens: bool, key: &str, text: &str| match opens {
             true => check.address(key, text).map(Some),
             false => Ok(None),
@@ -118,17 +122,27 @@ impl Plan {
                 master: check.prefix("master.prefix", &settings.master.prefix)?,
                 slave: check.prefix("slave.prefix", &settings.slave.prefix)?,
             },
+            pusher: check.pusher()?,
             keys,
             listed,
             jwt_secret,
             secret,
-            development,
+            development: keyless,
             warnings: Vec::new(),
         };
+        // whose apps are all Pusher's needs no key for tokens: then nobody comes with one
+        let development = keyless && !(plan.serves_pusher() && plan.is_exposed());
+        let plan = Self { development, ..plan };
         check.clashes(&plan)?;
         check.exposure(&plan)?;
         check.shared(&plan)?;
         Ok(Self { warnings: check.warnings(&plan), ..plan })
+    }
+
+    /// Do Pusher's libraries have an app here?
+    #[must_use]
+    pub fn serves_pusher(&self) -> bool {
+        !self.pusher.apps.is_empty()
     }
 
     /// The listeners that this process opens, with the settings that name them.
@@ -257,24 +271,6 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// What may be reached from other machines.
-    fn exposure(&self, plan: &Plan) -> Result<(), SettingsError> {
-        if plan.development
-            && let Some((key, _)) = plan.listeners().find(|(_, address)| !address.ip().is_loopback())
-        {
-            let message = "without a key for clients' tokens (development mode) every listener must be on loopback";
-            let hint = "`wellhead keys generate` makes a key pair; then set jwt.public_keys = [\"public.pem\"]";
-            return Err(self.error(key, message).hint(hint));
-        }
-        let beyond = plan.master.is_some_and(|address| !address.ip().is_loopback());
-        if beyond && self.settings.push_keys.is_empty() && !self.settings.master.open {
-            let message = "without push keys the master serves this machine only, since anybody could push";
-            let hint = "`wellhead keys push --name backend` makes one; master.open = true serves everybody";
-            return Err(self.error("master.listen", message).hint(hint));
-        }
-        Ok(())
-    }
-
     /// What nodes on several machines must have in common, since nobody hands it to them.
     fn shared(&self, plan: &Plan) -> Result<(), SettingsError> {
         if self.settings.cluster.bus == Bus::Local {
@@ -295,30 +291,5 @@ impl Check<'_> {
             }
             Some(_) => Ok(()),
         }
-    }
-
-    fn warnings(&self, plan: &Plan) -> Vec<String> {
-        let Settings { master, jwt, push_keys, .. } = self.settings;
-        let mut warnings = Vec::new();
-        if !plan.development && !jwt.require_exp {
-            warnings.push(
-                "jwt.require_exp is false: a token without exp is valid for ever; set it to true once all your tokens \
-                 carry one"
-                    .to_owned(),
-            );
-        }
-        let open = plan.master.filter(|address| !address.ip().is_loopback() && push_keys.is_empty() && master.open);
-        if let Some(address) = open {
-            warnings.push(format!("master.open is true: whoever reaches {address} may push to everybody"));
-        }
-        if push_keys.is_empty() && plan.admin.is_some_and(|admin| !admin.ip().is_loopback()) {
-            let key = plan.roles.admin();
-            warnings.push(format!("{key} is beyond loopback and there is no push key: /metrics refuses everybody"));
-        }
-        if plan.secret.as_ref().is_some_and(|secret| secret.len() < Key::MIN_SECRET_BYTES) {
-            warnings.push("cluster.secret is shorter than 32 bytes: it could be guessed from one token".to_owned());
-        }
-        warnings.extend(self.way_warnings(plan));
-        warnings
     }
 }

@@ -1,11 +1,12 @@
 //! Settings as people write them, right and wrong.
 
 mod cluster;
+mod pusher;
 
 use std::{fs, path::PathBuf};
 
 use super::{
-    Settings, Unlisted,
+    AppLimits, Settings, Unlisted,
     load::{self, Loaded, layers},
     place::SettingsError,
     plan::{Plan, Roles},
@@ -91,6 +92,12 @@ fn the_samples_of_the_shipped_config_are_valid_and_state_every_key() {
     assert_eq!((key.name.as_str(), key.rights.len(), key.apps.len(), key.channels.len()), ("backend", 3, 1, 1));
     let [app] = &settings.apps.listed[..] else { panic!("{samples}") };
     assert!(app.allowed_origins.is_some() && !app.public_keys.is_empty());
+    assert_eq!((app.id.as_str(), app.client_events, app.secret.is_empty()), ("1", false, false));
+    assert_eq!(app.limits, AppLimits::default());
+    let stated = samples.split_once("[apps.listed.limits]").expect("a sample").1;
+    for (limit, _) in &toml::Table::try_from(AppLimits::default()).unwrap() {
+        assert!(stated.contains(&format!("\n{limit} = ")), "{limit}");
+    }
 }
 
 #[test]

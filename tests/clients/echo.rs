@@ -21,7 +21,7 @@ use wellhead_proto::{
     },
     event::{Event, Payload},
     frame::{Frame, Opcode},
-    ids::{ChannelName, NodeId, SocketId},
+    ids::{AppId, ChannelName, NodeId, SocketId},
     jwt::{Key, Keyring},
     notice::{Notice, Outcome},
     refusal::{CloseCause, Refusal},
@@ -60,7 +60,7 @@ impl Dialect for Echo {
         Ok(Knock { app, credentials: Credentials::Token(self.token.clone()), variant: Variant::default() })
     }
 
-    fn converse(&self, _: Variant, _: SocketId) -> Box<dyn Conversation> {
+    fn converse(&self, _: &AppId, _: Variant, _: SocketId) -> Box<dyn Conversation> {
         Box::new(Parrot)
     }
 
@@ -84,7 +84,7 @@ impl Dialect for Echo {
 struct Parrot;
 
 impl Conversation for Parrot {
-    fn hear(&mut self, message: Message) -> Result<Action, CloseCause> {
+    fn hear(&mut self, message: Message, _: std::time::Duration) -> Result<Action, CloseCause> {
         Ok(Action::Answer(match message {
             Message::Text(text) => Frame::text(&text),
             Message::Binary(bytes) => Frame::of(Opcode::Binary, &bytes),

@@ -1,42 +1,13 @@
 // `@xpomelox/gusher`, a browser client that real pages of gusher.cluster use, run in Node against a real server.
 
 import assert from 'node:assert/strict';
-import { createRequire } from 'node:module';
 import { test } from 'node:test';
-import WebSocket from 'ws';
 
-import { jwt, start, until, within } from './harness.js';
+import { gusherClient, next, token as tokenOf } from './gusher.js';
+import { start, until } from './harness.js';
 
-// what the client expects of a browser
-globalThis.window = globalThis;
-globalThis.WebSocket = WebSocket;
-globalThis.localStorage = {};
-const { Gusher } = createRequire(import.meta.url)('@xpomelox/gusher');
-
-async function token(server, channels) {
-  const body = new URLSearchParams({ jwt: jwt('demo', 'ann', channels) });
-  const answer = await fetch(`http://${server.slave}/gcs/auth`, { method: 'POST', body });
-  assert.equal(answer.status, 200);
-  return (await answer.json()).token;
-}
-
-function client(server, token, options = {}) {
-  const gusher = new Gusher('demo', { url: `ws://${server.slave}/gcs/ws/demo`, token, ...options });
-  server.beforeEnd(() => {
-    // a client that is told to leave does not come back; one whose server vanished would
-    gusher.bind('error', () => {});
-    gusher.disconnect();
-  });
-  return gusher;
-}
-
-const next = (emitter, event) => within(event, new Promise(resolve => {
-  const heard = data => {
-    emitter.unbind(event, heard);
-    resolve(data);
-  };
-  emitter.bind(event, heard);
-}));
+const token = (server, channels) => tokenOf(server.slave, channels, 'ann');
+const client = (server, token, options) => gusherClient(server, server.slave, token, options);
 
 test('auth, multi-subscribe in groups of ten, push', async t => {
   const server = await start(t);

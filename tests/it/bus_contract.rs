@@ -35,6 +35,7 @@ macro_rules! contract_of {
             $module,
             $carrier,
             pushes_arrive_in_order_wherever_they_are_wanted,
+            what_a_slave_pushes_reaches_everybody_and_itself_in_order,
             once_an_interest_is_confirmed_no_push_is_missed,
             what_is_for_users_reaches_every_slave_with_its_app,
             large_pushes_and_small_ones_keep_their_order,

@@ -88,6 +88,10 @@ impl Route {
 pub struct ApiCall<'a> {
     /// The number of the row that matched.
     pub row: usize,
+    /// `GET`, `POST`, …
+    pub method: &'a str,
+    /// The path, percent-encoded as it came.
+    pub path: &'a str,
     /// The segments of the path that stood in braces, percent-decoded.
     pub segments: Vec<String>,
     /// The query string, undecoded, without `?`.
@@ -148,6 +152,8 @@ pub enum Work {
     Publish(Vec<Envelope>),
     /// Ask every slave. (Master)
     Ask(Ask),
+    /// Publish these, in order, then ask every slave. (Master)
+    PublishAndAsk(Vec<Envelope>, Ask),
     /// Verify a client's JWT and show what it says. (Master)
     Decode(String),
     /// Verify a client's JWT and issue a connection token for it. (Slave)
@@ -216,6 +222,8 @@ pub struct Knock {
 pub enum Credentials {
     /// A connection token, or a JWT.
     Token(String),
+    /// Not at all: what it may do is proved wish by wish. Only for listed apps.
+    Later,
 }
 
 /// Never shows the token.
@@ -248,6 +256,17 @@ pub enum Message {
     Binary(Bytes),
 }
 
+/// What a client is told that is let in only to be told why it may not stay.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TurnedAway {
+    /// What is said first.
+    pub says: Frame,
+    /// The close code.
+    pub code: u16,
+    /// The reason beside it.
+    pub reason: String,
+}
+
 /// One foreign API, as pure translation.
 pub trait Dialect: Send + Sync {
     /// Its name in logs and metrics.
@@ -275,8 +294,8 @@ pub trait Dialect: Send + Sync {
     /// Something that every handshake on this row must have is missing.
     fn knock(&self, call: &ApiCall<'_>) -> Result<Knock, Refusal>;
 
-    /// A fresh conversation for one socket.
-    fn converse(&self, variant: Variant, socket: SocketId) -> Box<dyn Conversation>;
+    /// A fresh conversation for one socket of an app.
+    fn converse(&self, app: &AppId, variant: Variant, socket: SocketId) -> Box<dyn Conversation>;
 
     /// A published event as sockets of this variant get it.
     fn event(&self, variant: Variant, channel: &ChannelName, event: &Event) -> Shared;
@@ -299,8 +318,21 @@ pub trait Dialect: Send + Sync {
         (cause.code(), cause.reason())
     }
 
+    /// What is said before the close frame, if anything.
+    fn farewell(&self, cause: CloseCause) -> Option<Frame> {
+        let _ = cause;
+        None
+    }
+
     /// How this row says no over HTTP.
     fn refuse(&self, row: usize, why: &Refusal) -> ApiReply;
+
+    /// How a row that opens sockets says no to a handshake that is good as such, if it does so over the open socket
+    /// instead of over HTTP.
+    fn turn_away(&self, row: usize, why: &Refusal) -> Option<TurnedAway> {
+        let _ = (row, why);
+        None
+    }
 }
 
 /// What a dialect remembers of one socket. A session asks for one action, carries it out, tells the outcome, and only
@@ -311,12 +343,12 @@ pub trait Conversation {
         None
     }
 
-    /// What the client asks for.
+    /// What the client asks for. `now`: time since 1970, for what may be said only so often.
     ///
     /// # Errors
     ///
     /// Nothing that the dialect understands: the socket closes.
-    fn hear(&mut self, message: Message) -> Result<Action, CloseCause>;
+    fn hear(&mut self, message: Message, now: Duration) -> Result<Action, CloseCause>;
 
     /// What of a subscription stands in the head of its events (see [`Dialect::head`]).
     fn tag(&self) -> Option<Box<str>> {

@@ -2,6 +2,7 @@
 
 pub mod contract;
 pub mod gusher;
+pub mod pusher;
 
 use std::sync::Arc;
 
@@ -14,10 +15,12 @@ use crate::ids::SocketIdSeal;
 pub struct Settings {
     /// Where gusher's rows stand.
     pub gusher: gusher::Prefixes,
+    /// Where Pusher's rows stand, and the apps that it serves.
+    pub pusher: pusher::Settings,
 }
 
 /// Every dialect that is spoken.
 #[must_use]
 pub fn all(settings: &Settings, seal: &SocketIdSeal) -> Vec<Arc<dyn Dialect>> {
-    vec![Arc::new(gusher::Gusher::new(&settings.gusher, seal.clone()))]
+    vec![Arc::new(gusher::Gusher::new(&settings.gusher, seal.clone())), Arc::new(pusher::Pusher::new(&settings.pusher))]
 }

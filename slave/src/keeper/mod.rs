@@ -13,15 +13,20 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use bytestring::ByteString;
 use wellhead_proto::{
-    ids::{ChannelKey, NodeId},
-    report::Report,
+    ids::{ChannelKey, NodeId, UserId},
+    member::Member,
+    report::{Post, Report},
     roster::keepers,
 };
 
 use self::{stream::Other, table::Table};
+
+/// What is told of a member of whom nothing is known: an empty object.
+const NO_INFO: &str = "{}";
 
 /// What happened once in the cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -30,6 +35,10 @@ pub enum Fact {
     Occupied(ChannelKey),
     /// Nobody is on it any more.
     Vacated(ChannelKey),
+    /// The first socket of a member came to the channel.
+    Added(ChannelKey, Member),
+    /// The last one left.
+    Removed(ChannelKey, UserId),
 }
 
 /// What came of a call.
@@ -60,14 +69,23 @@ impl Outcome {
     }
 }
 
+/// What a slave holds.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    /// Changes that it knows to be announced.
+    epoch: u64,
+    /// What the others may know of a member.
+    info: Option<Arc<str>>,
+}
+
 /// A slave's part in keeping the channels of the cluster.
 pub struct Keeper {
     me: NodeId,
     /// The live slaves in ascending order, this one among them; empty while it knows of none and decides nothing.
     slaves: Vec<NodeId>,
     others: BTreeMap<NodeId, Other>,
-    /// Channels that somebody of this slave is on, with the changes that it knows to be announced.
-    held: BTreeMap<ChannelKey, u64>,
+    /// Channels that somebody of this slave is on, and as which members.
+    held: BTreeMap<Post, Held>,
     table: Table,
     /// Numbers the questions of this slave.
     asked: u64,
@@ -99,20 +117,26 @@ impl Keeper {
         }
     }
 
-    /// The first of this slave's sockets came to `channel`, or the last one left.
-    pub fn held(&mut self, channel: &ChannelKey, held: bool, out: &mut Outcome) {
-        if held == self.held.contains_key(channel) {
-            return;
+    /// The first of this slave's sockets came to `post`. `info`: what the others may know of a member.
+    pub fn came(&mut self, post: &Post, info: Option<&str>, out: &mut Outcome) {
+        if !self.held.contains_key(post) {
+            self.held.insert(post.clone(), Held { epoch: 0, info: info.map(Arc::from) });
+            self.tell_held(post, out);
         }
-        if held {
-            self.held.insert(channel.clone(), 0);
-        } else {
-            self.held.remove(channel);
+    }
+
+    /// The last of them left.
+    pub fn left(&mut self, post: &Post, out: &mut Outcome) {
+        if self.held.remove(post).is_some() {
+            self.tell_held(post, out);
         }
-        for slave in self.keepers(channel) {
-            self.tell(slave, self.holds(channel), out);
+    }
+
+    fn tell_held(&mut self, post: &Post, out: &mut Outcome) {
+        for slave in self.keepers(post) {
+            self.tell(slave, self.holds(post), out);
         }
-        self.decide(channel, out);
+        self.decide(post, out);
     }
 
     /// Another slave said something.
@@ -120,18 +144,18 @@ impl Keeper {
         match report {
             Report::Ask { no } => self.question(from, no, out),
             Report::Answer { no } => self.answer(from, no),
-            Report::Holds { channel, held, epoch } => {
+            Report::Holds { post, held, epoch, info } => {
                 if self.hears(from) {
-                    self.other_holds(from, &channel, held, epoch, out);
+                    self.other_holds(from, &post, held.then_some(Held { epoch, info }), out);
                 }
             }
-            Report::Kept { channel, epoch } => {
-                self.learn(from, &channel, epoch, out);
-                self.decide(&channel, out);
+            Report::Kept { post, epoch } => {
+                self.learn(from, &post, epoch, out);
+                self.decide(&post, out);
             }
-            Report::Announced { channel, epoch } => {
-                if let Some(known) = self.held.get_mut(&channel) {
-                    *known = epoch.max(*known);
+            Report::Announced { post, epoch } => {
+                if let Some(known) = self.held.get_mut(&post) {
+                    known.epoch = epoch.max(known.epoch);
                 }
             }
             Report::Settled { slaves, turn, heard } => {
@@ -197,6 +221,16 @@ impl Keeper {
         self.table.release_all(|_| true);
     }
 
+    /// The members of `channel`, as this slave has announced them; if it keeps the channel, and may decide.
+    #[must_use]
+    pub fn attendance(&self, channel: &ChannelKey) -> Option<BTreeMap<UserId, ByteString>> {
+        if !self.agreed || keepers(self.slaves.iter().copied(), channel).0 != Some(self.me) {
+            return None;
+        }
+        let there = self.table.members(channel).filter(|(_, entry)| entry.announced_occupied());
+        Some(there.map(|(user, entry)| (user.clone(), entry.info.as_deref().unwrap_or(NO_INFO).into())).collect())
+    }
+
     /// May this slave decide: does everybody on its roster see the same one?
     #[must_use]
     pub fn agreed(&self) -> bool {
@@ -226,65 +260,76 @@ impl Keeper {
             self.untidy = true;
             return;
         }
-        let mut channels: Vec<_> = self.table.iter().map(|(channel, _)| channel.clone()).collect();
-        channels.extend(self.held.keys().filter(|channel| self.table.get(channel).is_none()).cloned());
-        for channel in channels {
-            self.decide(&channel, out);
+        let mut posts: Vec<_> = self.table.iter().map(|(post, _)| post.clone()).collect();
+        posts.extend(self.held.keys().filter(|post| self.table.get(post).is_none()).cloned());
+        for post in posts {
+            self.decide(&post, out);
         }
     }
 
-    /// Announce a change of `channel`, if there is one and it is this slave's to announce.
-    fn decide(&mut self, channel: &ChannelKey, out: &mut Outcome) {
-        let mut keepers = self.keepers(channel);
+    /// Announce a change of `post`, if there is one and it is this slave's to announce.
+    fn decide(&mut self, post: &Post, out: &mut Outcome) {
+        let mut keepers = self.keepers(post);
         if !self.agreed || keepers.next() != Some(self.me) {
             return;
         }
-        let known = self.held.get(channel).copied();
-        let Some(entry) = (known.is_some() || self.table.get(channel).is_some()).then(|| self.table.open(channel))
-        else {
+        let held = self.held.get(post).cloned();
+        let Some(entry) = (held.is_some() || self.table.get(post).is_some()).then(|| self.table.open(post)) else {
             return;
         };
-        entry.learn(known.unwrap_or(0));
-        let occupied = known.is_some() || !entry.holders.is_empty();
+        entry.learn(held.as_ref().map_or(0, |held| held.epoch));
+        let occupied = held.is_some() || !entry.holders.is_empty();
+        if occupied && entry.info.is_none() {
+            // another keeper may have announced it, and only a holder knows this of a member
+            entry.info = held.and_then(|held| held.info);
+        }
         if occupied == entry.announced_occupied() {
             return;
         }
         entry.epoch += 1;
+        let info = if occupied { entry.info.clone() } else { entry.info.take() };
         let epoch = entry.epoch;
         let holders = entry.holders.clone();
         let deputy = keepers.next();
         if let Some(deputy) = deputy {
-            self.tell(deputy, Report::Kept { channel: channel.clone(), epoch }, out);
+            self.tell(deputy, Report::Kept { post: post.clone(), epoch }, out);
         }
         for holder in holders.into_iter().filter(|&holder| Some(holder) != deputy) {
-            self.tell(holder, Report::Announced { channel: channel.clone(), epoch }, out);
+            self.tell(holder, Report::Announced { post: post.clone(), epoch }, out);
         }
-        if occupied {
-            out.facts.push(Fact::Occupied(channel.clone()));
-        } else {
-            self.table.vacated(channel, self.alone);
-            out.facts.push(Fact::Vacated(channel.clone()));
+        if !occupied {
+            self.table.vacated(post, self.alone);
         }
+        let channel = post.channel.clone();
+        out.facts.push(match (&post.member, occupied) {
+            (None, true) => Fact::Occupied(channel),
+            (None, false) => Fact::Vacated(channel),
+            (Some(user), true) => {
+                let info = info.as_deref().unwrap_or(NO_INFO).into();
+                Fact::Added(channel, Member { user: user.clone(), info })
+            }
+            (Some(user), false) => Fact::Removed(channel, user.clone()),
+        });
     }
 
-    /// The keeper of `channel`, then its deputy.
-    fn keepers(&self, channel: &ChannelKey) -> impl Iterator<Item = NodeId> + Clone + use<> {
-        both(&self.slaves, channel)
+    /// The keeper of `post`, then its deputy.
+    fn keepers(&self, post: &Post) -> impl Iterator<Item = NodeId> + Clone + use<> {
+        both(&self.slaves, post)
     }
 
     /// Is it this slave's to keep or to watch?
-    fn is_mine(&self, channel: &ChannelKey) -> bool {
-        is_one_of(self.me, self.keepers(channel))
+    fn is_mine(&self, post: &Post) -> bool {
+        is_one_of(self.me, self.keepers(post))
     }
 
-    fn keeps(&self, channel: &ChannelKey) -> bool {
-        self.keepers(channel).next() == Some(self.me)
+    fn keeps(&self, post: &Post) -> bool {
+        self.keepers(post).next() == Some(self.me)
     }
 }
 
-/// The keeper of `channel` among `slaves`, then its deputy.
-fn both(slaves: &[NodeId], channel: &ChannelKey) -> impl Iterator<Item = NodeId> + Clone + use<> {
-    let (keeper, deputy) = keepers(slaves.iter().copied(), channel);
+/// The keeper of `post` among `slaves`, then its deputy.
+fn both(slaves: &[NodeId], post: &Post) -> impl Iterator<Item = NodeId> + Clone + use<> {
+    let (keeper, deputy) = keepers(slaves.iter().copied(), &post.channel);
     keeper.into_iter().chain(deputy)
 }
 

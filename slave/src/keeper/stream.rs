@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use wellhead_proto::{
-    ids::{ChannelKey, NodeId},
-    report::Report,
+    ids::NodeId,
+    report::{Post, Report},
 };
 
-use super::{Keeper, Outcome, both, is_one_of};
+use super::{Held, Keeper, Outcome, both, is_one_of};
 
 /// Another slave on the roster.
 #[derive(Default)]
@@ -19,7 +19,7 @@ pub(super) struct Other {
     /// Its question that was answered: from then on it is told what is new.
     answered: Option<u64>,
     /// What it has handed over since it last said by which roster, and perhaps by one that is not known here yet.
-    handed: BTreeSet<ChannelKey>,
+    handed: BTreeSet<Post>,
     /// The last turn of its that was heard.
     turn: u64,
     /// The last turn of this slave that it has heard.
@@ -62,12 +62,12 @@ impl Keeper {
         other.answered = Some(no);
         other.heard = 0;
         self.tell(from, Report::Answer { no }, out);
-        for channel in self.held.keys().filter(|channel| is_one_of(from, self.keepers(channel))) {
-            self.tell(from, self.holds(channel), out);
+        for post in self.held.keys().filter(|post| is_one_of(from, self.keepers(post))) {
+            self.tell(from, self.holds(post), out);
         }
-        for (channel, entry) in self.table.iter() {
-            if entry.epoch != 0 && is_one_of(from, self.keepers(channel)) {
-                self.tell(from, Report::Kept { channel: channel.clone(), epoch: entry.epoch }, out);
+        for (post, entry) in self.table.iter() {
+            if entry.epoch != 0 && is_one_of(from, self.keepers(post)) {
+                self.tell(from, Report::Kept { post: post.clone(), epoch: entry.epoch }, out);
             }
         }
         self.tell(from, self.settled(from), out);
@@ -97,45 +97,38 @@ impl Keeper {
         out.tell.push((slave, Report::Ask { no: self.asked }));
     }
 
-    pub(super) fn other_holds(
-        &mut self,
-        from: NodeId,
-        channel: &ChannelKey,
-        held: bool,
-        epoch: u64,
-        out: &mut Outcome,
-    ) {
-        if held {
-            self.learn(from, channel, epoch, out);
-            let entry = self.table.hold(channel, from);
+    pub(super) fn other_holds(&mut self, from: NodeId, post: &Post, told: Option<Held>, out: &mut Outcome) {
+        if let Some(Held { epoch, info }) = told {
+            self.learn(from, post, epoch, out);
+            let entry = self.table.hold(post, from, info);
             let known = entry.epoch;
             let announced = entry.announced_occupied();
-            self.decide(channel, out);
-            if announced && epoch < known && self.keeps(channel) {
-                self.tell(from, Report::Announced { channel: channel.clone(), epoch: known }, out);
+            self.decide(post, out);
+            if announced && epoch < known && self.keeps(post) {
+                self.tell(from, Report::Announced { post: post.clone(), epoch: known }, out);
             }
         } else {
-            let keep = self.untidy || self.is_to_be_known(channel);
-            self.table.release(channel, from, keep);
-            self.decide(channel, out);
+            let keep = self.untidy || self.is_to_be_known(post);
+            self.table.release(post, from, keep);
+            self.decide(post, out);
         }
     }
 
     /// What was announced stays announced, whoever says so.
-    pub(super) fn learn(&mut self, from: NodeId, channel: &ChannelKey, epoch: u64, out: &mut Outcome) {
-        let news = self.table.announced(channel, epoch);
+    pub(super) fn learn(&mut self, from: NodeId, post: &Post, epoch: u64, out: &mut Outcome) {
+        let news = self.table.announced(post, epoch);
         let agrees = self.others.get(&from).is_some_and(|other| other.agrees(&self.slaves));
         if news && !agrees {
             // it may go before it has told whom this slave takes for the keepers, or may be one of them and forget it
-            for slave in self.keepers(channel) {
-                self.tell(slave, Report::Kept { channel: channel.clone(), epoch }, out);
+            for slave in self.keepers(post) {
+                self.tell(slave, Report::Kept { post: post.clone(), epoch }, out);
             }
         }
         if epoch != 0
-            && !(agrees && self.is_mine(channel))
+            && !(agrees && self.is_mine(post))
             && let Some(other) = self.others.get_mut(&from)
         {
-            other.handed.insert(channel.clone());
+            other.handed.insert(post.clone());
         }
     }
 
@@ -153,7 +146,7 @@ impl Keeper {
         let news = other.turn != turn;
         other.turn = turn;
         let handed = std::mem::take(&mut other.handed);
-        if handed.iter().any(|channel| !self.is_mine(channel)) {
+        if handed.iter().any(|post| !self.is_mine(post)) {
             self.untidy = true;
             self.take_turn(out);
         } else if news {
@@ -179,7 +172,7 @@ impl Keeper {
         }
         self.untidy = false;
         let mut table = std::mem::take(&mut self.table);
-        table.retain(|channel| self.is_to_be_known(channel));
+        table.retain(|post| self.is_to_be_known(post));
         self.table = table;
     }
 
@@ -187,13 +180,14 @@ impl Keeper {
     /// those that are no longer theirs.
     pub(super) fn tell_moved(&self, before: &[NodeId], out: &mut Outcome) -> Vec<(NodeId, Report)> {
         let mut withdrawn = Vec::new();
-        for channel in self.held.keys() {
-            let (old, new) = (both(before, channel), self.keepers(channel));
+        for post in self.held.keys() {
+            let (old, new) = (both(before, post), self.keepers(post));
             for slave in new.clone().filter(|&slave| !is_one_of(slave, old.clone())) {
-                self.tell(slave, self.holds(channel), out);
+                self.tell(slave, self.holds(post), out);
             }
             for slave in old.filter(|&slave| !is_one_of(slave, new.clone())) {
-                withdrawn.push((slave, Report::Holds { channel: channel.clone(), held: false, epoch: 0 }));
+                let report = Report::Holds { post: post.clone(), held: false, epoch: 0, info: None };
+                withdrawn.push((slave, report));
             }
         }
         withdrawn
@@ -202,23 +196,25 @@ impl Keeper {
     /// Tell the new keepers of every channel what was announced of it. What is no longer this slave's is remembered
     /// until all agree that it is not: the roster may as well change back.
     pub(super) fn hand_over(&self, before: &[NodeId], out: &mut Outcome) {
-        for (channel, entry) in self.table.iter().filter(|(_, entry)| entry.epoch != 0) {
-            let old = both(before, channel);
-            for slave in self.keepers(channel).filter(|&slave| !is_one_of(slave, old.clone())) {
-                self.tell(slave, Report::Kept { channel: channel.clone(), epoch: entry.epoch }, out);
+        for (post, entry) in self.table.iter().filter(|(_, entry)| entry.epoch != 0) {
+            let old = both(before, post);
+            for slave in self.keepers(post).filter(|&slave| !is_one_of(slave, old.clone())) {
+                self.tell(slave, Report::Kept { post: post.clone(), epoch: entry.epoch }, out);
             }
         }
     }
 
-    /// When all agree: is what was announced of `channel` this slave's to know, or is it about to be?
-    fn is_to_be_known(&self, channel: &ChannelKey) -> bool {
-        self.is_mine(channel) || self.others.values().any(|other| other.handed.contains(channel))
+    /// When all agree: is what was announced of `post` this slave's to know, or is it about to be?
+    fn is_to_be_known(&self, post: &Post) -> bool {
+        self.is_mine(post) || self.others.values().any(|other| other.handed.contains(post))
     }
 
-    pub(super) fn holds(&self, channel: &ChannelKey) -> Report {
-        let held = self.held.get(channel).copied();
-        let kept = self.table.get(channel).map_or(0, |entry| entry.epoch);
-        Report::Holds { channel: channel.clone(), held: held.is_some(), epoch: held.unwrap_or(0).max(kept) }
+    pub(super) fn holds(&self, post: &Post) -> Report {
+        let held = self.held.get(post);
+        let known = held.map_or(0, |held| held.epoch);
+        let kept = self.table.get(post).map_or(0, |entry| entry.epoch);
+        let info = held.and_then(|held| held.info.clone());
+        Report::Holds { post: post.clone(), held: held.is_some(), epoch: known.max(kept), info }
     }
 
     pub(super) fn settled(&self, to: NodeId) -> Report {

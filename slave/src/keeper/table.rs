@@ -1,9 +1,15 @@
 //! What a slave knows of channels that are its to keep or to watch: who holds them, and what was announced.
 
-use std::collections::{BTreeMap, VecDeque, btree_map};
+use std::{
+    collections::{BTreeMap, VecDeque, btree_map},
+    sync::Arc,
+};
 
 use smallvec::SmallVec;
-use wellhead_proto::ids::{ChannelKey, NodeId};
+use wellhead_proto::{
+    ids::{ChannelKey, NodeId, UserId},
+    report::Post,
+};
 
 /// Vacant channels that are remembered at least, see [`Table::vacated`].
 const VACANT: usize = 65_536;
@@ -13,9 +19,9 @@ const LAST_EPOCH: u64 = u64::MAX >> 1;
 
 /// Channels by key. Ordered, so that no choice of names makes it slow, and a run of the simulation can be repeated.
 pub struct Table {
-    entries: BTreeMap<ChannelKey, Entry>,
+    entries: BTreeMap<Post, Entry>,
     /// Vacated channels with the epoch they had then, oldest first.
-    vacant: VecDeque<(ChannelKey, u64)>,
+    vacant: VecDeque<(Post, u64)>,
     /// How many of them are remembered.
     most: usize,
 }
@@ -27,6 +33,8 @@ pub struct Entry {
     pub holders: SmallVec<[NodeId; 2]>,
     /// Changes that were announced: odd is occupied, even is vacant.
     pub epoch: u64,
+    /// What was announced of a member that is there, or else what the first holder says.
+    pub info: Option<Arc<str>>,
 }
 
 impl Entry {
@@ -50,7 +58,14 @@ impl Default for Table {
 }
 
 impl Table {
-    pub fn iter(&self) -> btree_map::Iter<'_, ChannelKey, Entry> {
+    /// The posts of the members of `channel`.
+    pub fn members<'a>(&'a self, channel: &'a ChannelKey) -> impl Iterator<Item = (&'a UserId, &'a Entry)> {
+        let first = Post { channel: channel.clone(), member: Some(UserId::nobody()) };
+        let posts = self.entries.range(first..).take_while(move |(post, _)| post.channel == *channel);
+        posts.filter_map(|(post, entry)| Some((post.member.as_ref()?, entry)))
+    }
+
+    pub fn iter(&self) -> btree_map::Iter<'_, Post, Entry> {
         self.entries.iter()
     }
 
@@ -58,33 +73,39 @@ impl Table {
         self.entries.len()
     }
 
-    pub fn get(&self, channel: &ChannelKey) -> Option<&Entry> {
-        self.entries.get(channel)
+    pub fn get(&self, post: &Post) -> Option<&Entry> {
+        self.entries.get(post)
     }
 
-    /// The entry of `channel`, made if there is none.
-    pub fn open(&mut self, channel: &ChannelKey) -> &mut Entry {
-        if !self.entries.contains_key(channel) {
-            self.entries.insert(channel.clone(), Entry::default());
+    /// The entry of `post`, made if there is none.
+    pub fn open(&mut self, post: &Post) -> &mut Entry {
+        if !self.entries.contains_key(post) {
+            self.entries.insert(post.clone(), Entry::default());
         }
-        self.entries.get_mut(channel).expect("it was inserted if it was missing")
+        self.entries.get_mut(post).expect("it was inserted if it was missing")
     }
 
-    /// `slave` holds `channel`.
-    pub fn hold(&mut self, channel: &ChannelKey, slave: NodeId) -> &Entry {
-        let entry = self.open(channel);
+    /// `slave` holds `post`.
+    pub fn hold(&mut self, post: &Post, slave: NodeId, info: Option<Arc<str>>) -> &Entry {
+        let entry = self.open(post);
+        if entry.info.is_none() {
+            entry.info = info;
+        }
         if !entry.holders.contains(&slave) {
             entry.holders.push(slave);
         }
         entry
     }
 
-    /// `slave` does not hold `channel` any more. `keep`: what was announced of it is still to be known.
-    pub fn release(&mut self, channel: &ChannelKey, slave: NodeId, keep: bool) {
-        if let Some(entry) = self.entries.get_mut(channel) {
+    /// `slave` does not hold `post` any more. `keep`: what was announced of it is still to be known.
+    pub fn release(&mut self, post: &Post, slave: NodeId, keep: bool) {
+        if let Some(entry) = self.entries.get_mut(post) {
             entry.holders.retain(|holder| *holder != slave);
+            if entry.holders.is_empty() && !entry.announced_occupied() {
+                entry.info = None;
+            }
             if entry.holders.is_empty() && (entry.epoch == 0 || !keep) {
-                self.entries.remove(channel);
+                self.entries.remove(post);
             }
         }
     }
@@ -96,18 +117,18 @@ impl Table {
         }
     }
 
-    /// Somebody hands over what was announced of `channel`. `true` if it is news.
-    pub fn announced(&mut self, channel: &ChannelKey, epoch: u64) -> bool {
+    /// Somebody hands over what was announced of `post`. `true` if it is news.
+    pub fn announced(&mut self, post: &Post, epoch: u64) -> bool {
         if !(1..=LAST_EPOCH).contains(&epoch) {
             return false;
         }
-        let entry = self.open(channel);
+        let entry = self.open(post);
         if epoch <= entry.epoch {
             return false;
         }
         entry.epoch = epoch;
         if !entry.announced_occupied() {
-            self.vacated(channel, false);
+            self.vacated(post, false);
         }
         true
     }
@@ -119,24 +140,24 @@ impl Table {
     }
 
     /// Forget what nobody holds and is not to be kept.
-    pub fn retain(&mut self, keep: impl Fn(&ChannelKey) -> bool) {
-        self.entries.retain(|channel, entry| !entry.holders.is_empty() || entry.epoch != 0 && keep(channel));
+    pub fn retain(&mut self, keep: impl Fn(&Post) -> bool) {
+        self.entries.retain(|post, entry| !entry.holders.is_empty() || entry.epoch != 0 && keep(post));
     }
 
-    /// `channel` was announced as vacant. That is remembered for a while, for who still knows an older epoch of it; a
+    /// `post` was announced as vacant. That is remembered for a while, for who still knows an older epoch of it; a
     /// slave that never met another (`alone`) forgets it at once.
-    pub fn vacated(&mut self, channel: &ChannelKey, alone: bool) {
+    pub fn vacated(&mut self, post: &Post, alone: bool) {
         if alone {
-            self.entries.remove(channel);
+            self.entries.remove(post);
             return;
         }
-        let Some(entry) = self.entries.get(channel) else { return };
-        self.vacant.push_back((channel.clone(), entry.epoch));
+        let Some(entry) = self.entries.get(post) else { return };
+        self.vacant.push_back((post.clone(), entry.epoch));
         while self.vacant.len() > self.most {
-            let (channel, epoch) = self.vacant.pop_front().expect("it is longer than nothing");
-            let entry = self.entries.get(&channel);
+            let (post, epoch) = self.vacant.pop_front().expect("it is longer than nothing");
+            let entry = self.entries.get(&post);
             if entry.is_some_and(|entry| entry.epoch == epoch && entry.holders.is_empty()) {
-                self.entries.remove(&channel);
+                self.entries.remove(&post);
             }
         }
     }
@@ -146,40 +167,40 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn channel(no: usize) -> ChannelKey {
-        ChannelKey { app: "app".parse().unwrap(), name: no.to_string().parse().unwrap() }
+    fn post(no: usize) -> Post {
+        ChannelKey { app: "app".parse().unwrap(), name: no.to_string().parse().unwrap() }.into()
     }
 
     #[test]
     fn vacant_channels_are_forgotten_oldest_first_and_occupied_ones_never() {
         let mut table = Table::default();
         for no in 0..=VACANT + 1 {
-            table.open(&channel(no)).epoch = 2;
-            table.vacated(&channel(no), false);
+            table.open(&post(no)).epoch = 2;
+            table.vacated(&post(no), false);
             if no == 0 {
-                table.open(&channel(0)).epoch = 3;
+                table.open(&post(0)).epoch = 3;
             }
         }
-        assert_eq!(table.get(&channel(0)).map(|entry| entry.epoch), Some(3));
-        assert!(table.get(&channel(1)).is_none());
-        assert!(table.get(&channel(2)).is_some());
+        assert_eq!(table.get(&post(0)).map(|entry| entry.epoch), Some(3));
+        assert!(table.get(&post(1)).is_none());
+        assert!(table.get(&post(2)).is_some());
         assert_eq!((table.len(), table.vacant.len()), (VACANT + 1, VACANT));
 
-        table.open(&channel(2)).epoch = 2;
-        table.vacated(&channel(2), true);
-        assert!(table.get(&channel(2)).is_none());
+        table.open(&post(2)).epoch = 2;
+        table.vacated(&post(2), true);
+        assert!(table.get(&post(2)).is_none());
     }
 
     #[test]
     fn it_remembers_as_many_vacant_channels_as_it_had_when_the_roster_changed() {
         let mut table = Table::default();
         for no in 0..VACANT + 10 {
-            table.open(&channel(no)).epoch = 1;
+            table.open(&post(no)).epoch = 1;
         }
         table.roster_changed();
         for no in 0..VACANT + 10 {
-            table.open(&channel(no)).epoch = 2;
-            table.vacated(&channel(no), false);
+            table.open(&post(no)).epoch = 2;
+            table.vacated(&post(no), false);
         }
         assert_eq!(table.len(), VACANT + 10);
         table.roster_changed();

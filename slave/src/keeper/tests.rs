@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use wellhead_proto::{
     ids::{ChannelKey, NodeId},
-    report::Report,
+    member::Member,
+    report::{Post, Report},
     roster::keepers,
 };
 
@@ -64,8 +65,16 @@ impl Net {
     }
 
     fn held(&mut self, no: u32, channel: &ChannelKey, held: bool) {
+        self.held_post(no, &channel.clone().into(), held);
+    }
+
+    fn held_post(&mut self, no: u32, post: &Post, held: bool) {
         let mut out = Outcome::default();
-        self.slave(no).held(channel, held, &mut out);
+        let info = post.member.as_ref().map(|user| format!("{user} of {no}"));
+        match held {
+            true => self.slave(no).came(post, info.as_deref(), &mut out),
+            false => self.slave(no).left(post, &mut out),
+        }
         self.take(node(no), out);
     }
 
@@ -328,7 +337,7 @@ fn who_says_goodbye_hands_over_and_is_silent() {
     net.held(1, &channel_of(&[1, 3, 2]), true);
     assert!(!net.slave(1).agreed());
     for channel in [kept, watched] {
-        let handed = (node(1), node(3), Report::Kept { channel, epoch: 1 });
+        let handed = (node(1), node(3), Report::Kept { post: channel.into(), epoch: 1 });
         assert!(net.under_way.contains(&handed), "{:?}", net.under_way);
     }
     assert_eq!(net.under_way.len(), 2);
@@ -338,7 +347,7 @@ fn who_says_goodbye_hands_over_and_is_silent() {
 #[test]
 fn only_answers_to_the_last_question_are_heard() {
     let channel = channel_of(&[1, 2]);
-    let holds = || Report::Holds { channel: channel.clone(), held: true, epoch: 0 };
+    let holds = || Report::Holds { post: channel.clone().into(), held: true, epoch: 0, info: None };
     let settled = || Report::Settled { slaves: nodes(&[1, 2]), turn: 1, heard: 0 };
     let mut net = Net::default();
     net.hears(1, 2, holds());
@@ -377,10 +386,10 @@ fn no_number_from_outside_makes_it_panic_or_repeat_itself() {
     let channel = channel_of(&[1, 2]);
     let mut net = Net::of(&[1, 2]);
     for epoch in [u64::MAX, u64::MAX - 1, 0] {
-        net.hears(1, 2, Report::Kept { channel: channel.clone(), epoch });
-        net.hears(1, 2, Report::Announced { channel: channel.clone(), epoch });
-        net.hears(1, 2, Report::Holds { channel: channel.clone(), held: true, epoch });
-        net.hears(1, 2, Report::Holds { channel: channel.clone(), held: false, epoch });
+        net.hears(1, 2, Report::Kept { post: channel.clone().into(), epoch });
+        net.hears(1, 2, Report::Announced { post: channel.clone().into(), epoch });
+        net.hears(1, 2, Report::Holds { post: channel.clone().into(), held: true, epoch, info: None });
+        net.hears(1, 2, Report::Holds { post: channel.clone().into(), held: false, epoch, info: None });
     }
     net.settle();
     let pair = [occupied(1, &channel), vacated(1, &channel)];
@@ -405,4 +414,82 @@ fn letters_keep_the_order_and_the_limit() {
         [(node(1), vec![report(1), report(3)]), (node(2), vec![report(2), report(5)]), (node(1), vec![report(4)]),]
     );
     assert_eq!(out, Outcome::default());
+}
+
+fn member(channel: &ChannelKey, user: &str) -> Post {
+    Post { channel: channel.clone(), member: Some(user.parse().unwrap()) }
+}
+
+fn added(no: u32, channel: &ChannelKey, user: &str, info: &str) -> (NodeId, Fact) {
+    let member = Member { user: user.parse().unwrap(), info: info.into() };
+    (node(no), Fact::Added(channel.clone(), member))
+}
+
+fn removed(no: u32, channel: &ChannelKey, user: &str) -> (NodeId, Fact) {
+    (node(no), Fact::Removed(channel.clone(), user.parse().unwrap()))
+}
+
+#[test]
+fn a_member_is_added_by_its_first_slave_and_removed_with_its_last() {
+    let channel = channel_of(&[2, 3, 1]);
+    let mut net = Net::of(&[1, 2, 3]);
+    let (ann, bob) = (member(&channel, "ann"), member(&channel, "bob"));
+    for (no, post) in [(1, &ann), (3, &ann), (3, &bob), (2, &bob)] {
+        net.held_post(no, post, true);
+        net.settle();
+    }
+    // who came first is who it is
+    assert_eq!(net.facts(), [added(2, &channel, "ann", "ann of 1"), added(2, &channel, "bob", "bob of 3")]);
+    let attendance = net.slave(2).attendance(&channel).expect("it keeps the channel");
+    let there: Vec<_> = attendance.iter().map(|(user, info)| (user.as_str(), &**info)).collect();
+    assert_eq!(there, [("ann", "ann of 1"), ("bob", "bob of 3")]);
+    assert_eq!(net.slave(1).attendance(&channel), None);
+    net.held_post(1, &ann, false);
+    net.settle();
+    assert_eq!(net.facts(), []);
+    net.dies(3);
+    net.all_see(&[1, 2]);
+    assert_eq!(net.facts(), [removed(2, &channel, "ann")]);
+    net.held_post(2, &bob, false);
+    net.settle();
+    assert_eq!(net.facts(), [removed(2, &channel, "bob")]);
+    assert_eq!(net.slave(2).attendance(&channel), Some(BTreeMap::new()));
+}
+
+#[test]
+fn a_channel_and_its_members_have_one_keeper_which_knows_them_when_all_agree() {
+    let channel = channel_of(&[3, 1, 2]);
+    let mut net = Net::of(&[1, 2]);
+    net.holds(2, &channel);
+    for user in ["ann", "bob"] {
+        net.held_post(2, &member(&channel, user), true);
+    }
+    net.settle();
+    assert!(net.facts().iter().all(|(slave, _)| *slave == node(1)));
+    net.sees(3, &[1, 2, 3]);
+    assert_eq!(net.slave(3).attendance(&channel), None, "it does not know yet");
+    net.all_see(&[1, 2, 3]);
+    assert_eq!(net.facts(), []);
+    assert_eq!(net.slave(1).attendance(&channel), None, "it is no longer its own");
+    assert_eq!(net.slave(3).attendance(&channel).expect("it knows").len(), 2);
+    net.held_post(2, &member(&channel, "ann"), false);
+    net.settle();
+    assert_eq!(net.facts(), [removed(3, &channel, "ann")]);
+}
+
+#[test]
+fn a_keeper_that_takes_over_knows_its_own_members_by_what_is_known_of_them() {
+    let channel = channel_of(&[1, 2, 3]);
+    let mut net = Net::of(&[1, 2, 3]);
+    for (no, user) in [(2, "ann"), (3, "bob")] {
+        net.held_post(no, &member(&channel, user), true);
+    }
+    net.settle();
+    assert_eq!(net.facts(), [added(1, &channel, "ann", "ann of 2"), added(1, &channel, "bob", "bob of 3")]);
+    net.dies(1);
+    net.all_see(&[2, 3]);
+    assert_eq!(net.facts(), []);
+    let attendance = net.slave(2).attendance(&channel).expect("it keeps the channel");
+    let there: Vec<_> = attendance.iter().map(|(user, info)| (user.as_str(), &**info)).collect();
+    assert_eq!(there, [("ann", "ann of 2"), ("bob", "bob of 3")]);
 }

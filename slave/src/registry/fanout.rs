@@ -13,25 +13,35 @@ use wellhead_proto::{
     event::Event,
     frame::Frame,
     ids::{ChannelName, SocketId},
+    member::MemberChange,
+    notice::Notice,
 };
 
-use super::index::RoomNo;
-use crate::{backlog::Ticket, voices::Voices};
+use super::{attendees::Attendee, index::RoomNo};
+use crate::{attendance::Told, backlog::Ticket, voices::Voices};
 
 /// Payload bytes that walk a room together: a socket should not get more at once than it may be behind.
 const MAX_TOGETHER: usize = 64 << 10;
 
-/// An event on its way to the sockets of one channel, encoded once for each voice that is spoken there.
+/// Something on its way to the sockets of one channel, encoded once for each voice that is spoken there.
 pub struct Push {
     channel: ChannelName,
-    event: Event,
+    body: Body,
     /// The socket that is left out.
-    pub except: Option<SocketId>,
+    except: Option<SocketId>,
     encoded: SmallVec<[Option<Shared>; 4]>,
     /// When it arrived.
     pub since: Instant,
     /// Counts it as waiting, if it must wait.
     pub ticket: Option<Ticket>,
+}
+
+/// What is on its way.
+enum Body {
+    /// An event, for all.
+    Event(Event),
+    /// A change of the members, for those of them who do not know of it.
+    Members(Told),
 }
 
 impl Push {
@@ -43,10 +53,28 @@ impl Push {
         ticket: Option<Ticket>,
         since: Instant,
     ) -> Self {
-        Self { channel, event, except, encoded: SmallVec::new(), since, ticket }
+        Self { channel, body: Body::Event(event), except, encoded: SmallVec::new(), since, ticket }
     }
 
-    /// The event as sockets of that voice get it.
+    /// A change of the channel's members.
+    pub fn members(channel: ChannelName, told: Told, ticket: Ticket, since: Instant) -> Self {
+        let body = Body::Members(told);
+        Self { channel, body, except: None, encoded: SmallVec::new(), since, ticket: Some(ticket) }
+    }
+
+    /// Does `socket` get it? `part` is its part among the members.
+    pub fn is_for<'a>(&self, socket: SocketId, part: impl Fn() -> Option<&'a Attendee>) -> bool {
+        match &self.body {
+            Body::Event(_) => self.except != Some(socket),
+            Body::Members(Told { number, change }) => part().is_some_and(|part| part.is_told(change.user(), *number)),
+        }
+    }
+
+    fn is_for_all(&self) -> bool {
+        self.except.is_none() && matches!(self.body, Body::Event(_))
+    }
+
+    /// It as sockets of that voice get it; empty if they do not.
     pub fn encoded(&mut self, voice: u8, voices: &Voices) -> &Shared {
         let at = usize::from(voice);
         if self.encoded.len() <= at {
@@ -54,12 +82,23 @@ impl Push {
         }
         self.encoded[at].get_or_insert_with(|| {
             let voice = voices.at(voice);
-            voice.dialect.event(voice.variant, &self.channel, &self.event)
+            match &self.body {
+                Body::Event(event) => voice.dialect.event(voice.variant, &self.channel, event),
+                Body::Members(Told { change, .. }) => {
+                    let notice = Notice::Members { channel: &self.channel, change };
+                    let frame = voice.dialect.notice(voice.variant, notice);
+                    Shared::Whole(frame.map(Frame::into_bytes).unwrap_or_default())
+                }
+            }
         })
     }
 
     fn bytes(&self) -> usize {
-        self.event.data.len()
+        match &self.body {
+            Body::Event(event) => event.data.len(),
+            Body::Members(Told { change: MemberChange::Added(member), .. }) => member.info.len(),
+            Body::Members(_) => 0,
+        }
     }
 }
 
@@ -105,7 +144,7 @@ impl Run {
 
     /// All frames in one piece, if they are the same for everyone of that voice.
     pub fn block(&mut self, voice: u8, voices: &Voices) -> Option<&Bytes> {
-        if self.pushes.iter().any(|push| push.except.is_some()) {
+        if !self.pushes.iter().all(Push::is_for_all) {
             return None;
         }
         if self.pushes.len() == 1 {

@@ -1,6 +1,8 @@
 //! The heart of a registry: the sockets of one thread, and what is done to them. Never waits; an outbox is flushed once
 //! after everything that the mailbox held has been put into it.
 
+mod members;
+
 use std::{num::NonZeroUsize, rc::Rc, sync::Arc, time::Instant};
 
 use lru::LruCache;
@@ -21,12 +23,14 @@ use wellhead_proto::{
 };
 
 use super::{
+    attendees::{Attendee, Attendees},
     fanout::{Fanout, Held, PendingJoin, Push, Run, Turn},
     grants::{AllGrants, Grants},
     index::{Change, Index, RoomNo, SeatNo},
     presence,
 };
 use crate::{
+    attendance::Attendance,
     backlog::Ticket,
     interests::Interests,
     metrics::Metrics,
@@ -66,6 +70,8 @@ pub struct Floor {
     pub index: Index<Seat>,
     /// What the sockets may subscribe to.
     pub grants: AllGrants,
+    /// Who of them is a member of what.
+    attendees: Attendees,
     voices: Rc<Voices>,
     fanout: Fanout,
     /// Outboxes to flush after the drain.
@@ -80,15 +86,24 @@ pub struct Floor {
     /// Which worker thread this is.
     worker: usize,
     interests: Arc<Interests>,
+    attendance: Arc<Attendance>,
     metrics: Metrics,
 }
 
 impl Floor {
     /// The empty floor of thread `worker`, which flushes after every `chunk` deliveries.
-    pub fn new(worker: usize, chunk: usize, voices: Rc<Voices>, interests: Arc<Interests>, metrics: Metrics) -> Self {
+    pub fn new(
+        worker: usize,
+        chunk: usize,
+        voices: Rc<Voices>,
+        interests: Arc<Interests>,
+        attendance: Arc<Attendance>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             index: Index::default(),
             grants: AllGrants::default(),
+            attendees: Attendees::default(),
             voices,
             fanout: Fanout::default(),
             dirty: Vec::new(),
@@ -98,6 +113,7 @@ impl Floor {
             patterns: LruCache::new(NonZeroUsize::new(PATTERNS).expect("some are kept")),
             worker,
             interests,
+            attendance,
             metrics,
         }
     }
@@ -109,6 +125,9 @@ impl Floor {
 
     /// A socket ends: from now on it is nowhere. Doing it twice is harmless.
     pub fn exit(&mut self, socket: SocketId) {
+        if let Some(seat) = self.index.seat_of(socket.counter()) {
+            self.resign_all(seat);
+        }
         if let Some((_, change)) = self.index.exit(socket.counter()) {
             self.note(change);
         }
@@ -158,6 +177,7 @@ impl Floor {
     /// Take a socket out of a channel.
     pub fn leave(&mut self, socket: SocketId, channel: &ChannelName) {
         if let Some(seat) = self.index.seat_of(socket.counter()) {
+            self.resign(seat, channel);
             let mut change = Change::default();
             self.index.leave(seat, channel, &mut change);
             self.note(change);
@@ -195,6 +215,8 @@ impl Floor {
             }
             Command::Reload { user, channels } => self.reload(&app, &user, &channels),
             Command::Grant { user, channel } => self.grant(&app, &user, &channel),
+            // the slave makes one message for each change out of it
+            Command::Members { .. } => {}
         }
     }
 
@@ -245,10 +267,10 @@ impl Floor {
     /// Answer a question; for a push to a pattern, push.
     pub fn answer(&mut self, ask: &Ask, ticket: Ticket) -> Census {
         match ask {
-            Ask::Query { app, query } => presence::census(&self.index, app, query),
+            Ask::Query { app, query } => presence::census(&self.index, &self.attendees, app, query),
             Ask::Stats => presence::stats(&self.index),
-            // the slave answers that itself
-            Ask::Redeem { .. } => ask.nothing(),
+            // the slave answers these itself
+            Ask::Redeem { .. } | Ask::Attendance(_) => ask.nothing(),
             Ask::PublishMatching { app, pattern, within, event } => {
                 let matched = self.publish_matching(app, pattern, within, event, ticket);
                 Census::Hashes(matched)
@@ -356,7 +378,8 @@ impl Floor {
                     frames += run.pushes.len() as u64;
                     continue;
                 }
-                frames += hand(run, seat, &self.voices, || self.index.tag(no, room).unwrap_or_default());
+                let part = || self.attendees.of(room, no);
+                frames += hand(run, seat, &self.voices, part, || self.index.tag(no, room).unwrap_or_default());
                 if seat.outbox.mark() {
                     self.dirty.push(seat.outbox.clone());
                 }
@@ -465,16 +488,24 @@ impl Floor {
     }
 }
 
-/// Put the pushes of a run into the outbox of one socket; how many frames those are. `tag` is asked for only where the
-/// socket's own head goes before what is shared.
-fn hand<'a>(run: &mut Run, seat: &Seat, voices: &Voices, tag: impl Fn() -> &'a str) -> u64 {
+/// Put the pushes of a run into the outbox of one socket; how many frames those are. `part`, as which member it is there,
+/// is asked for only by changes of the members, `tag` only where the socket's own head goes before what is shared.
+fn hand<'a>(
+    run: &mut Run,
+    seat: &Seat,
+    voices: &Voices,
+    part: impl Fn() -> Option<&'a Attendee>,
+    tag: impl Fn() -> &'a str,
+) -> u64 {
     if let Some(block) = run.block(seat.voice, voices) {
         seat.outbox.push(Frame::Whole(block.clone()));
         return run.pushes.len() as u64;
     }
     let mut frames = 0;
-    for push in run.pushes.iter_mut().filter(|push| push.except != Some(seat.id)) {
+    for push in run.pushes.iter_mut().filter(|push| push.is_for(seat.id, &part)) {
         seat.outbox.push(match push.encoded(seat.voice, voices) {
+            // its dialect has no word for it
+            Shared::Whole(frame) if frame.is_empty() => continue,
             Shared::Whole(frame) => Frame::Whole(frame.clone()),
             Shared::Tail(tail) => {
                 let voice = voices.at(seat.voice);

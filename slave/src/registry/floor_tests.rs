@@ -7,12 +7,16 @@ use tokio::{
 };
 use wellhead_proto::{
     dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Variant},
+    member::{Member, MemberChange},
     refusal::Refusal,
     testkit::RecordingBus,
 };
 
 use super::*;
 use crate::{backlog::Backlog, keeping::Keeping, transport::Transport};
+
+#[path = "floor/members_tests.rs"]
+mod members;
 
 /// Small, so that a handful of sockets is a large push.
 const CHUNK: usize = 16;
@@ -41,7 +45,7 @@ impl Dialect for Twofold {
         Err(Refusal::NotFound)
     }
 
-    fn converse(&self, _: Variant, _: SocketId) -> Box<dyn Conversation> {
+    fn converse(&self, _: &AppId, _: Variant, _: SocketId) -> Box<dyn Conversation> {
         unreachable!("the floor starts no conversations")
     }
 
@@ -61,8 +65,11 @@ impl Dialect for Twofold {
         Frame::text(&data.to_json())
     }
 
-    fn notice(&self, _: Variant, _: Notice<'_>) -> Option<Frame> {
-        None
+    /// Only one of the two has a word for members.
+    fn notice(&self, variant: Variant, notice: Notice<'_>) -> Option<Frame> {
+        let Notice::Members { channel, change } = notice else { return None };
+        let what = if matches!(change, MemberChange::Added(_)) { '+' } else { '-' };
+        (variant == Variant(0)).then(|| Frame::text(&format!("{channel}{what}{}", change.user())))
     }
 
     fn refuse(&self, _: usize, _: &Refusal) -> ApiReply {
@@ -106,9 +113,11 @@ impl Scene {
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
         let bus = Arc::new(RecordingBus::default());
         let keeping = Keeping::new(wellhead_proto::ids::NodeId::from_random(1), bus.clone(), metrics.clone());
-        let interests = Interests::new(bus, Arc::new(keeping));
+        let keeping = Arc::new(keeping);
+        let interests = Arc::new(Interests::new(bus.clone(), keeping.clone()));
+        let attendance = Arc::new(Attendance::new(keeping, bus));
         Self {
-            floor: Floor::new(0, CHUNK, voices, Arc::new(interests), metrics),
+            floor: Floor::new(0, CHUNK, voices, interests, attendance, metrics),
             backlog: Arc::default(),
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             clients: 0,
@@ -142,7 +151,7 @@ impl Scene {
     }
 
     fn push(&mut self, channel: &str, data: &str, except: Option<SocketId>) {
-        let event = Event { name: "e".parse().unwrap(), data: Payload::sniff(data.to_owned().into()) };
+        let event = Event::new("e".parse().unwrap(), Payload::sniff(data.to_owned().into()));
         let command = Command::Publish { channel: channel.parse().unwrap(), event, except };
         let ticket = self.backlog.admit(0);
         self.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket, Instant::now());
@@ -238,7 +247,7 @@ async fn another_app_hears_nothing() {
     let mut scene = Scene::new().await;
     let mut client = scene.client(0).await;
     scene.join(&client, "c", "");
-    let event = Event { name: "e".parse().unwrap(), data: Payload::null() };
+    let event = Event::new("e".parse().unwrap(), Payload::null());
     for (app, command) in [
         ("other", Command::Publish { channel: "c".parse().unwrap(), event: event.clone(), except: None }),
         ("other", Command::Direct { to: Target::User("ann".parse().unwrap()), data: Payload::null() }),
@@ -272,7 +281,7 @@ async fn a_pattern_reaches_every_channel_that_it_matches_within_what_the_key_all
         app: "app".parse().unwrap(),
         pattern: "^a".to_owned(),
         within: vec!["*b".try_into().unwrap(), "b*".try_into().unwrap()],
-        event: Event { name: "e".parse().unwrap(), data: Payload::sniff(Bytes::from_static(b"1").try_into().unwrap()) },
+        event: Event::new("e".parse().unwrap(), Payload::sniff(Bytes::from_static(b"1").try_into().unwrap())),
     };
     let ticket = scene.backlog.admit(0);
     assert_eq!(scene.floor.answer(&ask, ticket), Census::Hashes([name_hash("ab")].into()));

@@ -94,8 +94,11 @@ impl<S> Index<S> {
         house.sockets += 1;
         let seats = house.users.entry(user);
         let user = seats.key().clone();
+        let nobody = user.is_nobody();
         let seat = self.seats.insert(Seat { socket, app, user, rooms: SmallVec::new(), it }) as SeatNo;
-        seats.or_default().push(seat);
+        if !nobody {
+            seats.or_default().push(seat);
+        }
         self.sockets.insert(socket, seat);
         seat
     }
@@ -302,7 +305,8 @@ impl<S> Index<S> {
         self.seats[seat as usize].socket
     }
 
-    /// The seats of a user.
+    /// The seats of a user. Nobody has none, however many sockets are anonymous: looking for one among all of them would
+    /// take longer the more there are.
     #[must_use]
     pub fn seats_of(&self, app: &AppId, user: &UserId) -> SmallVec<[SeatNo; 2]> {
         self.apps.get(app).and_then(|house| house.users.get(user)).cloned().unwrap_or_default()

@@ -4,10 +4,11 @@ use actix::Message;
 use smallvec::SmallVec;
 use wellhead_proto::{
     envelope::Envelope,
+    ids::ChannelKey,
     query::{Ask, Census},
 };
 
-use crate::backlog::Ticket;
+use crate::{attendance::Told, backlog::Ticket};
 
 /// Carry out commands for the sockets of this thread, in order.
 #[derive(Message)]
@@ -21,6 +22,18 @@ pub type Orders = SmallVec<[Order; 1]>;
 pub struct Order {
     /// What to do, and in which app.
     pub envelope: Envelope,
+    /// Counts it as waiting until it is done.
+    pub ticket: Ticket,
+}
+
+/// Tell members on a channel what has changed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct TellMembers {
+    /// The channel.
+    pub channel: ChannelKey,
+    /// What has changed.
+    pub told: Told,
     /// Counts it as waiting until it is done.
     pub ticket: Ticket,
 }

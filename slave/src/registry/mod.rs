@@ -1,6 +1,7 @@
 //! The registry of one worker thread: an actor in front of its floor. Pushes and queries come as messages; the sessions
 //! of the same thread call the floor directly.
 
+pub mod attendees;
 pub mod fanout;
 pub mod floor;
 pub mod grants;
@@ -23,7 +24,7 @@ use wellhead_proto::refusal::CloseCause;
 use self::{
     floor::Floor,
     index::SeatNo,
-    message::{Answer, Drain, Obey, Order},
+    message::{Answer, Drain, Obey, Order, TellMembers},
 };
 use crate::{
     heartbeat,
@@ -94,6 +95,14 @@ impl Handler<Obey> for Registry {
         for Order { envelope, ticket } in orders {
             floor.obey(envelope, ticket, now);
         }
+    }
+}
+
+impl Handler<TellMembers> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, TellMembers { channel, told, ticket }: TellMembers, _: &mut Self::Context) {
+        self.hall.floor.borrow_mut().tell_members(&channel, told, ticket);
     }
 }
 

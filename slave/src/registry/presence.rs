@@ -1,24 +1,45 @@
 //! Who is here: what a thread answers to queries, from its index. Exact and immediate, since the index is.
 
+use std::collections::BTreeMap;
+
 use wellhead_proto::{
     channel::{ChannelPattern, allowed},
-    ids::{AppId, UserId},
-    query::{Ask, Census, Headcount, Query, name_hash},
+    ids::{AppId, ChannelName, UserId},
+    matcher::Matcher,
+    query::{Ask, Census, ChannelState, Headcount, Query, name_hash},
 };
 
-use super::index::Index;
+use super::{
+    attendees::Attendees,
+    index::{Index, RoomNo},
+};
 
 /// The answer to a query about `app`.
 #[must_use]
-pub fn census<S>(index: &Index<S>, app: &AppId, query: &Query) -> Census {
+pub fn census<S>(index: &Index<S>, attendees: &Attendees, app: &AppId, query: &Query) -> Census {
     let channels = |within: &[ChannelPattern]| {
         let within = within.to_vec();
         index.channels(app).filter(move |channel| allowed(&within, channel)).map(|channel| channel.as_str())
     };
-    let users = || index.users(app).map(UserId::as_str).filter(|user| !user.is_empty());
+    let users = || index.users(app).map(UserId::as_str);
     let users_of = |channel| {
         let room = index.room(app, channel).into_iter();
-        room.flat_map(|room| index.seated(room, 0)).map(|(_, seat, _)| index.user_of(seat).as_str())
+        let seats = room.flat_map(|room| index.seated(room, 0).map(move |(_, seat, _)| (room, seat)));
+        seats.flat_map(|(room, seat)| {
+            let member = attendees.of(room, seat).map(|attendee| &attendee.member.user);
+            // a member has a name there, though its socket may be nobody's
+            let user = Some(index.user_of(seat)).filter(|user| member.is_none() || !user.is_nobody());
+            member.into_iter().chain(user).map(UserId::as_str)
+        })
+    };
+    let state = |room: Option<RoomNo>, members: bool| ChannelState {
+        subscriptions: room.map_or(0, |room| index.occupied(room) as u64),
+        members: room
+            .filter(|_| members)
+            .into_iter()
+            .flat_map(|room| attendees.in_room(room))
+            .map(|member| name_hash(member.user.as_str()))
+            .collect(),
     };
     match query {
         Query::Channels(within) => names(channels(within)),
@@ -27,6 +48,22 @@ pub fn census<S>(index: &Index<S>, app: &AppId, query: &Query) -> Census {
         Query::UserCount => hashes(users()),
         Query::UsersOf(channel) => names(users_of(channel)),
         Query::UserCountOf(channel) => hashes(users_of(channel)),
+        Query::States { of, members } => {
+            let stands = |name: &ChannelName| (name.as_str().to_owned(), state(index.room(app, name), *members));
+            Census::States(of.iter().map(stands).collect())
+        }
+        Query::StatesUnder { prefix, members } => {
+            let rooms = index.rooms_matching(app, &Matcher::Prefix(prefix.clone())).into_iter();
+            let stands = |room| (index.channel(room).name.as_str().to_owned(), state(Some(room), *members));
+            Census::States(rooms.filter(|&room| index.occupied(room) > 0).map(stands).collect())
+        }
+        Query::Members(channel) => {
+            let mut members = BTreeMap::new();
+            for member in index.room(app, channel).into_iter().flat_map(|room| attendees.in_room(room)) {
+                members.entry(member.user.clone()).or_insert_with(|| member.info.clone());
+            }
+            Census::Members(members)
+        }
     }
 }
 
@@ -34,7 +71,7 @@ pub fn census<S>(index: &Index<S>, app: &AppId, query: &Query) -> Census {
 #[must_use]
 pub fn stats<S>(index: &Index<S>) -> Census {
     let count = |(app, connections, users): (&AppId, usize, _)| {
-        let users = Iterator::map(users, |user: &UserId| user.as_str()).filter(|user| !user.is_empty());
+        let users = Iterator::map(users, |user: &UserId| user.as_str());
         (app.clone(), Headcount { connections: connections as u64, users: users.map(name_hash).collect() })
     };
     let mut census = Ask::Stats.nothing();
@@ -72,7 +109,7 @@ mod tests {
                 index.join(seat, &channel.parse().unwrap(), None, &mut change);
             }
         }
-        let ask = |index: &Index<()>, query| census(index, &app, &query);
+        let ask = |index: &Index<()>, query| census(index, &Attendees::default(), &app, &query);
         let everything = vec![ChannelPattern::everything()];
         let names = |names: &[&str]| Census::Names(names.iter().map(|&name| name.to_owned()).collect());
 

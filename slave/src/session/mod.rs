@@ -18,13 +18,18 @@ use actix_http::ws::{Frame as WsFrame, Item};
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use futures_util::future::join_all;
+use tokio::time::timeout;
 use wellhead_proto::{
-    action::Action,
+    action::{Action, Entry},
     bus::Interest,
     channel::ChannelPattern,
+    command::Command,
     dialect::contract::{Conversation, Message},
+    envelope::Envelope,
+    event::Event,
     frame::{Frame, Opcode},
     ids::{AppId, ChannelKey, ChannelName, SocketId, UserId},
+    member::Member,
     notice::Outcome,
     refusal::CloseCause,
 };
@@ -37,6 +42,7 @@ use self::{
 };
 use crate::{
     Shared,
+    attendance::PATIENCE,
     outbox::{End, Outbox},
     pulse::Pulse,
     registry::{Hall, fanout::PendingJoin, floor::Seat},
@@ -67,7 +73,7 @@ pub fn start(shared: &Arc<Shared>, hall: &Rc<Hall>, transport: Transport, admitt
     let outbox = Rc::new(Outbox::new(transport, shared.limits.queue.bytes()));
     let id = shared.next_socket_id();
     let speaker = shared.voices.at(voice);
-    let mut conversation = speaker.dialect.converse(speaker.variant, id);
+    let mut conversation = speaker.dialect.converse(&app, speaker.variant, id);
 
     outbox.push_raw(welcome);
     if let Some(greeting) = conversation.greeting() {
@@ -141,6 +147,13 @@ impl StreamHandler<Result<WsFrame, CloseCause>> for Session {
 }
 
 impl Session {
+    /// The app that it is in, as long as it has its seat there.
+    fn app(&self) -> Option<AppId> {
+        let floor = self.hall.floor.borrow();
+        let seat = floor.index.seat_of(self.id.counter())?;
+        Some(floor.index.app_of(seat).clone())
+    }
+
     fn end(&self, cause: CloseCause) {
         let goodbye = Some(self.shared.voices.at(self.voice).goodbye(cause));
         self.outbox.end(End { cause, goodbye });
@@ -179,7 +192,8 @@ impl Session {
     }
 
     fn hear(&mut self, message: Message, desk: &mut Desk<Self>) {
-        let action = match self.conversation.hear(message) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let action = match self.conversation.hear(message, now) {
             Ok(action) => action,
             Err(cause) => return self.end(cause),
         };
@@ -198,10 +212,8 @@ impl Session {
             Effect::Nothing => {}
             Effect::Answer(frame) => self.outbox.push(frame),
             Effect::Deny => self.tell(Outcome::Denied),
-            Effect::TellTime => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                self.tell(Outcome::Here { unix_seconds: since.as_secs() });
-            }
+            Effect::Bar(bar) => self.tell(Outcome::Barred(bar)),
+            Effect::TellTime => self.tell(Outcome::Here { unix_seconds: now.as_secs() }),
             Effect::TellGrants => {
                 let hall = self.hall.clone();
                 let floor = hall.floor.borrow();
@@ -209,7 +221,9 @@ impl Session {
                     self.tell(Outcome::Grants(&floor.index.at(seat).grants));
                 }
             }
-            Effect::Join(channels) => self.want(channels, desk),
+            Effect::Join(channels) => self.want(Action::Subscribe(channels), desk),
+            Effect::Enter(entry) => self.want(Action::Enter(entry), desk),
+            Effect::Say(channel, event) => self.say(channel, event, desk),
             Effect::Leave(channel) => {
                 self.hall.floor.borrow_mut().leave(self.id, &channel);
                 self.tell(Outcome::Done);
@@ -217,12 +231,16 @@ impl Session {
         }
     }
 
-    /// Join channels once the bus brings them: no push that is accepted after the reply may be missed.
-    fn want(&mut self, channels: Vec<ChannelName>, desk: &mut Desk<Self>) {
-        let seat = self.hall.floor.borrow().index.seat_of(self.id.counter());
-        let Some(app) = seat.map(|seat| self.hall.floor.borrow().index.app_of(seat).clone()) else { return };
+    /// Join the channels of `wish` once the bus brings them: no push that is accepted after the reply may be missed.
+    fn want(&mut self, wish: Action, desk: &mut Desk<Self>) {
+        let names = match &wish {
+            Action::Subscribe(channels) => &channels[..],
+            Action::Enter(entry) => std::slice::from_ref(&entry.channel),
+            _ => &[],
+        };
+        let Some(app) = self.app() else { return };
         let (mut holds, mut unconfirmed) = (Vec::new(), Vec::new());
-        for name in &channels {
+        for name in names {
             let key = ChannelKey { app: app.clone(), name: name.clone() };
             if let Some(Interest { hold, confirmed }) = self.shared.bus.interest(&key) {
                 holds.push(hold);
@@ -230,23 +248,66 @@ impl Session {
             }
         }
         if unconfirmed.is_empty() {
-            return self.join(channels, desk);
+            return self.come(wish, desk);
         }
         // commands are answered in order: nothing is heard before this one is done
         let confirmed = join_all(unconfirmed).into_actor(self);
         desk.wait(confirmed.map(move |_, session, desk| {
-            // much may have changed meanwhile
-            let floor = session.hall.floor.borrow();
-            let effect = floor
-                .standing(session.id)
-                .map(|standing| decide(Action::Subscribe(channels), &standing, session.shared.limits.subscriptions));
-            drop(floor);
-            match effect {
-                Some(Effect::Join(channels)) => session.join(channels, desk),
-                Some(_) => session.tell(Outcome::Denied),
-                None => {}
-            }
+            session.come(wish, desk);
             drop(holds);
+        }));
+    }
+
+    /// Carry out a wish to join, if it still may be: much may have changed since it was uttered.
+    fn come(&mut self, wish: Action, desk: &mut Desk<Self>) {
+        let effect = {
+            let floor = self.hall.floor.borrow();
+            floor.standing(self.id).map(|standing| decide(wish, &standing, self.shared.limits.subscriptions))
+        };
+        match effect {
+            Some(Effect::Join(channels)) => self.join(channels, desk),
+            Some(Effect::Enter(entry)) => self.enter(entry, desk),
+            Some(Effect::Bar(bar)) => self.tell(Outcome::Barred(bar)),
+            Some(_) => self.tell(Outcome::Denied),
+            None => {}
+        }
+    }
+
+    /// Join by proof: as a member once the channel's members are known.
+    fn enter(&mut self, entry: Entry, desk: &mut Desk<Self>) {
+        let Entry { channel, member, most_members } = entry;
+        let Some(member) = member else { return self.join(vec![channel], desk) };
+        let Some(app) = self.app() else { return };
+        let key = ChannelKey { app, name: channel };
+        let (guest, known) = self.shared.attendance.invite(key.clone(), &self.shared);
+        let Some(known) = known else { return self.attend(&key, &member, most_members) };
+        let hold = self.shared.bus.interest(&key);
+        desk.wait(timeout(PATIENCE, known).into_actor(self).map(move |_, session, _| {
+            session.attend(&key, &member, most_members);
+            drop((guest, hold));
+        }));
+    }
+
+    fn attend(&mut self, channel: &ChannelKey, member: &Member, most: usize) {
+        let tag = self.conversation.tag();
+        let hall = self.hall.clone();
+        let mut floor = hall.floor.borrow_mut();
+        // nothing comes between the list and what is told of it
+        match floor.attend(self.id, channel, member, most, tag) {
+            Ok(members) => self.tell(Outcome::Joined { members: &members.iter().collect::<Vec<_>>() }),
+            Err(bar) => self.tell(Outcome::Barred(bar)),
+        }
+    }
+
+    /// Publish what the client says; the next of its messages is heard when the bus has it.
+    fn say(&mut self, channel: ChannelName, event: Event, desk: &mut Desk<Self>) {
+        let command = Command::Publish { channel, event, except: Some(self.id) };
+        let Some(app) = self.app() else { return };
+        let (bus, envelope) = (self.shared.bus.clone(), Envelope { app, command });
+        let published = async move { bus.publish(envelope).await }.into_actor(self);
+        desk.wait(published.map(|result, session, _| {
+            session.shared.metrics.said(result.is_ok());
+            session.tell(if result.is_ok() { Outcome::Done } else { Outcome::Failed });
         }));
     }
 

@@ -1,10 +1,12 @@
 //! What a session does about an action of its client. Pure: an action and the socket's standing in, an effect out.
 
 use wellhead_proto::{
-    action::Action,
+    action::{Action, Entry},
     channel::{ChannelPattern, allowed},
+    event::Event,
     frame::Frame,
     ids::ChannelName,
+    notice::Bar,
 };
 
 /// What a socket may do and does, at this moment.
@@ -30,8 +32,14 @@ pub enum Effect {
     TellGrants,
     /// Say no.
     Deny,
+    /// Say no, for this reason.
+    Bar(Bar),
     /// Put it into these channels and say so in one step.
     Join(Vec<ChannelName>),
+    /// Put it into one, as a member perhaps, and say so in one step.
+    Enter(Entry),
+    /// Publish this to the others on the channel.
+    Say(ChannelName, Event),
     /// Take it out of the channel and say so.
     Leave(ChannelName),
 }
@@ -50,6 +58,11 @@ pub fn decide(action: Action, standing: &impl Standing, most: usize) -> Effect {
             let fits = new == 0 || standing.subscriptions() + new <= most;
             if permitted && fits { Effect::Join(channels) } else { Effect::Deny }
         }
+        Action::Enter(entry) if standing.is_on(&entry.channel) => Effect::Bar(Bar::AlreadyThere),
+        Action::Enter(_) if standing.subscriptions() >= most => Effect::Bar(Bar::TooManySubscriptions { most }),
+        Action::Enter(entry) => Effect::Enter(entry),
+        Action::Say { channel, event } if standing.is_on(&channel) => Effect::Say(channel, event),
+        Action::Say { .. } => Effect::Deny,
         // leaving is always allowed to those who are there, whatever became of their permission
         Action::Unsubscribe(channel) if standing.is_on(&channel) || allowed(standing.grants(), &channel) => {
             Effect::Leave(channel)
@@ -60,6 +73,8 @@ pub fn decide(action: Action, standing: &impl Standing, most: usize) -> Effect {
 
 #[cfg(test)]
 mod tests {
+    use wellhead_proto::event::Payload;
+
     use super::*;
 
     struct Fake {
@@ -113,5 +128,25 @@ mod tests {
         assert!(matches!(decide_for(&["a"], &[], unsubscribe("a")), Effect::Leave(_)));
         assert!(matches!(decide_for(&[], &["a"], unsubscribe("a")), Effect::Leave(_)));
         assert_eq!(decide_for(&["a"], &[], unsubscribe("b")), Effect::Deny);
+    }
+    #[test]
+    fn entering_needs_no_permission_but_room() {
+        let enter = |name: &str| Action::Enter(Entry { channel: name.parse().unwrap(), member: None, most_members: 1 });
+        assert!(matches!(decide_for(&[], &[], enter("a")), Effect::Enter(_)));
+        assert!(matches!(decide_for(&[], &["a", "b"], enter("c")), Effect::Enter(_)));
+        assert_eq!(decide_for(&["*"], &["a"], enter("a")), Effect::Bar(Bar::AlreadyThere));
+        let full = Effect::Bar(Bar::TooManySubscriptions { most: 3 });
+        assert_eq!(decide_for(&["*"], &["a", "b", "c"], enter("d")), full);
+        assert_eq!(decide_for(&["*"], &["a", "b", "c"], enter("a")), Effect::Bar(Bar::AlreadyThere));
+    }
+
+    #[test]
+    fn only_those_who_are_there_say_something() {
+        let say = |name: &str| Action::Say {
+            channel: name.parse().unwrap(),
+            event: Event::new("e".parse().unwrap(), Payload::null()),
+        };
+        assert!(matches!(decide_for(&[], &["a"], say("a")), Effect::Say(..)));
+        assert_eq!(decide_for(&["*"], &["a"], say("b")), Effect::Deny);
     }
 }

@@ -283,7 +283,7 @@ impl Cluster {
 /// Where the messages of a command go.
 fn subject_of(envelope: &Envelope) -> Subject {
     match &envelope.command {
-        Command::Publish { channel, .. } => {
+        Command::Publish { channel, .. } | Command::Members { channel, .. } => {
             Subject::Slot(slot_of(&ChannelKey { app: envelope.app.clone(), name: channel.clone() }))
         }
         Command::Direct { to: Target::Socket(socket), .. } => Subject::Node(socket.node()),

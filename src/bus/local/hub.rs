@@ -232,7 +232,7 @@ mod tests {
     async fn a_push_to_a_pattern_waits_for_room_and_a_question_does_not() {
         let ear = ear(false);
         let hasty = hub(&ear, Duration::from_millis(10));
-        let event = Event { name: "e".parse().unwrap(), data: Payload::Text("hi".into()) };
+        let event = Event::new("e".parse().unwrap(), Payload::Text("hi".into()));
         let (app, within) = ("demo".parse().unwrap(), vec![ChannelPattern::everything()]);
         let push = Ask::PublishMatching { app, pattern: "^a".to_owned(), within, event };
         assert_eq!(hasty.gather(push.clone()).await, Err(BusError::Full));

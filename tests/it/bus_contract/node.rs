@@ -191,7 +191,7 @@ pub fn key(app: &str, channel: &str) -> ChannelKey {
 }
 
 pub fn push(app: &str, channel: &str, text: &str) -> Envelope {
-    let event = Event { name: "e".parse().expect("a name"), data: Payload::Text(text.into()) };
+    let event = Event::new("e".parse().expect("a name"), Payload::Text(text.into()));
     let command = Command::Publish { channel: channel.parse().expect("a name"), event, except: None };
     Envelope { app: app.parse().expect("a name"), command }
 }

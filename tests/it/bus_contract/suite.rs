@@ -43,6 +43,20 @@ pub async fn pushes_arrive_in_order_wherever_they_are_wanted<C: Carrier>() {
     drop(wants);
 }
 
+pub async fn what_a_slave_pushes_reaches_everybody_and_itself_in_order<C: Carrier>() {
+    let (_carrier, _master, one, two) = three::<C>().await;
+    let wants = (one.wants("a", "c").await, two.wants("a", "c").await);
+    let texts: Vec<_> = (0..300).map(|n| n.to_string()).collect();
+    for text in &texts[..200] {
+        one.push("a", "c", text).await;
+    }
+    one.bus.publish_all(texts[200..].iter().map(|text| push("a", "c", text)).collect()).await.expect("the bus is up");
+    for slave in [&one, &two] {
+        assert_eq!(slave.book.hears("299").await, texts);
+    }
+    drop(wants);
+}
+
 pub async fn once_an_interest_is_confirmed_no_push_is_missed<C: Carrier>() {
     let (_carrier, master, one, two) = three::<C>().await;
     let mut wants = Vec::new();

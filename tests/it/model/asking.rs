@@ -70,6 +70,9 @@ impl World {
         let app = APPS[self.random.below(2)];
         let everything = vec![ChannelPattern::everything()];
         let channel = CHANNELS[self.random.below(CHANNELS.len())].parse().expect("a name");
+        if self.random.below(4) == 0 {
+            return self.count(app).await;
+        }
         let query = match self.random.below(6) {
             0 => Query::Channels(everything),
             1 => Query::ChannelCount(everything),
@@ -88,6 +91,29 @@ impl World {
             _ => Census::Hashes(names.iter().map(|name| name_hash(name)).collect()),
         };
         self.answered(Ask::Query { app: app.parse().expect("a name"), query }, &wanted).await;
+    }
+
+    /// How many are on some channels, or on all that begin so.
+    async fn count(&mut self, app: &str) {
+        let some = CHANNELS[self.random.below(CHANNELS.len())];
+        let (query, wanted) = {
+            let plain = self.plain.borrow();
+            if self.random.below(2) == 0 {
+                let of = [some, "nobody is here"].map(|name| name.parse().expect("a name")).to_vec();
+                (Query::States { of, members: true }, plain.counts(app, [some, "nobody is here"].map(str::to_owned)))
+            } else {
+                let prefix = some[..some.len().min(1)].to_owned();
+                let mut under = plain.names(app, &Query::Channels(Vec::new()));
+                under.retain(|name| name.starts_with(&prefix));
+                (Query::StatesUnder { prefix, members: true }, plain.counts(app, under))
+            }
+        };
+        let ask = Ask::Query { app: app.parse().expect("a name"), query };
+        let master = self.master();
+        // of a part nothing can be said: sockets add up
+        if let Ok(census) = self.gather(&master, ask).await {
+            assert_eq!(census, wanted);
+        }
     }
 
     /// Some master answers so, and names those who are missing.

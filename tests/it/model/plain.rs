@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wellhead_proto::query::{Query, name_hash};
+use wellhead_proto::query::{Census, ChannelState, Query, name_hash};
 
 use crate::support::ledger::{Heard, Kind, Mark};
 
@@ -124,7 +124,17 @@ impl Plain {
                 let on = |socket: &&Socket| socket.channels().contains(channel.as_str());
                 open.filter(on).map(|socket| socket.user.clone()).collect()
             }
+            Query::States { .. } | Query::StatesUnder { .. } | Query::Members(_) => panic!("that is no list of names"),
         }
+    }
+
+    /// How many are on each of these channels.
+    pub fn counts(&self, app: &str, channels: impl IntoIterator<Item = String>) -> Census {
+        let on = |channel: &String| {
+            let open = self.open(app).filter(|socket| socket.channels().contains(channel));
+            ChannelState { subscriptions: open.count() as u64, ..ChannelState::default() }
+        };
+        Census::States(channels.into_iter().map(|channel| (channel.clone(), on(&channel))).collect())
     }
 
     /// Open sockets and hashes of users, by app.

@@ -39,7 +39,7 @@ impl Mark {
 
     /// As an event.
     pub fn event(&self) -> Event {
-        Event { name: "e".parse().expect("a name"), data: Payload::Json(self.json().into()) }
+        Event::new("e".parse().expect("a name"), Payload::Json(self.json().into()))
     }
 
     /// As the bus carries it, to a channel or a user.

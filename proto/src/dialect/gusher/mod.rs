@@ -9,7 +9,7 @@ use crate::{
     dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Shared, Variant},
     event::{Event, Payload},
     frame::Frame,
-    ids::{ChannelName, SocketId, SocketIdSeal},
+    ids::{AppId, ChannelName, SocketId, SocketIdSeal},
     notice::Notice,
     refusal::Refusal,
 };
@@ -62,7 +62,7 @@ impl Dialect for Gusher {
         auth::knock(call)
     }
 
-    fn converse(&self, _: Variant, socket: SocketId) -> Box<dyn Conversation> {
+    fn converse(&self, _: &AppId, _: Variant, socket: SocketId) -> Box<dyn Conversation> {
         Box::new(wire::Talk::new(socket, self.seal.clone()))
     }
 
@@ -75,7 +75,7 @@ impl Dialect for Gusher {
     }
 
     fn notice(&self, _: Variant, notice: Notice<'_>) -> Option<Frame> {
-        Some(wire::notice(notice))
+        wire::notice(notice)
     }
 
     fn refuse(&self, row: usize, why: &Refusal) -> ApiReply {

@@ -1,6 +1,6 @@
 //! The WebSocket protocol (gusher.md §5): commands of clients, replies, events.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -132,7 +132,7 @@ impl Talk {
 }
 
 impl Conversation for Talk {
-    fn hear(&mut self, message: Message) -> Result<Action, CloseCause> {
+    fn hear(&mut self, message: Message, _: Duration) -> Result<Action, CloseCause> {
         let Message::Text(text) = message else {
             return Err(CloseCause::UnsupportedData);
         };
@@ -185,13 +185,15 @@ pub fn event(channel: &ChannelName, event: &Event) -> Shared {
     Shared::Whole(Frame::text_of(&pieces))
 }
 
-/// Permission events carry no socket id: they go to every socket of the user (gusher.md §5.9).
-pub fn notice(notice: Notice<'_>) -> Frame {
+/// Permission events carry no socket id: they go to every socket of the user (gusher.md §5.9). Of members gusher knows
+/// nothing.
+pub fn notice(notice: Notice<'_>) -> Option<Frame> {
     let (event, data) = match notice {
         Notice::Reloaded(channels) => ("gusher.reloadchannel", format!(r#"{{"channels":{}}}"#, patterns(channels))),
         Notice::Granted(channel) => ("gusher.addchannel", format!(r#"{{"channel":{}}}"#, quote(channel.as_str()))),
+        Notice::Members { .. } => return None,
     };
-    Frame::text(&format!(r#"{{"event":"{event}","socket_id":"","data":{data}}}"#))
+    Some(Frame::text(&format!(r#"{{"event":"{event}","socket_id":"","data":{data}}}"#)))
 }
 
 fn parse<'a, T: Deserialize<'a>>(data: &'a RawValue) -> Result<T, CloseCause> {
@@ -227,7 +229,7 @@ mod tests {
 
     fn hear(text: &str) -> Result<Action, CloseCause> {
         let socket = SocketId::new(NodeId::from_random(1), 1);
-        Talk::new(socket, SocketIdSeal::new(b"secret")).hear(Message::Text(text.into()))
+        Talk::new(socket, SocketIdSeal::new(b"secret")).hear(Message::Text(text.into()), Duration::ZERO)
     }
 
     #[test]

@@ -5,8 +5,10 @@
 mod world;
 
 use self::world::{Node, State, World};
+use super::Keeper;
 
-const CHANNELS: usize = 4;
+/// Channels and members of channels.
+const POSTS: usize = 4;
 const OPERATIONS: usize = 40;
 
 /// What may happen, and so what is promised.
@@ -110,8 +112,8 @@ impl World {
                 self.lose_bus(node);
             }
             _ if self.nodes[&node].state == State::Up => {
-                let channel = self.below(CHANNELS);
-                self.toggle(node, channel);
+                let post = self.below(POSTS);
+                self.toggle(node, post);
             }
             _ => {}
         }
@@ -138,8 +140,8 @@ impl World {
                 if ids.len() < 5 && !alone && self.chance(4) {
                     self.join();
                 } else {
-                    let channel = self.below(CHANNELS);
-                    self.toggle(node, channel);
+                    let post = self.below(POSTS);
+                    self.toggle(node, post);
                 }
                 for _ in 0..self.below(4) {
                     self.deliver_one();
@@ -151,8 +153,8 @@ impl World {
     /// Channels with somebody on them, as far as the cluster can know.
     fn truth(&self) -> Vec<bool> {
         let counts = |node: &&Node| node.state != State::Stopped { long: true };
-        let held = |channel| self.nodes.values().filter(counts).any(|node| node.held.contains(&channel));
-        (0..CHANNELS).map(held).collect()
+        let held = |post| self.nodes.values().filter(counts).any(|node| node.held.contains(&post));
+        (0..POSTS).map(held).collect()
     }
 
     /// Exactly one fact for each change since the last time.
@@ -163,46 +165,63 @@ impl World {
         }
         let now = self.truth();
         let before = std::mem::replace(&mut self.before, now.clone());
-        for (channel, facts) in std::mem::replace(&mut self.facts, vec![Vec::new(); CHANNELS]).into_iter().enumerate() {
-            let expected = (now[channel] != before[channel]).then_some(now[channel]);
-            assert_eq!(facts, Vec::from_iter(expected), "facts of channel {channel}, {}", self.replay());
+        for (post, facts) in std::mem::replace(&mut self.facts, vec![Vec::new(); POSTS]).into_iter().enumerate() {
+            let expected = (now[post] != before[post]).then_some(now[post]);
+            assert_eq!(facts, Vec::from_iter(expected), "facts of post {post}, {}", self.replay());
         }
     }
 
     fn check_end(&self) {
         for (id, node) in &self.nodes {
             assert!(node.keeper.agreed(), "{id} does not know that all agree, {}", self.replay());
-            for (channel, _) in node.keeper.table.iter() {
-                let mine = node.keeper.keepers(channel).any(|keeper| keeper == *id);
+            self.check_attendance(&node.keeper);
+            for (post, _) in node.keeper.table.iter() {
+                let mine = node.keeper.keepers(post).any(|keeper| keeper == *id);
                 assert!(mine, "{id} remembers what it does not keep, {}", self.replay());
             }
         }
-        for (channel, held) in self.truth().into_iter().enumerate() {
-            let unknown = self.tainted.contains(&channel) || self.mode == Mode::Chaos;
-            assert!(self.occupied[channel] == held || unknown, "end of channel {channel}, {}", self.replay());
+        for (post, held) in self.truth().into_iter().enumerate() {
+            let unknown = self.tainted.contains(&post) || self.mode == Mode::Chaos;
+            assert!(self.occupied[post] == held || unknown, "end of post {post}, {}", self.replay());
+        }
+    }
+
+    /// What a keeper says of the members of its channels is what was announced.
+    fn check_attendance(&self, keeper: &Keeper) {
+        for (no, post) in self.posts.iter().enumerate() {
+            let Some(user) = &post.member else { continue };
+            let attendance = keeper.attendance(&post.channel);
+            let known = attendance.iter().flat_map(|attendance| attendance.values()).all(|info| *info == "of ann");
+            assert!(known, "what member {no} tells of itself, {}", self.replay());
+            if let Some(attendance) = attendance
+                && !self.tainted.contains(&no)
+                && self.mode != Mode::Chaos
+            {
+                assert_eq!(attendance.contains_key(user), self.occupied[no], "member {no}, {}", self.replay());
+            }
         }
     }
 
     /// Whatever was: from now on, one change is one fact.
     fn check_healed(&mut self) {
         for id in self.ids() {
-            for channel in self.nodes[&id].held.clone() {
-                self.toggle(id, channel);
+            for post in self.nodes[&id].held.clone() {
+                self.toggle(id, post);
                 self.drain();
             }
         }
         // what nobody knew of is made good by the next change, which is the second fact of its kind
-        self.tainted = (0..CHANNELS).collect();
+        self.tainted = (0..POSTS).collect();
         for round in 0..2 {
-            for channel in 0..CHANNELS {
+            for post in 0..POSTS {
                 let ids = self.ids();
                 let id = ids[self.below(ids.len())];
-                self.facts[channel].clear();
-                self.toggle(id, channel);
+                self.facts[post].clear();
+                self.toggle(id, post);
                 self.drain();
-                self.toggle(id, channel);
+                self.toggle(id, post);
                 self.drain();
-                assert_eq!(self.facts[channel], [true, false], "round {round} of channel {channel}, {}", self.replay());
+                assert_eq!(self.facts[post], [true, false], "round {round} of post {post}, {}", self.replay());
             }
         }
     }

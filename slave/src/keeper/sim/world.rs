@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use wellhead_proto::{
     ids::{ChannelKey, NodeId},
-    report::Report,
+    report::{Post, Report},
 };
 
-use super::{CHANNELS, Mode};
+use super::{Mode, POSTS};
 use crate::keeper::{Fact, Keeper, Outcome};
 
 /// What travels from one slave to another.
@@ -44,7 +44,7 @@ pub(super) struct World {
     seed: u64,
     shown: bool,
     random: u64,
-    channels: Vec<ChannelKey>,
+    pub(super) posts: Vec<Post>,
     next: u32,
     pub(super) nodes: BTreeMap<NodeId, Node>,
     links: BTreeMap<(NodeId, NodeId), VecDeque<Packet>>,
@@ -59,20 +59,24 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(mode: Mode, seed: u64, shown: bool) -> Self {
-        let name =
-            |no: usize| ChannelKey { app: "app".parse().unwrap(), name: format!("{seed}-{no}").parse().unwrap() };
+        // a channel and a member of it in turn
+        let post = |no: usize| {
+            let name = format!("{seed}-{}", no / 2).parse().unwrap();
+            let member = (no % 2 == 1).then(|| "ann".parse().unwrap());
+            Post { channel: ChannelKey { app: "app".parse().unwrap(), name }, member }
+        };
         Self {
             mode,
             seed,
             shown,
             random: seed.wrapping_mul(0x2545_F491_4F6C_DD1D) ^ mode as u64,
-            channels: (0..CHANNELS).map(name).collect(),
+            posts: (0..POSTS).map(post).collect(),
             next: 1,
             nodes: BTreeMap::new(),
             links: BTreeMap::new(),
-            facts: vec![Vec::new(); CHANNELS],
-            before: vec![false; CHANNELS],
-            occupied: vec![false; CHANNELS],
+            facts: vec![Vec::new(); POSTS],
+            before: vec![false; POSTS],
+            occupied: vec![false; POSTS],
             tainted: BTreeSet::new(),
         }
     }
@@ -102,8 +106,8 @@ impl World {
         self.wake(id);
         self.show(|| format!("{id} says goodbye"));
         if self.chance(2) {
-            for channel in self.nodes[&id].held.clone() {
-                self.toggle(id, channel);
+            for post in self.nodes[&id].held.clone() {
+                self.toggle(id, post);
             }
         }
         self.nodes.get_mut(&id).unwrap().roster.remove(&id);
@@ -193,18 +197,21 @@ impl World {
         });
         for report in lost {
             self.show(|| format!("lost from {from} to {to}: {report:?}"));
-            if let (true, Report::Kept { channel, .. }) = (taints, report) {
-                self.tainted.insert(self.number(&channel));
+            if let (true, Report::Kept { post, .. }) = (taints, report) {
+                self.tainted.insert(self.number(&post));
             }
         }
     }
 
-    pub(super) fn toggle(&mut self, id: NodeId, channel: usize) {
+    pub(super) fn toggle(&mut self, id: NodeId, post: usize) {
         let node = self.nodes.get_mut(&id).unwrap();
-        let held = node.held.insert(channel) || !node.held.remove(&channel);
+        let held = node.held.insert(post) || !node.held.remove(&post);
         let mut out = Outcome::default();
-        node.keeper.held(&self.channels[channel], held, &mut out);
-        self.show(|| format!("{id} {} {channel}", if held { "holds" } else { "leaves" }));
+        match held {
+            true => node.keeper.came(&self.posts[post], Some("of ann"), &mut out),
+            false => node.keeper.left(&self.posts[post], &mut out),
+        }
+        self.show(|| format!("{id} {} {post}", if held { "holds" } else { "leaves" }));
         self.take(id, out);
     }
 
@@ -224,15 +231,18 @@ impl World {
             self.send(id, to, Packet::Report(report));
         }
         for fact in out.facts {
-            let (occupied, channel) = match fact {
-                Fact::Occupied(channel) => (true, self.number(&channel)),
-                Fact::Vacated(channel) => (false, self.number(&channel)),
+            let (occupied, post) = match fact {
+                Fact::Occupied(channel) => (true, channel.into()),
+                Fact::Vacated(channel) => (false, channel.into()),
+                Fact::Added(channel, member) => (true, Post { channel, member: Some(member.user) }),
+                Fact::Removed(channel, user) => (false, Post { channel, member: Some(user) }),
             };
-            self.show(|| format!("{id} announces: {channel} is {}", if occupied { "occupied" } else { "vacant" }));
-            let known = self.mode == Mode::Chaos || self.tainted.contains(&channel);
-            let before = std::mem::replace(&mut self.occupied[channel], occupied);
-            assert!(before != occupied || known, "two equal facts of channel {channel} in a row, {}", self.replay());
-            self.facts[channel].push(occupied);
+            let post = self.number(&post);
+            self.show(|| format!("{id} announces: {post} is {}", if occupied { "occupied" } else { "vacant" }));
+            let known = self.mode == Mode::Chaos || self.tainted.contains(&post);
+            let before = std::mem::replace(&mut self.occupied[post], occupied);
+            assert!(before != occupied || known, "two equal facts of post {post} in a row, {}", self.replay());
+            self.facts[post].push(occupied);
         }
     }
 
@@ -292,8 +302,8 @@ impl World {
         self.nodes.keys().copied().collect()
     }
 
-    fn number(&self, channel: &ChannelKey) -> usize {
-        self.channels.iter().position(|one| one == channel).expect("there are no others")
+    fn number(&self, post: &Post) -> usize {
+        self.posts.iter().position(|one| one == post).expect("there are no others")
     }
 
     /// splitmix64

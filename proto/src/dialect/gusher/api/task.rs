@@ -61,7 +61,7 @@ fn fault() -> ApiReply {
 /// Publish to one channel, and echo what is delivered there.
 pub fn push_channel(app: AppId, channel: &str, event: &str, data: Payload) -> Result<ApiTask, Refusal> {
     let channel: ChannelName = channel.parse().map_err(bad_name)?;
-    let event = Event { name: event.parse().map_err(bad_name)?, data };
+    let event = Event::new(event.parse().map_err(bad_name)?, data);
     let (shown, echo) = (channel.clone(), event.clone());
     let work = Work::Publish(vec![Envelope { app, command: Command::Publish { channel, event, except: None } }]);
     Ok(ApiTask::new(work, move |_| {
@@ -81,7 +81,7 @@ pub fn push_pattern(
         return Err(malformed("empty param"));
     }
     Matcher::compile(&pattern).map_err(|_| malformed("channel_pattern cant regex"))?;
-    let event = Event { name: event.parse().map_err(bad_name)?, data: data()? };
+    let event = Event::new(event.parse().map_err(bad_name)?, data()?);
     let shown = quote(&pattern);
     let within = vec![ChannelPattern::everything()];
     Ok(ApiTask::new(Work::Ask(Ask::PublishMatching { app, pattern, within, event }), move |done| match done {
@@ -133,7 +133,7 @@ impl Batch {
                 }
                 _ => payload(data),
             };
-            let command = Command::Publish { channel, event: Event { name, data }, except: None };
+            let command = Command::Publish { channel, event: Event::new(name, data), except: None };
             self.envelopes.push(Envelope { app: self.app.clone(), command });
         }
         Ok(())

@@ -1,0 +1,60 @@
+//! What a backend wants to know of channels beside what it does (`info`), and how it is written.
+
+use crate::{
+    dialect::pusher::names::{Kind, is_cache},
+    ids::{AppId, ChannelName},
+    query::{Ask, Census, ChannelState, Query},
+};
+
+/// The attributes that are asked for. Unknown ones are ignored.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Info {
+    /// How many members a presence channel has.
+    pub users: bool,
+    /// How many sockets are on a channel.
+    pub subscriptions: bool,
+    /// What a cache channel keeps.
+    pub cache: bool,
+}
+
+impl Info {
+    /// Read the comma list.
+    pub fn of(list: &str) -> Self {
+        let has = |name| list.split(',').any(|item| item.trim() == name);
+        Self { users: has("user_count"), subscriptions: has("subscription_count"), cache: has("cache") }
+    }
+
+    /// Ask how it stands with these channels, as far as it matters.
+    pub fn ask(self, app: &AppId, of: Vec<ChannelName>) -> Ask {
+        let members = self.users && of.iter().any(|name| Kind::of(name.as_str()) == Kind::Presence);
+        Ask::Query { app: app.clone(), query: Query::States { of, members } }
+    }
+
+    /// The attributes of a channel as the fields of an object, without braces. What does not apply to the channel is left
+    /// out.
+    pub fn write(self, name: &str, state: &ChannelState) -> String {
+        let users = (self.users && Kind::of(name) == Kind::Presence)
+            .then(|| format!(r#""user_count":{}"#, state.members.len()));
+        let subscriptions = self.subscriptions.then(|| format!(r#""subscription_count":{}"#, state.subscriptions));
+        users.into_iter().chain(subscriptions).collect::<Vec<_>>().join(",")
+    }
+
+    /// Is something asked for that this channel cannot have?
+    pub fn misses(self, name: &str) -> Option<&'static str> {
+        if self.users && Kind::of(name) != Kind::Presence {
+            Some("Cannot retrieve the user count unless the channel is a presence channel")
+        } else if self.cache && !is_cache(name) {
+            Some("Cannot retrieve the cache unless the channel is a cache channel")
+        } else {
+            None
+        }
+    }
+}
+
+/// How it stands with `name`, as far as the slaves know.
+pub fn state_of<'c>(census: &'c Census, name: &str) -> Option<&'c ChannelState> {
+    match census {
+        Census::States(states) => states.get(name),
+        _ => None,
+    }
+}

@@ -1,0 +1,102 @@
+//! The HTTP API of backends (pusher.md §1): which rows there are, who may call them, and how they say no.
+
+mod body;
+mod info;
+mod publish;
+mod query;
+
+use std::sync::Arc;
+
+use crate::{
+    dialect::contract::{ApiCall, ApiReply, ApiTask, Guard, Role, Route},
+    refusal::Refusal,
+    surface::text,
+};
+
+use super::{
+    apps::{Apps, Served},
+    sign::{Params, verify},
+};
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// A request of a backend that has proved to be one.
+struct Request<'a> {
+    /// Its app.
+    served: &'a Arc<Served>,
+    /// The channel in the path; empty if there is none.
+    channel: &'a str,
+    params: Params<'a>,
+    body: &'a [u8],
+}
+
+struct Row {
+    method: &'static str,
+    path: &'static str,
+    handle: fn(&Request<'_>) -> Result<ApiTask, Refusal>,
+}
+
+const ROWS: &[Row] = &[
+    Row { method: "POST", path: "/apps/{id}/events", handle: publish::event },
+    Row { method: "POST", path: "/apps/{id}/batch_events", handle: publish::batch },
+    Row { method: "GET", path: "/apps/{id}/channels", handle: query::channels },
+    Row { method: "GET", path: "/apps/{id}/channels/{channel}", handle: query::channel },
+    Row { method: "GET", path: "/apps/{id}/channels/{channel}/users", handle: query::users },
+];
+
+/// The rows behind `prefix`.
+pub fn routes(prefix: &str) -> impl Iterator<Item = Route> {
+    ROWS.iter().enumerate().map(move |(number, row)| Route {
+        role: Role::Master,
+        method: row.method,
+        path: format!("{prefix}{}", row.path),
+        guard: Guard::Own,
+        row: number,
+    })
+}
+
+/// What a request to one of them comes down to.
+pub fn call(apps: &Apps, prefix: &str, call: &ApiCall<'_>) -> Result<ApiTask, Refusal> {
+    let row = ROWS.get(call.row).ok_or(Refusal::NotFound)?;
+    let (id, channel) = match &call.segments[..] {
+        [id] => (id, ""),
+        [id, channel] => (id, channel.as_str()),
+        _ => return Err(Refusal::NotFound),
+    };
+    let unknown =
+        || Refusal::Coded { code: 404, text: "No app has this id (apps.listed with an id and a secret)".into() };
+    let served = apps.by_id(id).ok_or_else(unknown)?;
+    let params = Params::of(call.query);
+    verify(served, call, call.path.strip_prefix(prefix).unwrap_or(call.path), &params)?;
+    (row.handle)(&Request { served, channel, params, body: &call.body })
+}
+
+/// In plain text: libraries hand it through as it is (pusher.md §1.12).
+pub fn refuse(why: &Refusal) -> ApiReply {
+    match why {
+        Refusal::Coded { code, text } => ApiReply::new(*code, TEXT, text.clone().into_owned()),
+        Refusal::NotFound => text(404, "404 page not found\n"),
+        Refusal::Unavailable { retry_after, .. } => ApiReply::new(why.status(), TEXT, why.to_string())
+            .with_header("Retry-After", retry_after.as_secs().max(1).to_string()),
+        _ => ApiReply::new(why.status(), TEXT, why.to_string()),
+    }
+}
+
+/// 400 with these words.
+fn bad(words: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
+    Refusal::Malformed(words.into())
+}
+
+/// 200. Libraries take no other status for a success, and want JSON with it.
+fn json(body: impl Into<bytes::Bytes>) -> ApiReply {
+    ApiReply::new(200, JSON, body)
+}
+
+/// Work that cannot tell what was asked of it: a fault of ours.
+fn fault() -> ApiReply {
+    ApiReply::empty(500)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! The door of sockets (pusher.md §2.1): the app's key in the path, the protocol in the query. Who cannot come in is told
+//! so over the open socket, since libraries look for it there.
+
+use crate::{
+    dialect::contract::{ApiCall, ApiReply, Credentials, Guard, Knock, Role, Route, TurnedAway, Variant},
+    refusal::Refusal,
+    surface::text,
+};
+
+use super::{apps::Apps, sign::Params, wire::frames};
+
+/// Numbers of these rows begin here, above those of the master's.
+const FIRST: usize = 1 << 16;
+
+/// The door behind `prefix`, twice: for upgrades, and for requests that are none and must hear so.
+pub fn routes(prefix: &str) -> impl Iterator<Item = Route> {
+    [Route::SOCKET, "GET"].into_iter().enumerate().map(move |(number, method)| Route {
+        role: Role::Slave,
+        method,
+        path: format!("{prefix}/app/{{key}}"),
+        guard: Guard::Own,
+        row: FIRST + number,
+    })
+}
+
+/// Is `row` the door?
+pub fn is_row(row: usize) -> bool {
+    row >= FIRST
+}
+
+/// Why a request is not let in that asks for no upgrade that we know.
+pub fn no_upgrade(call: &ApiCall<'_>) -> Refusal {
+    match call.headers.header("sec-websocket-version") {
+        Some(version) if version.trim() != "13" => Refusal::WrongVersion,
+        _ => Refusal::NotAHandshake("not a WebSocket handshake"),
+    }
+}
+
+/// The app whose key is in the path, for a client of a protocol that we speak.
+pub fn knock(apps: &Apps, call: &ApiCall<'_>) -> Result<Knock, Refusal> {
+    let coded = |code, text: String| Refusal::Coded { code, text: text.into() };
+    let [key] = &call.segments[..] else { return Err(Refusal::NotFound) };
+    let Some(served) = apps.by_key(key) else {
+        let words = "not in this cluster. Did you forget to specify the cluster?";
+        return Err(coded(4001, format!("App key {key} {words}")));
+    };
+    let params = Params::of(call.query);
+    let protocol = params.text("protocol").unwrap_or_default();
+    match &*protocol {
+        "5" | "6" | "7" => {
+            Ok(Knock { app: served.app.key.clone(), credentials: Credentials::Later, variant: Variant::default() })
+        }
+        "" => Err(coded(4008, "No protocol version supplied".to_owned())),
+        number if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Err(coded(4007, format!("Unsupported protocol version {number}: 5, 6 and 7 are spoken here")))
+        }
+        _ => Err(coded(4006, "Invalid version string format".to_owned())),
+    }
+}
+
+/// Over HTTP, what is no handshake.
+pub fn refuse(why: &Refusal) -> ApiReply {
+    let reply = ApiReply::new(why.status(), "text/plain; charset=utf-8", format!("{why}\n"));
+    match why {
+        Refusal::NotFound => text(404, "404 page not found\n"),
+        Refusal::WrongVersion => reply.with_header("Sec-WebSocket-Version", "13"),
+        Refusal::Unavailable { retry_after, .. } => {
+            reply.with_header("Retry-After", retry_after.as_secs().max(1).to_string())
+        }
+        _ => reply,
+    }
+}
+
+/// Over the socket, what a client must understand: whether to come back, and when.
+pub fn turn_away(why: &Refusal) -> Option<TurnedAway> {
+    let (code, reason) = match why {
+        Refusal::Coded { code, text } => (*code, text.to_string()),
+        // not 4200: whoever comes back at once finds the same
+        Refusal::Unavailable { why, .. } => (4100, format!("Over capacity: {why}")),
+        Refusal::Forbidden(text) => (4009, format!("Connection is unauthorized: {text}")),
+        Refusal::CredentialsInvalid | Refusal::WrongApp => (4009, "Connection is unauthorized".to_owned()),
+        _ => return None,
+    };
+    Some(TurnedAway { says: frames::error(Some(code), &reason), code, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{
+        dialect::{
+            Settings, all,
+            contract::Dialect,
+            pusher::{App, Settings as PusherSettings, apps::tests::app},
+        },
+        ids::SocketIdSeal,
+        surface::{Matched, Router},
+    };
+
+    fn find(method: &str, path: &str) -> (Arc<dyn Dialect>, Router, Matched) {
+        let apps = vec![app(), App { key: "a b:c".parse().unwrap(), id: "43".to_owned(), ..app() }];
+        let pusher = PusherSettings { slave_prefix: "/ws".to_owned(), apps, ..Default::default() };
+        let settings = Settings { pusher, ..Settings::default() };
+        let router = Router::new(Role::Slave, all(&settings, &SocketIdSeal::new(b"seal")));
+        let matched = router.find(method, path).expect(path);
+        (router.dialect(&matched).clone(), router, matched)
+    }
+
+    fn with_call<T>(path: &str, query: &str, version: &str, use_it: impl FnOnce(&dyn Dialect, ApiCall<'_>) -> T) -> T {
+        let (dialect, router, matched) = find(Route::SOCKET, path);
+        let headers: BTreeMap<_, _> = [("sec-websocket-version".to_owned(), version.to_owned())].into();
+        let call = ApiCall {
+            row: router.route(&matched).row,
+            method: "GET",
+            path,
+            segments: matched.segments.clone(),
+            query,
+            headers: &headers,
+            body: "".into(),
+            now: Duration::ZERO,
+        };
+        use_it(&*dialect, call)
+    }
+
+    fn knock(path: &str, query: &str) -> Result<Knock, Refusal> {
+        with_call(path, query, "13", |dialect, call| dialect.knock(&call))
+    }
+
+    #[test]
+    fn whoever_names_an_app_and_a_protocol_comes_in_without_further_credentials() {
+        let fine = |app: &str| {
+            let app = app.parse().unwrap();
+            Ok(Knock { app, credentials: Credentials::Later, variant: Variant::default() })
+        };
+        for query in
+            ["protocol=7&client=js&version=8.6.0&flash=false", "protocol=6", "client=x&protocol=5", "protocol=%37"]
+        {
+            assert_eq!(knock("/ws/app/wh-key", query), fine("wh-key"), "{query}");
+        }
+        assert_eq!(knock("/ws/app/a%20b%3Ac", "protocol=7"), fine("a b:c"));
+    }
+
+    #[test]
+    fn others_are_told_what_is_wrong_in_a_number_that_their_library_knows() {
+        for (key, query, expected) in [
+            ("x", "protocol=7", 4001),
+            ("", "protocol=7", 4001),
+            // an id is no key, and nothing about the protocol matters then
+            ("42", "", 4001),
+            ("wh-key", "", 4008),
+            ("wh-key", "protocol=", 4008),
+            ("wh-key", "Protocol", 4008),
+            ("wh-key", "protocol=4", 4007),
+            ("wh-key", "protocol=8", 4007),
+            ("wh-key", "protocol=07", 4007),
+            ("wh-key", "protocol=99999999999999999999", 4007),
+            ("wh-key", "protocol=7.0", 4006),
+            ("wh-key", "protocol=-7", 4006),
+            ("wh-key", "protocol=%ff", 4006),
+        ] {
+            let path = format!("/ws/app/{key}");
+            let why = knock(&path, query).expect_err(query);
+            assert!(matches!(why, Refusal::Coded { code, .. } if code == expected), "{key} {query}: {why:?}");
+            let (dialect, router, matched) = find(Route::SOCKET, &path);
+            let away = dialect.turn_away(router.route(&matched).row, &why).expect("it is told over the socket");
+            assert_eq!((away.code, &away.reason), (expected, &why.to_string()));
+            assert_eq!(away.says, frames::error(Some(expected), &why.to_string()));
+        }
+        let words = "App key x not in this cluster. Did you forget to specify the cluster?";
+        assert_eq!(knock("/ws/app/x", "protocol=7").unwrap_err().to_string(), words);
+    }
+
+    #[test]
+    fn a_client_is_told_whether_to_come_back_and_what_is_no_handshake_hears_so_over_http() {
+        let (dialect, router, matched) = find(Route::SOCKET, "/ws/app/wh-key");
+        let row = router.route(&matched).row;
+        for (why, code) in [
+            (Refusal::unavailable("shutting down"), Some(4100)),
+            (Refusal::Forbidden("this origin may not".into()), Some(4009)),
+            (Refusal::WrongApp, Some(4009)),
+            (Refusal::WrongVersion, None),
+            (Refusal::NotAHandshake("no key"), None),
+            (Refusal::MethodNotAllowed, None),
+            (Refusal::NotFound, None),
+        ] {
+            assert_eq!(dialect.turn_away(row, &why).map(|away| away.code), code, "{why:?}");
+        }
+        let reply = dialect.refuse(row, &Refusal::WrongVersion);
+        assert_eq!((reply.status, reply.headers), (426, vec![("Sec-WebSocket-Version", "13".to_owned())]));
+        assert_eq!(dialect.refuse(row, &Refusal::NotAHandshake("no key")).status, 400);
+        assert_eq!(dialect.refuse(row, &Refusal::unavailable("x")).headers, [("Retry-After", "1".to_owned())]);
+    }
+
+    #[test]
+    fn a_request_that_asks_for_no_upgrade_gets_none() {
+        let ask = |version| with_call("/ws/app/wh-key", "protocol=7", version, |dialect, call| dialect.call(call));
+        assert_eq!(ask("13").unwrap_err(), Refusal::NotAHandshake("not a WebSocket handshake"));
+        assert_eq!(ask("8").unwrap_err(), Refusal::WrongVersion);
+        let (_, router, matched) = find("GET", "/ws/app/wh-key");
+        assert_eq!(router.route(&matched).method, "GET");
+    }
+}

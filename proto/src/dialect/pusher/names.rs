@@ -1,0 +1,87 @@
+//! Names of channels: which are allowed, and what their beginnings mean (pusher.md §1.11, §2.5).
+
+use crate::ids::ChannelName;
+
+/// Who may subscribe, and what of it is seen.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Everybody.
+    Public,
+    /// Whoever shows a signature; encrypted channels are such.
+    Private,
+    /// The same, and the members see each other.
+    Presence,
+}
+
+impl Kind {
+    /// What the name says.
+    pub fn of(name: &str) -> Self {
+        if name.starts_with("private-") {
+            Self::Private
+        } else if name.starts_with("presence-") {
+            Self::Presence
+        } else {
+            Self::Public
+        }
+    }
+}
+
+/// Does the channel keep its last event for newcomers?
+pub fn is_cache(name: &str) -> bool {
+    ["cache-", "private-cache-", "presence-cache-", "private-encrypted-cache-"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+/// A name that a backend or a client may use, at most `most` bytes long; else what is wrong with it.
+pub fn channel(name: &str, most: usize) -> Result<ChannelName, String> {
+    if name.is_empty() {
+        return Err("Invalid channel name: it is empty".to_owned());
+    }
+    if name.len() > most {
+        return Err(format!("Invalid channel name: it is {} bytes long, at most {most} are allowed", name.len()));
+    }
+    if name.starts_with('#') {
+        return Err(format!("Invalid channel name '{name}': names beginning with # are reserved"));
+    }
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-=@,.;".contains(&byte)) {
+        return Err(format!("Invalid channel name '{name}': allowed are A-Z a-z 0-9 _ - = @ , . ;"));
+    }
+    name.try_into().map_err(|bad| format!("Invalid channel name: {bad}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_of_a_name_says_its_kind() {
+        for (name, kind, cache) in [
+            ("news", Kind::Public, false),
+            ("private-a", Kind::Private, false),
+            ("private-encrypted-a", Kind::Private, false),
+            ("presence-a", Kind::Presence, false),
+            ("cache-a", Kind::Public, true),
+            ("private-cache-a", Kind::Private, true),
+            ("private-encrypted-cache-a", Kind::Private, true),
+            ("presence-cache-a", Kind::Presence, true),
+            ("private", Kind::Public, false),
+            ("presence", Kind::Public, false),
+            ("Private-a", Kind::Public, false),
+            ("my-cache-a", Kind::Public, false),
+        ] {
+            assert_eq!((Kind::of(name), is_cache(name)), (kind, cache), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_only_its_characters_and_its_length() {
+        for name in ["a", "private-A_b=c@d,e.f;9", &"x".repeat(200)] {
+            assert_eq!(channel(name, 200).unwrap().as_str(), name);
+        }
+        for name in ["", "#a", "#server-to-user-7", "a b", "a:b", "a/b", "ä", "a\n", "a\0", "a#", &"x".repeat(201)] {
+            assert!(channel(name, 200).unwrap_err().starts_with("Invalid channel name"), "{name}");
+        }
+        assert!(channel(&"x".repeat(1_025), 2_000).is_err());
+    }
+}

@@ -1,0 +1,152 @@
+//! Signed requests (pusher.md §1.2): every parameter takes part, decoded once, and the path as its sender wrote it.
+
+use std::{borrow::Cow, time::Duration};
+
+use md5::{Digest, Md5};
+use percent_encoding::percent_decode;
+use smallvec::SmallVec;
+
+use crate::{dialect::contract::ApiCall, event::quote, refusal::Refusal};
+
+use super::apps::{Served, hex};
+
+/// How far a timestamp may be from our time.
+const GRACE: Duration = Duration::from_secs(600);
+/// The one parameter that is not signed.
+const SIGNATURE: &[u8] = b"auth_signature";
+/// Parameters that only say who asks.
+const OF_THE_SIGNATURE: [&[u8]; 5] = [b"auth_key", b"auth_timestamp", b"auth_version", b"body_md5", SIGNATURE];
+
+/// The parameters of a query, decoded, their names in lower case.
+pub struct Params<'a>(SmallVec<[Param<'a>; 8]>);
+
+type Param<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
+impl<'a> Params<'a> {
+    /// Read them. A `+` is a plus sign: libraries write a blank as `%20`, and Node and Go escape nothing at all.
+    pub fn of(query: &'a str) -> Self {
+        let pair = |pair: &'a str| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let mut name: Cow<'a, [u8]> = percent_decode(name.as_bytes()).into();
+            if name.iter().any(u8::is_ascii_uppercase) {
+                name.to_mut().make_ascii_lowercase();
+            }
+            (name, percent_decode(value.as_bytes()).into())
+        };
+        Self(query.split('&').filter(|piece| !piece.is_empty()).map(pair).collect())
+    }
+
+    /// The first value of that name.
+    fn bytes(&self, name: &[u8]) -> Option<&[u8]> {
+        self.0.iter().find(|(given, _)| **given == *name).map(|(_, value)| &**value)
+    }
+
+    /// The same as text.
+    pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.bytes(name.as_bytes()).map(String::from_utf8_lossy)
+    }
+
+    /// Names of parameters that do not belong to the signature.
+    pub fn extraneous(&self) -> Vec<Cow<'_, str>> {
+        let others = self.0.iter().filter(|(name, _)| !OF_THE_SIGNATURE.contains(&&name[..]));
+        others.map(|(name, _)| String::from_utf8_lossy(name)).collect()
+    }
+
+    /// The third part of what is signed.
+    fn to_be_signed(&self) -> Vec<u8> {
+        let mut pairs: SmallVec<[&Param<'a>; 8]> = self.0.iter().filter(|(name, _)| **name != *SIGNATURE).collect();
+        pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut joined = Vec::with_capacity(pairs.iter().map(|(name, value)| name.len() + value.len() + 2).sum());
+        for (name, value) in pairs {
+            if !joined.is_empty() {
+                joined.push(b'&');
+            }
+            joined.extend_from_slice(name);
+            joined.push(b'=');
+            joined.extend_from_slice(value);
+        }
+        joined
+    }
+}
+
+/// Has the backend of `served` sent this, just now? `path` is that of the call without the prefix, which nobody signs.
+///
+/// # Errors
+///
+/// 401, in the words that people look for.
+pub fn verify(served: &Served, call: &ApiCall<'_>, path: &str, params: &Params<'_>) -> Result<(), Refusal> {
+    let needed = |name: &str| {
+        let missing = || unauthorized(format!("Parameter {name} is missing: requests to this path are signed"));
+        params.bytes(name.as_bytes()).ok_or_else(missing)
+    };
+    if needed("auth_key")? != served.app.key.as_str().as_bytes() {
+        return Err(unauthorized("Unknown auth_key"));
+    }
+    if needed("auth_version")? != b"1.0" {
+        return Err(unauthorized("Version not supported: auth_version is 1.0"));
+    }
+    check_timestamp(needed("auth_timestamp")?, call.now)?;
+    check_body(params.bytes(b"body_md5"), &call.body)?;
+    let signature = needed("auth_signature")?;
+
+    let (method, query) = (call.method.as_bytes(), params.to_be_signed());
+    let signed = |path: &[u8]| served.has_signed(&[method, b"\n", path, b"\n", &query], signature);
+    // a name that the sender's HTTP client has escaped was signed before that
+    if signed(path.as_bytes()) || (path.contains('%') && signed(&Cow::from(percent_decode(path.as_bytes())))) {
+        return Ok(());
+    }
+    let expected = [method, path.as_bytes(), &query].join(&b'\n');
+    Err(unauthorized(format!(
+        "Invalid signature: you should have sent HmacSHA256Hex({}, your_secret_key), but you sent {}",
+        quote(&String::from_utf8_lossy(&expected)),
+        quote(&String::from_utf8_lossy(signature)),
+    )))
+}
+
+fn check_timestamp(given: &[u8], now: Duration) -> Result<(), Refusal> {
+    let seconds = std::str::from_utf8(given).ok().and_then(|text| text.parse::<u64>().ok());
+    let Some(seconds) = seconds else {
+        return Err(unauthorized("Timestamp invalid: auth_timestamp is in seconds since 1970"));
+    };
+    if seconds.abs_diff(now.as_secs()) <= GRACE.as_secs() {
+        return Ok(());
+    }
+    let grace = GRACE.as_secs();
+    Err(unauthorized(format!(
+        "Timestamp expired: Given timestamp ({}) not within {grace}s of server time ({})",
+        iso(seconds),
+        iso(now.as_secs()),
+    )))
+}
+
+/// A date in UTC; a number that no date of four digits stands for remains one.
+fn iso(seconds: u64) -> String {
+    const END_OF_9999: u64 = 253_402_300_799;
+    if seconds > END_OF_9999 {
+        return seconds.to_string();
+    }
+    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+}
+
+/// A body must be signed; no body may be (Python does so on GET).
+fn check_body(given: Option<&[u8]>, body: &[u8]) -> Result<(), Refusal> {
+    match given {
+        None if body.is_empty() => Ok(()),
+        None => Err(unauthorized("Parameter body_md5 is missing: it is needed with a body")),
+        Some(given) => {
+            let is = hex(&Md5::digest(body));
+            if given == is.as_bytes() {
+                return Ok(());
+            }
+            let given = quote(&String::from_utf8_lossy(given));
+            Err(unauthorized(format!("Invalid body_md5: the body that arrived has {is}, but you sent {given}")))
+        }
+    }
+}
+
+fn unauthorized(text: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal::Coded { code: 401, text: text.into() }
+}
+
+#[cfg(test)]
+pub mod tests;

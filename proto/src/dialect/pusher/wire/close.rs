@@ -1,0 +1,48 @@
+//! Why a socket ends, in Pusher's numbers: what a client does next hangs on them (pusher.md §2.4).
+
+use crate::{frame::Frame, refusal::CloseCause};
+
+use super::frames;
+
+/// Close code and reason.
+pub fn close(cause: CloseCause) -> (u16, &'static str) {
+    match cause {
+        // at once, and to another server
+        CloseCause::ShuttingDown => (4200, "Server is shutting down, please reconnect"),
+        CloseCause::PongTimeout => (4201, "Pong reply not received"),
+        CloseCause::Idle => (4202, "Closed after inactivity"),
+        // not at once: it would be as slow again
+        CloseCause::SlowConsumer => (4100, "Over capacity: reading too slowly"),
+        _ => (cause.code(), cause.reason()),
+    }
+}
+
+/// The same as an event, for clients that read no close codes. Codes of the WebSocket protocol itself need none.
+pub fn farewell(cause: CloseCause) -> Option<Frame> {
+    let (code, reason) = close(cause);
+    (code >= 4000).then(|| frames::error(Some(code), reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_has_the_code_that_makes_a_client_do_the_right_thing() {
+        for (cause, code, said) in [
+            (CloseCause::ShuttingDown, 4200, true),
+            (CloseCause::PongTimeout, 4201, true),
+            (CloseCause::Idle, 4202, true),
+            (CloseCause::SlowConsumer, 4100, true),
+            (CloseCause::ProtocolError, 1002, false),
+            (CloseCause::UnsupportedData, 1003, false),
+            (CloseCause::BadUtf8, 1007, false),
+            (CloseCause::TooBig, 1009, false),
+            (CloseCause::Internal, 1011, false),
+        ] {
+            assert_eq!((close(cause).0, farewell(cause).is_some()), (code, said), "{cause:?}");
+        }
+        let words = r#"{"event":"pusher:error","data":{"code":4201,"message":"Pong reply not received"}}"#;
+        assert_eq!(farewell(CloseCause::PongTimeout), Some(Frame::text(words)));
+    }
+}

@@ -1,0 +1,158 @@
+//! Frames of the server (pusher.md §2.2): `data` of what Pusher itself says is a string of JSON, that of an error is an
+//! object, that of a published event is what its publisher wrote.
+
+use std::time::Duration;
+
+use bytestring::ByteString;
+use serde::Serialize;
+
+use crate::{
+    dialect::contract::Shared,
+    event::{Event, Payload, Sender, quote},
+    frame::{Frame, Opcode},
+    ids::{ChannelName, SocketId, UserId},
+    member::MemberChange,
+    notice::Notice,
+};
+
+/// The first frame of all.
+pub fn established(socket: SocketId, activity_timeout: Duration) -> Frame {
+    // pusher-js gives up on a server that says 0
+    let seconds = activity_timeout.as_secs().max(1);
+    let data = format!(r#"{{"socket_id":"{socket}","activity_timeout":{seconds}}}"#);
+    Frame::text(&format!(r#"{{"event":"pusher:connection_established","data":{}}}"#, quote(&data)))
+}
+
+/// The answer to `pusher:ping`.
+pub fn pong() -> Frame {
+    Frame::text(r#"{"event":"pusher:pong","data":"{}"}"#)
+}
+
+/// A refusal. Most have no code.
+pub fn error(code: Option<u16>, message: &str) -> Frame {
+    let code = code.map_or("null".to_owned(), |code| code.to_string());
+    let message = quote(message);
+    Frame::text(&format!(r#"{{"event":"pusher:error","data":{{"code":{code},"message":{message}}}}}"#))
+}
+
+/// Why a subscription is refused. Libraries tell the application's channel only of the second frame.
+#[derive(Debug, Eq, PartialEq)]
+pub struct NotSubscribed {
+    kind: &'static str,
+    status: u16,
+    words: String,
+}
+
+impl NotSubscribed {
+    /// Its credentials do not prove that it may.
+    pub fn unauthorized(words: impl Into<String>) -> Self {
+        Self { kind: "AuthError", status: 401, words: words.into() }
+    }
+
+    /// Nobody may.
+    pub fn malformed(words: impl Into<String>) -> Self {
+        Self { kind: "InvalidSubscription", status: 400, words: words.into() }
+    }
+
+    /// There is no room.
+    pub fn limit(words: impl Into<String>) -> Self {
+        Self { kind: "LimitReached", status: 403, words: words.into() }
+    }
+
+    /// What the client is told.
+    pub fn told(&self, channel: &str) -> Frame {
+        let Self { kind, status, words } = self;
+        let (channel, quoted) = (quote(channel), quote(words));
+        let of_channel = format!(
+            r#"{{"event":"pusher:subscription_error","channel":{channel},"data":{{"type":"{kind}","error":{quoted},"status":{status}}}}}"#
+        );
+        error(None, words).then(Frame::text(&of_channel))
+    }
+}
+
+/// The socket is on a channel.
+pub fn succeeded(channel: &ChannelName) -> Frame {
+    internal("subscription_succeeded", channel, "{}")
+}
+
+/// The same, and these are its members.
+pub fn succeeded_with(channel: &ChannelName, members: &[(&UserId, &ByteString)]) -> Frame {
+    let (mut ids, mut hash) = (String::new(), String::new());
+    for (user, info) in members {
+        let (user, comma) = (quote(user.as_str()), if ids.is_empty() { "" } else { "," });
+        ids.extend([comma, &user]);
+        hash.extend([comma, &user, ":", info]);
+    }
+    let count = members.len();
+    let data = format!(r#"{{"presence":{{"ids":[{ids}],"hash":{{{hash}}},"count":{count}}}}}"#);
+    internal("subscription_succeeded", channel, &data)
+}
+
+/// What the client did not ask for.
+pub fn notice(notice: Notice<'_>) -> Option<Frame> {
+    match notice {
+        Notice::Members { channel, change: MemberChange::Added(member) } => {
+            let (user, info) = (quote(member.user.as_str()), &member.info);
+            Some(internal("member_added", channel, &format!(r#"{{"user_id":{user},"user_info":{info}}}"#)))
+        }
+        Notice::Members { channel, change: MemberChange::Removed(user) } => {
+            let user = quote(user.as_str());
+            Some(internal("member_removed", channel, &format!(r#"{{"user_id":{user}}}"#)))
+        }
+        // permissions by pattern are for other dialects
+        Notice::Reloaded(_) | Notice::Granted(_) => None,
+    }
+}
+
+fn internal(event: &str, channel: &ChannelName, data: &str) -> Frame {
+    let (channel, data) = (quote(channel.as_str()), quote(data));
+    Frame::text(&format!(r#"{{"event":"pusher_internal:{event}","channel":{channel},"data":{data}}}"#))
+}
+
+/// A published event. A backend's data is a string, that of a client what it was.
+pub fn event(channel: &ChannelName, event: &Event) -> Shared {
+    let mut text =
+        Text::with_capacity(64 + channel.as_str().len() + event.name.as_str().len() + event.data.len() * 9 / 8);
+    text.raw(r#"{"event":"#).string(event.name.as_str());
+    text.raw(r#","channel":"#).string(channel.as_str());
+    text.raw(r#","data":"#);
+    match (&event.data, &event.sender) {
+        (Payload::Json(json), Some(_)) => text.raw(json),
+        (Payload::Json(data) | Payload::Text(data), _) => text.string(data),
+    };
+    if let Some(Sender::Member(user)) = &event.sender {
+        text.raw(r#","user_id":"#).string(user.as_str());
+    }
+    text.raw("}");
+    let Frame::Whole(frame) = Frame::of(Opcode::Text, &text.0) else {
+        unreachable!("a text frame without a tail is whole");
+    };
+    Shared::Whole(frame)
+}
+
+/// A payload of another dialect for this very socket or user, who has no channel for it.
+pub fn direct(data: &Payload) -> Frame {
+    let (Payload::Json(data) | Payload::Text(data)) = data;
+    Frame::text(&format!(r#"{{"event":"wellhead:direct","data":{}}}"#, quote(data)))
+}
+
+/// JSON as it is written, into one buffer.
+struct Text(Vec<u8>);
+
+impl Text {
+    fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
+    /// JSON.
+    fn raw(&mut self, json: &str) -> &mut Self {
+        self.0.extend_from_slice(json.as_bytes());
+        self
+    }
+
+    /// Any text, as a JSON string.
+    fn string(&mut self, text: &str) -> &mut Self {
+        text.serialize(&mut serde_json::Serializer::new(&mut self.0)).expect("a string is always JSON");
+        self
+    }
+}

@@ -1,0 +1,200 @@
+//! The WebSocket protocol (pusher.md §2): what clients say, and the replies.
+
+mod allowance;
+pub mod close;
+mod entry;
+pub mod frames;
+mod said;
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::value::RawValue;
+
+use crate::{
+    action::Action,
+    dialect::contract::{Conversation, Message},
+    event::{Event, Payload, Sender},
+    frame::Frame,
+    ids::{ChannelName, SocketId, UserId},
+    notice::{Bar, Outcome},
+    refusal::CloseCause,
+};
+
+use self::{
+    allowance::Allowance,
+    frames::{NotSubscribed, error},
+    said::Said,
+};
+use super::{
+    apps::Served,
+    json::text,
+    names::{self, Kind},
+};
+
+/// The conversation with one socket. Most sockets are idle: it is kept small.
+pub struct Talk {
+    served: Arc<Served>,
+    socket: SocketId,
+    /// What the action under way is about.
+    asked: Option<Box<Asked>>,
+    /// As whom the socket is on presence channels.
+    member_of: Vec<(ChannelName, UserId)>,
+    /// What it may still say to others.
+    allowance: Allowance,
+}
+
+enum Asked {
+    Enter { channel: ChannelName, user: Option<UserId> },
+    Leave(ChannelName),
+    Say(ChannelName),
+}
+
+/// Why a client's wish is not even tried: what it is told.
+type No = Frame;
+
+impl Talk {
+    pub fn new(served: Arc<Served>, socket: SocketId) -> Self {
+        Self { served, socket, asked: None, member_of: Vec::new(), allowance: Allowance::default() }
+    }
+
+    fn subscribe(&mut self, data: Option<&RawValue>) -> Result<Action, No> {
+        let wish = said::subscription(data).map_err(|words| error(None, words))?;
+        let entry = entry::judge(&self.served, self.socket, &wish).map_err(|why| why.told(&wish.channel))?;
+        let user = entry.member.as_ref().map(|member| member.user.clone());
+        self.asked = Some(Box::new(Asked::Enter { channel: entry.channel.clone(), user }));
+        Ok(Action::Enter(entry))
+    }
+
+    fn unsubscribe(&mut self, data: Option<&RawValue>) -> Result<Action, No> {
+        let wish = said::subscription(data).map_err(|words| error(None, words))?;
+        // nobody is on a channel of another name
+        let channel = ChannelName::try_from(&*wish.channel).map_err(|_| no_subscription(&wish.channel))?;
+        self.asked = Some(Box::new(Asked::Leave(channel.clone())));
+        Ok(Action::Unsubscribe(channel))
+    }
+
+    fn say(&mut self, event: &str, said: &Said<'_>, now: Duration) -> Result<Action, No> {
+        let app = &self.served.app;
+        let no = |words: &str| error(None, words);
+        if !app.client_events {
+            return Err(no(
+                "To send client events, you must enable this feature in the Settings page of your dashboard.",
+            ));
+        }
+        let channel = said.channel.and_then(text).ok_or_else(|| no("A client event needs a channel"))?;
+        if Kind::of(&channel) == Kind::Public {
+            return Err(no("Client events are only supported on private and presence channels"));
+        }
+        let limits = &app.limits;
+        let too_long = || no(&format!("The event name is too long: it may have {} characters", limits.event_name));
+        if event.chars().count() > limits.event_name {
+            return Err(too_long());
+        }
+        let name = event.try_into().map_err(|_| too_long())?;
+        let data = match said.data {
+            // a string stays one; whatever else it is stays what it is
+            Some(data) if data.get().starts_with('"') => {
+                Payload::Text(text(data).ok_or_else(|| no("The data is not a string of Unicode"))?.into_owned().into())
+            }
+            Some(data) => Payload::from_raw(data),
+            None => Payload::null(),
+        };
+        if data.len() > limits.event_data {
+            let most = limits.event_data;
+            return Err(no(&format!("The data content of this event exceeds the allowed maximum ({most} bytes)")));
+        }
+        let not_there = || no(&not_on(&channel));
+        let channel = names::channel(&channel, limits.channel_name).map_err(|_| not_there())?;
+        if !self.allowance.take(limits.client_events, now) {
+            let words = format!("The client event has been rejected: more than {} per second", limits.client_events);
+            return Err(error(Some(4301), &words));
+        }
+        let member = self.member_of.iter().find(|(name, _)| *name == channel);
+        let sender = member.map_or(Sender::Socket, |(_, user)| Sender::Member(user.clone()));
+        self.asked = Some(Box::new(Asked::Say(channel.clone())));
+        Ok(Action::Say { channel, event: Event { name, data, sender: Some(sender) } })
+    }
+
+    /// The socket is on the channel, as this member if the channel has members.
+    fn entered(&mut self, channel: &ChannelName, user: Option<UserId>) {
+        if let Some(user) = user {
+            self.member_of.push((channel.clone(), user));
+        }
+    }
+
+    fn left(&mut self, channel: &ChannelName) {
+        self.member_of.retain(|(name, _)| name != channel);
+        if self.member_of.is_empty() {
+            self.member_of = Vec::new();
+        }
+    }
+}
+
+impl Conversation for Talk {
+    fn greeting(&mut self) -> Option<Frame> {
+        Some(frames::established(self.socket, self.served.limits().activity_timeout))
+    }
+
+    fn hear(&mut self, message: Message, now: Duration) -> Result<Action, CloseCause> {
+        let Message::Text(message) = message else {
+            return Err(CloseCause::UnsupportedData);
+        };
+        let answer = match said::read(&message) {
+            Err(words) => Err(error(None, words)),
+            Ok((event, said)) => match &*event {
+                "pusher:ping" => Ok(Action::Answer(frames::pong())),
+                "pusher:pong" => Ok(Action::Ignore),
+                "pusher:subscribe" => self.subscribe(said.data),
+                "pusher:unsubscribe" => self.unsubscribe(said.data),
+                event if event.starts_with("client-") => self.say(event, &said, now),
+                event => Err(error(None, &format!("Unsupported event received on socket: '{event}'"))),
+            },
+        };
+        Ok(answer.unwrap_or_else(Action::Answer))
+    }
+
+    fn tell(&mut self, outcome: Outcome<'_>) -> Option<Frame> {
+        match (*self.asked.take()?, outcome) {
+            (Asked::Enter { channel, user }, Outcome::Done) => {
+                self.entered(&channel, user);
+                Some(frames::succeeded(&channel))
+            }
+            (Asked::Enter { channel, user }, Outcome::Joined { members }) => {
+                self.entered(&channel, user);
+                Some(frames::succeeded_with(&channel, members))
+            }
+            (Asked::Enter { channel, .. }, Outcome::Barred(bar)) => Some(barred(&channel, bar)),
+            (Asked::Enter { channel, .. }, _) => Some(
+                NotSubscribed::limit(format!("Channel {channel} cannot be subscribed to now")).told(channel.as_str()),
+            ),
+            (Asked::Leave(channel), Outcome::Done) => {
+                self.left(&channel);
+                None
+            }
+            (Asked::Leave(channel), Outcome::Denied) => Some(no_subscription(channel.as_str())),
+            (Asked::Say(channel), Outcome::Denied) => Some(error(None, &not_on(channel.as_str()))),
+            (Asked::Leave(_) | Asked::Say(_), _) => None,
+        }
+    }
+}
+
+fn barred(channel: &ChannelName, bar: Bar) -> Frame {
+    let words = match bar {
+        // its subscription is as good as before: the channel itself hears of no error
+        Bar::AlreadyThere => return error(None, &format!("Existing subscription to channel {channel}")),
+        Bar::TooManySubscriptions { most } => format!("A connection may have {most} subscriptions"),
+        Bar::Full { most } => format!("Presence channel {channel} is full: it may have {most} members"),
+    };
+    NotSubscribed::limit(words).told(channel.as_str())
+}
+
+fn no_subscription(channel: &str) -> Frame {
+    error(None, &format!("No current subscription to channel {channel}, or subscription in progress"))
+}
+
+fn not_on(channel: &str) -> String {
+    format!("Cannot broadcast client event (connection not subscribed to channel {channel})")
+}
+
+#[cfg(test)]
+mod tests;

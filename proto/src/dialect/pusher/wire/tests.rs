@@ -1,0 +1,258 @@
+//! Conversations and events against golden files, notices, and that nothing a client says makes one panic.
+
+use std::{sync::Arc, time::Duration};
+
+use bytestring::ByteString;
+use proptest::prelude::*;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    dialect::{
+        contract::Shared,
+        pusher::{
+            App,
+            apps::{Apps, tests::app},
+        },
+    },
+    ids::NodeId,
+    member::{Member, MemberChange},
+    notice::Notice,
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    steps: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    says: String,
+    #[serde(default)]
+    at_ms: u64,
+    does: Value,
+    /// Of the action; then `hears` is what the client gets.
+    outcome: Option<Came>,
+    #[serde(default)]
+    hears: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Came {
+    Done,
+    Denied,
+    Barred(Barred),
+    Joined(Vec<(UserId, String)>),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Barred {
+    AlreadyThere,
+    TooManySubscriptions(usize),
+    Full(usize),
+}
+
+fn talk(app: App) -> Talk {
+    let served: Arc<_> = Apps::new(&[app]).by_id("42").unwrap().clone();
+    Talk::new(served, SocketId::new(NodeId::try_from(11).unwrap(), 22))
+}
+
+/// The texts of the frames in `frame`.
+fn texts(frame: &Frame) -> Vec<String> {
+    let Frame::Whole(bytes) = frame else { panic!("whole frames only") };
+    let (mut rest, mut texts) = (&bytes[..], Vec::new());
+    while let [0x81, length, after @ ..] = rest {
+        let (length, after) = match length {
+            126 => (usize::from(u16::from_be_bytes([after[0], after[1]])), &after[2..]),
+            127 => (u64::from_be_bytes(after[..8].try_into().unwrap()) as usize, &after[8..]),
+            length => (usize::from(*length), after),
+        };
+        texts.push(String::from_utf8(after[..length].to_vec()).expect("text frames are UTF-8"));
+        rest = &after[length..];
+    }
+    assert!(rest.is_empty(), "text frames only");
+    texts
+}
+
+fn shown(action: &Action) -> Value {
+    match action {
+        Action::Ignore => json!("ignore"),
+        Action::Answer(frame) => json!({ "answer": texts(frame) }),
+        Action::Enter(entry) => {
+            let member = entry.member.as_ref().map(|member| json!({ "user": member.user, "info": &*member.info }));
+            json!({ "enter": { "channel": entry.channel, "member": member, "most_members": entry.most_members } })
+        }
+        Action::Unsubscribe(channel) => json!({ "unsubscribe": channel }),
+        Action::Say { channel, event } => json!({ "say": { "channel": channel, "event": event } }),
+        other => panic!("{other:?} is no action of this dialect"),
+    }
+}
+
+fn tell(talk: &mut Talk, came: &Came) -> Vec<String> {
+    let members: Vec<_>;
+    let infos: Vec<ByteString>;
+    let outcome = match came {
+        Came::Done => Outcome::Done,
+        Came::Denied => Outcome::Denied,
+        Came::Barred(Barred::AlreadyThere) => Outcome::Barred(Bar::AlreadyThere),
+        Came::Barred(Barred::TooManySubscriptions(most)) => Outcome::Barred(Bar::TooManySubscriptions { most: *most }),
+        Came::Barred(Barred::Full(most)) => Outcome::Barred(Bar::Full { most: *most }),
+        Came::Joined(joined) => {
+            infos = joined.iter().map(|(_, info)| info.as_str().into()).collect();
+            members = joined.iter().map(|(user, _)| user).zip(&infos).collect();
+            Outcome::Joined { members: &members }
+        }
+    };
+    talk.tell(outcome).iter().flat_map(texts).collect()
+}
+
+fn read<T: for<'de> Deserialize<'de>>(file: &str) -> Vec<T> {
+    let path = format!("{}/../tests/golden/pusher/{file}", env!("CARGO_MANIFEST_DIR"));
+    let cases = std::fs::read_to_string(path).expect("the golden file is there");
+    serde_json::from_str(&cases).expect("the golden file is a list of cases")
+}
+
+#[test]
+fn conversations() {
+    for Case { name, steps } in read("talks.json") {
+        let mut talk = talk(app());
+        for (number, step) in steps.into_iter().enumerate() {
+            let at = Duration::from_secs(1_700_000_000) + Duration::from_millis(step.at_ms);
+            let action = talk.hear(Message::Text(step.says.as_str().into()), at).expect("the socket stays");
+            assert_eq!(shown(&action), step.does, "{name}: step {}: {}", number + 1, step.says);
+            if let Some(came) = step.outcome {
+                assert_eq!(tell(&mut talk, &came), step.hears, "{name}: step {}: the reply", number + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn events() {
+    #[derive(Deserialize)]
+    struct Case {
+        name: String,
+        channel: ChannelName,
+        event: Event,
+        frame: String,
+    }
+    for Case { name, channel, event, frame } in read("events.json") {
+        let Shared::Whole(bytes) = frames::event(&channel, &event) else { panic!("whole frames only") };
+        assert_eq!(texts(&Frame::Whole(bytes)), [frame], "{name}");
+    }
+}
+
+#[test]
+fn the_first_frame_tells_the_socket_its_id() {
+    let words =
+        r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"11.22\",\"activity_timeout\":120}"}"#;
+    assert_eq!(talk(app()).greeting(), Some(Frame::text(words)));
+    let mut hasty = app();
+    hasty.limits.activity_timeout = Duration::from_millis(10);
+    assert!(texts(&talk(hasty).greeting().unwrap())[0].contains(r#"\"activity_timeout\":1}"#));
+}
+
+#[test]
+fn members_come_and_go() {
+    let channel: ChannelName = "presence-a".parse().unwrap();
+    let said = |change: &MemberChange| texts(&frames::notice(Notice::Members { channel: &channel, change }).unwrap());
+    let ann = Member { user: "a\"".parse().unwrap(), info: r#"{"name": "Ann"}"#.into() };
+    assert_eq!(
+        said(&MemberChange::Added(ann)),
+        [
+            r#"{"event":"pusher_internal:member_added","channel":"presence-a","data":"{\"user_id\":\"a\\\"\",\"user_info\":{\"name\": \"Ann\"}}"}"#
+        ]
+    );
+    assert_eq!(
+        said(&MemberChange::Removed("7".parse().unwrap())),
+        [r#"{"event":"pusher_internal:member_removed","channel":"presence-a","data":"{\"user_id\":\"7\"}"}"#]
+    );
+    assert_eq!(frames::notice(Notice::Reloaded(&[])), None);
+}
+
+#[test]
+fn client_events_are_for_apps_that_allow_them() {
+    let mut talk = talk(App { client_events: false, ..app() });
+    let event = r#"{"event":"client-x","channel":"private-a","data":{}}"#;
+    let action = talk.hear(Message::Text(event.into()), Duration::ZERO).unwrap();
+    let words = "To send client events, you must enable this feature in the Settings page of your dashboard.";
+    assert_eq!(action, Action::Answer(error(None, words)));
+}
+
+#[test]
+fn a_client_event_has_the_size_of_any_event() {
+    let mut talk = talk(app());
+    for (data, fine) in [
+        (format!("\"{}\"", "x".repeat(10_240)), true),
+        (format!("\"{}\"", "x".repeat(10_241)), false),
+        (format!("[{}]", "1".repeat(10_238)), true),
+        (format!("[{}]", "1".repeat(10_239)), false),
+        // what it says counts, not how it is written
+        (format!("\"{}\"", "\\u0041".repeat(10_240)), true),
+    ] {
+        let event = format!(r#"{{"event":"client-x","channel":"private-a","data":{data}}}"#);
+        let action = talk.hear(Message::Text(event.into()), Duration::ZERO).unwrap();
+        assert_eq!(matches!(action, Action::Say { .. }), fine, "{}", data.len());
+    }
+}
+
+#[test]
+fn binary_messages_end_the_socket() {
+    let message = Message::Binary("{}".into());
+    assert_eq!(talk(app()).hear(message, Duration::ZERO), Err(CloseCause::UnsupportedData));
+}
+
+#[test]
+fn an_idle_conversation_is_small() {
+    assert!(size_of::<Talk>() <= 56, "{} bytes", size_of::<Talk>());
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_a_client_says_makes_it_panic_and_every_answer_is_json(
+        said in prop::collection::vec(
+            prop_oneof![
+                "\\PC{0,30}",
+                "[\\[\\]{}:,\"a-z0-9\\\\]{0,40}",
+                "\\{\"event\":\"(pusher:(ping|subscribe|unsubscribe|signin)|client-x)\",\"channel\":\"(private|presence)-[a-z]{0,3}\",\"data\":[\\[\\]{}:,\"a-z0-9\\\\]{0,20}\\}",
+                "\\{\"event\":\"pusher:subscribe\",\"data\":\\{\"channel\":\"(private-|presence-)?[a-z ]{0,3}\",\"auth\":\"[\\PC&&[^\"\\\\]]{0,12}\",\"channel_data\":\"[\\PC&&[^\"\\\\]]{0,12}\"\\}\\}",
+            ],
+            0..8,
+        ),
+        fine in any::<bool>(),
+    ) {
+        let mut talk = talk(app());
+        for text in said {
+            let action = talk.hear(Message::Text(text.into()), Duration::from_secs(1)).unwrap();
+            let frame = match action {
+                Action::Answer(frame) => Some(frame),
+                Action::Ignore => None,
+                _ => talk.tell(if fine { Outcome::Done } else { Outcome::Denied }),
+            };
+            for text in frame.iter().flat_map(texts) {
+                let value: Value = serde_json::from_str(&text).unwrap();
+                prop_assert!(value["event"].is_string());
+            }
+        }
+    }
+
+    #[test]
+    fn who_was_not_given_a_signature_has_none(
+        channel in "(private|presence)-[a-z]{1,3}",
+        auth in "wh-key:[0-9a-f]{64}|[\\PC&&[^\"\\\\]]{0,80}",
+        data in "\\{'user_id':[0-9]\\}",
+    ) {
+        let data = data.replace('\'', "\\\"");
+        let text = format!(
+            r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}","auth":"{auth}","channel_data":"{data}"}}}}"#
+        );
+        let action = talk(app()).hear(Message::Text(text.into()), Duration::ZERO).unwrap();
+        prop_assert!(matches!(action, Action::Answer(_)), "{action:?}");
+    }
+}
