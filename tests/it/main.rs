@@ -11,5 +11,6 @@ mod metrics;
 mod model;
 mod presence;
 mod push;
+mod pusher;
 mod support;
 mod wire_contract;
