@@ -4,6 +4,7 @@ mod bus_contract;
 mod cli;
 mod cluster;
 mod cluster_start;
+mod dialects;
 mod gusher;
 mod hostile;
 mod lifecycle;
