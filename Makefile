@@ -45,7 +45,7 @@ test:
 test-rust:
 	$(CARGO) test --locked --workspace --exclude wellhead-bench
 
-# the gusher browser client, headless Chromium, the examples
+# the gusher browser client, the libraries of Pusher and Laravel, headless Chromium, the examples
 test-clients: $(NODE_MODULES) $(VENV)/installed
 	$(CARGO) test --locked --workspace --exclude wellhead-bench --no-run
 	cd $(CLIENTS) && WELLHEAD_BIN="$(TARGET)/debug/wellhead" PYTHON="$(CURDIR)/$(VENV)/bin/python" \

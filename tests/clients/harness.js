@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { generateKeyPairSync, sign } from 'node:crypto';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -206,4 +207,34 @@ export async function until(what, wanted, ask) {
     if (Date.now() > deadline) throw new Error(`${what}: wanted ${JSON.stringify(wanted)}, last was ${JSON.stringify(answer)}`);
     await new Promise(resolve => setTimeout(resolve, 20));
   }
+}
+
+/** A door in front of `address`, as a load balancer is: who comes while nobody listens there is kept waiting. */
+export async function doorTo(t, address) {
+  const [host, port] = address.split(':');
+  const open = new Set();
+  const door = createServer(client => {
+    open.add(client);
+    client.on('error', () => client.destroy()).on('close', () => open.delete(client));
+    const knock = () => {
+      const server = connect({ host, port });
+      let through = false;
+      server.once('connect', () => {
+        through = true;
+        client.pipe(server).pipe(client);
+      });
+      server.on('error', () => {
+        if (through) client.destroy();
+        else if (!client.destroyed) setTimeout(knock, 20);
+      });
+      client.on('close', () => server.destroy());
+    };
+    knock();
+  });
+  await new Promise(resolve => { door.listen(0, '127.0.0.1', resolve); });
+  t.after(() => {
+    door.close();
+    for (const client of open) client.destroy();
+  });
+  return `127.0.0.1:${door.address().port}`;
 }

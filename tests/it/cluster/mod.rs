@@ -2,7 +2,7 @@
 //! lost, and holds everything that arrived to the promises (see `support/ledger.rs`).
 
 mod faults;
-mod field;
+pub mod field;
 mod keeper;
 mod load;
 mod partition;

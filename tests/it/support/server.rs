@@ -353,8 +353,8 @@ impl Log {
                 seen = lines.len();
             }
             if grown.changed().await.is_err() {
-                let lines = self.lines.lock().expect("nobody panics with it");
-                panic!("it ended without the line that was waited for:\n{}", lines.join("\n"));
+                let said = self.lines.lock().expect("nobody panics with it").join("\n");
+                panic!("it ended without the line that was waited for:\n{said}");
             }
         }
     }

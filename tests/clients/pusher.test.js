@@ -1,0 +1,240 @@
+// pusher-js and the `pusher` library of Node against a real server, alone and as a cluster over NATS.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { doorTo, until, within } from './harness.js';
+import { members, next, places, record, stage, subscribed } from './pusher.js';
+
+for (const [place, launch] of Object.entries(places)) {
+  test(`${place}: an event arrives as it was triggered`, async t => {
+    const { backend, client } = await stage(t, launch);
+    const [ann, bob] = await Promise.all([client(0, 'ann'), client(1, 'bob')].map(one => subscribed(one, 'news')));
+    for (const data of [{ n: 1, deep: [1, { two: null }] }, 'plain text', '', '12345678901234567890', 'Grüße, 世界 🎉', [1, 2]]) {
+      const heard = Promise.all([next(ann, 'hello'), next(bob, 'hello')]);
+      const answer = await backend.trigger('news', 'hello', data);
+      assert.deepEqual([answer.status, await answer.json()], [200, {}]);
+      // the library encodes what is no string, and the client decodes what is JSON
+      const wanted = data === '12345678901234567890' ? Number(data) : data;
+      assert.deepEqual(await heard, [wanted, wanted]);
+    }
+    const named = next(bob, 'App\\Events\\OrderShipped');
+    await backend.trigger(['news', 'elsewhere'], 'App\\Events\\OrderShipped', { id: 7 });
+    assert.deepEqual(await named, { id: 7 });
+  });
+
+  test(`${place}: batches, in order`, async t => {
+    const { backend, client } = await stage(t, launch);
+    const ann = client(1, 'ann');
+    const [news, more] = [await subscribed(ann, 'news'), await subscribed(ann, 'more')];
+    const heard = record(ann);
+    const last = next(news, 'last');
+    const events = [...Array(9).keys()].map(n => ({ channel: n % 2 ? 'more' : 'news', name: 'one', data: { n } }));
+    const answer = await backend.triggerBatch([...events, { channel: 'news', name: 'last', data: 'over' }]);
+    assert.deepEqual(await answer.json(), {});
+    await last;
+    assert.deepEqual(heard.filter(([name]) => name === 'one').map(([, { n }]) => n).filter(n => n % 2 === 0), [0, 2, 4, 6, 8]);
+    const counted = await backend.triggerBatch([
+      { channel: 'news', name: 'one', data: '', info: 'subscription_count' },
+      { channel: 'more', name: 'one', data: '' },
+      { channel: 'presence-none', name: 'one', data: '', info: 'user_count,subscription_count' },
+    ]);
+    const wanted = { batch: [{ subscription_count: 1 }, {}, { user_count: 0, subscription_count: 0 }] };
+    assert.deepEqual(await counted.json(), wanted);
+    await assert.rejects(backend.triggerBatch([...events, ...events]), { status: 400 });
+    assert.equal(more.subscribed, true);
+  });
+
+  test(`${place}: whoever triggers can be left out`, async t => {
+    const { backend, client } = await stage(t, launch);
+    const clients = [client(0, 'ann'), client(1, 'bob')];
+    const [ann, bob] = await Promise.all(clients.map(one => subscribed(one, 'news')));
+    const [byAnn, byBob] = [record(ann), record(bob)];
+    await backend.trigger('news', 'mine', 1, { socket_id: clients[0].connection.socket_id });
+    await backend.trigger('news', 'nobodys', 2, { socket_id: '123.456' });
+    await backend.triggerBatch([{ channel: 'news', name: 'batched', data: 3, socket_id: clients[1].connection.socket_id }]);
+    const last = Promise.all([next(ann, 'last'), next(bob, 'last')]);
+    await backend.trigger('news', 'last', 4);
+    await last;
+    assert.deepEqual(byAnn, [['nobodys', 2], ['batched', 3], ['last', 4]]);
+    assert.deepEqual(byBob, [['mine', 1], ['nobodys', 2], ['last', 4]]);
+  });
+
+  test(`${place}: queries count the whole cluster`, async t => {
+    const { backend, client, ask } = await stage(t, launch);
+    const [ann, bob, other] = [client(0, 'ann'), client(1, 'bob'), client(1, 'ann')];
+    await Promise.all([ann, bob, other].map(one => subscribed(one, 'presence-room')));
+    await subscribed(ann, 'news');
+    await subscribed(bob, 'news');
+    await subscribed(bob, 'private-desk');
+    assert.deepEqual(await ask('/channels'), { channels: { news: {}, 'presence-room': {}, 'private-desk': {} } });
+    const presence = await ask('/channels', { filter_by_prefix: 'presence-', info: 'user_count' });
+    assert.deepEqual(presence, { channels: { 'presence-room': { user_count: 2 } } });
+    await assert.rejects(ask('/channels', { info: 'user_count' }), { status: 400 });
+    const room = await ask('/channels/presence-room', { info: 'user_count,subscription_count' });
+    assert.deepEqual(room, { occupied: true, user_count: 2, subscription_count: 3 });
+    assert.deepEqual(await ask('/channels/nowhere'), { occupied: false });
+    const { users } = await ask('/channels/presence-room/users');
+    assert.deepEqual(users.map(({ id }) => id).sort(), ['ann', 'bob']);
+    assert.deepEqual(await ask('/channels/presence-empty/users'), { users: [] });
+    await assert.rejects(ask('/channels/news/users'), { status: 400 });
+    const info = 'subscription_count,user_count';
+    const answer = await backend.trigger(['news', 'presence-room'], 'hi', {}, { info });
+    const counts = { news: { subscription_count: 2 }, 'presence-room': { subscription_count: 3, user_count: 2 } };
+    assert.deepEqual(await answer.json(), { channels: counts });
+
+    bob.unsubscribe('news');
+    other.disconnect();
+    await until('left', { occupied: true, user_count: 2, subscription_count: 2 }, () => ask('/channels/presence-room', { info }));
+    await until('left', { occupied: true, subscription_count: 1 }, () => ask('/channels/news', { info: 'subscription_count' }));
+  });
+
+  test(`${place}: private channels open to whoever the backend signs for, and refusals are heard`, async t => {
+    const { backend, client } = await stage(t, launch);
+    const ann = client(0, 'ann');
+    const desk = await subscribed(ann, 'private-desk');
+    const heard = next(desk, 'order');
+    await backend.trigger('private-desk', 'order', { id: 1 });
+    assert.deepEqual(await heard, { id: 1 });
+
+    // the backend says no
+    const closed = await next(ann.subscribe('private-closed'), 'pusher:subscription_error');
+    assert.deepEqual([closed.type, closed.status], ['AuthError', 403]);
+    // it says yes, but with another secret
+    const trouble = next(ann.connection, 'error');
+    for (const name of ['private-forged', 'presence-forged']) {
+      const { data, status, error, type } = await next(ann.subscribe(name), 'pusher:subscription_error');
+      assert.deepEqual([data, status, type], [undefined, 401, 'AuthError']);
+      assert.match(error, /^Invalid signature: Expected HMAC SHA256 hex digest of \d+\.\d+:(private|presence)-forged/);
+    }
+    const { data } = await trouble;
+    assert.equal(data.code, null, 'in band, without a code');
+    assert.match(data.message, /^Invalid signature/);
+    assert.equal(ann.connection.state, 'connected');
+    const still = next(desk, 'still');
+    await backend.trigger('private-desk', 'still', 'here');
+    assert.equal(await still, 'here');
+  });
+
+  test(`${place}: members come and go once each`, async t => {
+    const { backend, client } = await stage(t, launch);
+    const [first, second, third] = [client(0, 'ann'), client(1, '7'), client(1, 'ann')];
+    const room = await subscribed(first, 'presence-room');
+    assert.deepEqual([room.members.me, room.members.count], [{ id: 'ann', info: { name: 'ANN' } }, 1]);
+    const events = [];
+    room.bind('pusher:member_added', ({ id }) => events.push(`+${id}`));
+    room.bind('pusher:member_removed', ({ id }) => events.push(`-${id}`));
+
+    let added = next(room, 'pusher:member_added');
+    const also = await subscribed(second, 'presence-room');
+    assert.deepEqual(await added, { id: '7', info: { name: '7' } });
+    const both = { ann: { name: 'ANN' }, 7: { name: '7' } };
+    assert.deepEqual([members(room), members(also), String(also.members.myID)], [both, both, '7']);
+
+    // ann a second time, elsewhere: nobody new
+    const again = await subscribed(third, 'presence-room');
+    assert.deepEqual([members(again), again.members.count], [both, 2]);
+    let removed = next(room, 'pusher:member_removed');
+    second.unsubscribe('presence-room');
+    assert.deepEqual(await removed, { id: '7', info: { name: '7' } });
+    added = next(again, 'pusher:member_added');
+    const back = await subscribed(second, 'presence-room');
+    await added;
+    // one of ann's two goes, then the other
+    third.disconnect();
+    await until('one of three is gone', '2', async () => {
+      const answer = await backend.get({ path: '/channels/presence-room', params: { info: 'subscription_count' } });
+      return String((await answer.json()).subscription_count);
+    });
+    removed = next(back, 'pusher:member_removed');
+    first.disconnect();
+    assert.deepEqual(await removed, { id: 'ann', info: { name: 'ANN' } });
+    assert.deepEqual(members(back), { 7: { name: '7' } });
+    assert.deepEqual(events, ['+7', '-7', '+7']);
+  });
+
+  test(`${place}: client events reach everybody else`, async t => {
+    const { client } = await stage(t, launch);
+    const [ann, bob, eve] = [client(0, 'ann'), client(1, 'bob'), client(0, 'eve')];
+    for (const name of ['private-desk', 'presence-room']) {
+      const [mine, yours, hers] = await Promise.all([ann, bob, eve].map(one => subscribed(one, name)));
+      const own = record(mine);
+      const heard = Promise.all([next(yours, 'client-move'), next(hers, 'client-move')]);
+      mine.trigger('client-move', { x: 1.50, to: ['b', null] });
+      const wanted = (data, user) => (name.startsWith('presence-') ? { data, user_id: user } : data);
+      assert.deepEqual(await heard, Array(2).fill(wanted({ x: 1.5, to: ['b', null] }, 'ann')));
+      const answer = next(mine, 'client-reply');
+      yours.trigger('client-reply', 'as text');
+      assert.deepEqual(await answer, wanted('as text', 'bob'));
+      assert.deepEqual(own, [['client-reply', 'as text']], 'not its own');
+    }
+    const trouble = next(ann.connection, 'error');
+    ann.send_event('client-nope', {}, 'private-nowhere');
+    const { data } = await trouble;
+    assert.match(data.message, /not subscribed to channel private-nowhere/);
+    assert.equal(ann.connection.state, 'connected');
+  });
+
+  test(`${place}: an encrypted channel, end to end`, async t => {
+    const { server, backend, client } = await stage(t, launch);
+    const [ann, bob] = [client(0, 'ann'), client(1, 'bob')];
+    const [hers, his] = await Promise.all([ann, bob].map(one => subscribed(one, 'private-encrypted-safe')));
+    const raw = next(ann.connection, 'message');
+    const heard = Promise.all([next(hers, 'secret'), next(his, 'secret')]);
+    await backend.trigger('private-encrypted-safe', 'secret', { word: 'sesame' });
+    assert.deepEqual(await heard, Array(2).fill({ word: 'sesame' }));
+    const { data } = await raw;
+    assert.ok(!JSON.stringify(data).includes('sesame'), 'the server never sees it');
+    assert.ok(data.nonce && data.ciphertext);
+    const batched = next(his, 'secret');
+    await backend.triggerBatch([{ channel: 'private-encrypted-safe', name: 'secret', data: 'batched' }]);
+    assert.equal(await batched, 'batched');
+    assert.deepEqual(await server.names('/api/demo/channels'), ['private-encrypted-safe']);
+  });
+
+  test(`${place}: a shutdown makes clients come back at once, and hear again`, async t => {
+    const { server, backend, client } = await stage(t, launch);
+    // without it, pusher-js would find nobody listening, and wait for 15 seconds
+    const [wsHost, wsPort] = (await doorTo(t, server.slaves[0])).split(':');
+    const ann = client(0, 'ann', { wsHost, wsPort });
+    const room = await subscribed(ann, 'presence-room');
+    const id = ann.connection.socket_id;
+    const trouble = next(ann.connection, 'error');
+    const away = next(ann.connection, 'connecting');
+    const again = next(room, 'pusher:subscription_succeeded');
+    await server.restart(0);
+    assert.equal((await trouble).data.code, 4200);
+    await away;
+    await again;
+    assert.notEqual(ann.connection.socket_id, id);
+    const heard = next(room, 'hello');
+    await until('the master sees it', { occupied: true, user_count: 1 }, async () => {
+      const answer = await backend.get({ path: '/channels/presence-room', params: { info: 'user_count' } });
+      return answer.json();
+    });
+    await backend.trigger('presence-room', 'hello', 'again');
+    assert.equal(await heard, 'again');
+  });
+}
+
+test('a wrong key makes clients give up', async t => {
+  const { client, server } = await stage(t, places['one slave']);
+  const right = client(0, 'ann');
+  await next(right.connection, 'connected');
+  const [host, port] = server.slave.split(':');
+  const wrong = new right.constructor('nobody', { cluster: 'any', wsHost: host, wsPort: port, forceTLS: false, enabledTransports: ['ws'], enableStats: false });
+  const states = [];
+  wrong.connection.bind('state_change', ({ current }) => states.push(current));
+  const trouble = next(wrong.connection, 'error');
+  const over = next(wrong.connection, 'disconnected');
+  const { error } = await trouble;
+  assert.equal(error.data.code, 4001);
+  assert.match(error.data.message, /nobody/);
+  await over;
+  assert.deepEqual(states.filter(state => state === 'connecting').length <= 1, true, states.join());
+  assert.equal(wrong.connection.state, 'disconnected');
+  await within('the right one is left alone', (async () => {
+    right.send_event('pusher:ping', {});
+    await next(right.connection, 'message');
+  })());
+});

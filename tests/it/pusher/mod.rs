@@ -1,0 +1,8 @@
+//! Pusher's HTTP API and protocol against the real binary: signatures, limits, refusals, members, and what the hostile try.
+
+mod hostile;
+mod limits;
+mod presence;
+mod publish;
+mod signing;
+mod socket;
