@@ -57,7 +57,6 @@ fn row(text: &mut String, title: &str, outcome: &Outcome, measure: &Measure, oth
     let (goal, reached) = match measure.goal {
         None => ("", true),
         Some(Goal::Ratio(most)) => (&*format!("≤ {most:.2} ×"), median(&ratios) <= most),
-        Some(Goal::RatioAtLeast(least)) => (&*format!("≥ {least:.2} ×"), median(&ratios) >= least),
         Some(Goal::AtMost(most)) => (&*format!("≤ {}", figure(most)), median(&ours) <= most),
         Some(Goal::BaseAtMostMore(most)) => (&*format!("baseline ≤ + {most}"), more <= most),
         Some(Goal::AtLeast(least)) => (&*format!("≥ {}", figure(least)), median(&ours) >= least),

@@ -17,8 +17,6 @@ pub struct Measure {
 pub enum Goal {
     /// At most so many times the baseline's.
     Ratio(f64),
-    /// At least so many times the baseline's.
-    RatioAtLeast(f64),
     /// At most.
     AtMost(f64),
     /// At least.

@@ -38,7 +38,7 @@ pub fn cluster(setup: &Setup) -> Vec<Workload> {
             "fanout",
             "5k sockets × 100 B, one under way",
             Job { sockets, work: Work::Windowed { pushes, window: 1, batch: 1 }, ..setup.plain.clone() },
-            vec![cpu_per_million(None), delivered_per_second(None), latency("p50", None)],
+            vec![cpu_per_million(Some(LIKE_GUSHER)), delivered_per_second(None), latency("p50", None)],
         );
         add(
             "channels",
@@ -68,6 +68,9 @@ pub fn cluster(setup: &Setup) -> Vec<Workload> {
     all
 }
 
+/// What Pusher's words may cost, beside gusher's: signatures included.
+const LIKE_GUSHER: Goal = Goal::Ratio(1.15);
+
 /// The same work in Pusher's words, beside gusher's.
 pub fn pusher(bench: &Bench, setup: &Setup) -> Vec<Workload> {
     if !bench.speaks_pusher() {
@@ -85,7 +88,6 @@ pub fn pusher(bench: &Bench, setup: &Setup) -> Vec<Workload> {
         all.push(Workload {
             ours: Pusher,
             base: Some(Wellhead),
-            rounds: setup.rounds.min(2),
             ..setup.workload(name, title, &contenders, job, measures)
         });
     };
@@ -105,7 +107,7 @@ pub fn pusher(bench: &Bench, setup: &Setup) -> Vec<Workload> {
             work: Work::Windowed { pushes: if setup.quick { 40_000 } else { 100_000 }, window: 16, batch: 1 },
             ..setup.plain.clone()
         },
-        vec![cpu_per_push(None), pushes_per_second(None), latency("p99", None)],
+        vec![cpu_per_push(Some(LIKE_GUSHER)), pushes_per_second(None), latency("p99", None)],
     );
     add(
         "pusher-memory",
