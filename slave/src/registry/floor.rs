@@ -2,28 +2,27 @@
 //! after everything that the mailbox held has been put into it.
 
 mod members;
+mod pushes;
 
 use std::{num::NonZeroUsize, rc::Rc, sync::Arc, time::Instant};
 
 use lru::LruCache;
-use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use wellhead_proto::{
     channel::{ChannelPattern, allowed},
     command::{Command, Target},
-    dialect::contract::Shared,
     envelope::Envelope,
-    event::{Event, Payload},
+    event::Payload,
     frame::Frame,
     ids::{AppId, ChannelName, SocketId, UserId},
     matcher::Matcher,
     notice::Notice,
-    query::{Ask, Census, name_hash},
+    query::{Ask, Census},
     refusal::CloseCause,
 };
 
 use super::{
-    attendees::{Attendee, Attendees},
+    attendees::Attendees,
     fanout::{Fanout, Held, PendingJoin, Push, Run, Turn},
     grants::{AllGrants, Grants},
     index::{Change, Index, RoomNo, SeatNo},
@@ -42,10 +41,6 @@ use crate::{
 
 /// Deliveries between two flushes: a few milliseconds, so that HTTP and small pushes on the same thread stay quick.
 pub const CHUNK: usize = 512;
-
-/// Sockets of a room that are looked at together: in a large one none of them is in the processor's caches, and
-/// memory brings several as fast as it brings one.
-const GROUP: usize = 16;
 
 /// Compiled patterns that are kept.
 const PATTERNS: usize = 256;
@@ -278,185 +273,6 @@ impl Floor {
         }
     }
 
-    fn publish_matching(
-        &mut self,
-        app: &AppId,
-        pattern: &str,
-        within: &[ChannelPattern],
-        event: &Event,
-        ticket: Ticket,
-    ) -> std::collections::HashSet<u64> {
-        let matcher = self.patterns.get_or_insert_ref(pattern, || Matcher::compile(pattern).ok());
-        let Some(matcher) = matcher else {
-            return Default::default();
-        };
-        let mut rooms = self.index.rooms_matching(app, matcher);
-        let since = Instant::now();
-        rooms.retain(|&room| self.index.occupied(room) > 0 && allowed(within, &self.index.channel(room).name));
-        let mut ticket = Some(ticket);
-        if let (Some(ticket), [_, ..]) = (&mut ticket, &*rooms) {
-            ticket.set_deliveries(rooms.iter().map(|&room| self.index.occupied(room)).sum());
-        }
-        let mut hashes = std::collections::HashSet::with_capacity(rooms.len());
-        let last = rooms.last().copied();
-        for room in rooms {
-            let channel = self.index.channel(room).name.clone();
-            hashes.insert(name_hash(channel.as_str()));
-            // the last room carries the ticket: it is served last, or close to it
-            let ticket = if Some(room) == last { ticket.take() } else { None };
-            self.publish(room, Push::new(channel, event.clone(), None, ticket, since));
-        }
-        hashes
-    }
-
-    /// Hand an event to the only socket of a room. Most channels have one; it needs no run.
-    fn publish_alone(
-        &mut self,
-        room: RoomNo,
-        channel: &ChannelName,
-        event: &Event,
-        except: Option<SocketId>,
-        since: Instant,
-    ) {
-        let Some((_, no, seat)) = self.index.seated(room, 0).next() else { return };
-        if except != Some(seat.id) {
-            let voice = self.voices.at(seat.voice);
-            let frame = match voice.dialect.event(voice.variant, channel, event) {
-                Shared::Whole(frame) => Frame::Whole(frame),
-                Shared::Tail(tail) => {
-                    let tag = self.index.tag(no, room).unwrap_or_default();
-                    Frame::text_with_tail(&voice.dialect.head(voice.variant, tag), tail)
-                }
-            };
-            self.owe(no, frame);
-            self.metrics.deliveries.inc();
-        }
-        self.spent += 1;
-        self.finished.push(since);
-    }
-
-    /// Hand a push to a room: at once if it is small, else chunk by chunk.
-    fn publish(&mut self, room: RoomNo, mut push: Push) {
-        let size = self.index.occupied(room);
-        if let Some(ticket) = &mut push.ticket {
-            ticket.set_deliveries(size.max(1));
-        }
-        if self.fanout.is_walked(room) {
-            self.fanout.hold(room, Held::Push(push));
-        } else if self.spent + size > self.chunk {
-            self.index.begin_walk(room);
-            self.fanout.begin(room, push);
-        } else {
-            let mut run = Run::new(vec![push]);
-            self.walk(room, &mut run, size, false);
-            self.finish(run);
-        }
-    }
-
-    /// Serve up to `most` places of a room. `true` if that was the last.
-    fn walk(&mut self, room: RoomNo, run: &mut Run, most: usize, at_once: bool) -> bool {
-        let (mut served, mut frames) = (0, 0);
-        let mut seats = self.index.seated(room, run.place);
-        let mut group = SmallVec::<[_; GROUP]>::new();
-        while served < most {
-            group.clear();
-            let next = seats.by_ref().take(GROUP.min(most - served));
-            group.extend(next.map(|(place, no, seat)| (place, no, seat, at_once && seat.outbox.is_clear())));
-            if group.is_empty() {
-                break;
-            }
-            served += group.len();
-            for &(place, no, seat, clear) in &group {
-                run.place = place + 1;
-                // in a large push every socket gets one piece, which leaves at once
-                if at_once && let Some(block) = run.block(seat.voice, &self.voices) {
-                    if clear {
-                        seat.outbox.send_now(block)
-                    } else {
-                        seat.outbox.send(block)
-                    }
-                    frames += run.pushes.len() as u64;
-                    continue;
-                }
-                let part = || self.attendees.of(room, no);
-                frames += hand(run, seat, &self.voices, part, || self.index.tag(no, room).unwrap_or_default());
-                if seat.outbox.mark() {
-                    self.dirty.push(seat.outbox.clone());
-                }
-            }
-        }
-        self.spent += served;
-        self.metrics.deliveries.inc_by(frames);
-        served < most || self.index.seated(room, run.place).next().is_none()
-    }
-
-    fn finish(&mut self, run: Run) {
-        self.finished.extend(run.pushes.iter().map(|push| push.since));
-    }
-
-    /// Give the walks under way their turn, about one chunk together. A room gets one turn at most: what comes before its
-    /// next goes along with what waits there.
-    fn step(&mut self) {
-        for _ in 0..self.fanout.turns() {
-            if self.spent >= self.chunk {
-                return;
-            }
-            let Some(Turn { room, joins, run }) = self.fanout.next_turn() else { return };
-            for join in joins {
-                match self.walked_room_of(&join, Some(room)) {
-                    Some(other) => self.fanout.hold(other, Held::Join(join)),
-                    None => self.join_now(join),
-                }
-            }
-            let over = match run {
-                None => true,
-                Some(mut run) => {
-                    if !self.walk(room, &mut run, self.chunk - self.spent, true) {
-                        self.fanout.go_on(room, run);
-                        continue;
-                    }
-                    self.finish(run);
-                    self.fanout.run_over(room)
-                }
-            };
-            if over {
-                self.index.end_walk(room);
-            }
-        }
-    }
-
-    /// After the mailbox was drained: send what was put into outboxes, then a chunk of what waits. `true` if more waits.
-    pub fn settle(&mut self) -> bool {
-        self.flush();
-        if self.fanout.is_idle() {
-            return false;
-        }
-        if self.fanout.take_fresh() {
-            // requests that are here already are read before the first large push walks: then they all walk together
-            return true;
-        }
-        self.step();
-        self.flush();
-        !self.fanout.is_idle()
-    }
-
-    fn flush(&mut self) {
-        self.spent = 0;
-        for outbox in self.dirty.drain(..) {
-            outbox.flush();
-        }
-        if self.dirty.capacity() > 4 * self.chunk {
-            self.dirty.shrink_to(self.chunk);
-        }
-        if self.finished.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        for since in self.finished.drain(..) {
-            self.metrics.fan_out.observe(now.duration_since(since).as_secs_f64());
-        }
-    }
-
     /// Owe a frame to one socket; it leaves with the next flush.
     pub fn owe(&mut self, seat: SeatNo, frame: Frame) {
         let outbox = &self.index.at(seat).outbox;
@@ -486,35 +302,6 @@ impl Floor {
         self.metrics.subscriptions.inc_by(change.subscriptions);
         self.metrics.channels.set(self.interests.channels() as i64);
     }
-}
-
-/// Put the pushes of a run into the outbox of one socket; how many frames those are. `part`, as which member it is there,
-/// is asked for only by changes of the members, `tag` only where the socket's own head goes before what is shared.
-fn hand<'a>(
-    run: &mut Run,
-    seat: &Seat,
-    voices: &Voices,
-    part: impl Fn() -> Option<&'a Attendee>,
-    tag: impl Fn() -> &'a str,
-) -> u64 {
-    if let Some(block) = run.block(seat.voice, voices) {
-        seat.outbox.push(Frame::Whole(block.clone()));
-        return run.pushes.len() as u64;
-    }
-    let mut frames = 0;
-    for push in run.pushes.iter_mut().filter(|push| push.is_for(seat.id, &part)) {
-        seat.outbox.push(match push.encoded(seat.voice, voices) {
-            // its dialect has no word for it
-            Shared::Whole(frame) if frame.is_empty() => continue,
-            Shared::Whole(frame) => Frame::Whole(frame.clone()),
-            Shared::Tail(tail) => {
-                let voice = voices.at(seat.voice);
-                Frame::text_with_tail(&voice.dialect.head(voice.variant, tag()), tail.clone())
-            }
-        });
-        frames += 1;
-    }
-    frames
 }
 
 /// What a socket may do and does.

@@ -6,8 +6,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use wellhead_proto::{
-    dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Variant},
+    dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Shared, Variant},
+    event::Event,
     member::{Member, MemberChange},
+    query::name_hash,
     refusal::Refusal,
     testkit::RecordingBus,
 };

@@ -76,6 +76,18 @@ impl Future for Drive {
     }
 }
 
+/// A session that panics must not keep its seat: its user would be there for ever.
+impl Drop for Drive {
+    fn drop(&mut self) {
+        if let Some(pass) = self.pass.take() {
+            pass.closed(CloseCause::Internal);
+            if let Ok(mut floor) = self.session.hall.floor.try_borrow_mut() {
+                floor.exit(self.session.id);
+            }
+        }
+    }
+}
+
 /// Send what is owed and the close frame behind it, and see that the client reads them.
 async fn farewell(outbox: Rc<Outbox>, voice: u8, cause: CloseCause, pass: Pass) {
     if cause == CloseCause::SlowConsumer {
