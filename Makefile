@@ -43,17 +43,17 @@ test:
 
 # unit tests, golden files, property tests, and tests/it against the real binary; builds the echo server, too
 test-rust:
-	$(CARGO) test --locked --workspace --exclude wellhead-bench
+	$(CARGO) test --locked --workspace
 
 # the gusher browser client, the libraries of Pusher and Laravel, headless Chromium, the examples
 test-clients: $(NODE_MODULES) $(VENV)/installed
-	$(CARGO) test --locked --workspace --exclude wellhead-bench --no-run
+	$(CARGO) test --locked --workspace --no-run
 	cd $(CLIENTS) && WELLHEAD_BIN="$(TARGET)/debug/wellhead" PYTHON="$(CURDIR)/$(VENV)/bin/python" \
 		node --test --test-reporter=tap
 
 # Autobahn's cases against the same socket layer
 test-conformance: $(VENV)/installed
-	$(CARGO) test --locked --workspace --exclude wellhead-bench --no-run
+	$(CARGO) test --locked --workspace --no-run
 	$(VENV)/bin/python $(CLIENTS)/conformance.py $(TARGET)/debug/examples/echo
 
 # Debian packages that are missing; only root can install them

@@ -173,6 +173,10 @@ impl Conversation for Talk {
             }
             (Asked::Leave(channel), Outcome::Denied) => Some(no_subscription(channel.as_str())),
             (Asked::Say(channel), Outcome::Denied) => Some(error(None, &not_on(channel.as_str()))),
+            (Asked::Say(channel), Outcome::Failed) => Some(error(
+                None,
+                &format!("Client event lost: channel {channel} cannot be reached now, try again later"),
+            )),
             (Asked::Leave(_) | Asked::Say(_), _) => None,
         }
     }

@@ -203,6 +203,16 @@ fn a_client_event_has_the_size_of_any_event() {
 }
 
 #[test]
+fn a_client_is_told_that_its_event_went_nowhere() {
+    let mut talk = talk(app());
+    let said = r#"{"event":"client-x","channel":"private-a","data":{}}"#;
+    for (outcome, told) in [(Outcome::Failed, true), (Outcome::Done, false)] {
+        assert!(matches!(talk.hear(Message::Text(said.into()), Duration::ZERO), Ok(Action::Say { .. })));
+        assert_eq!(talk.tell(outcome).is_some(), told, "{outcome:?}");
+    }
+}
+
+#[test]
 fn binary_messages_end_the_socket() {
     let message = Message::Binary("{}".into());
     assert_eq!(talk(app()).hear(message, Duration::ZERO), Err(CloseCause::UnsupportedData));
