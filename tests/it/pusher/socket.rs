@@ -6,11 +6,12 @@ use crate::support::{
     http::Http,
     member::{Member, users},
     pusher::{Api, App, DEMO, OTHER, Pusher, Said, channel_data, joined, said, setup},
+    server::{Server, Setup},
     websocket::{HANDSHAKE, WebSocket},
 };
 
 /// What a client hears that is let in only to hear why not.
-async fn turned_away(server: &crate::support::server::Server, path: &str) -> (u16, String) {
+async fn turned_away(server: &Server, path: &str) -> (u16, String) {
     let mut socket =
         WebSocket::open(server.slave(), path, &[]).await.unwrap_or_else(|reply| panic!("{path}: {reply:?}"));
     let said = said(&socket.text().await);
@@ -52,6 +53,31 @@ async fn who_may_not_come_in_hears_it_over_the_socket() {
         let path = format!("/app/demo?client=test&protocol={protocol}");
         let mut socket = WebSocket::open(server.slave(), &path, &[]).await.expect("101");
         assert_eq!(said(&socket.text().await).event, "pusher:connection_established");
+    }
+}
+
+#[tokio::test]
+async fn who_finds_no_room_is_told_to_come_back_later() {
+    let server = setup().set("slave.max_connections", "1").start().await;
+    let mut first = WebSocket::open(server.slave(), &DEMO.door(), &[]).await.expect("101");
+    assert_eq!(said(&first.text().await).event, "pusher:connection_established");
+    assert_eq!(turned_away(&server, &DEMO.door()).await.0, 4100);
+    first.send_text(r#"{"event":"pusher:ping","data":{}}"#).await;
+    assert_eq!(said(&first.text().await).event, "pusher:pong", "who is there stays");
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_is_told_not_to_come_back() {
+    let server = Setup::keyed().toml(&DEMO.listed("allowed_origins = [\"https://app.example.com\"]")).start().await;
+    for (origin, welcome) in [("https://app.example.com", true), ("https://evil.example.com", false)] {
+        let mut socket = WebSocket::open(server.slave(), &DEMO.door(), &[("Origin", origin)]).await.expect("101");
+        let first = said(&socket.text().await);
+        if welcome {
+            assert_eq!(first.event, "pusher:connection_established", "{origin}");
+        } else {
+            assert_eq!((first.event.as_str(), &first.data["code"]), ("pusher:error", &json!(4009)), "{origin}");
+            assert_eq!(socket.closed().await.code, 4009);
+        }
     }
 }
 
