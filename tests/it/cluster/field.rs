@@ -73,6 +73,21 @@ impl Field {
         self.setup.clone().role("master").start().await
     }
 
+    /// End whatever carries the bus at once, NATS or the one master, and start it again.
+    pub async fn restart_bus(&mut self) {
+        match &mut self.nats {
+            Some(nats) => {
+                nats.kill();
+                nats.start();
+            }
+            None => {
+                self.masters[0].signal("KILL");
+                self.masters[0].ended().await;
+                self.masters[0] = self.new_master().await;
+            }
+        }
+    }
+
     /// Wait until every process wants work and knows the others.
     pub async fn is_whole(&self) {
         let all = (self.masters.len() + self.slaves.len()) as f64;

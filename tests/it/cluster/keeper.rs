@@ -137,17 +137,7 @@ async fn a_bus_that_is_gone_for_a_moment_changes_no_fact(by: By) {
     heard_by_all_keepers(&field, &mut bob, "first").await;
     until("occupied", wanted(|_| (1, 0)), || async { facts(&field.slaves) }).await;
     for _ in 0..3 {
-        match &mut field.nats {
-            Some(nats) => {
-                nats.kill();
-                nats.start();
-            }
-            None => {
-                field.masters[0].signal("KILL");
-                field.masters[0].ended().await;
-                field.masters[0] = field.new_master().await;
-            }
-        }
+        field.restart_bus().await;
         field.is_whole().await;
     }
     // who leaves now is noticed once, as if nothing had been; had anything been told in between, it would show

@@ -100,17 +100,7 @@ async fn a_bus_that_is_gone_for_a_moment_takes_nobody_along(by: By) {
         member.sees(&users(["ann", "bob"])).await;
     }
     for round in 0..3 {
-        match &mut field.nats {
-            Some(nats) => {
-                nats.kill();
-                nats.start();
-            }
-            None => {
-                field.masters[0].signal("KILL");
-                field.masters[0].ended().await;
-                field.masters[0] = field.new_master().await;
-            }
-        }
+        field.restart_bus().await;
         field.is_whole().await;
         // one more comes and goes, and is told of once: nothing else was
         let user = format!("user-{round}");
