@@ -162,7 +162,8 @@ mod tests {
 
     use wellhead_master::{Keyless, Setup, keys::PushKey};
     use wellhead_proto::{
-        app::Apps, dialect::contract::Headers, ids::SocketIdSeal, jwt::Keyring, testkit::RecordingBus,
+        app::Apps, dialect::contract::Headers, ids::SocketIdSeal, jwt::Keyring, surface::HttpVersion,
+        testkit::RecordingBus,
     };
 
     use super::*;
@@ -194,7 +195,13 @@ mod tests {
         let mut registry = Registry::default();
         let master = Master::new(setup, &mut registry);
         let status = |guard: &Guard, key| {
-            let head = Head { method: "GET", path: "/metrics", query: "", headers: &Bearer(key) };
+            let head = Head {
+                version: HttpVersion::Http11,
+                method: "GET",
+                path: "/metrics",
+                query: "",
+                headers: &Bearer(key),
+            };
             let admin = Admin::new(Registry::default(), guard.clone());
             admin.admit(head).map_or_else(|reply| reply.status, |()| 200)
         };

@@ -16,7 +16,7 @@ use wellhead_proto::{
     jwt::{Key, Keyring},
     query::{Ask, Census, Headcount},
     report::Report,
-    surface::{Head, Surface},
+    surface::{Head, HttpVersion, Surface},
     testkit::RecordingBus,
 };
 
@@ -117,7 +117,7 @@ fn closed() -> Master {
 async fn call(master: &Master, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> ApiReply {
     let headers = Sent(headers);
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let head = Head { method, path, query, headers: &headers };
+    let head = Head { version: HttpVersion::Http11, method, path, query, headers: &headers };
     match master.admit(head) {
         Ok(admitted) => master.serve(admitted, head, body.to_owned().into()).await,
         Err(reply) => reply,

@@ -12,9 +12,20 @@ use crate::{
     refusal::Refusal,
 };
 
+/// A version of HTTP that is served.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HttpVersion {
+    /// HTTP/1.0: old programs, and proxies that are not told otherwise.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+}
+
 /// The head of a request, as it came.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
+    /// The version of HTTP that it was sent in.
+    pub version: HttpVersion,
     /// `GET`, `POST`, …
     pub method: &'a str,
     /// The path, percent-encoded.

@@ -30,7 +30,7 @@ impl Surface for Slave {
         let dialect = shared.router.dialect(&admitted);
         let row = shared.router.route(&admitted).row;
         let segments = admitted.segments.clone();
-        let Head { method, path, query, headers } = head;
+        let Head { method, path, query, headers, .. } = head;
         let call = ApiCall { row, method, path, segments, query, headers, body, now };
         let task = match dialect.call(call) {
             Ok(task) => task,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use actix_http::{
-    BoxedPayloadStream, Response, StatusCode,
+    BoxedPayloadStream, RequestHead, Response, StatusCode, Version,
     body::BoxBody,
     header::{HeaderMap, HeaderName},
 };
@@ -18,7 +18,7 @@ use log::debug;
 use wellhead_proto::{
     dialect::contract::{ApiReply, Headers},
     refusal::Refusal,
-    surface::{Head, Surface, text},
+    surface::{Head, HttpVersion, Surface, text},
 };
 
 use super::{body::HoldingBody, metrics::Requests, try_page::TryPage};
@@ -75,9 +75,9 @@ impl<S: Surface> Door<S> {
     /// # Errors
     ///
     /// The answer.
-    pub fn expect(&self, request: &actix_http::RequestHead) -> Result<(), Response<BoxBody>> {
+    pub fn expect(&self, request: &RequestHead) -> Result<(), Response<BoxBody>> {
         let headers = Fields(&request.headers);
-        let head = head(request.method.as_str(), &request.uri, &headers);
+        let head = head(request, &headers);
         self.check_head(&request.uri, &request.headers).map_err(|reply| response(reply, None))?;
         if self.health.answer(head).is_some() {
             return Ok(());
@@ -122,7 +122,7 @@ impl<S: Surface> Door<S> {
     async fn reply(&self, request: &HttpRequest, payload: web::Payload) -> (ApiReply, Option<BoxedPayloadStream>) {
         let mut payload: BoxedPayloadStream = Box::pin(payload.into_inner());
         let headers = Fields(request.headers());
-        let head = head(request.method().as_str(), request.uri(), &headers);
+        let head = head(request.head(), &headers);
         if let Err(reply) = self.check_head(request.uri(), request.headers()) {
             return (reply, Some(payload));
         }
@@ -186,8 +186,15 @@ fn too_large(limit: usize) -> Refusal {
     Refusal::TooLarge { what: "a request body", limit: limit as u64 }
 }
 
-fn head<'a>(method: &'a str, uri: &'a actix_web::http::Uri, headers: &'a dyn Headers) -> Head<'a> {
-    Head { method, path: uri.path(), query: uri.query().unwrap_or_default(), headers }
+fn head<'a>(request: &'a RequestHead, headers: &'a dyn Headers) -> Head<'a> {
+    let uri = &request.uri;
+    Head {
+        version: if request.version < Version::HTTP_11 { HttpVersion::Http10 } else { HttpVersion::Http11 },
+        method: request.method.as_str(),
+        path: uri.path(),
+        query: uri.query().unwrap_or_default(),
+        headers,
+    }
 }
 
 /// Does actix-http take everything that follows the head for its body?

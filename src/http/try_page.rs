@@ -79,7 +79,7 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use wellhead_proto::dialect::contract::Headers;
+    use wellhead_proto::{dialect::contract::Headers, surface::HttpVersion};
 
     use super::*;
 
@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn ask(path: &str, host: &'static str) -> Option<ApiReply> {
-        page().answer(Head { method: "GET", path, query: "", headers: &Host(host) })
+        page().answer(Head { version: HttpVersion::Http11, method: "GET", path, query: "", headers: &Host(host) })
     }
 
     #[test]
