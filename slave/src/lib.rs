@@ -19,6 +19,8 @@ mod token;
 pub mod transport;
 mod voices;
 
+pub use handshake::{Accepted, Rejected};
+
 use std::{
     cell::RefCell,
     rc::Rc,
@@ -40,12 +42,12 @@ use tokio::{
 use wellhead_proto::{
     app::Apps,
     bus::{Bus, BusState, Inbox},
-    dialect::contract::{Dialect, Role},
+    dialect::contract::{Dialect, Role, Route},
     frame::Frame,
     ids::{NodeId, SocketId},
     refusal::CloseCause,
     roster::LEASE,
-    surface::Router,
+    surface::{Head, Router},
 };
 
 use crate::{
@@ -194,12 +196,27 @@ impl Slave {
         })
     }
 
-    /// Take over a connection whose client asks for an upgrade: on this thread it becomes a session, or is refused.
-    /// `early` came behind the request.
-    pub async fn upgrade(&self, request: actix_http::Request, stream: TcpStream, early: BytesMut) {
+    /// Is there a row for sockets at this path?
+    #[must_use]
+    pub fn opens_socket(&self, head: Head<'_>) -> bool {
+        self.0.router.find(Route::SOCKET, head.path).is_ok()
+    }
+
+    /// Judge a request for a socket.
+    ///
+    /// # Errors
+    ///
+    /// The client may not come in.
+    pub async fn handshake(&self, head: Head<'_>) -> Result<Accepted, Rejected> {
+        handshake::judge(&self.0, head).await
+    }
+
+    /// Take over the connection of a client that was accepted: on this thread it becomes a session. `early` came behind
+    /// the handshake.
+    pub fn open(&self, accepted: Accepted, stream: TcpStream, early: BytesMut) {
         match self.hall() {
-            Some(hall) => handshake::receive(&self.0, &hall, request, stream, early).await,
-            None => error!("an upgrade came to a thread that is no worker of this slave"),
+            Some(hall) => handshake::open(&self.0, &hall, accepted, stream, early),
+            None => error!("a socket came to a thread that is no worker of this slave"),
         }
     }
 

@@ -59,6 +59,10 @@ pub struct Limits {
     pub subscriptions: usize,
     /// One HTTP body.
     pub body: Size,
+    /// HTTP connections of a listener; 0: a quarter of the file descriptors.
+    pub http_connections: usize,
+    /// What all unfinished requests and unsent replies of the process may hold.
+    pub http_memory: Size,
 }
 
 impl Default for Limits {
@@ -70,6 +74,8 @@ impl Default for Limits {
             send_buffer: Size::kib(128),
             subscriptions: 1_000,
             body: Size::mib(10),
+            http_connections: 0,
+            http_memory: Size::mib(64),
         }
     }
 }

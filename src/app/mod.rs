@@ -46,7 +46,7 @@ use crate::{
 
 /// Connections that the kernel keeps for us before we accept them: a herd that comes back after a restart.
 const BACKLOG: i32 = 4_096;
-/// File descriptors that sockets of clients leave to everything else.
+/// File descriptors that connections of clients leave to everything else: the admin listener, the bus, files.
 const SPARE_FDS: u64 = 256;
 /// A slave that finds its master within this time says nothing about waiting.
 const SOON: Duration = Duration::from_millis(200);
@@ -55,7 +55,7 @@ const SOON: Duration = Duration::from_millis(200);
 pub struct App {
     loaded: Loaded,
     plan: Plan,
-    max_connections: usize,
+    room: Room,
     /// What everybody in the cluster must share, unless the master of this machine is to give it.
     trust: Option<Trust>,
     /// What there is in development mode only, where there is a master.
@@ -99,7 +99,7 @@ impl App {
     /// The settings contradict each other (a [`SettingsError`]).
     pub fn new(loaded: Loaded, roles: Roles) -> Result<Self> {
         let plan = Plan::new(&loaded, roles)?;
-        let max_connections = max_connections(&loaded, roles)?;
+        let room = Room::new(&loaded, roles)?;
         let given = roles == Roles::Slave && matches!(plan.way, Way::Socket(_));
         let mut development = None;
         let trust = match given {
@@ -115,7 +115,7 @@ impl App {
             }
         };
         let addresses = Addresses { master: plan.master, slave: plan.slave, admin: plan.admin };
-        Ok(Self { loaded, plan, max_connections, trust, development, addresses })
+        Ok(Self { loaded, plan, room, trust, development, addresses })
     }
 
     /// Set a node up and bind its listeners. Within an actix system. A slave that shares the machine with its master waits
@@ -201,6 +201,8 @@ impl App {
             push_keys: self.loaded.settings.push_keys.clone(),
             warnings: self.plan.warnings.clone(),
             development: self.development.clone(),
+            room: self.room,
+            http_memory: self.loaded.settings.limits.http_memory.bytes(),
         })
     }
 
@@ -254,7 +256,7 @@ impl App {
         let setup = wellhead_slave::Setup {
             node,
             settings: wellhead_slave::settings::Settings {
-                max_connections: self.max_connections,
+                max_connections: self.room.sockets,
                 ..settings.slave.clone()
             },
             limits: settings.limits,
@@ -299,21 +301,43 @@ fn listener(key: &str, address: SocketAddr) -> Result<TcpListener> {
     open().with_context(|| format!("cannot listen on {address} ({key})"))
 }
 
-/// How many sockets of clients this process can hold, with as many file descriptors as it can get.
-fn max_connections(loaded: &Loaded, roles: Roles) -> Result<usize> {
-    let fds = rlimit::increase_nofile_limit(u64::MAX).context("cannot read the limit of file descriptors")?;
-    let room = usize::try_from(fds.saturating_sub(SPARE_FDS).max(fds / 2)).unwrap_or(usize::MAX);
-    match loaded.settings.slave.max_connections {
-        0 => Ok(room),
-        wanted if wanted <= room || !roles.slave() => Ok(wanted),
-        wanted => {
-            let message = format!(
-                "slave.max_connections: {wanted} are more than the {room} that the limit of {fds} file descriptors \
-                 leaves room for"
-            );
-            let place = loaded.places.of("slave.max_connections").cloned();
-            Err(SettingsError::new(message).at(place).hint("raise the limit (ulimit -n, LimitNOFILE=)").into())
-        }
+/// What the file descriptors of this process leave room for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// WebSockets and HTTP connections together, without those of the admin listener.
+    connections: usize,
+    /// HTTP connections of one listener.
+    http: usize,
+    /// WebSockets.
+    sockets: usize,
+}
+
+impl Room {
+    /// With as many file descriptors as this process can get.
+    fn new(loaded: &Loaded, roles: Roles) -> Result<Self> {
+        let fds = rlimit::increase_nofile_limit(u64::MAX).context("cannot read the limit of file descriptors")?;
+        let connections = usize::try_from(fds.saturating_sub(SPARE_FDS).max(fds / 2)).unwrap_or(usize::MAX);
+        // some are left to those who ask for tokens, or are told that there is no room for their sockets
+        let most_sockets = connections - (connections / 8).min(256);
+        let settings = &loaded.settings;
+        let http = match settings.limits.http_connections {
+            0 => (connections / 4).max(1),
+            wanted => wanted.min(connections),
+        };
+        let sockets = match settings.slave.max_connections {
+            0 => most_sockets,
+            wanted if wanted <= most_sockets || !roles.slave() => wanted,
+            wanted => {
+                let message = format!(
+                    "slave.max_connections: {wanted} are more than the {most_sockets} that the limit of {fds} file \
+                     descriptors leaves room for"
+                );
+                let place = loaded.places.of("slave.max_connections").cloned();
+                let error = SettingsError::new(message).at(place);
+                return Err(error.hint("raise the limit (ulimit -n, LimitNOFILE=)").into());
+            }
+        };
+        Ok(Self { connections, http, sockets })
     }
 }
 

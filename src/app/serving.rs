@@ -26,17 +26,27 @@ use wellhead_master::{
 };
 use wellhead_slave::Slave;
 
-use super::{Addresses, welcome::Welcome};
+use super::{Addresses, Room, welcome::Welcome};
 use crate::{
     admin::{Admin, Guard},
     bus::Line,
     development::Development,
     health::{Health, VERSION},
-    http::{self, door::Door, metrics::AllRequests, try_page::TryPage},
+    http::{
+        self,
+        budget::Budget,
+        connections::{Bounds, Descriptors},
+        door::Door,
+        metrics::AllRequests,
+        try_page::TryPage,
+    },
 };
 
 /// How long requests under way may take to end once all sockets are closed, in seconds.
 const SHUTDOWN_SECONDS: u64 = 5;
+
+/// HTTP connections that the admin listener may have, whatever the others have.
+const ADMIN_CONNECTIONS: usize = 64;
 
 /// How long the server takes to let go of its listeners.
 const LET_GO: Duration = Duration::from_millis(20);
@@ -60,6 +70,9 @@ pub struct Bound {
     pub(super) push_keys: Vec<PushKey>,
     pub(super) warnings: Vec<String>,
     pub(super) development: Option<Development>,
+    pub(super) room: Room,
+    /// What unfinished requests and unsent replies may hold, in bytes.
+    pub(super) http_memory: usize,
 }
 
 pub(super) struct Listeners {
@@ -120,7 +133,7 @@ impl Bound {
     ///
     /// The workers do not start.
     pub async fn serve(self) -> Result<Running> {
-        let Self { master, slave, line, welcomed, health, requests, registry, listeners, addresses, .. } = self;
+        let Self { master, slave, line, welcomed, health, requests, registry, listeners, addresses, room, .. } = self;
         let workers = thread::available_parallelism().map_or(1, NonZero::get);
         let handles = listeners.try_clone()?;
         let mut builder = Server::build()
@@ -129,6 +142,9 @@ impl Bound {
             .shutdown_timeout(SHUTDOWN_SECONDS)
             // the slave counts its sockets itself, and above the limit a 503 says more than silence
             .max_concurrent_connections(1 << 20);
+        let budget = Budget::new(self.http_memory);
+        let descriptors = Descriptors::new(room.connections, slave.clone());
+        let bounds = || Bounds::sharing(room.http, &descriptors);
         if let Some(listener) = listeners.admin {
             let local = addresses.admin.is_none_or(|at| at.ip().is_loopback());
             let guard = match &master {
@@ -136,19 +152,20 @@ impl Bound {
                 Some(master) => Guard::Master(master.clone()),
                 None => Guard::Keys(Keys::new(self.push_keys, Keyless::Nobody)),
             };
-            let door = Door::new(Admin::new(registry, guard), health.clone(), requests.of("admin"));
-            builder = http::listen(builder, listener, door)?;
+            let door = Door::new(Admin::new(registry, guard), health.clone(), requests.of("admin"), budget.clone());
+            builder = http::listen(builder, listener, door, Bounds::of_its_own(ADMIN_CONNECTIONS), || ())?;
         }
         if let (Some(listener), Some(master)) = (listeners.master, master) {
             let page = self.development.zip(self.clients).map(|(development, at)| TryPage::new(development, at));
-            let door = Door::new(master, health.clone(), requests.of("master")).with_page(page);
-            builder = http::listen(builder, listener, door)?;
+            let door = Door::new(master, health.clone(), requests.of("master"), budget.clone()).with_page(page);
+            builder = http::listen(builder, listener, door, bounds(), || ())?;
         }
         let started = Arc::new(Semaphore::new(0));
         let mut awaited = 0;
         if let (Some(listener), Some(slave)) = (listeners.slave, slave.clone()) {
-            let door = Door::new(slave, health.clone(), requests.of("slave"));
-            builder = http::listen_with_sockets(builder, listener, door, started.clone())?;
+            let door = Door::new(slave, health.clone(), requests.of("slave"), budget);
+            let started = started.clone();
+            builder = http::listen(builder, listener, door, bounds(), move || started.add_permits(1))?;
             awaited = u32::try_from(workers).unwrap_or(u32::MAX);
         }
         let server = builder.run();

@@ -108,6 +108,13 @@ pub struct ApiCall<'a> {
 pub trait Headers {
     /// The value of the first header of that name (lower case), if it is text.
     fn header(&self, name: &str) -> Option<&str>;
+
+    /// Show every value of that name (lower case), text or not, in the order of the request.
+    fn values(&self, name: &str, visit: &mut dyn FnMut(&[u8])) {
+        if let Some(value) = self.header(name) {
+            visit(value.as_bytes());
+        }
+    }
 }
 
 impl std::fmt::Debug for dyn Headers + '_ {
