@@ -4,7 +4,8 @@
 use std::{
     io::{self, Write},
     panic,
-    time::SystemTime,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
 };
 
 use env_logger::Target;
@@ -22,8 +23,14 @@ pub fn start(log: &Log) {
     let mut builder = env_logger::Builder::new();
     builder.parse_filters(&format!("{QUIET}{}", log.level)).target(Target::Stderr);
     match log.format {
-        LogFormat::Text => builder.format(|to, record| text(to, record, SystemTime::now())),
-        LogFormat::Json => builder.format(|to, record| json(to, record, SystemTime::now())),
+        LogFormat::Text => builder.format(|to, record| match is_repeated(record) {
+            true => Ok(()),
+            false => text(to, record, SystemTime::now()),
+        }),
+        LogFormat::Json => builder.format(|to, record| match is_repeated(record) {
+            true => Ok(()),
+            false => json(to, record, SystemTime::now()),
+        }),
     };
     // fails if there is a logger already: a second cluster in the process of a test
     if builder.try_init().is_ok() {
@@ -32,6 +39,27 @@ pub fn start(log: &Log) {
             error!(place; "panic: {}", panic.payload_as_str().unwrap_or("of an unknown kind"));
         }));
     }
+}
+
+/// How long a line of actix-server says enough. It logs every try to accept a connection, and tries twice a second while
+/// there is no file descriptor.
+const SAID: Duration = Duration::from_secs(60);
+
+/// Has actix-server said the same a moment ago?
+fn is_repeated(record: &Record<'_>) -> bool {
+    static LAST: Mutex<Option<(String, Instant)>> = Mutex::new(None);
+    if !record.target().starts_with("actix_server") {
+        return false;
+    }
+    repeats(&mut LAST.lock().unwrap_or_else(PoisonError::into_inner), record.args().to_string(), Instant::now())
+}
+
+fn repeats(last: &mut Option<(String, Instant)>, message: String, now: Instant) -> bool {
+    if last.as_ref().is_some_and(|(said, at)| *said == message && now.duration_since(*at) < SAID) {
+        return true;
+    }
+    *last = Some((message, now));
+    false
 }
 
 /// Is `level` what [`start`] understands: a level, or levels per target, between commas?
@@ -134,6 +162,17 @@ mod tests {
         )
         .unwrap();
         String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn the_same_cause_is_said_once_a_minute() {
+        let (mut last, start) = (None, Instant::now());
+        let mut repeats =
+            |message: &str, after| repeats(&mut last, message.to_owned(), start + Duration::from_secs(after));
+        assert!(!repeats("no descriptors", 0));
+        assert!(repeats("no descriptors", 1) && repeats("no descriptors", 59));
+        assert!(!repeats("no descriptors", 60));
+        assert!(!repeats("no memory", 61));
     }
 
     #[test]

@@ -26,10 +26,22 @@ impl Surface for Master {
     type Admitted = Admitted;
 
     fn admit(&self, head: Head<'_>) -> Result<Admitted, ApiReply> {
-        let row = self.0.router.find(head.method, head.path)?;
+        let mut row = self.0.router.find(head.method, head.path)?;
+        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let caller = match self.0.router.route(&row).guard {
-            // whoever is judged by the dialect is limited by it, too
-            Guard::Open | Guard::Own => Caller::Anyone,
+            Guard::Open => Caller::Anyone,
+            Guard::Own => {
+                let segments = std::mem::take(&mut row.segments);
+                let call = call(self.0.router.route(&row).row, segments, head, Bytes::new(), at);
+                let judged = self.0.router.dialect(&row).authenticate(&call);
+                row.segments = call.segments;
+                if let Err(why) = judged {
+                    debug!(method = head.method, path = head.path; "caller refused: {why}");
+                    return Err(self.0.router.refuse(&row, &why));
+                }
+                // whoever is judged by the dialect is limited by it, too
+                Caller::Anyone
+            }
             Guard::PushKey(right) => match self.0.dispatcher.keys().admit(head.headers, right) {
                 Ok(caller) => caller,
                 Err(why) => {
@@ -39,7 +51,6 @@ impl Surface for Master {
                 }
             },
         };
-        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(Admitted { row, caller, at })
     }
 
@@ -48,16 +59,8 @@ impl Surface for Master {
     }
 
     async fn serve(&self, mut admitted: Admitted, head: Head<'_>, body: Bytes) -> ApiReply {
-        let call = ApiCall {
-            row: self.0.router.route(&admitted.row).row,
-            method: head.method,
-            path: head.path,
-            segments: std::mem::take(&mut admitted.row.segments),
-            query: head.query,
-            headers: head.headers,
-            body,
-            now: admitted.at,
-        };
+        let segments = std::mem::take(&mut admitted.row.segments);
+        let call = call(self.0.router.route(&admitted.row).row, segments, head, body, admitted.at);
         let done = match self.0.router.dialect(&admitted.row).call(call) {
             Ok(ApiTask { work, reply }) => {
                 let done = self.0.dispatcher.carry_out(admitted.caller, work, admitted.at.as_secs_f64()).await;
@@ -77,6 +80,12 @@ impl Surface for Master {
     fn body_limit(&self) -> usize {
         self.0.body_limit
     }
+}
+
+/// What a dialect is told of a request.
+fn call<'a>(row: usize, segments: Vec<String>, head: Head<'a>, body: Bytes, now: Duration) -> ApiCall<'a> {
+    let Head { method, path, query, headers, .. } = head;
+    ApiCall { row, method, path, segments, query, headers, body, now }
 }
 
 /// Say which slaves a partial answer leaves out.

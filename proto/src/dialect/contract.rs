@@ -35,7 +35,7 @@ pub enum Guard {
     Open,
     /// A push key with this right.
     PushKey(Right),
-    /// Credentials that the dialect checks itself.
+    /// Credentials that the dialect checks itself ([`Dialect::authenticate`]).
     Own,
 }
 
@@ -287,7 +287,19 @@ pub trait Dialect: Send + Sync {
         1
     }
 
-    /// What the request comes down to.
+    /// Judge the credentials that a request to a row with [`Guard::Own`] shows in its head. The body of `head` is empty: it
+    /// is read only for those who are let in, since whoever has no credentials must cost nothing.
+    ///
+    /// # Errors
+    ///
+    /// The caller may not use the row.
+    fn authenticate(&self, head: &ApiCall<'_>) -> Result<(), Refusal> {
+        let _ = head;
+        Ok(())
+    }
+
+    /// What the request comes down to. To be called only for what [`Dialect::authenticate`] let in: of the credentials it
+    /// judges what depends on the body, and nothing else.
     ///
     /// # Errors
     ///

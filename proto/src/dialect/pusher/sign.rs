@@ -69,12 +69,13 @@ impl<'a> Params<'a> {
     }
 }
 
-/// Has the backend of `served` sent this, just now? `path` is that of the call without the prefix, which nobody signs.
+/// Has the backend of `served` sent this head, just now? `path` is that of the call without the prefix, which nobody signs.
+/// What it signed of the body is judged by [`check_body`].
 ///
 /// # Errors
 ///
 /// 401, in the words that people look for.
-pub fn verify(served: &Served, call: &ApiCall<'_>, path: &str, params: &Params<'_>) -> Result<(), Refusal> {
+pub fn verify(served: &Served, head: &ApiCall<'_>, path: &str, params: &Params<'_>) -> Result<(), Refusal> {
     let needed = |name: &str| {
         let missing = || unauthorized(format!("Parameter {name} is missing: requests to this path are signed"));
         params.bytes(name.as_bytes()).ok_or_else(missing)
@@ -85,11 +86,10 @@ pub fn verify(served: &Served, call: &ApiCall<'_>, path: &str, params: &Params<'
     if needed("auth_version")? != b"1.0" {
         return Err(unauthorized("Version not supported: auth_version is 1.0"));
     }
-    check_timestamp(needed("auth_timestamp")?, call.now)?;
-    check_body(params.bytes(b"body_md5"), &call.body)?;
+    check_timestamp(needed("auth_timestamp")?, head.now)?;
     let signature = needed("auth_signature")?;
 
-    let (method, query) = (call.method.as_bytes(), params.to_be_signed());
+    let (method, query) = (head.method.as_bytes(), params.to_be_signed());
     let signed = |path: &[u8]| served.has_signed(&[method, b"\n", path, b"\n", &query], signature);
     // a name that the sender's HTTP client has escaped was signed before that
     if signed(path.as_bytes()) || (path.contains('%') && signed(&Cow::from(percent_decode(path.as_bytes())))) {
@@ -128,9 +128,13 @@ fn iso(seconds: u64) -> String {
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
 
-/// A body must be signed; no body may be (Python does so on GET).
-fn check_body(given: Option<&[u8]>, body: &[u8]) -> Result<(), Refusal> {
-    match given {
+/// Is `body` the one whose digest was signed? A body must be signed; no body may be (Python does so on GET).
+///
+/// # Errors
+///
+/// 401, in the words that people look for.
+pub fn check_body(params: &Params<'_>, body: &[u8]) -> Result<(), Refusal> {
+    match params.bytes(b"body_md5") {
         None if body.is_empty() => Ok(()),
         None => Err(unauthorized("Parameter body_md5 is missing: it is needed with a body")),
         Some(given) => {
