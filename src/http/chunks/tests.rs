@@ -1,13 +1,16 @@
 use super::*;
 
+/// The body, and what lies behind it; nothing while it is not whole.
+type Decoded = Result<Option<(Vec<u8>, Vec<u8>)>, BadChunks>;
+
 /// What becomes of `bytes`, whole and byte by byte, which must be the same: the body and what lies behind it.
-fn decoded(bytes: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, BadChunks> {
+fn decoded(bytes: &[u8]) -> Decoded {
     let whole = decode_in(bytes, bytes.len().max(1));
     assert_eq!(decode_in(bytes, 1), whole, "{:?}", String::from_utf8_lossy(bytes));
     whole
 }
 
-fn decode_in(bytes: &[u8], step: usize) -> Result<Option<(Vec<u8>, Vec<u8>)>, BadChunks> {
+fn decode_in(bytes: &[u8], step: usize) -> Decoded {
     let (mut decoder, mut input, mut body) = (ChunkDecoder::default(), BytesMut::new(), BytesMut::new());
     for (at, piece) in bytes.chunks(step).enumerate() {
         input.extend_from_slice(piece);
