@@ -7,7 +7,7 @@ use wellhead_proto::{
 };
 
 use super::{budget::Budget, connection::Times, metrics::Requests, try_page::TryPage};
-use crate::health::Health;
+use crate::health::{Health, VERSION};
 
 /// The door of one listener.
 #[derive(Clone)]
@@ -45,9 +45,27 @@ impl<S: Surface> Door<S> {
     /// The reply, where that is known without the body.
     pub fn admit(&self, head: Head<'_>) -> Result<S::Admitted, ApiReply> {
         let page = || self.page.as_ref().and_then(|page| page.answer(head));
-        match self.health.answer(head).or_else(page) {
+        match self.health.answer(head).or_else(page).or_else(|| self.index(head)) {
             Some(reply) => Err(reply),
             None => self.surface.admit(head),
         }
+    }
+
+    /// What this port is, for whoever opens it in a browser.
+    fn index(&self, head: Head<'_>) -> Option<ApiReply> {
+        if head.path != "/" || !matches!(head.method, "GET" | "HEAD") {
+            return None;
+        }
+        let accepts_html = head.headers.header("accept").is_some_and(|accept| accept.contains("text/html"));
+        if self.page.is_some() && accepts_html {
+            return Some(ApiReply::empty(303).with_header("Location", "/try"));
+        }
+        let what = match self.requests.role() {
+            "master" => "the master: backends push here",
+            "slave" => "a slave: clients connect here",
+            _ => "health and metrics: /healthz, /readyz, /version, /metrics",
+        };
+        let page = if self.page.is_some() { "The page /try shows pushes arriving in your browser.\n" } else { "" };
+        Some(ApiReply::new(200, "text/plain; charset=utf-8", format!("Wellhead {VERSION}, {what}.\n{page}")))
     }
 }

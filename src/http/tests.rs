@@ -181,11 +181,18 @@ async fn health_is_told_at_every_door() {
 }
 
 #[actix_rt::test]
+async fn a_port_says_what_it_is() {
+    let answer = Running::open().await.told(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+    assert_begins(&answer, "HTTP/1.1 200 OK\r\n");
+    assert!(answer.contains("the master: backends push here"), "{answer}");
+}
+
+#[actix_rt::test]
 async fn heads_that_are_too_large_are_told_so_and_the_client_can_read_it() {
     let site = Running::open().await;
     let address = |bytes: usize| format!("GET /{} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "a".repeat(bytes));
     let header =
-        |bytes: usize| format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nX: {}\r\n\r\n", "a".repeat(bytes));
+        |bytes: usize| format!("GET /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\nX: {}\r\n\r\n", "a".repeat(bytes));
     assert_begins(&site.told(&vec![b'M'; 100_000]).await, "HTTP/1.1 431 ");
     for kib in [17, 60, 127, 256] {
         assert_begins(&site.told(address(kib << 10).as_bytes()).await, "HTTP/1.1 414 ");

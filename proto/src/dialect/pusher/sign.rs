@@ -87,6 +87,10 @@ pub fn verify(served: &Served, head: &ApiCall<'_>, path: &str, params: &Params<'
         return Err(unauthorized("Version not supported: auth_version is 1.0"));
     }
     check_timestamp(needed("auth_timestamp")?, head.now)?;
+    let length = head.headers.header("content-length").unwrap_or("0");
+    if params.bytes(b"body_md5").is_none() && (length != "0" || head.headers.header("transfer-encoding").is_some()) {
+        return Err(body_is_not_signed());
+    }
     let signature = needed("auth_signature")?;
 
     let (method, query) = (head.method.as_bytes(), params.to_be_signed());
@@ -136,7 +140,7 @@ fn iso(seconds: u64) -> String {
 pub fn check_body(params: &Params<'_>, body: &[u8]) -> Result<(), Refusal> {
     match params.bytes(b"body_md5") {
         None if body.is_empty() => Ok(()),
-        None => Err(unauthorized("Parameter body_md5 is missing: it is needed with a body")),
+        None => Err(body_is_not_signed()),
         Some(given) => {
             let is = hex(&Md5::digest(body));
             if given == is.as_bytes() {
@@ -146,6 +150,10 @@ pub fn check_body(params: &Params<'_>, body: &[u8]) -> Result<(), Refusal> {
             Err(unauthorized(format!("Invalid body_md5: the body that arrived has {is}, but you sent {given}")))
         }
     }
+}
+
+fn body_is_not_signed() -> Refusal {
+    unauthorized("Parameter body_md5 is missing: it is needed with a body")
 }
 
 fn unauthorized(text: impl Into<Cow<'static, str>>) -> Refusal {
