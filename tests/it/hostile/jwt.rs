@@ -52,7 +52,6 @@ fn bad() -> Vec<(&'static str, String)> {
         ("no app", signer().sign(&json!({ "gusher": { "user_id": "ann", "channels": ["*"] } }))),
         ("app is a number", signer().sign(&with("gusher.app_key", json!(1)))),
         ("user is a number", signer().sign(&with("gusher.user_id", json!(1)))),
-        ("user is null", signer().sign(&with("gusher.user_id", json!(null)))),
         ("channels are text", signer().sign(&with("gusher.channels", json!("*")))),
         ("channels hold a number", signer().sign(&with("gusher.channels", json!(["a", 1])))),
         ("a claim of 100 KiB", signer().sign(&with("padding", json!("x".repeat(100 << 10))))),
@@ -87,6 +86,18 @@ async fn whatever_is_right_is_let_in() {
         ("one audience", signer().sign(&with("aud", json!("a")))),
         ("nbf now", signer().sign(&with("nbf", json!(now() - 1)))),
         ("iat in the future", signer().sign(&with("iat", json!(now() + 60)))),
+        ("iat as text", signer().sign(&with("iat", json!("yesterday")))),
+        ("iat as an object", signer().sign(&with("iat", json!({})))),
+        ("a user that is null", signer().sign(&with("gusher.user_id", json!(null)))),
+        ("a channel that is null", signer().sign(&with("gusher.channels", json!(["a", null])))),
+        ("remotes that are null", signer().sign(&with("gusher.remotes", json!({ "x": null })))),
+        ("everything else null", {
+            let mut claims = claims("demo", "ann", &["*"]);
+            for name in ["exp", "nbf", "iat", "aud", "iss", "sub", "jti"] {
+                claims[name] = json!(null);
+            }
+            signer().sign(&claims)
+        }),
         ("no exp", signer().sign(&json!({ "gusher": { "user_id": "ann", "channels": null, "app_key": "demo" } }))),
         ("no channels", signer().sign(&json!({ "gusher": { "user_id": "", "app_key": "demo" } }))),
     ] {

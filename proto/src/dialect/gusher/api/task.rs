@@ -259,7 +259,7 @@ fn shown(claims: &Claims) -> String {
         ("aud", raw(&claims.aud)),
         ("exp", claims.exp.as_ref().map(date)),
         ("jti", raw(&claims.jti)),
-        ("iat", claims.iat.as_ref().map(date)),
+        ("iat", raw(&claims.iat)),
         ("iss", raw(&claims.iss)),
         ("nbf", claims.nbf.as_ref().map(date)),
         ("sub", raw(&claims.sub)),
