@@ -30,7 +30,7 @@ impl Surface for Master {
         let caller = match self.0.router.route(&row).guard {
             // whoever is judged by the dialect is limited by it, too
             Guard::Open | Guard::Own => Caller::Anyone,
-            Guard::PushKey(right) => match self.0.dispatcher.keys().admit(head.headers, right) {
+            Guard::PushKey(right) => match self.0.dispatcher.keys().admit(head, right) {
                 Ok(caller) => caller,
                 Err(why) => {
                     self.0.metrics.not_admitted(&why);
