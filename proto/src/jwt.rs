@@ -124,6 +124,9 @@ pub enum BadToken {
     /// A one-time token that was used.
     #[error("already used")]
     Used,
+    /// The node that issued it does not say what it stands for.
+    #[error("its issuer does not answer")]
+    Unanswered,
 }
 
 impl BadToken {
@@ -141,6 +144,7 @@ impl BadToken {
             Self::WrongApp => "wrong_app",
             Self::WrongKind => "wrong_kind",
             Self::Used => "used",
+            Self::Unanswered => "unanswered",
         }
     }
 }

@@ -197,6 +197,9 @@ impl Check<'_> {
             ("limits.send_buffer", limits.send_buffer.0),
             ("limits.body", limits.body.0),
             ("limits.subscriptions", limits.subscriptions as u64),
+            ("jwt.reference_memory", jwt.reference_memory.0),
+            ("jwt.references_per_user", jwt.references_per_user as u64),
+            ("jwt.reference_lookups", jwt.reference_lookups as u64),
         ] {
             if size == 0 {
                 return Err(self.error(key, "must be more than nothing"));

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     client::path,
+    http::Http,
     keys::{claims, forged, now, signer, stranger},
     server::{Server, Setup},
     websocket::WebSocket,
@@ -195,4 +196,36 @@ async fn a_page_of_a_foreign_origin_is_kept_out_where_origins_are_listed() {
     }
     let native = WebSocket::open(server.slave(), &path("demo", &token), &[]).await;
     assert!(native.is_ok(), "what is no browser sends no origin");
+}
+
+#[tokio::test]
+async fn references_of_large_tokens_cost_one_copy_of_their_channels() {
+    let server = Server::start().await;
+    let channels: Vec<_> = (0..3_000).map(|number| format!("ch-{number}")).collect();
+    let channels: Vec<_> = channels.iter().map(String::as_str).collect();
+    let exchanged = async |users: std::ops::Range<usize>| {
+        let mut slave = Http::to(server.slave()).await;
+        for user in users {
+            let jwt = signer().jwt("demo", &format!("user-{user}"), &channels);
+            let reply = slave.form("/gcs/auth", &[("jwt", &jwt)]).await;
+            assert_eq!(reply.status, 200, "{reply:?}");
+            assert!(reply.text().contains("\"r."), "{reply:?}");
+        }
+    };
+    exchanged(0..20).await;
+    let before = server.resident();
+    exchanged(20..520).await;
+    // 500 copies would take 75 MiB
+    let grown = server.resident().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes for 500 references");
+    // whoever asks again and again has a small number of them
+    let mut slave = Http::to(server.slave()).await;
+    let jwt = signer().jwt("demo", "ann", &channels);
+    let mut tokens = Vec::new();
+    for _ in 0..70 {
+        let reply = slave.form("/gcs/auth", &[("jwt", &jwt)]).await;
+        tokens.push(reply.json()["token"].as_str().expect("a token").to_owned());
+    }
+    let opens = async |token: &str| WebSocket::open(server.slave(), &path("demo", token), &[]).await.is_ok();
+    assert!(!opens(&tokens[5]).await && opens(&tokens[6]).await && opens(&tokens[69]).await);
 }
