@@ -42,7 +42,7 @@ impl Surface for Master {
                 // whoever is judged by the dialect is limited by it, too
                 Caller::Anyone
             }
-            Guard::PushKey(right) => match self.0.dispatcher.keys().admit(head.headers, right) {
+            Guard::PushKey(right) => match self.0.dispatcher.keys().admit(head, right) {
                 Ok(caller) => caller,
                 Err(why) => {
                     self.0.metrics.not_admitted(&why);

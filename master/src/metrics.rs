@@ -63,12 +63,13 @@ impl Kind {
             Ask::Query { query, .. } => match query {
                 Query::Channels(_) => "channels",
                 Query::ChannelCount(_) => "channel_count",
-                Query::Users => "users",
-                Query::UserCount => "user_count",
+                Query::Users | Query::UsersWithin(_) => "users",
+                Query::UserCount | Query::UserCountWithin(_) => "user_count",
                 Query::UsersOf(_) => "users_of",
                 Query::UserCountOf(_) => "user_count_of",
                 Query::States { .. } | Query::StatesUnder { .. } => "states",
                 Query::Members(_) => "members",
+                Query::GrantsOf(_) => "grants_of",
             },
         })
     }

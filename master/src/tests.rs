@@ -115,9 +115,20 @@ fn closed() -> Master {
 }
 
 async fn call(master: &Master, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> ApiReply {
+    call_in(HttpVersion::Http11, master, method, path, headers, body).await
+}
+
+async fn call_in(
+    version: HttpVersion,
+    master: &Master,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> ApiReply {
     let headers = Sent(headers);
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let head = Head { version: HttpVersion::Http11, method, path, query, headers: &headers };
+    let head = Head { version, method, path, query, headers: &headers };
     match master.admit(head) {
         Ok(admitted) => master.serve(admitted, head, body.to_owned().into()).await,
         Err(reply) => reply,
@@ -182,11 +193,18 @@ async fn without_keys_only_local_programs_are_served() {
         &[("host", "localhost:7777"), ("forwarded", "for=1.2.3.4")],
         &[("host", "localhost:7777"), ("x-forwarded-for", "")],
         &[("host", "localhost:7777"), ("x-real-ip", "1.2.3.4")],
+        &[("host", "localhost:7777"), ("via", "1.1 proxy")],
     ] {
         let reply = served(headers).await;
         assert_eq!(reply.status, 403, "{headers:?}");
         assert!(text(&reply).contains("configure [[push_keys]]"), "{}", text(&reply));
     }
+    let old = HttpVersion::Http10;
+    let local = [("host", "127.0.0.1:7777")];
+    let reply = call_in(old, &house.master, "GET", "/api/a/channels", &local, "").await;
+    assert_eq!(reply.status, 403);
+    assert!(text(&reply).contains("HTTP/1.0") && text(&reply).contains("configure [[push_keys]]"), "{}", text(&reply));
+    assert_eq!(call_in(old, &house.master, "GET", "/api/ping", &local, "").await.status, 200);
     // what needs no key is for everybody
     assert_eq!(house.call("GET", "/api/ping", &[("host", "evil.example")], "").await.status, 200);
     // said out loud, on a listener beyond loopback

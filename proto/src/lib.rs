@@ -12,6 +12,7 @@ pub mod event;
 pub mod frame;
 pub mod ids;
 pub mod jwt;
+pub mod local;
 pub mod mail;
 pub mod matcher;
 pub mod member;

@@ -169,9 +169,9 @@ mod tests {
             (name, payload())
                 .prop_map(|(user, data)| Command::Direct { to: Target::User(user.parse().unwrap()), data }),
             (socket(), payload()).prop_map(|(socket, data)| Command::Direct { to: Target::Socket(socket), data }),
-            (name, vec(name, 0..5)).prop_map(|(user, channels)| Command::Reload {
-                user: user.parse().unwrap(),
-                channels: channels.into_iter().map(|channel| channel.try_into().unwrap()).collect(),
+            (name, vec(name, 0..5), vec(name, 0..5)).prop_map(|(user, within, channels)| {
+                let patterns = |names: Vec<String>| names.into_iter().map(|name| name.try_into().unwrap()).collect();
+                Command::Reload { user: user.parse().unwrap(), within: patterns(within), channels: patterns(channels) }
             }),
             (name, name).prop_map(|(user, channel)| Command::Grant {
                 user: user.parse().unwrap(),

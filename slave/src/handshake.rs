@@ -18,7 +18,7 @@ use wellhead_proto::{
     frame::Frame,
     ids::UserId,
     jwt::BadToken,
-    query::{Ask, Bearer, Census},
+    query::Bearer,
     refusal::Refusal,
     surface::{Head, HttpVersion, Matched},
 };
@@ -27,7 +27,7 @@ use crate::{
     Shared,
     registry::Hall,
     session::{self, Admitted},
-    token::Redeemed,
+    token::{Redeemed, ask_issuer},
     transport::Transport,
 };
 
@@ -166,7 +166,11 @@ async fn identify(
     let bearer = match credentials {
         Credentials::Token(token) => redeem(shared, token, now()).await.map_err(|why| {
             shared.metrics.auth_failed(why);
-            if why == BadToken::WrongApp { Refusal::WrongApp } else { Refusal::CredentialsInvalid }
+            match why {
+                BadToken::WrongApp => Refusal::WrongApp,
+                BadToken::Unanswered => Refusal::unavailable("the node that issued this token does not answer"),
+                _ => Refusal::CredentialsInvalid,
+            }
         })?,
         Credentials::Later if shared.apps.is_listed(&app) => {
             return Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new() });
@@ -186,11 +190,7 @@ async fn redeem(shared: &Shared, token: String, now: Duration) -> Result<Bearer,
         Redeemed::Bearer(bearer) => return Ok(bearer),
         Redeemed::Elsewhere(issuer) => issuer,
     };
-    // an issuer that is gone takes its references with it
-    match shared.bus.ask_node(issuer, Ask::Redeem { token }).await {
-        Ok(Census::Redeemed(Some(bearer))) => Ok(bearer),
-        _ => Err(BadToken::Used),
-    }
+    ask_issuer(shared, issuer, token).await
 }
 
 /// What RFC 6455 §4.2.1 demands; the key, if all of it is there.

@@ -89,10 +89,23 @@ pub struct Tokens {
     pub one_time: bool,
     /// Does a client's JWT open a socket, too?
     pub accept_jwt: bool,
+    /// What all references to tokens may take.
+    pub reference_memory: Size,
+    /// References that a user may have.
+    pub references_per_user: usize,
+    /// References of other slaves that are asked for at a time.
+    pub reference_lookups: usize,
 }
 
 impl Default for Tokens {
     fn default() -> Self {
-        Self { ttl: Span::seconds(60), one_time: false, accept_jwt: true }
+        Self {
+            ttl: Span::seconds(60),
+            one_time: false,
+            accept_jwt: true,
+            reference_memory: Size::mib(64),
+            references_per_user: 64,
+            reference_lookups: 256,
+        }
     }
 }

@@ -260,7 +260,14 @@ impl App {
                 ..settings.slave.clone()
             },
             limits: settings.limits,
-            tokens: Tokens { ttl: jwt.token_ttl, one_time: jwt.one_time_tokens, accept_jwt: jwt.accept_jwt_as_token },
+            tokens: Tokens {
+                ttl: jwt.token_ttl,
+                one_time: jwt.one_time_tokens,
+                accept_jwt: jwt.accept_jwt_as_token,
+                reference_memory: jwt.reference_memory,
+                references_per_user: jwt.references_per_user,
+                reference_lookups: jwt.reference_lookups,
+            },
             cluster: settings.cluster.name.clone(),
             secret: trust.secret.clone(),
             apps,

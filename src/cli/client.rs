@@ -14,7 +14,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json, value::RawValue};
 
 use super::{Source, say, token};
-use crate::signing;
+use crate::{files::read_text, signing};
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -94,7 +94,7 @@ pub(super) fn push(push: &Push) -> Result<()> {
     let key = match (&push.key, &push.key_file) {
         (Some(key), _) => Some(key.clone()),
         (None, Some(file)) => {
-            let key = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let key = read_text(file).with_context(|| format!("cannot read {}", file.display()))?;
             Some(key.trim().to_owned())
         }
         (None, None) => None,

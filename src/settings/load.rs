@@ -2,7 +2,7 @@
 //! layer is checked by itself, so that an error names the one that it stands in.
 
 use std::{
-    env, fs, io,
+    env, io,
     path::{Path, PathBuf},
 };
 
@@ -13,6 +13,7 @@ use super::{
     PublicKey, Settings,
     place::{Place, Places, SettingsError, line_of, nearest},
 };
+use crate::files::read_text;
 
 /// Variables of the environment that are settings begin so.
 const PREFIX: &str = "WELLHEAD_";
@@ -76,7 +77,7 @@ pub fn load(file: Option<&Path>, flags: &[String]) -> Result<Loaded, SettingsErr
 }
 
 fn read(file: &Path) -> Result<String, SettingsError> {
-    fs::read_to_string(file).map_err(|error| {
+    read_text(file).map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::NotFound => "name a file that exists with -c, or leave it out to run with the defaults",
             _ => "the file must be readable text in UTF-8",

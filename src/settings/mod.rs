@@ -13,7 +13,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use wellhead_master::keys::PushKey;
-use wellhead_proto::units::Span;
+use wellhead_proto::units::{Size, Span};
 
 pub use self::{
     bus::{Bus, Nats, NatsTls, without_user},
@@ -81,6 +81,12 @@ pub struct Jwt {
     pub accept_jwt_as_token: bool,
     /// Are tokens refused that never expire?
     pub require_exp: bool,
+    /// What all references to connection tokens may take in memory.
+    pub reference_memory: Size,
+    /// References that a user may have; the oldest goes first.
+    pub references_per_user: usize,
+    /// References of other slaves that a slave asks for at a time.
+    pub reference_lookups: usize,
 }
 
 /// One key of `public_keys`: a path, or a table when there is more to say.
@@ -225,6 +231,9 @@ impl Default for Jwt {
             one_time_tokens: tokens.one_time,
             accept_jwt_as_token: tokens.accept_jwt,
             require_exp: false,
+            reference_memory: tokens.reference_memory,
+            references_per_user: tokens.references_per_user,
+            reference_lookups: tokens.reference_lookups,
         }
     }
 }

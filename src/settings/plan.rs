@@ -197,6 +197,9 @@ impl Check<'_> {
             ("limits.send_buffer", limits.send_buffer.0),
             ("limits.body", limits.body.0),
             ("limits.subscriptions", limits.subscriptions as u64),
+            ("jwt.reference_memory", jwt.reference_memory.0),
+            ("jwt.references_per_user", jwt.references_per_user as u64),
+            ("jwt.reference_lookups", jwt.reference_lookups as u64),
         ] {
             if size == 0 {
                 return Err(self.error(key, "must be more than nothing"));
@@ -271,8 +274,22 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// What nodes on several machines must have in common, since nobody hands it to them.
+    /// The cluster's secret, and what nodes on several machines must have in common, since nobody hands it to them.
     fn shared(&self, plan: &Plan) -> Result<(), SettingsError> {
+        let hint = "`head -c 48 /dev/urandom | base64 > cluster-secret` makes one; give every node the same file as \
+                    cluster.secret_file";
+        if let Some(secret) = &plan.secret
+            && secret.len() < Key::MIN_SECRET_BYTES
+        {
+            let file = &self.settings.cluster.secret_file;
+            let key = if file.is_empty() { "cluster.secret" } else { "cluster.secret_file" };
+            let message = format!(
+                "a secret of {} bytes is shorter than {} bytes: it could be guessed from one token",
+                secret.len(),
+                Key::MIN_SECRET_BYTES
+            );
+            return Err(self.error(key, message).hint(hint));
+        }
         if self.settings.cluster.bus == Bus::Local {
             return Ok(());
         }
@@ -281,15 +298,10 @@ impl Check<'_> {
             let hint = "`wellhead keys generate` makes a key pair; then set jwt.public_keys = [\"public.pem\"]";
             return Err(error.hint(hint));
         }
-        let hint = "`head -c 48 /dev/urandom | base64 > cluster-secret` makes one; give every node the same file as \
-                    cluster.secret_file";
-        match &plan.secret {
-            None => Err(self.error("cluster.secret", "is empty, and nodes on NATS must share one").hint(hint)),
-            Some(secret) if secret.len() < Key::MIN_SECRET_BYTES => {
-                let message = format!("is shorter than {} bytes", Key::MIN_SECRET_BYTES);
-                Err(self.error("cluster.secret", message).hint(hint))
-            }
-            Some(_) => Ok(()),
+        if plan.secret.is_none() {
+            let error = self.error("cluster.secret", "is empty, and nodes on NATS must share one");
+            return Err(error.hint(hint));
         }
+        Ok(())
     }
 }

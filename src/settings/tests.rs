@@ -1,6 +1,7 @@
 //! Settings as people write them, right and wrong.
 
 mod cluster;
+mod files;
 mod pusher;
 
 use std::{fs, path::PathBuf};

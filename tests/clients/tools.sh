@@ -14,6 +14,8 @@ need gcc has cc
 need curl has curl
 # Debian keeps it in sbin
 need nats-server sh -c 'command -v nats-server || test -x /usr/sbin/nats-server'
+# Debian's nginx, too
+need nginx-light sh -c 'command -v nginx || test -x /usr/sbin/nginx'
 need openssl has openssl
 need chromium test -x "${CHROMIUM:-/usr/bin/chromium}"
 need python3-venv sh -c 'python3 -c "import ensurepip, venv" || /usr/bin/python3 -c "import ensurepip, venv"'

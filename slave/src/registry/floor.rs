@@ -17,14 +17,14 @@ use wellhead_proto::{
     ids::{AppId, ChannelName, SocketId, UserId},
     matcher::Matcher,
     notice::Notice,
-    query::{Ask, Census},
+    query::{Ask, Census, Query},
     refusal::CloseCause,
 };
 
 use super::{
     attendees::Attendees,
     fanout::{Fanout, Held, PendingJoin, Push, Run, Turn},
-    grants::{AllGrants, Grants},
+    grants::{AllGrants, Grants, replaced},
     index::{Change, Index, RoomNo, SeatNo},
     presence,
 };
@@ -208,7 +208,7 @@ impl Floor {
                     self.direct(seat, &data);
                 }
             }
-            Command::Reload { user, channels } => self.reload(&app, &user, &channels),
+            Command::Reload { user, within, channels } => self.reload(&app, &user, &within, &channels),
             Command::Grant { user, channel } => self.grant(&app, &user, &channel),
             // the slave makes one message for each change out of it
             Command::Members { .. } => {}
@@ -227,18 +227,20 @@ impl Floor {
         self.metrics.deliveries.inc();
     }
 
-    fn reload(&mut self, app: &AppId, user: &UserId, channels: &[ChannelPattern]) {
-        let grants = self.grants.share(channels.to_vec());
+    fn reload(&mut self, app: &AppId, user: &UserId, within: &[ChannelPattern], channels: &[ChannelPattern]) {
         for seat in self.index.seats_of(app, user) {
+            // each socket has patterns of its own, of which some may stay
+            let grants = replaced(&self.index.at(seat).grants, within, channels);
+            let grants = self.grants.share(grants);
             self.index.at_mut(seat).grants = grants.clone();
-            let lost: Vec<_> =
-                self.index.channels_of(seat).filter(|channel| !allowed(channels, channel)).cloned().collect();
+            let is_lost = |channel: &&ChannelName| allowed(within, channel) && !allowed(&grants, channel);
+            let lost: Vec<_> = self.index.channels_of(seat).filter(is_lost).cloned().collect();
             let mut change = Change::default();
             for channel in &lost {
                 self.index.leave(seat, channel, &mut change);
             }
             self.note(change);
-            self.notify(seat, Notice::Reloaded(channels));
+            self.notify(seat, Notice::Reloaded(&grants));
         }
     }
 
@@ -262,6 +264,11 @@ impl Floor {
     /// Answer a question; for a push to a pattern, push.
     pub fn answer(&mut self, ask: &Ask, ticket: Ticket) -> Census {
         match ask {
+            Ask::Query { app, query: Query::GrantsOf(user) } => {
+                let grants =
+                    self.index.seats_of(app, user).into_iter().flat_map(|seat| self.index.at(seat).grants.iter());
+                Census::Names(grants.map(|pattern| pattern.as_str().to_owned()).collect())
+            }
             Ask::Query { app, query } => presence::census(&self.index, &self.attendees, app, query),
             Ask::Stats => presence::stats(&self.index),
             // the slave answers these itself

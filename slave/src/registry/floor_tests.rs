@@ -254,7 +254,14 @@ async fn another_app_hears_nothing() {
         ("other", Command::Publish { channel: "c".parse().unwrap(), event: event.clone(), except: None }),
         ("other", Command::Direct { to: Target::User("ann".parse().unwrap()), data: Payload::null() }),
         ("other", Command::Direct { to: Target::Socket(client.id), data: Payload::null() }),
-        ("other", Command::Reload { user: "ann".parse().unwrap(), channels: Vec::new() }),
+        (
+            "other",
+            Command::Reload {
+                user: "ann".parse().unwrap(),
+                within: vec![ChannelPattern::everything()],
+                channels: Vec::new(),
+            },
+        ),
     ] {
         let ticket = scene.backlog.admit(0);
         scene.floor.obey(Envelope { app: app.parse().unwrap(), command }, ticket, Instant::now());

@@ -35,6 +35,13 @@ impl AllGrants {
     }
 }
 
+/// `held`, with what lies wholly inside one of the patterns `within` replaced by `new`.
+#[must_use]
+pub fn replaced(held: &[ChannelPattern], within: &[ChannelPattern], new: &[ChannelPattern]) -> Vec<ChannelPattern> {
+    let stays = |pattern: &&ChannelPattern| !within.iter().any(|wide| wide.covers(pattern));
+    held.iter().filter(stays).chain(new).cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +58,17 @@ mod tests {
         assert_eq!(*one, patterns(&["a", "b"]));
         assert!(!Rc::ptr_eq(&one, &all.share(patterns(&["b", "a"]))), "as they were given");
         assert!(all.share(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn only_what_lies_wholly_inside_is_replaced() {
+        let held = patterns(&["a", "a1", "ab*", "b", "*a", "*", "news", "news*", ""]);
+        let after = |within: &[&str], new: &[&str]| replaced(&held, &patterns(within), &patterns(new));
+        assert_eq!(after(&["*"], &["x"]), patterns(&["x"]));
+        assert_eq!(after(&["a*", "news"], &[]), patterns(&["a", "b", "*a", "*", "news*", ""]));
+        assert_eq!(after(&["a*", "news"], &["a7"]), patterns(&["a", "b", "*a", "*", "news*", "", "a7"]));
+        assert_eq!(after(&["b"], &["b"]), patterns(&["a", "a1", "ab*", "*a", "*", "news", "news*", "", "b"]));
+        assert_eq!(after(&[], &[]), held);
     }
 
     #[test]

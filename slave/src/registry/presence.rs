@@ -1,6 +1,6 @@
 //! Who is here: what a thread answers to queries, from its index. Exact and immediate, since the index is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wellhead_proto::{
     channel::{ChannelPattern, allowed},
@@ -32,6 +32,12 @@ pub fn census<S>(index: &Index<S>, attendees: &Attendees, app: &AppId, query: &Q
             member.into_iter().chain(user).map(UserId::as_str)
         })
     };
+    let users_within = |within: &[ChannelPattern]| {
+        let within = within.to_vec();
+        let rooms = index.channels(app).filter(move |channel| allowed(&within, channel));
+        let seats = rooms.filter_map(|channel| index.room(app, channel)).flat_map(|room| index.seated(room, 0));
+        seats.map(|(_, seat, _)| index.user_of(seat)).filter(|user| !user.is_nobody()).map(UserId::as_str)
+    };
     let state = |room: Option<RoomNo>, members: bool| ChannelState {
         subscriptions: room.map_or(0, |room| index.occupied(room) as u64),
         members: room
@@ -44,6 +50,10 @@ pub fn census<S>(index: &Index<S>, attendees: &Attendees, app: &AppId, query: &Q
     match query {
         Query::Channels(within) => names(channels(within)),
         Query::ChannelCount(within) => hashes(channels(within)),
+        Query::UsersWithin(within) => names(users_within(within)),
+        Query::UserCountWithin(within) => hashes(users_within(within)),
+        // sockets have grants, not the index
+        Query::GrantsOf(_) => Census::Names(BTreeSet::new()),
         Query::Users => names(users()),
         Query::UserCount => hashes(users()),
         Query::UsersOf(channel) => names(users_of(channel)),
@@ -118,6 +128,13 @@ mod tests {
         assert_eq!(ask(&index, Query::ChannelCount(everything)).count(), 2);
         assert_eq!(ask(&index, Query::Users), names(&["ann"]));
         assert_eq!(ask(&index, Query::UserCount).count(), 1);
+        let within = |pattern: &str| vec![pattern.try_into().unwrap()];
+        for (patterns, users) in
+            [(vec![], &[][..]), (within("z*"), &[]), (within("b"), &["ann"]), (within("*"), &["ann"])]
+        {
+            assert_eq!(ask(&index, Query::UsersWithin(patterns.clone())), names(users), "{patterns:?}");
+            assert_eq!(ask(&index, Query::UserCountWithin(patterns)).count(), users.len());
+        }
         assert_eq!(ask(&index, Query::UsersOf("a".parse().unwrap())), names(&["", "ann"]));
         assert_eq!(ask(&index, Query::UserCountOf("a".parse().unwrap())).count(), 2);
         assert_eq!(ask(&index, Query::UsersOf("z".parse().unwrap())), names(&[]));

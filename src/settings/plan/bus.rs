@@ -12,6 +12,7 @@ use crate::{
         local::check_socket,
         nats::{NatsSettings, NatsTls},
     },
+    files::begins_with_mark,
     settings::{Bus, place::SettingsError},
 };
 
@@ -56,9 +57,9 @@ impl Check<'_> {
             token: text("nats.token", self.secret("nats", "token", &nats.token, &nats.token_file)?)?,
             tls: NatsTls {
                 required: nats.tls.required,
-                ca_file: self.readable("nats.tls.ca_file", &nats.tls.ca_file)?,
-                cert_file: self.readable("nats.tls.cert_file", &nats.tls.cert_file)?,
-                key_file: self.readable("nats.tls.key_file", &nats.tls.key_file)?,
+                ca_file: self.pem("nats.tls.ca_file", &nats.tls.ca_file)?,
+                cert_file: self.pem("nats.tls.cert_file", &nats.tls.cert_file)?,
+                key_file: self.pem("nats.tls.key_file", &nats.tls.key_file)?,
             },
         };
         // each address by itself first: then it is known what is to blame
@@ -84,6 +85,16 @@ impl Check<'_> {
             Ok(()) => Ok(Some(path)),
             Err(error) => Err(self.error(key, format!("cannot read {file}: {error}"))),
         }
+    }
+
+    /// The same of a file that the library for TLS reads by itself.
+    fn pem(&self, key: &str, file: &str) -> Result<Option<PathBuf>, SettingsError> {
+        let path = self.readable(key, file)?;
+        if path.as_deref().is_some_and(|path| begins_with_mark(path).unwrap_or_default()) {
+            let error = self.error(key, format!("{file} begins with a byte order mark"));
+            return Err(error.hint("save it as UTF-8 without one: the library that reads it takes no such mark"));
+        }
+        Ok(path)
     }
 
     pub(super) fn way_warnings(&self, plan: &Plan) -> Option<String> {

@@ -1,6 +1,6 @@
 //! Keys, secrets and listed apps, read from where the settings say that they are.
 
-use std::{collections::HashMap, fs, io, str::FromStr};
+use std::{collections::HashMap, str::FromStr};
 
 use jsonwebtoken::Algorithm;
 use wellhead_proto::{
@@ -10,7 +10,10 @@ use wellhead_proto::{
 };
 
 use super::Check;
-use crate::settings::{PublicKey, Secret, Unlisted, place::SettingsError};
+use crate::{
+    files::read_text,
+    settings::{PublicKey, Secret, Unlisted, place::SettingsError},
+};
 
 impl Check<'_> {
     pub(super) fn keys(&self, secret: Option<&[u8]>) -> Result<Keyring, SettingsError> {
@@ -42,11 +45,11 @@ impl Check<'_> {
             })
         });
         let only = only.transpose()?;
-        let pem = fs::read(file).map_err(|error| {
+        let pem = read_text(file).map_err(|error| {
             let error = self.error(key, format!("cannot read {file}: {error}"));
             error.hint("name the PEM file of a public key; `wellhead keys generate` makes a pair")
         })?;
-        Key::from_pem(kid.clone(), &pem, only).map_err(|why| {
+        Key::from_pem(kid.clone(), pem.as_bytes(), only).map_err(|why| {
             self.error(key, format!("{file}: {why}"))
                 .hint("`openssl pkey -in private.pem -pubout` prints the public half")
         })
@@ -69,14 +72,7 @@ impl Check<'_> {
                 Err(self.error(&key, message).hint("say it once: keep one of the two"))
             }
             (true, false) => {
-                let text = fs::read_to_string(file).map_err(|error| {
-                    let why = if error.kind() == io::ErrorKind::InvalidData {
-                        "it is not UTF-8".to_owned()
-                    } else {
-                        error.to_string()
-                    };
-                    self.error(&key, format!("cannot read {file}: {why}"))
-                })?;
+                let text = read_text(file).map_err(|error| self.error(&key, format!("cannot read {file}: {error}")))?;
                 match text.trim_end_matches(['\r', '\n']) {
                     "" => Err(self.error(&key, format!("{file} is empty"))),
                     secret => Ok(Some(secret.as_bytes().to_vec())),

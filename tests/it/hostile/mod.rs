@@ -5,5 +5,6 @@ mod http;
 mod jwt;
 mod keyless;
 mod noise;
+mod proxied;
 mod slow;
 mod upgrade;

@@ -32,7 +32,7 @@ impl Scene {
     }
 
     fn users_of(&mut self, channel: &str) -> Census {
-        let query = wellhead_proto::query::Query::UsersOf(channel.parse().unwrap());
+        let query = Query::UsersOf(channel.parse().unwrap());
         let ticket = self.backlog.admit(0);
         self.floor.answer(&Ask::Query { app: "app".parse().unwrap(), query }, ticket)
     }
@@ -119,7 +119,7 @@ async fn who_ends_is_a_member_no_more_and_lists_know_members_by_their_names() {
     }
     assert_eq!(scene.attend(&late, "q", "m-joe").unwrap(), ["m-bob", "m-joe"]);
     assert_eq!(scene.users_of("p"), names(&["ann", "m-bob"]));
-    let query = wellhead_proto::query::Query::Members("q".parse().unwrap());
+    let query = Query::Members("q".parse().unwrap());
     let ticket = scene.backlog.admit(0);
     let census = scene.floor.answer(&Ask::Query { app: "app".parse().unwrap(), query }, ticket);
     assert_eq!(census, Census::Members(["m-bob", "m-joe"].map(|user| (user.parse().unwrap(), "{}".into())).into()));
