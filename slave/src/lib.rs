@@ -184,6 +184,7 @@ impl Slave {
             actix_rt::spawn(watch_bus(Arc::downgrade(shared), shared.bus.state()));
             actix_rt::spawn(watch_roster(Arc::downgrade(shared), shared.bus.state()));
             actix_rt::spawn(shared.keeping.announcing());
+            actix_rt::spawn(shared.keeping.ending_graces());
         }
     }
 
