@@ -38,6 +38,7 @@ pub struct Tokens {
     verify: DecodingKey,
     validation: Validation,
     kept: Mutex<HashMap<u128, Kept>>,
+    ahead_of: Box<AheadOf>,
 }
 
 struct Kept {
@@ -60,7 +61,13 @@ struct Body {
     cluster: String,
     jti: String,
     exp: f64,
+    /// Who issued it: `exp` is by the clock of that node.
+    #[serde(default)]
+    node: Option<u32>,
 }
+
+/// By how many milliseconds this node's clock is ahead of another's.
+pub type AheadOf = dyn Fn(NodeId) -> i64 + Send + Sync;
 
 /// Why no token was issued.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -92,7 +99,14 @@ impl Tokens {
             verify: DecodingKey::from_secret(secret),
             validation,
             kept: Mutex::default(),
+            ahead_of: Box::new(|_| 0),
         }
+    }
+
+    /// The same, allowing for the clocks of others.
+    #[must_use]
+    pub fn with_clocks(self, ahead_of: Box<AheadOf>) -> Self {
+        Self { ahead_of, ..self }
     }
 
     /// A token for a client's JWT. It never outlives the JWT.
@@ -109,7 +123,13 @@ impl Tokens {
         if self.settings.one_time {
             return self.keep(id, bearer(grant), exp, now);
         }
-        let body = Body { gusher: grant, cluster: self.cluster.clone(), jti: format!("{id:032x}"), exp };
+        let body = Body {
+            gusher: grant,
+            cluster: self.cluster.clone(),
+            jti: format!("{id:032x}"),
+            exp,
+            node: Some(self.node.into()),
+        };
         let token = encode(&self.header, &body, &self.sign).expect("HMAC signs anything that is JSON");
         if token.len() <= MAX_WHOLE { Ok(token) } else { self.keep(id, bearer(body.gusher), exp, now) }
     }
@@ -138,7 +158,8 @@ impl Tokens {
         if body.cluster != self.cluster || self.settings.one_time {
             return Err(BadToken::WrongKind);
         }
-        if body.exp <= now {
+        let issuer = body.node.and_then(|node| NodeId::try_from(node).ok()).filter(|issuer| *issuer != self.node);
+        if body.exp <= now - issuer.map_or(0.0, |issuer| (self.ahead_of)(issuer) as f64 / 1_000.0) {
             return Err(BadToken::Expired);
         }
         Ok(Redeemed::Bearer(bearer(body.gusher)))
@@ -254,6 +275,25 @@ mod tests {
         assert_eq!(stranger.redeem(&token, &apps(), NOW), Err(BadToken::WrongKind));
         let forged = Tokens::new(Settings::default(), NodeId::from_random(8), "wellhead".into(), b"another secret");
         assert_eq!(forged.redeem(&token, &apps(), NOW), Err(BadToken::Signature));
+    }
+
+    #[test]
+    fn a_token_lives_by_the_clock_of_its_issuer() {
+        let token = tokens(Settings::default()).issue(&jwt(&["a"], None), &apps(), NOW).unwrap();
+        for ahead in [60, -60, 0, 1] {
+            let ahead_of = move |node| if node == NodeId::from_random(7) { ahead * 1_000 } else { 0 };
+            let other = Tokens::new(Settings::default(), NodeId::from_random(8), "wellhead".into(), b"cluster secret");
+            let other = other.with_clocks(Box::new(ahead_of));
+            // what the other's clock shows that many seconds after the token was issued
+            let shows = |after: i64| Duration::from_secs(NOW.as_secs().saturating_add_signed(after + ahead));
+            for after in [0, 59] {
+                assert!(other.redeem(&token, &apps(), shows(after)).is_ok(), "{ahead}, {after}");
+            }
+            assert_eq!(other.redeem(&token, &apps(), shows(60)), Err(BadToken::Expired), "{ahead}");
+        }
+        // whatever was heard of a node of its own number
+        let issuer = tokens(Settings::default()).with_clocks(Box::new(|_| 60_000));
+        assert_eq!(issuer.redeem(&token, &apps(), after(60)), Err(BadToken::Expired));
     }
 
     #[test]

@@ -197,6 +197,7 @@ impl Check<'_> {
             ("limits.send_buffer", limits.send_buffer.0),
             ("limits.body", limits.body.0),
             ("limits.subscriptions", limits.subscriptions as u64),
+            ("cluster.max_nodes", cluster.max_nodes as u64),
         ] {
             if size == 0 {
                 return Err(self.error(key, "must be more than nothing"));

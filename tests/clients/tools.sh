@@ -15,6 +15,7 @@ need curl has curl
 # Debian keeps it in sbin
 need nats-server sh -c 'command -v nats-server || test -x /usr/sbin/nats-server'
 need openssl has openssl
+need faketime has faketime
 need chromium test -x "${CHROMIUM:-/usr/bin/chromium}"
 need python3-venv sh -c 'python3 -c "import ensurepip, venv" || /usr/bin/python3 -c "import ensurepip, venv"'
 # a Node from elsewhere brings its own npm, and Debian's npm would pull in Debian's Node
