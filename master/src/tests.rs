@@ -336,7 +336,7 @@ impl Bus for Stuck {
     fn attach(&self, _: Arc<dyn Inbox>) {}
 
     fn state(&self) -> watch::Receiver<BusState> {
-        watch::channel(BusState { up: true, roster_known: true, slaves: Arc::default() }).1
+        watch::channel(BusState { up: true, roster_known: true, ..BusState::default() }).1
     }
 }
 

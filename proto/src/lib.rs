@@ -9,6 +9,7 @@ pub mod command;
 pub mod dialect;
 pub mod envelope;
 pub mod event;
+pub mod fingerprint;
 pub mod frame;
 pub mod ids;
 pub mod jwt;

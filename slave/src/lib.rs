@@ -129,6 +129,8 @@ impl Slave {
         let Setup { node, settings, limits, tokens, cluster, secret, apps, dialects, bus } = setup;
         let metrics = Metrics::new(registry);
         let keeping = Arc::new(Keeping::new(node, bus.clone(), metrics.clone()));
+        let others = bus.clone();
+        let clocks = Box::new(move |node| others.clock_ahead_of(node));
         Self(Arc::new(Shared {
             node,
             settings,
@@ -136,7 +138,7 @@ impl Slave {
             apps,
             voices: Voices::new(&dialects),
             router: Router::new(Role::Slave, dialects),
-            tokens: Tokens::new(tokens, node, cluster, &secret),
+            tokens: Tokens::new(tokens, node, cluster, &secret).with_clocks(clocks),
             interests: Arc::new(Interests::new(bus.clone(), keeping.clone())),
             attendance: Arc::new(Attendance::new(keeping.clone(), bus.clone())),
             keeping,
@@ -186,6 +188,7 @@ impl Slave {
             actix_rt::spawn(watch_bus(Arc::downgrade(shared), shared.bus.state()));
             actix_rt::spawn(watch_roster(Arc::downgrade(shared), shared.bus.state()));
             actix_rt::spawn(shared.keeping.announcing());
+            actix_rt::spawn(shared.keeping.ending_graces());
         }
     }
 
@@ -271,8 +274,8 @@ const WITHOUT_BUS: Duration = Duration::from_secs(5);
 /// Tell every socket to come back, when the bus has been down for too long.
 async fn watch_bus(shared: Weak<Shared>, mut state: watch::Receiver<BusState>) {
     // an error says that the bus is gone for good, with the process
-    while state.wait_for(|state| !state.up).await.is_ok() {
-        if timeout(WITHOUT_BUS, state.wait_for(|state| state.up)).await.is_ok() {
+    while state.wait_for(|state| !state.serves()).await.is_ok() {
+        if timeout(WITHOUT_BUS, state.wait_for(BusState::serves)).await.is_ok() {
             continue;
         }
         let Some(shared) = shared.upgrade() else { return };
@@ -280,7 +283,7 @@ async fn watch_bus(shared: Weak<Shared>, mut state: watch::Receiver<BusState>) {
         warn!(open; "the bus has been down for {} s: {open} sockets are told to come back", WITHOUT_BUS.as_secs());
         shared.close_all();
         drop(shared);
-        if state.wait_for(|state| state.up).await.is_err() {
+        if state.wait_for(BusState::serves).await.is_err() {
             return;
         }
     }

@@ -1,6 +1,7 @@
 //! From settings to a node that serves: its end of the bus, its roles, its listeners. What becomes of it then is
 //! `serving`'s matter.
 
+mod common;
 mod serving;
 #[cfg(test)]
 mod tests;
@@ -126,7 +127,7 @@ impl App {
     /// The master's ways cannot be joined, the bus cannot be opened, or an address cannot be listened on.
     pub async fn bind(&mut self) -> Result<Bound> {
         let node = NodeId::from_random(u32::from_le_bytes(random()?));
-        let me = Beat { node, slave: self.plan.roles.slave(), incarnation: u64::from_le_bytes(random()?) };
+        let me = Beat::new(node, self.plan.roles.slave(), u64::from_le_bytes(random()?));
         let mut registry = Registry::with_prefix("wellhead");
         admin::register(&mut registry);
         let limits = self.local_limits();
@@ -154,6 +155,9 @@ impl App {
             }
         };
         let trust = trust.expect("a slave on the local bus was given it, everybody else made it");
+        if let Some(joining) = &joining {
+            joining.share(common::common(&self.loaded.settings, &self.plan, &trust));
+        }
         let bus = line.bus();
         let apps = Arc::new(self.plan.apps(&self.loaded.settings, trust.keys.clone()));
         let speaks = dialect::Settings { gusher: self.plan.prefixes.clone(), pusher: self.plan.pusher.clone() };

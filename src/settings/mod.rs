@@ -13,7 +13,10 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use wellhead_master::keys::PushKey;
-use wellhead_proto::units::{Size, Span};
+use wellhead_proto::{
+    roster,
+    units::{Size, Span},
+};
 
 pub use self::{
     bus::{Bus, Nats, NatsTls, without_user},
@@ -61,6 +64,10 @@ pub struct Cluster {
     pub secret: Secret,
     /// A file that holds the secret instead.
     pub secret_file: String,
+    /// How many nodes are let in.
+    pub max_nodes: usize,
+    /// How much of a difference between the clocks of two nodes is allowed for.
+    pub clock_tolerance: Span,
 }
 
 /// `[jwt]`.
@@ -216,6 +223,8 @@ impl Default for Cluster {
             socket: "run/bus.sock".to_owned(),
             secret: Secret::default(),
             secret_file: String::new(),
+            max_nodes: roster::MAX_NODES,
+            clock_tolerance: Span::seconds(60),
         }
     }
 }

@@ -200,6 +200,7 @@ impl Check<'_> {
             ("jwt.reference_memory", jwt.reference_memory.0),
             ("jwt.references_per_user", jwt.references_per_user as u64),
             ("jwt.reference_lookups", jwt.reference_lookups as u64),
+            ("cluster.max_nodes", cluster.max_nodes as u64),
         ] {
             if size == 0 {
                 return Err(self.error(key, "must be more than nothing"));

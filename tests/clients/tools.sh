@@ -17,6 +17,7 @@ need nats-server sh -c 'command -v nats-server || test -x /usr/sbin/nats-server'
 # Debian's nginx, too
 need nginx-light sh -c 'command -v nginx || test -x /usr/sbin/nginx'
 need openssl has openssl
+need faketime has faketime
 need chromium test -x "${CHROMIUM:-/usr/bin/chromium}"
 need python3-venv sh -c 'python3 -c "import ensurepip, venv" || /usr/bin/python3 -c "import ensurepip, venv"'
 # a Node from elsewhere brings its own npm, and Debian's npm would pull in Debian's Node

@@ -54,6 +54,25 @@ fn any_slave_of_the_cluster_honours_a_token_within_its_time() {
 }
 
 #[test]
+fn a_token_lives_by_the_clock_of_its_issuer() {
+    let token = tokens(Settings::default()).issue(&jwt(&["a"], None), &apps(), NOW).unwrap();
+    for ahead in [60, -60, 0, 1] {
+        let ahead_of = move |node| if node == NodeId::from_random(7) { ahead * 1_000 } else { 0 };
+        let other = Tokens::new(Settings::default(), NodeId::from_random(8), "wellhead".into(), b"cluster secret");
+        let other = other.with_clocks(Box::new(ahead_of));
+        // what the other's clock shows that many seconds after the token was issued
+        let shows = |after: i64| Duration::from_secs(NOW.as_secs().saturating_add_signed(after + ahead));
+        for after in [0, 59] {
+            assert!(other.redeem(&token, &apps(), shows(after)).is_ok(), "{ahead}, {after}");
+        }
+        assert_eq!(other.redeem(&token, &apps(), shows(60)), Err(BadToken::Expired), "{ahead}");
+    }
+    // whatever was heard of a node of its own number
+    let issuer = tokens(Settings::default()).with_clocks(Box::new(|_| 60_000));
+    assert_eq!(issuer.redeem(&token, &apps(), after(60)), Err(BadToken::Expired));
+}
+
+#[test]
 fn a_token_never_outlives_its_jwt_and_is_no_jwt_itself() {
     let tokens = tokens(Settings::default());
     let token = tokens.issue(&jwt(&[], Some(NOW.as_secs() + 10)), &apps(), NOW).unwrap();

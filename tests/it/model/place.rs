@@ -51,7 +51,7 @@ impl End {
     /// A node that is not begun yet: see [`End::begin`].
     fn new(net: &Net, number: u32, slave: bool, most: usize) -> Self {
         let id = NodeId::from_random(number);
-        let beat = Beat { node: id, slave, incarnation: u64::from(number) };
+        let beat = Beat::new(id, slave, u64::from(number));
         let cluster = Cluster::new(beat, Metrics::default());
         let wire = net.wire(cluster.ear(), most);
         Self { id, bus: Arc::new(ClusterBus(cluster.clone())), cluster, wire }

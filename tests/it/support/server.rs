@@ -59,6 +59,12 @@ impl Setup {
         self
     }
 
+    /// A variable of its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// No setting but those of the file.
     pub fn unset_all(mut self) -> Self {
         self.env.clear();
