@@ -11,6 +11,7 @@ pub mod keeper;
 mod keeping;
 mod metrics;
 pub mod outbox;
+mod patience;
 mod pulse;
 pub mod registry;
 pub mod session;
@@ -231,7 +232,7 @@ impl Slave {
                 closed.await;
             }
         };
-        if timeout(self.0.settings.drain.0, gone).await.is_err() {
+        if patience::within(self.0.settings.drain.0, gone).await.is_none() {
             let left = self.connections();
             warn!(left; "{left} sockets had not gone when the time to drain was over");
         }

@@ -12,7 +12,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use wellhead_proto::{frame::Frame, refusal::CloseCause};
 
-use crate::transport::Transport;
+use crate::{pulse::Moment, transport::Transport};
 
 /// Pieces that one `writev` takes.
 const MAX_PIECES: usize = 64;
@@ -49,8 +49,8 @@ pub struct Outbox {
     marked: Cell<bool>,
     /// Something came from the client since the heart last beat.
     heard: Cell<bool>,
-    /// Heartbeats since which something has been owed without a break.
-    beats_behind: Cell<u32>,
+    /// The heartbeat since which something has been owed without a break.
+    behind_since: Cell<Option<Moment>>,
     end: RefCell<Option<Box<End>>>,
     /// The task that drives the socket.
     driver: Cell<Option<Waker>>,
@@ -82,7 +82,7 @@ impl Outbox {
             owed: RefCell::default(),
             marked: Cell::new(false),
             heard: Cell::new(false),
-            beats_behind: Cell::new(0),
+            behind_since: Cell::new(None),
             end: RefCell::new(None),
             driver: Cell::new(None),
             driver_waits: Cell::new(false),
@@ -170,7 +170,7 @@ impl Outbox {
         }
         let flushed = self.write();
         match flushed {
-            Flushed::All => self.beats_behind.set(0),
+            Flushed::All => self.behind_since.set(None),
             Flushed::Rest => {}
             Flushed::TooSlow => self.end(End { cause: CloseCause::SlowConsumer, goodbye: None }),
             Flushed::Gone => self.end(End { cause: CloseCause::ClientGone, goodbye: None }),
@@ -293,17 +293,17 @@ impl Outbox {
         self.heard.replace(false)
     }
 
-    /// A heartbeat: for how many of them in a row something has been owed now. An idle socket keeps no queue.
-    pub fn count_beat_behind(&self) -> u32 {
+    /// A heartbeat: the one since which something has been owed without a break. An idle socket keeps no queue.
+    pub fn behind_since(&self, now: Moment) -> Option<Moment> {
         let mut owed = self.owed.borrow_mut();
-        let beats = if owed.is_empty() {
+        let since = if owed.is_empty() {
             owed.rest = None;
-            0
+            None
         } else {
-            self.beats_behind.get() + 1
+            self.behind_since.get().or(Some(now))
         };
-        self.beats_behind.set(beats);
-        beats
+        self.behind_since.set(since);
+        since
     }
 
     /// From now on `cx` drives the socket.

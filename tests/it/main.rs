@@ -13,5 +13,6 @@ mod model;
 mod presence;
 mod push;
 mod pusher;
+mod stood_still;
 mod support;
 mod wire_contract;

@@ -143,13 +143,14 @@ async fn a_reader_that_is_gone_is_noticed() {
 }
 
 #[tokio::test]
-async fn beats_behind_count_only_while_something_is_owed() {
+async fn it_is_behind_since_the_first_beat_that_found_something_owed() {
     let (outbox, _client) = pair(usize::MAX).await;
-    assert_eq!(outbox.count_beat_behind(), 0);
+    let beat = |second| Moment::at(Duration::from_secs(second));
+    assert_eq!(outbox.behind_since(beat(1)), None);
     fill(&outbox, &Bytes::from(vec![0; 100_000]));
-    assert_eq!((outbox.count_beat_behind(), outbox.count_beat_behind()), (1, 2));
+    assert_eq!([2, 3].map(|second| outbox.behind_since(beat(second))), [Some(beat(2)); 2]);
     outbox.clear();
-    assert_eq!(outbox.count_beat_behind(), 0);
+    assert_eq!(outbox.behind_since(beat(4)), None);
 }
 
 #[test]

@@ -29,7 +29,7 @@ use self::{
 use crate::{
     heartbeat,
     metrics::Metrics,
-    pulse::{BEAT, Rhythm},
+    pulse::{BEAT, Clock, Rhythm},
 };
 
 /// Sockets that a drain closes at once, and the pause after them: some 10,000 a second and thread.
@@ -54,6 +54,8 @@ impl Hall {
 pub struct Registry {
     hall: Rc<Hall>,
     rhythm: Rhythm,
+    began: Instant,
+    clock: Clock,
     metrics: Metrics,
     /// What this thread last added to the node's gauges.
     shown: (i64, i64),
@@ -63,12 +65,21 @@ impl Registry {
     /// A registry in front of `hall`.
     #[must_use]
     pub fn new(hall: Rc<Hall>, rhythm: Rhythm, metrics: Metrics) -> Self {
-        Self { hall, rhythm, metrics, shown: (0, 0) }
+        Self { hall, rhythm, began: Instant::now(), clock: Clock::default(), metrics, shown: (0, 0) }
+    }
+
+    /// Beat a whole [`BEAT`] after the last was done: an interval would make up for those that it missed.
+    fn beat_later(ctx: &mut Context<Self>) {
+        ctx.run_later(BEAT, |registry, ctx| {
+            registry.beat();
+            Self::beat_later(ctx);
+        });
     }
 
     fn beat(&mut self) {
+        let now = self.clock.beat(self.began.elapsed());
         let mut floor = self.hall.floor.borrow_mut();
-        let owed = heartbeat::beat(&mut floor, &self.rhythm) as i64;
+        let owed = heartbeat::beat(&mut floor, now, &self.rhythm) as i64;
         let users = floor.index.apps().map(|(.., users)| users.count() as i64).sum::<i64>();
         drop(floor);
         self.metrics.queue_bytes.inc_by(owed - self.shown.0);
@@ -81,7 +92,7 @@ impl Actor for Registry {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(BEAT, |registry, _| registry.beat());
+        Self::beat_later(ctx);
         ctx.spawn(Settle);
     }
 }
