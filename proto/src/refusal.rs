@@ -68,6 +68,12 @@ impl Refusal {
         Self::Unavailable { why, retry_after: Duration::from_secs(1) }
     }
 
+    /// Not here any more: whoever comes back at once finds another in our place.
+    #[must_use]
+    pub fn moved(why: &'static str) -> Self {
+        Self::Unavailable { why, retry_after: Duration::ZERO }
+    }
+
     /// The HTTP status that fits, where a dialect prescribes no other.
     #[must_use]
     pub fn status(&self) -> u16 {
@@ -110,15 +116,17 @@ pub enum CloseCause {
     PongTimeout,
     /// It did nothing for as long as the operator allows.
     Idle,
-    /// This node shuts down; come back elsewhere.
+    /// This node lets go of its clients, and another takes them: come back at once.
     ShuttingDown,
+    /// This node lets go of its clients, and nobody is there yet to take them: come back in a moment.
+    ShuttingDownAlone,
     /// A fault of ours.
     Internal,
 }
 
 impl CloseCause {
     /// Every cause, for metrics.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::ClientClosed,
         Self::ClientGone,
         Self::ProtocolError,
@@ -131,6 +139,7 @@ impl CloseCause {
         Self::PongTimeout,
         Self::Idle,
         Self::ShuttingDown,
+        Self::ShuttingDownAlone,
         Self::Internal,
     ];
 
@@ -149,7 +158,7 @@ impl CloseCause {
             Self::SlowConsumer => "slow_consumer",
             Self::PongTimeout => "pong_timeout",
             Self::Idle => "idle",
-            Self::ShuttingDown => "shutting_down",
+            Self::ShuttingDown | Self::ShuttingDownAlone => "shutting_down",
             Self::Internal => "internal",
         }
     }
@@ -159,7 +168,7 @@ impl CloseCause {
     pub fn code(self) -> u16 {
         match self {
             Self::ClientClosed | Self::ClientGone => 1000,
-            Self::ShuttingDown => 1001,
+            Self::ShuttingDown | Self::ShuttingDownAlone => 1001,
             Self::ProtocolError => 1002,
             Self::UnsupportedData => 1003,
             Self::BadUtf8 => 1007,
@@ -183,7 +192,7 @@ impl CloseCause {
             Self::SlowConsumer => "reading too slowly",
             Self::PongTimeout => "no answer to ping",
             Self::Idle => "idle",
-            Self::ShuttingDown => "shutting down",
+            Self::ShuttingDown | Self::ShuttingDownAlone => "shutting down",
             Self::Internal => "internal error",
         }
     }

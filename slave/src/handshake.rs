@@ -128,7 +128,7 @@ fn opening(key: &str) -> Bytes {
 /// Who is at the door of a socket row, and may they come in?
 async fn admit(shared: &Arc<Shared>, matched: &Matched, request: &Request) -> Result<(Bearer, u8), Refusal> {
     if shared.is_draining() {
-        return Err(Refusal::unavailable("shutting down"));
+        return Err(shared.refuse_while_draining());
     }
     if !shared.bus.is_up() {
         return Err(Refusal::unavailable("the cluster's bus is down"));

@@ -44,7 +44,7 @@ use wellhead_proto::{
     dialect::contract::{Dialect, Role},
     frame::Frame,
     ids::{NodeId, SocketId},
-    refusal::CloseCause,
+    refusal::{CloseCause, Refusal},
     roster::LEASE,
     surface::Router,
 };
@@ -113,6 +113,8 @@ pub struct Shared {
     open: AtomicUsize,
     closed_one: Notify,
     draining: AtomicBool,
+    /// The socket that clients connect to stays open after this node, for its successor.
+    outlived: AtomicBool,
 }
 
 thread_local! {
@@ -147,6 +149,7 @@ impl Slave {
             open: AtomicUsize::new(0),
             closed_one: Notify::new(),
             draining: AtomicBool::new(false),
+            outlived: AtomicBool::new(false),
         }))
     }
 
@@ -211,18 +214,19 @@ impl Slave {
     }
 
     /// Take no more sockets, and hand over what this slave keeps for the cluster. To be called before it says goodbye on
-    /// the bus.
-    pub fn prepare_to_go(&self) {
+    /// the bus. `outlived`: the socket that clients connect to stays open for a successor.
+    pub fn prepare_to_go(&self, outlived: bool) {
+        self.0.outlived.store(outlived, Ordering::Relaxed);
         self.0.draining.store(true, Ordering::Relaxed);
         let slaves = self.0.bus.state().borrow().slaves.clone();
         self.0.keeping.hand_over(&slaves);
     }
 
-    /// Take no more sockets and close those that are open, telling each to come back elsewhere. Back when all are gone,
-    /// or when the time for it is over.
+    /// Take no more sockets and close those that are open, telling each to come back. Back when all are gone, or when the
+    /// time for it is over.
     pub async fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
-        self.0.close_all();
+        self.0.close_all(self.0.farewell());
         let gone = async {
             loop {
                 let closed = self.0.closed_one.notified();
@@ -262,7 +266,8 @@ async fn watch_bus(shared: Weak<Shared>, mut state: watch::Receiver<BusState>) {
         let Some(shared) = shared.upgrade() else { return };
         let open = shared.open.load(Ordering::Relaxed);
         warn!(open; "the bus has been down for {} s: {open} sockets are told to come back", WITHOUT_BUS.as_secs());
-        shared.close_all();
+        // whoever came back to this node at once would be turned away
+        shared.close_all(CloseCause::ShuttingDownAlone);
         drop(shared);
         if state.wait_for(|state| state.up).await.is_err() {
             return;
@@ -297,9 +302,29 @@ async fn watch_roster(shared: Weak<Shared>, mut state: watch::Receiver<BusState>
 
 impl Shared {
     /// Close every socket, a few at a time, telling each to come back.
-    fn close_all(&self) {
+    fn close_all(&self, cause: CloseCause) {
         for worker in self.workers().iter() {
-            worker.do_send(Drain);
+            worker.do_send(Drain { cause, at_once: None });
+        }
+    }
+
+    /// What clients hear when this node ends: whether somebody takes them at once.
+    fn farewell(&self) -> CloseCause {
+        let state = self.bus.state();
+        let state = state.borrow();
+        let others = state.up && state.slaves.iter().any(|slave| *slave != self.node);
+        if others || self.outlived.load(Ordering::Relaxed) {
+            CloseCause::ShuttingDown
+        } else {
+            CloseCause::ShuttingDownAlone
+        }
+    }
+
+    /// What those hear who come while it ends.
+    fn refuse_while_draining(&self) -> Refusal {
+        match self.farewell() {
+            CloseCause::ShuttingDown => Refusal::moved("shutting down"),
+            _ => Refusal::unavailable("shutting down"),
         }
     }
 

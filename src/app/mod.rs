@@ -1,6 +1,7 @@
 //! From settings to a node that serves: its end of the bus, its roles, its listeners. What becomes of it then is
 //! `serving`'s matter.
 
+mod handed;
 mod serving;
 #[cfg(test)]
 mod tests;
@@ -28,8 +29,14 @@ use wellhead_proto::{
 };
 use wellhead_slave::{Slave, settings::Tokens};
 
-pub use self::serving::{Again, Bound, Running};
-use self::{serving::Listeners, welcome::Welcome};
+pub use self::{
+    handed::Handed,
+    serving::{Again, Bound, Running, Then},
+};
+use self::{
+    serving::{Listeners, Outlive},
+    welcome::Welcome,
+};
 use crate::{
     admin,
     bus::{Joining, Line, local::Hub, local::LocalLimits},
@@ -62,6 +69,10 @@ pub struct App {
     development: Option<Development>,
     /// Where the first node listened: the next one takes the same ports.
     addresses: Addresses,
+    /// Second handles to what is listened to: clients of one node wait for the next.
+    listening: Listeners,
+    /// Which of them were open before this process, and stay so after it.
+    outlive: Outlive,
 }
 
 /// What tokens are signed and verified with.
@@ -98,7 +109,19 @@ impl App {
     ///
     /// The settings contradict each other (a [`SettingsError`]).
     pub fn new(loaded: Loaded, roles: Roles) -> Result<Self> {
+        Self::on_sockets(loaded, roles, Handed::default())
+    }
+
+    /// The same, on sockets that were handed over, as far as there are some.
+    ///
+    /// # Errors
+    ///
+    /// As [`App::new`]; and if there is a socket that this process has no use for.
+    pub fn on_sockets(mut loaded: Loaded, roles: Roles, mut handed: Handed) -> Result<Self> {
+        let mut listening = handed.by_name(roles, &mut loaded.settings)?;
         let plan = Plan::new(&loaded, roles)?;
+        handed.by_address(&plan, &mut listening)?;
+        let outlive = listening.opened();
         let max_connections = max_connections(&loaded, roles)?;
         let given = roles == Roles::Slave && matches!(plan.way, Way::Socket(_));
         let mut development = None;
@@ -115,7 +138,7 @@ impl App {
             }
         };
         let addresses = Addresses { master: plan.master, slave: plan.slave, admin: plan.admin };
-        Ok(Self { loaded, plan, max_connections, trust, development, addresses })
+        Ok(Self { loaded, plan, max_connections, trust, development, addresses, listening, outlive })
     }
 
     /// Set a node up and bind its listeners. Within an actix system. A slave that shares the machine with its master waits
@@ -187,6 +210,7 @@ impl App {
             }
         };
         self.addresses = listeners.addresses()?;
+        self.listening = listeners.try_clone()?;
         Ok(Bound {
             health: Health::new(bus),
             master,
@@ -196,6 +220,7 @@ impl App {
             requests,
             registry,
             listeners,
+            outlive: self.outlive,
             addresses: self.addresses,
             clients: self.addresses.slave.or_else(|| self.loaded.settings.slave.listen.parse().ok()),
             push_keys: self.loaded.settings.push_keys.clone(),
@@ -270,10 +295,14 @@ impl App {
 
     fn listeners(&self) -> Result<Listeners> {
         let Addresses { master, slave, admin } = self.addresses;
+        let open = |listening: &Option<TcpListener>, key, address: Option<SocketAddr>| match (listening, address) {
+            (Some(listening), _) => listening.try_clone().map(Some).context("cannot copy the handle of a listener"),
+            (None, address) => address.map(|address| listener(key, address)).transpose(),
+        };
         Ok(Listeners {
-            master: master.map(|address| listener("master.listen", address)).transpose()?,
-            slave: slave.map(|address| listener("slave.listen", address)).transpose()?,
-            admin: admin.map(|address| listener(self.plan.roles.admin(), address)).transpose()?,
+            master: open(&self.listening.master, "master.listen", master)?,
+            slave: open(&self.listening.slave, "slave.listen", slave)?,
+            admin: open(&self.listening.admin, self.plan.roles.admin(), admin)?,
         })
     }
 

@@ -8,17 +8,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{FAILURE, Source, say};
 use crate::{
-    app::{App, Running},
+    app::{App, Handed, Running, Then},
     settings::plan::Roles,
     telemetry,
 };
 
 pub(super) fn run(source: &Source, roles: Roles) -> Result<()> {
+    // before there are threads: it takes variables out of the environment
+    let handed = Handed::from_env()?;
     let loaded = source.load()?;
     telemetry::start(&loaded.settings.log);
     actix_rt::System::new().block_on(async {
         let mut signals = Signals::new()?;
-        let mut app = App::new(loaded, roles)?;
+        let mut app = App::on_sockets(loaded, roles, handed)?;
         let mut first = true;
         loop {
             let bound = tokio::select! {
@@ -56,7 +58,7 @@ pub(super) fn run(source: &Source, roles: Roles) -> Result<()> {
 /// it is true that the process is to end. A second one ends it at once.
 async fn end(running: Running, signals: &mut Signals, asked: bool) -> Result<bool> {
     let mut asked = asked;
-    let stop = running.stop();
+    let stop = running.stop(if asked { Then::End } else { Then::Again });
     tokio::pin!(stop);
     loop {
         tokio::select! {

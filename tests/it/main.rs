@@ -13,6 +13,7 @@ mod model;
 mod presence;
 mod push;
 mod pusher;
+mod restart;
 mod stood_still;
 mod support;
 mod wire_contract;

@@ -35,6 +35,8 @@ use crate::{
 /// Sockets that a drain closes at once, and the pause after them: some 10,000 a second and thread.
 const DRAIN_CHUNK: usize = 500;
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
+/// The most such pauses, and one more step, if nobody is there to take the sockets: within 400 ms all are told.
+const DRAIN_STEPS_ALONE: usize = 8;
 
 /// What the registry and the sessions of a thread share.
 pub struct Hall {
@@ -128,17 +130,28 @@ impl Handler<Answer> for Registry {
 impl Handler<Drain> for Registry {
     type Result = ();
 
-    fn handle(&mut self, _: Drain, ctx: &mut Self::Context) {
+    fn handle(&mut self, Drain { cause, at_once }: Drain, ctx: &mut Self::Context) {
         let floor = self.hall.floor.borrow();
+        let at_once = at_once.unwrap_or_else(|| drain_chunk(cause, floor.index.seats().count()));
         let open = |(_, seat): &(SeatNo, &floor::Seat)| !seat.outbox.is_ending();
-        let some: Vec<_> = floor.index.seats().filter(open).map(|(no, _)| no).take(DRAIN_CHUNK).collect();
+        let some: Vec<_> = floor.index.seats().filter(open).map(|(no, _)| no).take(at_once).collect();
         for no in &some {
-            floor.close(*no, CloseCause::ShuttingDown);
+            floor.close(*no, cause);
         }
-        if some.len() == DRAIN_CHUNK {
+        if some.len() == at_once {
             let pause = actix_rt::time::sleep(DRAIN_PAUSE).into_actor(self);
-            ctx.spawn(pause.map(|(), _, ctx| ctx.notify(Drain)));
+            let next = Drain { cause, at_once: Some(at_once) };
+            ctx.spawn(pause.map(move |(), _, ctx| ctx.notify(next)));
         }
+    }
+}
+
+/// How many of so many sockets are closed at once. Where nobody takes them they are all told soon: each comes back a
+/// second after it was told, and the last of them must not hold up whoever is started in our place.
+fn drain_chunk(cause: CloseCause, sockets: usize) -> usize {
+    match cause {
+        CloseCause::ShuttingDownAlone => DRAIN_CHUNK.max(sockets.div_ceil(DRAIN_STEPS_ALONE)),
+        _ => DRAIN_CHUNK,
     }
 }
 
@@ -161,5 +174,21 @@ impl ActorFuture<Registry> for Settle {
             let _ = pin!(yield_now()).poll(cx);
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_that_nobody_takes_are_told_within_half_a_second() {
+        for sockets in [0, 1, 499, 500, 4_001, 20_000, 1_000_000] {
+            let at_once = drain_chunk(CloseCause::ShuttingDownAlone, sockets);
+            assert!(at_once >= DRAIN_CHUNK);
+            let pauses = u32::try_from(sockets / at_once).unwrap();
+            assert!(pauses * DRAIN_PAUSE < Duration::from_millis(500), "{sockets}");
+            assert_eq!(drain_chunk(CloseCause::ShuttingDown, sockets), DRAIN_CHUNK, "others take them bit by bit");
+        }
     }
 }
