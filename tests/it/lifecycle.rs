@@ -12,8 +12,10 @@ use crate::support::{
 
 #[tokio::test]
 async fn sigterm_says_goodbye_to_everybody_and_ends_with_zero() {
-    for signal in ["TERM", "INT"] {
-        let mut server = Server::start().await;
+    for signal in ["TERM", "INT", "HUP"] {
+        // whoever runs the tests may have SIGHUP ignored
+        let heard = "exec env --default-signal=HUP \"$0\" \"$@\";";
+        let mut server = Setup::keyed().prelude(heard).start().await;
         let mut clients = Vec::new();
         for user in ["ann", "bob", "eve"] {
             clients.push(server.listener_on("demo", user, "news").await);
@@ -27,6 +29,15 @@ async fn sigterm_says_goodbye_to_everybody_and_ends_with_zero() {
         }
         assert_eq!(server.ended().await.code(), Some(0), "SIG{signal}");
     }
+}
+
+#[tokio::test]
+async fn under_nohup_it_outlives_the_terminal() {
+    let mut server = Setup::keyed().prelude("trap '' HUP;").start().await;
+    server.signal("HUP");
+    assert_eq!(server.readiness().await, (200, "ready".to_owned()));
+    server.signal("TERM");
+    assert_eq!(server.ended().await.code(), Some(0), "this was the first signal, not the second");
 }
 
 #[tokio::test]
