@@ -4,6 +4,7 @@ mod bus_contract;
 mod cli;
 mod cluster;
 mod cluster_start;
+mod deploy;
 mod dialects;
 mod gusher;
 mod hostile;
