@@ -40,7 +40,7 @@ use self::{
 use crate::{
     admin,
     bus::{Joining, Line, local::Hub, local::LocalLimits},
-    development::Development,
+    development::{self, Development},
     health::Health,
     http::metrics::AllRequests,
     settings::{
@@ -129,11 +129,11 @@ impl App {
             true => None,
             false => {
                 let mut keys = plan.keys.clone();
+                let secret = plan.secret.clone().map_or_else(|| random::<32>().map(Vec::from), Ok)?;
                 if plan.development {
-                    let (made, throw_away) = Development::start(&loaded.settings)?;
+                    let (made, throw_away) = Development::start(&loaded.settings, &secret)?;
                     (development, keys) = (Some(made), throw_away);
                 }
-                let secret = plan.secret.clone().map_or_else(|| random::<32>().map(Vec::from), Ok)?;
                 Some(Trust { keys, secret })
             }
         };
@@ -178,8 +178,12 @@ impl App {
         };
         let trust = trust.expect("a slave on the local bus was given it, everybody else made it");
         let bus = line.bus();
-        let apps = Arc::new(self.plan.apps(&self.loaded.settings, trust.keys.clone()));
-        let speaks = dialect::Settings { gusher: self.plan.prefixes.clone(), pusher: self.plan.pusher.clone() };
+        let settings = &self.loaded.settings;
+        let demo = self.plan.development.then(|| development::pusher_app(settings, &trust.secret)).flatten();
+        let apps = Arc::new(self.plan.apps(settings, trust.keys.clone(), demo.as_ref().map(|app| &app.key)));
+        let mut pusher = self.plan.pusher.clone();
+        pusher.apps.extend(demo);
+        let speaks = dialect::Settings { gusher: self.plan.prefixes.clone(), pusher };
         let dialects = dialect::all(&speaks, &SocketIdSeal::new(&trust.secret));
         let roles = self.plan.roles;
         let requests = AllRequests::new(&mut registry);

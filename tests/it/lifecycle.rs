@@ -214,8 +214,9 @@ async fn check_config_says_ok() {
 }
 
 #[tokio::test]
-async fn development_mode_prints_two_lines_that_work() {
+async fn development_mode_prints_lines_that_work() {
     let server = Setup::development().start().await;
+    within("the last of what is printed", server.out.find(|line| line.ends_with("/try").then_some(()))).await;
     let lines = server.out.collect(|line| Some(line.trim().to_owned()));
     let subscribe = lines.iter().find(|line| line.contains(" sub ")).unwrap_or_else(|| panic!("{lines:?}"));
     let push = lines.iter().find(|line| line.starts_with("curl ")).unwrap_or_else(|| panic!("{lines:?}"));
@@ -236,6 +237,12 @@ async fn development_mode_prints_two_lines_that_work() {
     let text = delivered["data"].to_string();
     let arrived = within("the push on the screen", arrives.find(|line| line.contains(&text).then(|| line.to_owned())));
     assert!(arrived.await.contains(&text));
+    // the third goes through Pusher's API, to the same channel
+    let signed = lines.iter().find(|line| line.starts_with("B=")).unwrap_or_else(|| panic!("{lines:?}"));
+    let pushed = Command::new("sh").arg("-c").arg(signed).stdin(Stdio::null()).output().expect("sh is there");
+    assert_eq!(String::from_utf8_lossy(&pushed.stdout), "{}", "{pushed:?}");
+    let arrived = arrives.find(|line| line.contains("\"It works\"").then(|| line.to_owned()));
+    assert!(within("the signed push on the screen", arrived).await.contains("hello"));
     let _ = subscriber.kill();
     let _ = subscriber.wait();
 }
