@@ -158,7 +158,7 @@ test('a page with pusher-js is back soon after a restart of a lone server', asyn
   const times = state => page.evaluate(wanted => window.states.filter(([name]) => name === wanted).map(([, at]) => at), state);
   await until('it is on its channel', 1, async () => (await times('subscribed')).length);
   const began = Date.now();
-  await server.restart(300);
+  await server.restart(0, 300);
   await until('it is on its channel again', 2, async () => (await times('subscribed')).length);
   const took = (await times('subscribed'))[1] - began;
   t.diagnostic(`back on its channel ${took} ms after SIGTERM, with a start 300 ms after it`);
