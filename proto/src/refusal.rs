@@ -112,6 +112,10 @@ pub enum CloseCause {
     PolicyViolation,
     /// It reads more slowly than we write.
     SlowConsumer,
+    /// All sockets together were behind by too much, and this one by the most.
+    OwedTooMuch,
+    /// All sockets together had too much of unfinished messages, and this one the most.
+    UnfinishedTooMuch,
     /// It answered no ping in time.
     PongTimeout,
     /// It did nothing for as long as the operator allows.
@@ -126,7 +130,7 @@ pub enum CloseCause {
 
 impl CloseCause {
     /// Every cause, for metrics.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::ClientClosed,
         Self::ClientGone,
         Self::ProtocolError,
@@ -136,6 +140,8 @@ impl CloseCause {
         Self::InvalidMessage,
         Self::PolicyViolation,
         Self::SlowConsumer,
+        Self::OwedTooMuch,
+        Self::UnfinishedTooMuch,
         Self::PongTimeout,
         Self::Idle,
         Self::ShuttingDown,
@@ -156,6 +162,8 @@ impl CloseCause {
             Self::InvalidMessage => "invalid_message",
             Self::PolicyViolation => "policy_violation",
             Self::SlowConsumer => "slow_consumer",
+            Self::OwedTooMuch => "memory_owed",
+            Self::UnfinishedTooMuch => "memory_unfinished",
             Self::PongTimeout => "pong_timeout",
             Self::Idle => "idle",
             Self::ShuttingDown | Self::ShuttingDownAlone => "shutting_down",
@@ -174,8 +182,20 @@ impl CloseCause {
             Self::BadUtf8 => 1007,
             Self::TooBig => 1009,
             Self::Internal => 1011,
-            Self::InvalidMessage | Self::PolicyViolation | Self::SlowConsumer | Self::PongTimeout | Self::Idle => 1008,
+            Self::InvalidMessage
+            | Self::PolicyViolation
+            | Self::SlowConsumer
+            | Self::OwedTooMuch
+            | Self::UnfinishedTooMuch
+            | Self::PongTimeout
+            | Self::Idle => 1008,
         }
+    }
+
+    /// Is the socket closed to get back what it holds, and not waited for?
+    #[must_use]
+    pub fn is_for_room(self) -> bool {
+        matches!(self, Self::SlowConsumer | Self::OwedTooMuch | Self::UnfinishedTooMuch)
     }
 
     /// The reason that stands beside the code.
@@ -189,7 +209,8 @@ impl CloseCause {
             Self::UnsupportedData => "binary messages are not spoken here",
             Self::InvalidMessage => "invalid message",
             Self::PolicyViolation => "policy violation",
-            Self::SlowConsumer => "reading too slowly",
+            Self::SlowConsumer | Self::OwedTooMuch => "reading too slowly",
+            Self::UnfinishedTooMuch => "message unfinished while memory is short",
             Self::PongTimeout => "no answer to ping",
             Self::Idle => "idle",
             Self::ShuttingDown | Self::ShuttingDownAlone => "shutting down",

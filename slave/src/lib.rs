@@ -9,6 +9,7 @@ mod intake;
 mod interests;
 pub mod keeper;
 mod keeping;
+pub mod memory;
 mod metrics;
 pub mod outbox;
 mod patience;
@@ -55,6 +56,7 @@ use crate::{
     intake::Intake,
     interests::{Interests, MAX_WORKERS},
     keeping::Keeping,
+    memory::{Memory, Share},
     metrics::Metrics,
     pulse::Rhythm,
     registry::{
@@ -107,6 +109,7 @@ pub struct Shared {
     keeping: Arc<Keeping>,
     attendance: Arc<Attendance>,
     backlog: Arc<Backlog>,
+    memory: Arc<Memory>,
     metrics: Metrics,
     workers: RwLock<Vec<Addr<Registry>>>,
     next_socket: AtomicU32,
@@ -129,6 +132,7 @@ impl Slave {
     pub fn new(setup: Setup, registry: &mut prometheus_client::registry::Registry) -> Self {
         let Setup { node, settings, limits, tokens, cluster, secret, apps, dialects, bus } = setup;
         let metrics = Metrics::new(registry);
+        metrics.limit_bytes.set(limits.memory.0 as i64);
         let keeping = Arc::new(Keeping::new(node, bus.clone(), metrics.clone()));
         Self(Arc::new(Shared {
             node,
@@ -143,6 +147,7 @@ impl Slave {
             keeping,
             bus,
             backlog: Arc::default(),
+            memory: Arc::new(Memory::new(if limits.memory.0 == 0 { usize::MAX } else { limits.memory.bytes() })),
             metrics,
             workers: RwLock::default(),
             next_socket: AtomicU32::new(1),
@@ -175,7 +180,7 @@ impl Slave {
         let voices = Rc::new(shared.voices.clone());
         let (interests, attendance) = (shared.interests.clone(), shared.attendance.clone());
         let floor = Floor::new(worker, CHUNK, voices, interests, attendance, shared.metrics.clone());
-        let hall = Hall::new(floor);
+        let hall = Hall::new(floor, Share::new(shared.memory.clone(), shared.limits.queue.bytes()));
         let rhythm = Rhythm::new(&shared.settings, &shared.limits);
         workers.push(Registry::new(hall.clone(), rhythm, shared.metrics.clone()).start());
         let of_the_gone: Vec<_> = HALLS.with_borrow_mut(|halls| {

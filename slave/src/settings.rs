@@ -59,6 +59,10 @@ pub struct Limits {
     pub subscriptions: usize,
     /// One HTTP body.
     pub body: Size,
+    /// What all sockets of a process may hold: what they are behind and messages that are not whole. In a
+    /// file nothing stands for a part of what the process may use; whoever makes a slave says how much that is, or nothing
+    /// for no bound.
+    pub memory: Size,
 }
 
 impl Default for Limits {
@@ -70,6 +74,7 @@ impl Default for Limits {
             send_buffer: Size::kib(128),
             subscriptions: 1_000,
             body: Size::mib(10),
+            memory: Size(0),
         }
     }
 }

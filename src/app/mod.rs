@@ -2,6 +2,7 @@
 //! `serving`'s matter.
 
 mod handed;
+mod memory;
 mod serving;
 #[cfg(test)]
 mod tests;
@@ -26,8 +27,12 @@ use wellhead_proto::{
     ids::{NodeId, SocketIdSeal},
     jwt::Keyring,
     roster::Beat,
+    units::Size,
 };
-use wellhead_slave::{Slave, settings::Tokens};
+use wellhead_slave::{
+    Slave,
+    settings::{Limits, Tokens},
+};
 
 pub use self::{
     handed::Handed,
@@ -286,7 +291,10 @@ impl App {
                 max_connections: self.max_connections,
                 ..settings.slave.clone()
             },
-            limits: settings.limits,
+            limits: match settings.limits.memory {
+                Size(0) => Limits { memory: Size(memory::for_sockets()), ..settings.limits },
+                _ => settings.limits,
+            },
             tokens: Tokens { ttl: jwt.token_ttl, one_time: jwt.one_time_tokens, accept_jwt: jwt.accept_jwt_as_token },
             cluster: settings.cluster.name.clone(),
             secret: trust.secret.clone(),

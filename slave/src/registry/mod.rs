@@ -28,6 +28,7 @@ use self::{
 };
 use crate::{
     heartbeat,
+    memory::{self, Share},
     metrics::Metrics,
     pulse::{BEAT, Clock, Rhythm},
 };
@@ -42,13 +43,22 @@ const DRAIN_STEPS_ALONE: usize = 8;
 pub struct Hall {
     /// The sockets.
     pub floor: RefCell<Floor>,
+    /// What they may hold.
+    pub share: Rc<Share>,
 }
 
 impl Hall {
-    /// A hall around `floor`.
+    /// A hall around `floor`, whose sockets may hold `share`.
     #[must_use]
-    pub fn new(floor: Floor) -> Rc<Self> {
-        Rc::new(Self { floor: RefCell::new(floor) })
+    pub fn new(floor: Floor, share: Share) -> Rc<Self> {
+        Rc::new(Self { floor: RefCell::new(floor), share: Rc::new(share) })
+    }
+
+    /// See to it that the sockets hold no more than they may, if they have come to hold much. Costs nothing else.
+    pub fn look_after(&self) {
+        if self.share.is_due() {
+            memory::look_after(&self.floor.borrow(), &self.share);
+        }
     }
 }
 
@@ -83,7 +93,12 @@ impl Registry {
         let mut floor = self.hall.floor.borrow_mut();
         let owed = heartbeat::beat(&mut floor, now, &self.rhythm) as i64;
         let users = floor.index.apps().map(|(.., users)| users.count() as i64).sum::<i64>();
+        // a count is cheap now and then; what the others hold may have grown, too
+        memory::look_after(&floor, &self.hall.share);
         drop(floor);
+        let memory = self.hall.share.memory();
+        memory.tell();
+        self.metrics.held_bytes.set(memory.held() as i64);
         self.metrics.queue_bytes.inc_by(owed - self.shown.0);
         self.metrics.users.inc_by(users - self.shown.1);
         self.shown = (owed, users);
@@ -168,7 +183,9 @@ impl ActorFuture<Registry> for Settle {
         _: &mut Context<Registry>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
-        if registry.hall.floor.borrow_mut().settle() {
+        let more = registry.hall.floor.borrow_mut().settle();
+        registry.hall.look_after();
+        if more {
             // more waits: let the thread look at its sockets and run its other tasks, then go on. A plain wake would come
             // before the sockets, up to 61 times in a row: tokio polls them only when no task is ready
             let _ = pin!(yield_now()).poll(cx);

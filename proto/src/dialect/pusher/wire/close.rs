@@ -14,7 +14,8 @@ pub fn close(cause: CloseCause) -> (u16, &'static str) {
         CloseCause::PongTimeout => (4201, "Pong reply not received"),
         CloseCause::Idle => (4202, "Closed after inactivity"),
         // not at once: it would be as slow again
-        CloseCause::SlowConsumer => (4100, "Over capacity: reading too slowly"),
+        CloseCause::SlowConsumer | CloseCause::OwedTooMuch => (4100, "Over capacity: reading too slowly"),
+        CloseCause::UnfinishedTooMuch => (4100, "Over capacity: message unfinished while memory is short"),
         _ => (cause.code(), cause.reason()),
     }
 }
@@ -37,6 +38,8 @@ mod tests {
             (CloseCause::PongTimeout, 4201, true),
             (CloseCause::Idle, 4202, true),
             (CloseCause::SlowConsumer, 4100, true),
+            (CloseCause::OwedTooMuch, 4100, true),
+            (CloseCause::UnfinishedTooMuch, 4100, true),
             (CloseCause::ProtocolError, 1002, false),
             (CloseCause::UnsupportedData, 1003, false),
             (CloseCause::BadUtf8, 1007, false),
