@@ -123,7 +123,7 @@ fn now() -> Duration {
 /// Who is at the door of a socket row, and may somebody come in there?
 fn knock(shared: &Shared, matched: &Matched, head: Head<'_>) -> Result<Knock, Refusal> {
     if shared.is_draining() {
-        return Err(Refusal::unavailable("shutting down"));
+        return Err(shared.refuse_while_draining());
     }
     if !shared.bus.is_up() {
         return Err(Refusal::unavailable("the cluster's bus is down"));

@@ -9,8 +9,10 @@ mod intake;
 mod interests;
 pub mod keeper;
 mod keeping;
+pub mod memory;
 mod metrics;
 pub mod outbox;
+mod patience;
 mod pulse;
 pub mod registry;
 pub mod session;
@@ -45,7 +47,7 @@ use wellhead_proto::{
     dialect::contract::{Dialect, Role, Route},
     frame::Frame,
     ids::{NodeId, SocketId},
-    refusal::CloseCause,
+    refusal::{CloseCause, Refusal},
     roster::LEASE,
     surface::{Head, Router},
 };
@@ -56,6 +58,7 @@ use crate::{
     intake::Intake,
     interests::{Interests, MAX_WORKERS},
     keeping::Keeping,
+    memory::{Memory, Share},
     metrics::Metrics,
     pulse::Rhythm,
     registry::{
@@ -108,12 +111,15 @@ pub struct Shared {
     keeping: Arc<Keeping>,
     attendance: Arc<Attendance>,
     backlog: Arc<Backlog>,
+    memory: Arc<Memory>,
     metrics: Metrics,
     workers: RwLock<Vec<Addr<Registry>>>,
     next_socket: AtomicU32,
     open: AtomicUsize,
     closed_one: Notify,
     draining: AtomicBool,
+    /// The socket that clients connect to stays open after this node, for its successor.
+    outlived: AtomicBool,
 }
 
 thread_local! {
@@ -128,6 +134,7 @@ impl Slave {
     pub fn new(setup: Setup, registry: &mut prometheus_client::registry::Registry) -> Self {
         let Setup { node, settings, limits, tokens, cluster, secret, apps, dialects, bus } = setup;
         let metrics = Metrics::new(registry);
+        metrics.limit_bytes.set(limits.memory.0 as i64);
         let keeping = Arc::new(Keeping::new(node, bus.clone(), metrics.clone()));
         let others = bus.clone();
         let clocks = Box::new(move |node| others.clock_ahead_of(node));
@@ -144,12 +151,14 @@ impl Slave {
             keeping,
             bus,
             backlog: Arc::default(),
+            memory: Arc::new(Memory::new(if limits.memory.0 == 0 { usize::MAX } else { limits.memory.bytes() })),
             metrics,
             workers: RwLock::default(),
             next_socket: AtomicU32::new(1),
             open: AtomicUsize::new(0),
             closed_one: Notify::new(),
             draining: AtomicBool::new(false),
+            outlived: AtomicBool::new(false),
         }))
     }
 
@@ -175,7 +184,7 @@ impl Slave {
         let voices = Rc::new(shared.voices.clone());
         let (interests, attendance) = (shared.interests.clone(), shared.attendance.clone());
         let floor = Floor::new(worker, CHUNK, voices, interests, attendance, shared.metrics.clone());
-        let hall = Hall::new(floor);
+        let hall = Hall::new(floor, Share::new(shared.memory.clone(), shared.limits.queue.bytes()));
         let rhythm = Rhythm::new(&shared.settings, &shared.limits);
         workers.push(Registry::new(hall.clone(), rhythm, shared.metrics.clone()).start());
         let of_the_gone: Vec<_> = HALLS.with_borrow_mut(|halls| {
@@ -230,18 +239,19 @@ impl Slave {
     }
 
     /// Take no more sockets, and hand over what this slave keeps for the cluster. To be called before it says goodbye on
-    /// the bus.
-    pub fn prepare_to_go(&self) {
+    /// the bus. `outlived`: the socket that clients connect to stays open for a successor.
+    pub fn prepare_to_go(&self, outlived: bool) {
+        self.0.outlived.store(outlived, Ordering::Relaxed);
         self.0.draining.store(true, Ordering::Relaxed);
         let slaves = self.0.bus.state().borrow().slaves.clone();
         self.0.keeping.hand_over(&slaves);
     }
 
-    /// Take no more sockets and close those that are open, telling each to come back elsewhere. Back when all are gone,
-    /// or when the time for it is over.
+    /// Take no more sockets and close those that are open, telling each to come back. Back when all are gone, or when the
+    /// time for it is over.
     pub async fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
-        self.0.close_all();
+        self.0.close_all(self.0.farewell());
         let gone = async {
             loop {
                 let closed = self.0.closed_one.notified();
@@ -251,7 +261,7 @@ impl Slave {
                 closed.await;
             }
         };
-        if timeout(self.0.settings.drain.0, gone).await.is_err() {
+        if patience::within(self.0.settings.drain.0, gone).await.is_none() {
             let left = self.connections();
             warn!(left; "{left} sockets had not gone when the time to drain was over");
         }
@@ -281,7 +291,8 @@ async fn watch_bus(shared: Weak<Shared>, mut state: watch::Receiver<BusState>) {
         let Some(shared) = shared.upgrade() else { return };
         let open = shared.open.load(Ordering::Relaxed);
         warn!(open; "the bus has been down for {} s: {open} sockets are told to come back", WITHOUT_BUS.as_secs());
-        shared.close_all();
+        // whoever came back to this node at once would be turned away
+        shared.close_all(CloseCause::ShuttingDownAlone);
         drop(shared);
         if state.wait_for(BusState::serves).await.is_err() {
             return;
@@ -316,9 +327,29 @@ async fn watch_roster(shared: Weak<Shared>, mut state: watch::Receiver<BusState>
 
 impl Shared {
     /// Close every socket, a few at a time, telling each to come back.
-    fn close_all(&self) {
+    fn close_all(&self, cause: CloseCause) {
         for worker in self.workers().iter() {
-            worker.do_send(Drain);
+            worker.do_send(Drain { cause, at_once: None });
+        }
+    }
+
+    /// What clients hear when this node ends: whether somebody takes them at once.
+    fn farewell(&self) -> CloseCause {
+        let state = self.bus.state();
+        let state = state.borrow();
+        let others = state.up && state.slaves.iter().any(|slave| *slave != self.node);
+        if others || self.outlived.load(Ordering::Relaxed) {
+            CloseCause::ShuttingDown
+        } else {
+            CloseCause::ShuttingDownAlone
+        }
+    }
+
+    /// What those hear who come while it ends.
+    fn refuse_while_draining(&self) -> Refusal {
+        match self.farewell() {
+            CloseCause::ShuttingDown => Refusal::moved("shutting down"),
+            _ => Refusal::unavailable("shutting down"),
         }
     }
 

@@ -30,6 +30,10 @@ pub struct Metrics {
     pub fan_out: Histogram,
     /// Bytes owed to sockets.
     pub queue_bytes: Gauge,
+    /// Bytes that sockets hold of what `limits.memory` bounds.
+    pub held_bytes: Gauge,
+    /// `limits.memory` in bytes.
+    pub limit_bytes: Gauge,
     auth_failures: Family<Reason, Counter>,
     facts: Family<What, Counter>,
 }
@@ -81,6 +85,8 @@ impl Metrics {
             deliveries: Counter::default(),
             fan_out: Histogram::new([0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]),
             queue_bytes: Gauge::default(),
+            held_bytes: Gauge::default(),
+            limit_bytes: Gauge::default(),
             auth_failures: Family::default(),
             facts: Family::default(),
         };
@@ -102,6 +108,11 @@ impl Metrics {
             metrics.fan_out.clone(),
         );
         registry.register_with_unit("queue", "Owed to sockets", Unit::Bytes, metrics.queue_bytes.clone());
+        let held =
+            "Held for sockets: owed to those that are behind, what many owe counted once, and unfinished messages";
+        registry.register_with_unit("memory_held", held, Unit::Bytes, metrics.held_bytes.clone());
+        let limit = "What may be held for sockets (limits.memory)";
+        registry.register_with_unit("memory_limit", limit, Unit::Bytes, metrics.limit_bytes.clone());
         registry.register("slave_auth_failures", "Tokens refused, by reason", metrics.auth_failures.clone());
         registry.register("keeper_facts", "What this slave announced of channels that it keeps", metrics.facts.clone());
         // every cause is there from the start, so that a first slow consumer shows as a rise

@@ -63,6 +63,10 @@ pub struct Limits {
     pub http_connections: usize,
     /// What all unfinished requests and unsent replies of the process may hold.
     pub http_memory: Size,
+    /// What all sockets of a process may hold: what they are behind and messages that are not whole. In a
+    /// file nothing stands for a part of what the process may use; whoever makes a slave says how much that is, or nothing
+    /// for no bound.
+    pub memory: Size,
 }
 
 impl Default for Limits {
@@ -76,6 +80,7 @@ impl Default for Limits {
             body: Size::mib(10),
             http_connections: 0,
             http_memory: Size::mib(64),
+            memory: Size(0),
         }
     }
 }

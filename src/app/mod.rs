@@ -2,6 +2,8 @@
 //! `serving`'s matter.
 
 mod common;
+mod handed;
+mod memory;
 mod serving;
 #[cfg(test)]
 mod tests;
@@ -26,15 +28,25 @@ use wellhead_proto::{
     ids::{NodeId, SocketIdSeal},
     jwt::Keyring,
     roster::Beat,
+    units::Size,
 };
-use wellhead_slave::{Slave, settings::Tokens};
+use wellhead_slave::{
+    Slave,
+    settings::{Limits, Tokens},
+};
 
-pub use self::serving::{Again, Bound, Running};
-use self::{serving::Listeners, welcome::Welcome};
+pub use self::{
+    handed::Handed,
+    serving::{Again, Bound, Running, Then},
+};
+use self::{
+    serving::{Listeners, Outlive},
+    welcome::Welcome,
+};
 use crate::{
     admin,
     bus::{Joining, Line, local::Hub, local::LocalLimits},
-    development::Development,
+    development::{self, Development},
     health::Health,
     http::metrics::AllRequests,
     settings::{
@@ -63,6 +75,10 @@ pub struct App {
     development: Option<Development>,
     /// Where the first node listened: the next one takes the same ports.
     addresses: Addresses,
+    /// Second handles to what is listened to: clients of one node wait for the next.
+    listening: Listeners,
+    /// Which of them were open before this process, and stay so after it.
+    outlive: Outlive,
 }
 
 /// What tokens are signed and verified with.
@@ -99,7 +115,19 @@ impl App {
     ///
     /// The settings contradict each other (a [`SettingsError`]).
     pub fn new(loaded: Loaded, roles: Roles) -> Result<Self> {
+        Self::on_sockets(loaded, roles, Handed::default())
+    }
+
+    /// The same, on sockets that were handed over, as far as there are some.
+    ///
+    /// # Errors
+    ///
+    /// As [`App::new`]; and if there is a socket that this process has no use for.
+    pub fn on_sockets(mut loaded: Loaded, roles: Roles, mut handed: Handed) -> Result<Self> {
+        let mut listening = handed.by_name(roles, &mut loaded.settings)?;
         let plan = Plan::new(&loaded, roles)?;
+        handed.by_address(&plan, &mut listening)?;
+        let outlive = listening.opened();
         let room = Room::new(&loaded, roles)?;
         let given = roles == Roles::Slave && matches!(plan.way, Way::Socket(_));
         let mut development = None;
@@ -107,16 +135,16 @@ impl App {
             true => None,
             false => {
                 let mut keys = plan.keys.clone();
+                let secret = plan.secret.clone().map_or_else(|| random::<32>().map(Vec::from), Ok)?;
                 if plan.development {
-                    let (made, throw_away) = Development::start(&loaded.settings)?;
+                    let (made, throw_away) = Development::start(&loaded.settings, &secret)?;
                     (development, keys) = (Some(made), throw_away);
                 }
-                let secret = plan.secret.clone().map_or_else(|| random::<32>().map(Vec::from), Ok)?;
                 Some(Trust { keys, secret })
             }
         };
         let addresses = Addresses { master: plan.master, slave: plan.slave, admin: plan.admin };
-        Ok(Self { loaded, plan, room, trust, development, addresses })
+        Ok(Self { loaded, plan, room, trust, development, addresses, listening, outlive })
     }
 
     /// Set a node up and bind its listeners. Within an actix system. A slave that shares the machine with its master waits
@@ -159,8 +187,12 @@ impl App {
             joining.share(common::common(&self.loaded.settings, &self.plan, &trust));
         }
         let bus = line.bus();
-        let apps = Arc::new(self.plan.apps(&self.loaded.settings, trust.keys.clone()));
-        let speaks = dialect::Settings { gusher: self.plan.prefixes.clone(), pusher: self.plan.pusher.clone() };
+        let settings = &self.loaded.settings;
+        let demo = self.plan.development.then(|| development::pusher_app(settings, &trust.secret)).flatten();
+        let apps = Arc::new(self.plan.apps(settings, trust.keys.clone(), demo.as_ref().map(|app| &app.key)));
+        let mut pusher = self.plan.pusher.clone();
+        pusher.apps.extend(demo);
+        let speaks = dialect::Settings { gusher: self.plan.prefixes.clone(), pusher };
         let dialects = dialect::all(&speaks, &SocketIdSeal::new(&trust.secret));
         let roles = self.plan.roles;
         let requests = AllRequests::new(&mut registry);
@@ -191,6 +223,7 @@ impl App {
             }
         };
         self.addresses = listeners.addresses()?;
+        self.listening = listeners.try_clone()?;
         Ok(Bound {
             health: Health::new(bus),
             master,
@@ -200,6 +233,7 @@ impl App {
             requests,
             registry,
             listeners,
+            outlive: self.outlive,
             addresses: self.addresses,
             clients: self.addresses.slave.or_else(|| self.loaded.settings.slave.listen.parse().ok()),
             push_keys: self.loaded.settings.push_keys.clone(),
@@ -263,7 +297,10 @@ impl App {
                 max_connections: self.room.sockets,
                 ..settings.slave.clone()
             },
-            limits: settings.limits,
+            limits: match settings.limits.memory {
+                Size(0) => Limits { memory: Size(memory::for_sockets()), ..settings.limits },
+                _ => settings.limits,
+            },
             tokens: Tokens {
                 ttl: jwt.token_ttl,
                 one_time: jwt.one_time_tokens,
@@ -283,10 +320,14 @@ impl App {
 
     fn listeners(&self) -> Result<Listeners> {
         let Addresses { master, slave, admin } = self.addresses;
+        let open = |listening: &Option<TcpListener>, key, address: Option<SocketAddr>| match (listening, address) {
+            (Some(listening), _) => listening.try_clone().map(Some).context("cannot copy the handle of a listener"),
+            (None, address) => address.map(|address| listener(key, address)).transpose(),
+        };
         Ok(Listeners {
-            master: master.map(|address| listener("master.listen", address)).transpose()?,
-            slave: slave.map(|address| listener("slave.listen", address)).transpose()?,
-            admin: admin.map(|address| listener(self.plan.roles.admin(), address)).transpose()?,
+            master: open(&self.listening.master, "master.listen", master)?,
+            slave: open(&self.listening.slave, "slave.listen", slave)?,
+            admin: open(&self.listening.admin, self.plan.roles.admin(), admin)?,
         })
     }
 

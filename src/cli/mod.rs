@@ -37,7 +37,7 @@ const FAILURE: u8 = 1;
     about = "A self-hosted push server: POST once, reach every subscriber",
     long_about = "A self-hosted push server: POST once, reach every subscriber.\n\n\
         Clients hold WebSockets to the slave; backends POST to the master. Without a subcommand both run in this \
-        process; on one machine or on many they may be processes of their own. Without any configuration that is development mode: it prints two lines to paste, and you see a \
+        process; on one machine or on many they may be processes of their own. Without any configuration that is development mode: it prints lines to paste, and you see a \
         message arrive.",
     after_help = "Exit codes: 0 clean, 1 failure, 2 wrong usage, 78 bad configuration."
 )]

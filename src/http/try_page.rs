@@ -9,7 +9,7 @@ use wellhead_proto::{
     surface::{Head, text},
 };
 
-use crate::development::Development;
+use crate::development::{Development, Pusher};
 
 /// The page, ready but for its nonce.
 #[derive(Clone)]
@@ -22,12 +22,21 @@ impl TryPage {
     /// The page that connects to `slave`.
     #[must_use]
     pub fn new(development: Development, slave: SocketAddr) -> Self {
-        let Development { app, token, push_key_needed, .. } = development;
+        let Development { app, token, push_key_needed, pusher, .. } = development;
+        let hidden = |hidden: bool| if hidden { "hidden" } else { "" };
+        let (secret, sockets, requests) = match &pusher {
+            Some(Pusher { secret, sockets, requests, .. }) => (secret.as_str(), sockets.as_str(), requests.as_str()),
+            None => ("", "", ""),
+        };
         let html = include_str!("try.html")
             .replace("{{slave}}", &slave.to_string())
             .replace("{{app}}", &escaped(&app))
             .replace("{{token}}", &escaped(&token))
-            .replace("{{key_hidden}}", if push_key_needed { "" } else { "hidden" });
+            .replace("{{secret}}", secret)
+            .replace("{{sockets}}", &escaped(sockets))
+            .replace("{{requests}}", &escaped(requests))
+            .replace("{{pusher_hidden}}", hidden(pusher.is_none()))
+            .replace("{{key_hidden}}", hidden(!push_key_needed));
         Self { html: html.into(), slave }
     }
 
@@ -96,7 +105,8 @@ mod tests {
     fn page() -> TryPage {
         let app = "a\"><script>".to_owned();
         let (token, public_key) = ("x.y.z".to_owned(), String::new());
-        let development = Development { app, token, public_key, push_key_needed: false };
+        let pusher = None;
+        let development = Development { app, token, public_key, push_key_needed: false, pusher };
         TryPage::new(development, "127.0.0.1:8888".parse().unwrap())
     }
 

@@ -152,11 +152,14 @@ impl Plan {
             .filter_map(|(key, address)| Some((key, address?)))
     }
 
-    /// The apps of this cluster, their tokens verified by `keys` unless they have keys of their own.
+    /// The apps of this cluster, their tokens verified by `keys` unless they have keys of their own; and the one of
+    /// development mode.
     #[must_use]
-    pub fn apps(&self, settings: &Settings, keys: Keyring) -> Apps {
+    pub fn apps(&self, settings: &Settings, keys: Keyring, demo: Option<&AppId>) -> Apps {
         let serve_unlisted = settings.apps.unlisted == Unlisted::Allow;
-        Apps::new(keys, self.listed.clone(), serve_unlisted, settings.slave.allowed_origins.clone())
+        let mut listed = self.listed.clone();
+        listed.extend(demo.map(|demo| (demo.clone(), App::default())));
+        Apps::new(keys, listed, serve_unlisted, settings.slave.allowed_origins.clone())
     }
 }
 

@@ -304,6 +304,6 @@ fn prefixes_lose_their_last_slash_and_other_apps_may_be_refused() {
     assert_eq!(loaded.settings.apps.unlisted, Unlisted::Refuse);
     let plan = Plan::new(&loaded, Roles::Standalone).unwrap();
     assert_eq!((plan.prefixes.master.as_str(), plan.prefixes.slave.as_str()), ("/api", ""));
-    let apps = plan.apps(&loaded.settings, plan.keys.clone());
+    let apps = plan.apps(&loaded.settings, plan.keys.clone(), None);
     assert!(apps.serves(&"a".parse().unwrap()) && !apps.serves(&"b".parse().unwrap()));
 }

@@ -65,6 +65,7 @@ async fn what_a_master_prints_works_when_it_is_pasted() {
     // the line names the address that the settings give, so they must give the right one
     let address = slave.slave().to_string();
     let master = setup.clone().set("slave.listen", &address).role("master").start().await;
+    within("the last of what is printed", master.out.find(|line| line.ends_with("/try").then_some(()))).await;
     let lines = master.out.collect(|line| Some(line.trim().to_owned()));
     assert!(lines.iter().any(|line| line.ends_with(" slave")), "how to start a slave: {lines:?}");
     let subscribe = lines.iter().find(|line| line.contains(" sub ")).expect("a line that subscribes");

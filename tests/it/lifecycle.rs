@@ -12,8 +12,10 @@ use crate::support::{
 
 #[tokio::test]
 async fn sigterm_says_goodbye_to_everybody_and_ends_with_zero() {
-    for signal in ["TERM", "INT"] {
-        let mut server = Server::start().await;
+    for signal in ["TERM", "INT", "HUP"] {
+        // whoever runs the tests may have SIGHUP ignored
+        let heard = "exec env --default-signal=HUP \"$0\" \"$@\";";
+        let mut server = Setup::keyed().prelude(heard).start().await;
         let mut clients = Vec::new();
         for user in ["ann", "bob", "eve"] {
             clients.push(server.listener_on("demo", user, "news").await);
@@ -27,6 +29,15 @@ async fn sigterm_says_goodbye_to_everybody_and_ends_with_zero() {
         }
         assert_eq!(server.ended().await.code(), Some(0), "SIG{signal}");
     }
+}
+
+#[tokio::test]
+async fn under_nohup_it_outlives_the_terminal() {
+    let mut server = Setup::keyed().prelude("trap '' HUP;").start().await;
+    server.signal("HUP");
+    assert_eq!(server.readiness().await, (200, "ready".to_owned()));
+    server.signal("TERM");
+    assert_eq!(server.ended().await.code(), Some(0), "this was the first signal, not the second");
 }
 
 #[tokio::test]
@@ -203,8 +214,9 @@ async fn check_config_says_ok() {
 }
 
 #[tokio::test]
-async fn development_mode_prints_two_lines_that_work() {
+async fn development_mode_prints_lines_that_work() {
     let server = Setup::development().start().await;
+    within("the last of what is printed", server.out.find(|line| line.ends_with("/try").then_some(()))).await;
     let lines = server.out.collect(|line| Some(line.trim().to_owned()));
     let subscribe = lines.iter().find(|line| line.contains(" sub ")).unwrap_or_else(|| panic!("{lines:?}"));
     let push = lines.iter().find(|line| line.starts_with("curl ")).unwrap_or_else(|| panic!("{lines:?}"));
@@ -225,6 +237,12 @@ async fn development_mode_prints_two_lines_that_work() {
     let text = delivered["data"].to_string();
     let arrived = within("the push on the screen", arrives.find(|line| line.contains(&text).then(|| line.to_owned())));
     assert!(arrived.await.contains(&text));
+    // the third goes through Pusher's API, to the same channel
+    let signed = lines.iter().find(|line| line.starts_with("B=")).unwrap_or_else(|| panic!("{lines:?}"));
+    let pushed = Command::new("sh").arg("-c").arg(signed).stdin(Stdio::null()).output().expect("sh is there");
+    assert_eq!(String::from_utf8_lossy(&pushed.stdout), "{}", "{pushed:?}");
+    let arrived = arrives.find(|line| line.contains("\"It works\"").then(|| line.to_owned()));
+    assert!(within("the signed push on the screen", arrived).await.contains("hello"));
     let _ = subscriber.kill();
     let _ = subscriber.wait();
 }

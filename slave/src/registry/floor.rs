@@ -158,7 +158,7 @@ impl Floor {
             self.note(change);
             // the session that asks flushes its own outbox; waiting for a fan-out, it has had its turn
             match (join.reply, &join.done) {
-                (Some(reply), None) => self.index.at(seat).outbox.push(reply),
+                (Some(reply), None) => self.index.at(seat).outbox.reply(reply),
                 (Some(reply), Some(_)) => self.owe(seat, reply),
                 (None, _) => {}
             }

@@ -15,13 +15,21 @@ use wellhead_proto::{
 };
 
 use super::*;
-use crate::{backlog::Backlog, keeping::Keeping, transport::Transport};
+use crate::{
+    backlog::Backlog,
+    keeping::Keeping,
+    memory::{Memory, Share, look_after},
+    transport::Transport,
+};
 
 #[path = "floor/members_tests.rs"]
 mod members;
 
 /// Small, so that a handful of sockets is a large push.
 const CHUNK: usize = 16;
+
+/// What all its sockets may hold.
+const MEMORY: usize = 16 << 20;
 
 /// Two variants: whole frames, and tails behind a head that holds the subscription's tag.
 struct Twofold;
@@ -104,6 +112,7 @@ impl Client {
 
 struct Scene {
     floor: Floor,
+    share: Rc<Share>,
     backlog: Arc<Backlog>,
     listener: TcpListener,
     clients: u32,
@@ -120,6 +129,7 @@ impl Scene {
         let attendance = Arc::new(Attendance::new(keeping, bus));
         Self {
             floor: Floor::new(0, CHUNK, voices, interests, attendance, metrics),
+            share: Rc::new(Share::new(Arc::new(Memory::new(MEMORY)), 1 << 20)),
             backlog: Arc::default(),
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             clients: 0,
@@ -131,7 +141,7 @@ impl Scene {
         let transport = Transport::plain(self.listener.accept().await.unwrap().0, 128 << 10).unwrap();
         self.clients += 1;
         let id = SocketId::new(wellhead_proto::ids::NodeId::from_random(1), self.clients);
-        let outbox = Rc::new(Outbox::new(transport, 1 << 20));
+        let outbox = Rc::new(Outbox::new(transport, self.share.clone()));
         let seat = Seat { id, outbox, voice, grants: Rc::default(), pulse: Pulse::default() };
         self.floor.enter("app".parse().unwrap(), "ann".parse().unwrap(), seat);
         Client { id, stream: BufReader::new(stream) }
@@ -297,4 +307,44 @@ async fn a_pattern_reaches_every_channel_that_it_matches_within_what_the_key_all
     scene.push("b", "2", None);
     scene.settle();
     assert_eq!(client.reads(5).await[3..], ["ab:1", "b:2"]);
+}
+
+#[tokio::test]
+async fn those_who_hold_the_most_are_closed_when_all_hold_too_much() {
+    let mut scene = Scene::new().await;
+    let mut clients = Vec::new();
+    // some hold two MiB, some four, and each for itself
+    for no in 0..12 {
+        let client = scene.client(0).await;
+        let seat = scene.floor.index.seat_of(client.id.counter()).unwrap();
+        scene.floor.owe(seat, Frame::Whole(Bytes::from(vec![0; (2 + no % 2 * 2) << 20])));
+        clients.push((client, seat));
+    }
+    scene.settle();
+    let is_ending = |scene: &Scene, seat| scene.floor.index.at(seat).outbox.is_ending();
+    assert!(scene.share.is_due());
+    look_after(&scene.floor, &scene.share);
+    let room = MEMORY - MEMORY / 8;
+    assert!((room - (4 << 20)..=room).contains(&scene.share.memory().held()), "as much as needed");
+    let closed: Vec<_> = (0..12).filter(|&no| is_ending(&scene, clients[no].1)).collect();
+    assert!(!closed.is_empty() && closed.iter().all(|no| no % 2 == 1), "only large ones: {closed:?}");
+    assert!(!scene.share.is_due());
+}
+
+#[tokio::test]
+async fn what_many_owe_closes_nobody() {
+    let mut scene = Scene::new().await;
+    let mut clients = Vec::new();
+    let frame = Bytes::from(vec![0; 4 << 20]);
+    for _ in 0..12 {
+        let client = scene.client(0).await;
+        let seat = scene.floor.index.seat_of(client.id.counter()).unwrap();
+        scene.floor.owe(seat, Frame::Whole(frame.clone()));
+        clients.push((client, seat));
+    }
+    scene.settle();
+    assert!(scene.share.is_due(), "it might be much");
+    look_after(&scene.floor, &scene.share);
+    assert!(scene.share.memory().held() <= (4 << 20) + 1_000, "but it is one frame");
+    assert!(clients.iter().all(|&(_, seat)| !scene.floor.index.at(seat).outbox.is_ending()));
 }

@@ -70,7 +70,7 @@ pub struct Admitted {
 /// Open a socket on this thread: seat it, greet it, and let its session run.
 pub fn start(shared: &Arc<Shared>, hall: &Rc<Hall>, transport: Transport, admitted: Admitted) {
     let Admitted { app, user, grants, voice, welcome, early, pass } = admitted;
-    let outbox = Rc::new(Outbox::new(transport, shared.limits.queue.bytes()));
+    let outbox = Rc::new(Outbox::new(transport, hall.share.clone()));
     let id = shared.next_socket_id();
     let speaker = shared.voices.at(voice);
     let mut conversation = speaker.dialect.converse(&app, speaker.variant, id);
@@ -128,7 +128,7 @@ impl StreamHandler<Result<WsFrame, CloseCause>> for Session {
             },
             Ok(WsFrame::Binary(bytes)) => self.hear(Message::Binary(bytes), desk),
             Ok(WsFrame::Continuation(item)) => self.assemble(item, desk),
-            Ok(WsFrame::Ping(payload)) => self.outbox.push(Frame::of(Opcode::Pong, &payload)),
+            Ok(WsFrame::Ping(payload)) => self.outbox.reply(Frame::of(Opcode::Pong, &payload)),
             Ok(WsFrame::Pong(_)) => {}
             Ok(WsFrame::Close(reason)) => {
                 let echo = match reason {
@@ -157,6 +157,11 @@ impl Session {
     fn end(&self, cause: CloseCause) {
         let goodbye = Some(self.shared.voices.at(self.voice).goodbye(cause));
         self.outbox.end(End { cause, goodbye });
+    }
+
+    /// Bytes that are held of a fragmented message.
+    fn unfinished(&self) -> usize {
+        self.fragments.as_ref().map_or(0, |fragments| size_of::<Fragments>() + fragments.bytes.capacity())
     }
 
     fn assemble(&mut self, item: Item, desk: &mut Desk<Self>) {
@@ -210,7 +215,7 @@ impl Session {
         };
         match effect {
             Effect::Nothing => {}
-            Effect::Answer(frame) => self.outbox.push(frame),
+            Effect::Answer(frame) => self.outbox.reply(frame),
             Effect::Deny => self.tell(Outcome::Denied),
             Effect::Bar(bar) => self.tell(Outcome::Barred(bar)),
             Effect::TellTime => self.tell(Outcome::Here { unix_seconds: now.as_secs() }),
@@ -323,7 +328,7 @@ impl Session {
 
     fn tell(&mut self, outcome: Outcome<'_>) {
         if let Some(frame) = self.conversation.tell(outcome) {
-            self.outbox.push(frame);
+            self.outbox.reply(frame);
         }
     }
 }

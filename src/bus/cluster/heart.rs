@@ -43,12 +43,17 @@ pub(super) async fn beat(weak: Weak<Cluster>, hello: Duration) {
         } else if !cluster.is_leaving() {
             let _ = cluster.outgoing.send((Subject::Everyone, Mail::Beat(cluster.beat())));
         }
-        let gone = cluster.roster().expire(cluster.now());
+        // at the time that was looked at: a process that is stopped right here must not take it for their silence
+        let gone = cluster.roster().expire(now);
         for node in &gone {
             warn!(node_id:% = node; "node {node} has been silent for too long: it is forgotten");
         }
         if !gone.is_empty() {
             cluster.show_roster();
+        }
+        if late {
+            // slots, too, settle by the time in which something could be read
+            continue;
         }
         cluster.stand_back_for_strangers();
         let mut orders = Vec::new();

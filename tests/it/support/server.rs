@@ -3,7 +3,8 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -32,6 +33,10 @@ pub struct Setup {
     toml: String,
     env: Vec<(String, String)>,
     arguments: Vec<String>,
+    /// Said by a shell that then becomes the server.
+    prelude: String,
+    /// Its standard input, which is nothing else.
+    input: Option<Arc<TcpListener>>,
 }
 
 impl Setup {
@@ -39,11 +44,19 @@ impl Setup {
     pub fn keyed() -> Self {
         let dir = Arc::new(Dir::new());
         fs::write(dir.0.join("public.pem"), &signer().public_pem).expect("the folder is ours");
-        Self { dir, public_key: true, toml: String::new(), env: Vec::new(), arguments: Vec::new() }
-            .set("slave.listen", "127.0.0.1:0")
-            .set("master.listen", "127.0.0.1:0")
-            .set("master.admin", "127.0.0.1:0")
-            .set("slave.admin", "127.0.0.1:0")
+        Self {
+            dir,
+            public_key: true,
+            toml: String::new(),
+            env: Vec::new(),
+            arguments: Vec::new(),
+            prelude: String::new(),
+            input: None,
+        }
+        .set("slave.listen", "127.0.0.1:0")
+        .set("master.listen", "127.0.0.1:0")
+        .set("master.admin", "127.0.0.1:0")
+        .set("slave.admin", "127.0.0.1:0")
     }
 
     /// Without any key.
@@ -83,6 +96,22 @@ impl Setup {
         self
     }
 
+    /// Let a shell say this before it becomes the server.
+    pub fn prelude(mut self, words: &str) -> Self {
+        self.prelude = words.to_owned();
+        self
+    }
+
+    /// Hand a listening socket over, as systemd does.
+    pub fn hand_over(mut self, name: &str, socket: &Arc<TcpListener>) -> Self {
+        for (variable, value) in [("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", name)] {
+            self.env.push((variable.to_owned(), value.to_owned()));
+        }
+        self.input = Some(socket.clone());
+        // the first of those that are handed over is the third
+        self.prelude("export LISTEN_PID=$$; exec 3<&0 </dev/null;")
+    }
+
     /// Where the server lives.
     pub fn folder(&self) -> &Path {
         &self.dir.0
@@ -96,12 +125,21 @@ impl Setup {
         if fs::read_to_string(&config).ok().as_deref() != Some(&*text) {
             fs::write(&config, text).expect("the folder is ours");
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wellhead"));
+        let program = env!("CARGO_BIN_EXE_wellhead");
+        let mut command = if self.prelude.is_empty() {
+            Command::new(program)
+        } else {
+            let mut shell = Command::new("sh");
+            shell.arg("-c").arg(format!("{} exec \"$0\" \"$@\"", self.prelude)).arg(program);
+            shell
+        };
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WELLHEAD_")) {
             command.env_remove(name);
         }
         command.current_dir(&self.dir.0).arg("-c").arg(&config).args(&self.arguments).envs(self.env.iter().cloned());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let input = self.input.as_ref().map(|socket| socket.try_clone().expect("it is open"));
+        command.stdin(input.map_or_else(Stdio::null, |socket| Stdio::from(OwnedFd::from(socket))));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 

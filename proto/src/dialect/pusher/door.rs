@@ -1,6 +1,8 @@
 //! The door of sockets (pusher.md §2.1): the app's key in the path, the protocol in the query. Who cannot come in is told
 //! so over the open socket, since libraries look for it there.
 
+use std::time::Duration;
+
 use crate::{
     dialect::contract::{ApiCall, ApiReply, Credentials, Guard, Knock, Role, Route, TurnedAway, Variant},
     refusal::Refusal,
@@ -64,9 +66,7 @@ pub fn refuse(why: &Refusal) -> ApiReply {
     match why {
         Refusal::NotFound => text(404, "404 page not found\n"),
         Refusal::WrongVersion => reply.with_header("Sec-WebSocket-Version", "13"),
-        Refusal::Unavailable { retry_after, .. } => {
-            reply.with_header("Retry-After", retry_after.as_secs().max(1).to_string())
-        }
+        Refusal::Unavailable { retry_after, .. } => reply.with_header("Retry-After", retry_after.as_secs().to_string()),
         _ => reply,
     }
 }
@@ -75,6 +75,9 @@ pub fn refuse(why: &Refusal) -> ApiReply {
 pub fn turn_away(why: &Refusal) -> Option<TurnedAway> {
     let (code, reason) = match why {
         Refusal::Coded { code, text } => (*code, text.to_string()),
+        Refusal::Unavailable { retry_after: Duration::ZERO, .. } => {
+            (4200, "Server is shutting down, please reconnect".to_owned())
+        }
         // not 4200: whoever comes back at once finds the same
         Refusal::Unavailable { why, .. } => (4100, format!("Over capacity: {why}")),
         Refusal::Forbidden(text) => (4009, format!("Connection is unauthorized: {text}")),
@@ -178,6 +181,7 @@ mod tests {
         let row = router.route(&matched).row;
         for (why, code) in [
             (Refusal::unavailable("shutting down"), Some(4100)),
+            (Refusal::moved("shutting down"), Some(4200)),
             (Refusal::Forbidden("this origin may not".into()), Some(4009)),
             (Refusal::WrongApp, Some(4009)),
             (Refusal::WrongVersion, None),

@@ -35,6 +35,15 @@ pub fn error(code: Option<u16>, message: &str) -> Frame {
     Frame::text(&format!(r#"{{"event":"pusher:error","data":{{"code":{code},"message":{message}}}}}"#))
 }
 
+/// What a client said, as far as a refusal quotes it: who does not read should not hold more than it sent.
+pub fn quoted(said: &str) -> String {
+    const MOST: usize = 2_000;
+    match said.floor_char_boundary(MOST) {
+        end if end == said.len() => said.to_owned(),
+        end => format!("{}… ({} bytes)", &said[..end], said.len()),
+    }
+}
+
 /// Why a subscription is refused. Libraries tell the application's channel only of the second frame.
 #[derive(Debug, Eq, PartialEq)]
 pub struct NotSubscribed {

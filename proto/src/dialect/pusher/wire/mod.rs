@@ -22,7 +22,7 @@ use crate::{
 
 use self::{
     allowance::Allowance,
-    frames::{NotSubscribed, error},
+    frames::{NotSubscribed, error, quoted},
     said::Said,
 };
 use super::{
@@ -147,7 +147,7 @@ impl Conversation for Talk {
                 "pusher:subscribe" => self.subscribe(said.data),
                 "pusher:unsubscribe" => self.unsubscribe(said.data),
                 event if event.starts_with("client-") => self.say(event, &said, now),
-                event => Err(error(None, &format!("Unsupported event received on socket: '{event}'"))),
+                event => Err(error(None, &format!("Unsupported event received on socket: '{}'", quoted(event)))),
             },
         };
         Ok(answer.unwrap_or_else(Action::Answer))
@@ -193,11 +193,11 @@ fn barred(channel: &ChannelName, bar: Bar) -> Frame {
 }
 
 fn no_subscription(channel: &str) -> Frame {
-    error(None, &format!("No current subscription to channel {channel}, or subscription in progress"))
+    error(None, &format!("No current subscription to channel {}, or subscription in progress", quoted(channel)))
 }
 
 fn not_on(channel: &str) -> String {
-    format!("Cannot broadcast client event (connection not subscribed to channel {channel})")
+    format!("Cannot broadcast client event (connection not subscribed to channel {})", quoted(channel))
 }
 
 #[cfg(test)]

@@ -266,3 +266,22 @@ proptest! {
         prop_assert!(matches!(action, Action::Answer(_)), "{action:?}");
     }
 }
+
+#[test]
+fn a_refusal_quotes_little_of_what_was_said() {
+    let long = "ä".repeat(25_000);
+    let signed = json!({ "channel": "presence-a", "auth": "demo:x", "channel_data": long });
+    for (said, whole) in [
+        (json!({ "event": long, "data": {} }), 0),
+        (json!({ "event": "pusher:unsubscribe", "data": { "channel": long } }), 0),
+        (json!({ "event": "pusher:subscribe", "data": { "channel": "private-a", "auth": long } }), 0),
+        (json!({ "event": "pusher:subscribe", "data": signed }), 0),
+        // libraries find their channel by its name
+        (json!({ "event": "pusher:subscribe", "data": { "channel": long } }), long.len()),
+    ] {
+        let answer = talk(app()).hear(Message::Text(said.to_string().into()), Duration::ZERO);
+        let Ok(Action::Answer(frame)) = answer else { panic!("{answer:?}") };
+        assert!(frame.len() < whole + 6_000, "{} bytes", frame.len());
+        assert!(texts(&frame).iter().all(|text| serde_json::from_str::<Value>(text).is_ok()));
+    }
+}
