@@ -162,8 +162,8 @@ mod tests {
 
     use wellhead_master::{Keyless, Setup, keys::PushKey};
     use wellhead_proto::{
-        app::Apps, dialect::contract::Headers, ids::SocketIdSeal, jwt::Keyring, surface::HttpVersion,
-        testkit::RecordingBus,
+        app::Apps, dialect::contract::Headers, ids::SocketIdSeal, jwt::Keyring, origin::Origins,
+        surface::HttpVersion, testkit::RecordingBus,
     };
 
     use super::*;
@@ -186,7 +186,7 @@ mod tests {
         let keys = vec![key("asks", "\"query\""), key("pushes", "\"push\"")];
         let setup = Setup {
             bus: Arc::new(RecordingBus::default()),
-            apps: Arc::new(Apps::new(Keyring::default(), HashMap::new(), true, Vec::new())),
+            apps: Arc::new(Apps::new(Keyring::default(), HashMap::new(), true, Origins::any())),
             dialects: wellhead_proto::dialect::all(&Default::default(), &SocketIdSeal::new(b"seal")),
             keys: keys.clone(),
             body_limit: 1,

@@ -207,6 +207,7 @@ fn random() -> u128 {
 mod tests {
     use wellhead_proto::{
         jwt::{Key, Keyring},
+        origin::Origins,
         units::Span,
     };
 
@@ -217,7 +218,7 @@ mod tests {
 
     fn apps() -> Apps {
         let keys = Keyring::new(vec![Key::from_secret(SECRET).unwrap()], false);
-        Apps::new(keys, HashMap::new(), true, vec!["*".to_owned()])
+        Apps::new(keys, HashMap::new(), true, Origins::any())
     }
 
     fn jwt(channels: &[&str], exp: Option<u64>) -> String {

@@ -1,6 +1,7 @@
 //! Settings as people write them, right and wrong.
 
 mod cluster;
+mod origins;
 mod pusher;
 
 use std::{fs, path::PathBuf};

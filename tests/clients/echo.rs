@@ -24,6 +24,7 @@ use wellhead_proto::{
     ids::{AppId, ChannelName, NodeId, SocketId},
     jwt::{Key, Keyring},
     notice::{Notice, Outcome},
+    origin::Origins,
     refusal::{CloseCause, Refusal},
     units::Size,
 };
@@ -112,7 +113,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tokens: Tokens::default(),
         cluster: "echo".to_owned(),
         secret: SECRET.to_vec(),
-        apps: Arc::new(Apps::new(keys, HashMap::new(), true, vec!["*".to_owned()])),
+        apps: Arc::new(Apps::new(keys, HashMap::new(), true, Origins::any())),
         dialects: vec![Arc::new(Echo { routes: [route], token })],
         bus: hub.clone(),
     };

@@ -7,6 +7,7 @@ use wellhead_proto::{
     app::App,
     ids::AppId,
     jwt::{Key, Keyring},
+    origin::Origins,
 };
 
 use super::Check;
@@ -85,6 +86,13 @@ impl Check<'_> {
         }
     }
 
+    pub(super) fn origins(&self, key: &str, entries: &[String]) -> Result<Origins, SettingsError> {
+        Origins::read(entries).map_err(|(index, why)| {
+            let hint = why.hint.clone();
+            self.error(&format!("{key}.{index}"), format!("{:?}: {why}", entries[index])).hint(hint)
+        })
+    }
+
     pub(super) fn listed(&self) -> Result<HashMap<AppId, App>, SettingsError> {
         let mut listed = HashMap::new();
         for (index, app) in self.settings.apps.listed.iter().enumerate() {
@@ -92,7 +100,10 @@ impl Check<'_> {
             let id = AppId::try_from(app.key.as_str()).map_err(|why| self.error(&format!("{key}.key"), why))?;
             let keys = self.public_keys(&format!("{key}.public_keys"), &app.public_keys)?;
             let keys = (!keys.is_empty()).then(|| Keyring::new(keys, self.settings.jwt.require_exp));
-            let own = App { keys, allowed_origins: app.allowed_origins.clone() };
+            let origins = app.allowed_origins.as_ref();
+            let origins =
+                origins.map(|entries| self.origins(&format!("{key}.allowed_origins"), entries)).transpose()?;
+            let own = App { keys, allowed_origins: origins };
             if listed.insert(id, own).is_some() {
                 return Err(self.error(&format!("{key}.key"), format!("the app {:?} is listed twice", app.key)));
             }
