@@ -98,8 +98,7 @@ impl App {
     ///
     /// The settings contradict each other (a [`SettingsError`]).
     pub fn new(loaded: Loaded, roles: Roles) -> Result<Self> {
-        let plan = Plan::new(&loaded, roles)?;
-        let max_connections = max_connections(&loaded, roles)?;
+        let (plan, max_connections) = check(&loaded, roles)?;
         let given = roles == Roles::Slave && matches!(plan.way, Way::Socket(_));
         let mut development = None;
         let trust = match given {
@@ -287,6 +286,17 @@ impl App {
     }
 }
 
+/// Whatever can be known of the settings before anything is opened or anybody asked: all that `wellhead check-config` says.
+/// Left to a start are the ports, which a running process may hold, and what only others know: the master of this machine,
+/// and NATS.
+///
+/// # Errors
+///
+/// The settings contradict each other, or ask for more than this process may have (a [`SettingsError`]).
+pub fn check(loaded: &Loaded, roles: Roles) -> Result<(Plan, usize)> {
+    Ok((Plan::new(loaded, roles)?, max_connections(loaded, roles)?))
+}
+
 fn listener(key: &str, address: SocketAddr) -> Result<TcpListener> {
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -312,7 +322,7 @@ fn max_connections(loaded: &Loaded, roles: Roles) -> Result<usize> {
                  leaves room for"
             );
             let place = loaded.places.of("slave.max_connections").cloned();
-            Err(SettingsError::new(message).at(place).hint("raise the limit (ulimit -n, LimitNOFILE=)").into())
+            Err(SettingsError::new(message).at(place).hint("raise the limit (ulimit -Hn, LimitNOFILE=)").into())
         }
     }
 }
