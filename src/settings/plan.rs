@@ -141,7 +141,8 @@ impl Plan {
         check.clashes(&plan)?;
         check.exposure(&plan)?;
         check.shared(&plan)?;
-        Ok(Self { warnings: check.warnings(&plan), ..plan })
+        let warnings = [loaded.warnings.clone(), check.warnings(&plan)].concat();
+        Ok(Self { warnings, ..plan })
     }
 
     /// Do Pusher's libraries have an app here?

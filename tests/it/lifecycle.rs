@@ -157,6 +157,34 @@ async fn an_unknown_variable_is_refused_too() {
 }
 
 #[tokio::test]
+async fn a_container_brings_its_own_environment() {
+    let setup = Setup::keyed()
+        .variable("WELLHEAD_PORT", "tcp://10.0.0.7:7777")
+        .variable("WELLHEAD_SERVICE_HOST", "10.0.0.7")
+        .variable("WELLHEAD_JWT", "eyJ")
+        .variable("WELLHEAD_SLAVE_LISTEN", "0.0.0.0:1")
+        .variable("WELLHEAD_LIMITS__BODY", "")
+        .variable("WELLHEAD_APP_KEY", "shop")
+        .variable("WELLHEAD_APP_ID", "7")
+        .variable("WELLHEAD_APP_SECRET", "a secret that a container is given")
+        .variable("WELLHEAD_PUSH_KEYS", &format!("backend:{}", "0".repeat(64)));
+    let checked = setup.clone().arguments(&["check-config"]).ends().await;
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    assert!(checked.said.contains("WELLHEAD_SLAVE_LISTEN is ignored"), "{checked:?}");
+    let server = setup.start().await;
+    assert_eq!(server.said("WELLHEAD_SLAVE_LISTEN is ignored"), 1);
+    // the app is there, and pushes need a key
+    let signed = Http::to(server.master()).await.get("/apps/7/channels").await;
+    assert_eq!(signed.status, 401, "it wants a signature: {signed:?}");
+    assert_eq!(Http::to(server.master()).await.get("/apps/8/channels").await.status, 404);
+    assert_eq!(Http::to(server.master()).await.get("/v1/apps").await.status, 401);
+
+    let half = Setup::keyed().variable("WELLHEAD_APP_KEY", "shop").fails().await;
+    assert_eq!(half.code, Some(78), "{half:?}");
+    assert!(half.said.contains("WELLHEAD_APP_ID"), "{half:?}");
+}
+
+#[tokio::test]
 async fn a_master_without_keys_stays_on_loopback_unless_told() {
     let failure = Setup::keyed().set("master.listen", "0.0.0.0:0").fails().await;
     assert_eq!(failure.code, Some(78), "{failure:?}");

@@ -44,6 +44,8 @@ impl Check<'_> {
         });
         let only = only.transpose()?;
         let pem = fs::read(file).map_err(|error| {
+            // who pastes the key itself may have taken the private one
+            let file = if file.contains("-----") { "the file that it names" } else { file.as_str() };
             let error = self.error(key, format!("cannot read {file}: {error}"));
             error.hint("name the PEM file of a public key; `wellhead keys generate` makes a pair")
         })?;
@@ -76,14 +78,21 @@ impl Check<'_> {
                     } else {
                         error.to_string()
                     };
-                    self.error(&key, format!("cannot read {file}: {why}"))
+                    self.unreadable(&key, &why)
                 })?;
                 match text.trim_end_matches(['\r', '\n']) {
-                    "" => Err(self.error(&key, format!("{file} is empty"))),
+                    "" => Err(self.error(&key, "the file that it names is empty")),
                     secret => Ok(Some(secret.as_bytes().to_vec())),
                 }
             }
         }
+    }
+
+    /// The file that `key` names, and that holds a secret, cannot be read. Its name is not shown: it may be the secret
+    /// itself, by mistake.
+    pub(super) fn unreadable(&self, key: &str, why: &str) -> SettingsError {
+        self.error(key, format!("cannot read the file that it names: {why}"))
+            .hint("it is the path of a file; one in the configuration is meant from the folder of that, else from here")
     }
 
     pub(super) fn origins(&self, key: &str, entries: &[String]) -> Result<Origins, SettingsError> {
