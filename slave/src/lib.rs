@@ -17,6 +17,7 @@ pub mod session;
 pub mod settings;
 mod token;
 pub mod transport;
+mod users;
 mod voices;
 
 use std::{

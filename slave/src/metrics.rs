@@ -7,6 +7,8 @@ use prometheus_client::{
 };
 use wellhead_proto::{jwt::BadToken, refusal::CloseCause};
 
+use crate::users::Users;
+
 /// The counters of a slave; all threads share them.
 #[derive(Clone)]
 pub struct Metrics {
@@ -22,8 +24,8 @@ pub struct Metrics {
     pub subscriptions: Gauge,
     /// Channels with subscribers here.
     pub channels: Gauge,
-    /// Users with sockets here, counted once per worker thread.
-    pub users: Gauge,
+    /// Users with sockets here.
+    pub users: Users,
     /// Frames of pushes handed to sockets.
     pub deliveries: Counter,
     /// Pushes, from their arrival until the last socket was served.
@@ -77,7 +79,7 @@ impl Metrics {
             said: Family::default(),
             subscriptions: Gauge::default(),
             channels: Gauge::default(),
-            users: Gauge::default(),
+            users: Users::default(),
             deliveries: Counter::default(),
             fan_out: Histogram::new([0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]),
             queue_bytes: Gauge::default(),
@@ -93,7 +95,8 @@ impl Metrics {
         registry.register("client_events", "Events that clients published to each other", metrics.said.clone());
         registry.register("subscriptions", "Subscriptions of open sockets", metrics.subscriptions.clone());
         registry.register("channels", "Channels with subscribers on this node", metrics.channels.clone());
-        registry.register("users", "Users with open sockets, counted once per worker thread", metrics.users.clone());
+        let users = "Users with open sockets on this node, each once per app; a sum over nodes may count one twice";
+        registry.register("users", users, metrics.users.count.clone());
         registry.register("deliveries", "Pushed frames handed to sockets", metrics.deliveries.clone());
         registry.register_with_unit(
             "fan_out_duration",

@@ -126,15 +126,15 @@ impl App {
     pub async fn bind(&mut self) -> Result<Bound> {
         let node = NodeId::from_random(u32::from_le_bytes(random()?));
         let me = Beat { node, slave: self.plan.roles.slave(), incarnation: u64::from_le_bytes(random()?) };
-        let mut registry = Registry::with_prefix("wellhead");
-        admin::register(&mut registry);
+        let mut all = Registry::default();
+        let registry = admin::register(&mut all);
         let limits = self.local_limits();
         let (mut welcomed, mut link) = (None, None);
         let mut trust = self.trust.clone();
         let (line, joining) = match &self.plan.way {
             Way::Inside => (Line::Inside(Arc::new(Hub::new(node))), None),
             way => {
-                let joining = Joining::new(me, &mut registry);
+                let joining = Joining::new(me, registry);
                 if let (None, Way::Socket(path)) = (&trust, way) {
                     let mut found = joining.find_owner(path, limits)?;
                     let mut come = Box::pin(found.welcome.wait_for(Option::is_some));
@@ -158,9 +158,9 @@ impl App {
         let speaks = dialect::Settings { gusher: self.plan.prefixes.clone(), pusher: self.plan.pusher.clone() };
         let dialects = dialect::all(&speaks, &SocketIdSeal::new(&trust.secret));
         let roles = self.plan.roles;
-        let requests = AllRequests::new(&mut registry);
-        let master = roles.master().then(|| self.master(&bus, &apps, &dialects, &mut registry));
-        let slave = roles.slave().then(|| self.slave(node, &trust, &bus, apps, dialects, &mut registry));
+        let requests = AllRequests::new(registry);
+        let master = roles.master().then(|| self.master(&bus, &apps, &dialects, registry));
+        let slave = roles.slave().then(|| self.slave(node, &trust, &bus, apps, dialects, registry));
         if let Some(slave) = &slave {
             bus.attach(slave.inbox());
         }
@@ -193,7 +193,7 @@ impl App {
             line,
             welcomed,
             requests,
-            registry,
+            registry: all,
             listeners,
             addresses: self.addresses,
             clients: self.addresses.slave.or_else(|| self.loaded.settings.slave.listen.parse().ok()),

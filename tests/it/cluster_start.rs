@@ -153,7 +153,7 @@ async fn a_slave_takes_the_secret_and_the_key_of_the_next_master() {
     arrives(&master, &mut client).await;
     // nothing of the former nodes is left
     drop(client);
-    let files = slave.metric("wellhead_process_open_fds", "").await;
+    let files = slave.metric("process_open_fds", "").await;
     for round in 3..6 {
         master.signal("KILL");
         master.ended().await;
@@ -163,7 +163,7 @@ async fn a_slave_takes_the_secret_and_the_key_of_the_next_master() {
         slave.wants_work().await;
     }
     until("it has as many files open as before", true, || async {
-        slave.metric("wellhead_process_open_fds", "").await <= files
+        slave.metric("process_open_fds", "").await <= files
     })
     .await;
     let mut client = Client::connect(address, "demo", &demo_token(&master)).await.subscribed("news").await;

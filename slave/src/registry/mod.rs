@@ -55,25 +55,23 @@ pub struct Registry {
     hall: Rc<Hall>,
     rhythm: Rhythm,
     metrics: Metrics,
-    /// What this thread last added to the node's gauges.
-    shown: (i64, i64),
+    /// What this thread last added to the node's gauge of what is owed.
+    shown: i64,
 }
 
 impl Registry {
     /// A registry in front of `hall`.
     #[must_use]
     pub fn new(hall: Rc<Hall>, rhythm: Rhythm, metrics: Metrics) -> Self {
-        Self { hall, rhythm, metrics, shown: (0, 0) }
+        Self { hall, rhythm, metrics, shown: 0 }
     }
 
     fn beat(&mut self) {
         let mut floor = self.hall.floor.borrow_mut();
         let owed = heartbeat::beat(&mut floor, &self.rhythm) as i64;
-        let users = floor.index.apps().map(|(.., users)| users.count() as i64).sum::<i64>();
         drop(floor);
-        self.metrics.queue_bytes.inc_by(owed - self.shown.0);
-        self.metrics.users.inc_by(users - self.shown.1);
-        self.shown = (owed, users);
+        self.metrics.queue_bytes.inc_by(owed - self.shown);
+        self.shown = owed;
     }
 }
 
