@@ -33,6 +33,7 @@ pub struct Metrics {
     /// Bytes owed to sockets.
     pub queue_bytes: Gauge,
     auth_failures: Family<Reason, Counter>,
+    rejected: Family<Why, Counter>,
     facts: Family<What, Counter>,
 }
 
@@ -62,6 +63,11 @@ struct Taken {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Why {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Reason {
     role: &'static str,
     reason: &'static str,
@@ -84,6 +90,7 @@ impl Metrics {
             fan_out: Histogram::new([0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]),
             queue_bytes: Gauge::default(),
             auth_failures: Family::default(),
+            rejected: Family::default(),
             facts: Family::default(),
         };
         registry.register("connections", "Open sockets", metrics.connections.clone());
@@ -106,6 +113,7 @@ impl Metrics {
         );
         registry.register_with_unit("queue", "Owed to sockets", Unit::Bytes, metrics.queue_bytes.clone());
         registry.register("slave_auth_failures", "Tokens refused, by reason", metrics.auth_failures.clone());
+        registry.register("subscribes_rejected", "Subscribes refused, by reason", metrics.rejected.clone());
         registry.register("keeper_facts", "What this slave announced of channels that it keeps", metrics.facts.clone());
         // every cause is there from the start, so that a first slow consumer shows as a rise
         for cause in CloseCause::ALL {
@@ -137,6 +145,11 @@ impl Metrics {
     /// A token was refused.
     pub fn auth_failed(&self, reason: BadToken) {
         self.auth_failures.get_or_create(&Reason { role: "slave", reason: reason.label() }).inc();
+    }
+
+    /// A client may not join a channel.
+    pub fn subscribe_rejected(&self, reason: &'static str) {
+        self.rejected.get_or_create(&Why { reason }).inc();
     }
 
     /// A keeper announced something.

@@ -85,6 +85,10 @@ impl Dialect for Echo {
 struct Parrot;
 
 impl Conversation for Parrot {
+    fn socket_id(&self) -> String {
+        "echo".to_owned()
+    }
+
     fn hear(&mut self, message: Message, _: std::time::Duration) -> Result<Action, CloseCause> {
         Ok(Action::Answer(match message {
             Message::Text(text) => Frame::text(&text),

@@ -76,14 +76,15 @@ impl<'a> Params<'a> {
 /// 401, in the words that people look for.
 pub fn verify(served: &Served, call: &ApiCall<'_>, path: &str, params: &Params<'_>) -> Result<(), Refusal> {
     let needed = |name: &str| {
-        let missing = || unauthorized(format!("Parameter {name} is missing: requests to this path are signed"));
+        let missing =
+            || unauthorized("unsigned", format!("Parameter {name} is missing: requests to this path are signed"));
         params.bytes(name.as_bytes()).ok_or_else(missing)
     };
     if needed("auth_key")? != served.app.key.as_str().as_bytes() {
-        return Err(unauthorized("Unknown auth_key"));
+        return Err(unauthorized("unknown_key", "Unknown auth_key"));
     }
     if needed("auth_version")? != b"1.0" {
-        return Err(unauthorized("Version not supported: auth_version is 1.0"));
+        return Err(unauthorized("bad_auth_version", "Version not supported: auth_version is 1.0"));
     }
     check_timestamp(needed("auth_timestamp")?, call.now)?;
     check_body(params.bytes(b"body_md5"), &call.body)?;
@@ -96,27 +97,33 @@ pub fn verify(served: &Served, call: &ApiCall<'_>, path: &str, params: &Params<'
         return Ok(());
     }
     let expected = [method, path.as_bytes(), &query].join(&b'\n');
-    Err(unauthorized(format!(
-        "Invalid signature: you should have sent HmacSHA256Hex({}, your_secret_key), but you sent {}",
-        quote(&String::from_utf8_lossy(&expected)),
-        quote(&String::from_utf8_lossy(signature)),
-    )))
+    Err(unauthorized(
+        "bad_signature",
+        format!(
+            "Invalid signature: you should have sent HmacSHA256Hex({}, your_secret_key), but you sent {}",
+            quote(&String::from_utf8_lossy(&expected)),
+            quote(&String::from_utf8_lossy(signature)),
+        ),
+    ))
 }
 
 fn check_timestamp(given: &[u8], now: Duration) -> Result<(), Refusal> {
     let seconds = std::str::from_utf8(given).ok().and_then(|text| text.parse::<u64>().ok());
     let Some(seconds) = seconds else {
-        return Err(unauthorized("Timestamp invalid: auth_timestamp is in seconds since 1970"));
+        return Err(unauthorized("bad_timestamp", "Timestamp invalid: auth_timestamp is in seconds since 1970"));
     };
     if seconds.abs_diff(now.as_secs()) <= GRACE.as_secs() {
         return Ok(());
     }
     let grace = GRACE.as_secs();
-    Err(unauthorized(format!(
-        "Timestamp expired: Given timestamp ({}) not within {grace}s of server time ({})",
-        iso(seconds),
-        iso(now.as_secs()),
-    )))
+    Err(unauthorized(
+        "expired",
+        format!(
+            "Timestamp expired: Given timestamp ({}) not within {grace}s of server time ({})",
+            iso(seconds),
+            iso(now.as_secs()),
+        ),
+    ))
 }
 
 /// A date in UTC; a number that no date of four digits stands for remains one.
@@ -132,20 +139,23 @@ fn iso(seconds: u64) -> String {
 fn check_body(given: Option<&[u8]>, body: &[u8]) -> Result<(), Refusal> {
     match given {
         None if body.is_empty() => Ok(()),
-        None => Err(unauthorized("Parameter body_md5 is missing: it is needed with a body")),
+        None => Err(unauthorized("unsigned", "Parameter body_md5 is missing: it is needed with a body")),
         Some(given) => {
             let is = hex(&Md5::digest(body));
             if given == is.as_bytes() {
                 return Ok(());
             }
             let given = quote(&String::from_utf8_lossy(given));
-            Err(unauthorized(format!("Invalid body_md5: the body that arrived has {is}, but you sent {given}")))
+            Err(unauthorized(
+                "bad_body_md5",
+                format!("Invalid body_md5: the body that arrived has {is}, but you sent {given}"),
+            ))
         }
     }
 }
 
-fn unauthorized(text: impl Into<Cow<'static, str>>) -> Refusal {
-    Refusal::Coded { code: 401, text: text.into() }
+fn unauthorized(reason: &'static str, text: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal::Coded { code: 401, reason, text: text.into() }
 }
 
 #[cfg(test)]
