@@ -46,7 +46,7 @@ impl Surface for Master {
                 Ok(caller) => caller,
                 Err(why) => {
                     self.0.metrics.not_admitted(&why);
-                    debug!(method = head.method, path = head.path; "caller refused: {why}");
+                    debug!(method = head.method, path = head.path, reason = why.reason(); "caller refused: {why}");
                     return Err(self.0.router.refuse(&row, &why));
                 }
             },
@@ -71,7 +71,13 @@ impl Surface for Master {
         done.unwrap_or_else(|error| {
             if let MasterError::Refused(why) = &error {
                 let key_name = self.0.dispatcher.keys().name(admitted.caller);
-                debug!(key_name, path = head.path; "request of {key_name} refused: {why}");
+                let (dialect, reason) = (self.0.router.dialect(&admitted.row).name(), why.reason());
+                self.0.metrics.rejected(dialect, why);
+                let why = why.in_short();
+                debug!(
+                    key_name, dialect, method = head.method, path = head.path, reason;
+                    "request of {key_name} refused: {why}"
+                );
             }
             self.0.router.refuse(&admitted.row, &error.into_refusal())
         })

@@ -1,8 +1,11 @@
 //! Push keys: who may use the master's API and for what, and the rules that hold while there is no key at all.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Error as _},
+};
 use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 use wellhead_proto::{
@@ -19,23 +22,63 @@ use wellhead_proto::{
 
 use crate::Keyless;
 
-/// One of `[[push_keys]]`. The key itself is stored nowhere, only its hash.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
+/// One of `[[push_keys]]`, a table, or only `name:sha256` for a key without limits. The key itself is stored nowhere, only
+/// its hash.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct PushKey {
     /// What it is called in logs.
     pub name: String,
     /// SHA-256 of the key.
     pub sha256: KeyHash,
     /// The apps that it is for; `*` is every app.
-    #[serde(default = "every_app")]
     pub apps: Vec<String>,
     /// The channels that it reaches.
-    #[serde(default = "every_channel")]
     pub channels: Vec<ChannelPattern>,
     /// What it may be used for.
-    #[serde(default = "every_right")]
     pub rights: Vec<Right>,
+}
+
+/// By hand, since serde's untagged enums cannot say which field is wrong.
+impl<'de> Deserialize<'de> for PushKey {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            name: String,
+            sha256: KeyHash,
+            #[serde(default = "every_app")]
+            apps: Vec<String>,
+            #[serde(default = "every_channel")]
+            channels: Vec<ChannelPattern>,
+            #[serde(default = "every_right")]
+            rights: Vec<Right>,
+        }
+        struct WordOrTable;
+        impl<'de> de::Visitor<'de> for WordOrTable {
+            type Value = PushKey;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("name:sha256, or { name, sha256, apps, channels, rights }")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<PushKey, E> {
+                // what is no hash may be the key itself: it is not repeated
+                let named = word.rsplit_once(':').filter(|(name, _)| !name.is_empty());
+                let (name, hash) =
+                    named.ok_or_else(|| E::custom(format!("a push key is written name:sha256; {HASH}")))?;
+                let sha256 = hash.parse().map_err(E::custom)?;
+                let (apps, channels, rights) = (every_app(), every_channel(), every_right());
+                Ok(PushKey { name: name.to_owned(), sha256, apps, channels, rights })
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<PushKey, A::Error> {
+                let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                let Table { name, sha256, apps, channels, rights } = table;
+                Ok(PushKey { name, sha256, apps, channels, rights })
+            }
+        }
+        from.deserialize_any(WordOrTable)
+    }
 }
 
 fn every_app() -> Vec<String> {
@@ -81,15 +124,15 @@ impl Serialize for KeyHash {
     }
 }
 
-impl<'de> Deserialize<'de> for KeyHash {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        let wrong = || {
-            D::Error::custom(
-                "a push key's sha256 has 64 hexadecimal digits; `wellhead keys push` prints a key and its line for \
-                 the settings",
-            )
-        };
+/// What a hash is, for whoever wrote something else.
+const HASH: &str =
+    "its sha256 has 64 hexadecimal digits; `wellhead keys push` prints a key and its line for the settings";
+
+impl FromStr for KeyHash {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("a push key is given by its hash; {HASH}");
         let mut hash = [0; 32];
         if text.len() != 64 {
             return Err(wrong());
@@ -100,6 +143,12 @@ impl<'de> Deserialize<'de> for KeyHash {
             *byte = (digit(0)? << 4 | digit(1)?) as u8;
         }
         Ok(Self(hash))
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyHash {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
     }
 }
 

@@ -14,6 +14,7 @@ use wellhead_proto::{
     event::Payload,
     ids::{ChannelKey, NodeId, SocketId, SocketIdSeal},
     jwt::{Key, Keyring},
+    origin::Origins,
     query::{Ask, Census, Headcount},
     report::Report,
     surface::{Head, HttpVersion, Surface},
@@ -99,7 +100,7 @@ fn start(bus: Arc<dyn Bus>, keys: Vec<PushKey>, open: bool, serve_unlisted: bool
     let mut metrics = Registry::with_prefix("wellhead");
     let ring = Keyring::new(vec![Key::from_secret(SECRET).expect("long enough")], false);
     let listed = HashMap::from([("shop".parse().expect("a name"), App::default())]);
-    let apps = Arc::new(Apps::new(ring, listed, serve_unlisted, vec![]));
+    let apps = Arc::new(Apps::new(ring, listed, serve_unlisted, Origins::any()));
     let dialects = dialect::all(&dialect::Settings::default(), &seal());
     let keyless = if open { Keyless::Everybody } else { Keyless::ThisMachine };
     let setup = Setup { bus, apps, dialects, keys, body_limit: 1 << 20, keyless };
@@ -109,7 +110,7 @@ fn start(bus: Arc<dyn Bus>, keys: Vec<PushKey>, open: bool, serve_unlisted: bool
 /// A master without keys that other machines reach.
 fn closed() -> Master {
     let (bus, dialects) = (Arc::new(RecordingBus::default()), dialect::all(&dialect::Settings::default(), &seal()));
-    let apps = Arc::new(Apps::new(Keyring::default(), HashMap::new(), true, vec![]));
+    let apps = Arc::new(Apps::new(Keyring::default(), HashMap::new(), true, Origins::any()));
     let setup = Setup { bus, apps, dialects, keys: vec![], body_limit: 1 << 20, keyless: Keyless::Nobody };
     Master::new(setup, &mut Registry::default())
 }

@@ -18,6 +18,7 @@ pub mod mail;
 pub mod matcher;
 pub mod member;
 pub mod notice;
+pub mod origin;
 pub mod query;
 pub mod refusal;
 pub mod report;

@@ -48,6 +48,8 @@ pub enum Refusal {
     Coded {
         /// The number.
         code: u16,
+        /// Its name in logs and metrics.
+        reason: &'static str,
         /// What goes with it.
         text: Cow<'static, str>,
     },
@@ -72,6 +74,33 @@ impl Refusal {
     #[must_use]
     pub fn moved(why: &'static str) -> Self {
         Self::Unavailable { why, retry_after: Duration::ZERO }
+    }
+
+    /// Its name in logs and metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::CredentialsMissing => "credentials_missing",
+            Self::CredentialsInvalid => "credentials_invalid",
+            Self::WrongApp => "wrong_app",
+            Self::Forbidden(_) => "forbidden",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::TooLarge { .. } => "too_large",
+            Self::TooSlow => "too_slow",
+            Self::NotAHandshake(_) => "not_a_handshake",
+            Self::WrongVersion => "wrong_version",
+            Self::Coded { reason, .. } => reason,
+            Self::Unavailable { .. } => "unavailable",
+        }
+    }
+
+    /// What of it may stand in a log: its words, but not what they quote behind a colon, which may be a query string.
+    #[must_use]
+    pub fn in_short(&self) -> String {
+        let words = self.to_string();
+        words.split_once(": ").map_or(words.as_str(), |(short, _)| short).trim_end().to_owned()
     }
 
     /// The HTTP status that fits, where a dialect prescribes no other.

@@ -147,13 +147,13 @@ fn knock(shared: &Shared, matched: &Matched, head: Head<'_>) -> Result<Knock, Re
         shared.metrics.auth_failed(BadToken::WrongApp);
         return Err(Refusal::WrongApp);
     }
-    let mut is_allowed = true;
+    let mut judged = Ok(());
     head.headers.values("origin", &mut |origin| {
-        is_allowed &= std::str::from_utf8(origin).is_ok_and(|origin| shared.apps.allows_origin(&knock.app, origin));
+        if judged.is_ok() {
+            judged = shared.apps.admit_origin(&knock.app, std::str::from_utf8(origin).unwrap_or_default());
+        }
     });
-    if !is_allowed {
-        return Err(Refusal::Forbidden("this origin may not open sockets (slave.allowed_origins)".into()));
-    }
+    judged?;
     Ok(knock)
 }
 

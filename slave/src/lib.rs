@@ -19,6 +19,7 @@ pub mod session;
 pub mod settings;
 mod token;
 pub mod transport;
+mod users;
 mod voices;
 
 pub use handshake::{Accepted, Rejected};

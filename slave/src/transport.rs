@@ -4,7 +4,7 @@
 use std::{
     io::{self, ErrorKind, IoSlice, Read},
     mem::MaybeUninit,
-    net::Shutdown,
+    net::{Shutdown, SocketAddr},
     task::{Context, Poll},
     time::Duration,
 };
@@ -30,6 +30,14 @@ impl Transport {
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_send_buffer_size(send_buffer)?;
         Ok(Self::Plain(stream))
+    }
+
+    /// Who is at the other end: a client, or the proxy before it. `None` if it is gone.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Plain(stream) => stream.peer_addr().ok(),
+        }
     }
 
     /// Is there something to read? `Ready` also at the end and after an error, which the read then tells.

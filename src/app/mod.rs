@@ -125,10 +125,9 @@ impl App {
     /// As [`App::new`]; and if there is a socket that this process has no use for.
     pub fn on_sockets(mut loaded: Loaded, roles: Roles, mut handed: Handed) -> Result<Self> {
         let mut listening = handed.by_name(roles, &mut loaded.settings)?;
-        let plan = Plan::new(&loaded, roles)?;
+        let (plan, room) = check(&loaded, roles)?;
         handed.by_address(&plan, &mut listening)?;
         let outlive = listening.opened();
-        let room = Room::new(&loaded, roles)?;
         let given = roles == Roles::Slave && matches!(plan.way, Way::Socket(_));
         let mut development = None;
         let trust = match given {
@@ -156,15 +155,15 @@ impl App {
     pub async fn bind(&mut self) -> Result<Bound> {
         let node = NodeId::from_random(u32::from_le_bytes(random()?));
         let me = Beat::new(node, self.plan.roles.slave(), u64::from_le_bytes(random()?));
-        let mut registry = Registry::with_prefix("wellhead");
-        admin::register(&mut registry);
+        let mut all = Registry::default();
+        let registry = admin::register(&mut all);
         let limits = self.local_limits();
         let (mut welcomed, mut link) = (None, None);
         let mut trust = self.trust.clone();
         let (line, joining) = match &self.plan.way {
             Way::Inside => (Line::Inside(Arc::new(Hub::new(node))), None),
             way => {
-                let joining = Joining::new(me, &mut registry);
+                let joining = Joining::new(me, registry);
                 if let (None, Way::Socket(path)) = (&trust, way) {
                     let mut found = joining.find_owner(path, limits)?;
                     let mut come = Box::pin(found.welcome.wait_for(Option::is_some));
@@ -195,9 +194,9 @@ impl App {
         let speaks = dialect::Settings { gusher: self.plan.prefixes.clone(), pusher };
         let dialects = dialect::all(&speaks, &SocketIdSeal::new(&trust.secret));
         let roles = self.plan.roles;
-        let requests = AllRequests::new(&mut registry);
-        let master = roles.master().then(|| self.master(&bus, &apps, &dialects, &mut registry));
-        let slave = roles.slave().then(|| self.slave(node, &trust, &bus, apps, dialects, &mut registry));
+        let requests = AllRequests::new(registry);
+        let master = roles.master().then(|| self.master(&bus, &apps, &dialects, registry));
+        let slave = roles.slave().then(|| self.slave(node, &trust, &bus, apps, dialects, registry));
         if let Some(slave) = &slave {
             bus.attach(slave.inbox());
         }
@@ -231,7 +230,7 @@ impl App {
             line,
             welcomed,
             requests,
-            registry,
+            registry: all,
             listeners,
             outlive: self.outlive,
             addresses: self.addresses,
@@ -341,6 +340,17 @@ impl App {
     }
 }
 
+/// Whatever can be known of the settings before anything is opened or anybody asked: all that `wellhead check-config` says.
+/// Left to a start are the ports, which a running process may hold, and what only others know: the master of this machine,
+/// and NATS.
+///
+/// # Errors
+///
+/// The settings contradict each other, or ask for more than this process may have (a [`SettingsError`]).
+pub fn check(loaded: &Loaded, roles: Roles) -> Result<(Plan, Room)> {
+    Ok((Plan::new(loaded, roles)?, Room::new(loaded, roles)?))
+}
+
 fn listener(key: &str, address: SocketAddr) -> Result<TcpListener> {
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -355,7 +365,7 @@ fn listener(key: &str, address: SocketAddr) -> Result<TcpListener> {
 
 /// What the file descriptors of this process leave room for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
+pub struct Room {
     /// WebSockets and HTTP connections together, without those of the admin listener.
     connections: usize,
     /// HTTP connections of one listener.
@@ -386,7 +396,7 @@ impl Room {
                 );
                 let place = loaded.places.of("slave.max_connections").cloned();
                 let error = SettingsError::new(message).at(place);
-                return Err(error.hint("raise the limit (ulimit -n, LimitNOFILE=)").into());
+                return Err(error.hint("raise the limit (ulimit -Hn, LimitNOFILE=)").into());
             }
         };
         Ok(Self { connections, http, sockets })

@@ -17,11 +17,12 @@ use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    app,
     health::VERSION,
     settings::{
         load::{self, Loaded},
         place::SettingsError,
-        plan::{Plan, Roles},
+        plan::Roles,
     },
 };
 
@@ -67,7 +68,8 @@ enum Command {
     Master,
     /// Run a slave, where clients connect
     Slave,
-    /// Read the configuration as a start would, and say what is wrong with it
+    /// Read the configuration as a start would, and say what is wrong with it. Opens nothing: whether ports are free and
+    /// the bus answers is not tried
     CheckConfig(CheckConfig),
     /// Make or check the JWTs that clients connect with
     #[command(subcommand)]
@@ -126,7 +128,7 @@ pub fn run() -> ExitCode {
 
 fn check_config(source: &Source, roles: Roles) -> Result<String> {
     let loaded = source.load()?;
-    let plan = Plan::new(&loaded, roles)?;
+    let (plan, _) = app::check(&loaded, roles)?;
     let mut said = String::new();
     if plan.development {
         said.push_str("note: no key is configured (jwt.public_keys): development mode, on this machine only\n");

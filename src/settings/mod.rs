@@ -2,6 +2,7 @@
 //! matter, what they mean together is `plan`'s.
 
 mod bus;
+mod environment;
 pub mod load;
 pub mod place;
 pub mod plan;

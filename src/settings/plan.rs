@@ -17,6 +17,7 @@ use wellhead_proto::{
     dialect::{gusher::Prefixes, pusher::Settings as PusherSettings},
     ids::AppId,
     jwt::{Key, Keyring},
+    origin::Origins,
 };
 
 pub use self::bus::Way;
@@ -78,6 +79,8 @@ pub struct Plan {
     pub pusher: PusherSettings,
     /// Verify clients' tokens; empty in development mode.
     pub keys: Keyring,
+    /// Origins that may open sockets of apps that do not say so themselves.
+    pub origins: Origins,
     /// Listed apps.
     pub listed: HashMap<AppId, App>,
     /// Verifies clients' HS256 tokens, if one was set; among `keys` it is, too.
@@ -105,6 +108,7 @@ impl Plan {
         let jwt_secret = check.secret("jwt", "secret", &settings.jwt.secret, &settings.jwt.secret_file)?;
         let secret = check.secret("cluster", "secret", &settings.cluster.secret, &settings.cluster.secret_file)?;
         let keys = check.keys(jwt_secret.as_deref())?;
+        let origins = check.origins("slave.allowed_origins", &settings.slave.allowed_origins)?;
         let listed = check.listed()?;
         let keyless = keys.is_empty() && listed.values().all(|app| app.keys.is_none());
         let address = |opens: bool, key: &str, text: &str| match opens {
@@ -124,6 +128,7 @@ impl Plan {
             },
             pusher: check.pusher()?,
             keys,
+            origins,
             listed,
             jwt_secret,
             secret,
@@ -136,7 +141,8 @@ impl Plan {
         check.clashes(&plan)?;
         check.exposure(&plan)?;
         check.shared(&plan)?;
-        Ok(Self { warnings: check.warnings(&plan), ..plan })
+        let warnings = [loaded.warnings.clone(), check.warnings(&plan)].concat();
+        Ok(Self { warnings, ..plan })
     }
 
     /// Do Pusher's libraries have an app here?
@@ -159,7 +165,7 @@ impl Plan {
         let serve_unlisted = settings.apps.unlisted == Unlisted::Allow;
         let mut listed = self.listed.clone();
         listed.extend(demo.map(|demo| (demo.clone(), App::default())));
-        Apps::new(keys, listed, serve_unlisted, settings.slave.allowed_origins.clone())
+        Apps::new(keys, listed, serve_unlisted, self.origins.clone())
     }
 }
 

@@ -23,6 +23,7 @@ use wellhead_proto::{
     ids::{AppId, ChannelName, NodeId, SocketId},
     jwt::{Key, Keyring},
     notice::{Notice, Outcome},
+    origin::Origins,
     refusal::{CloseCause, Refusal},
     units::Size,
 };
@@ -83,6 +84,10 @@ impl Dialect for Echo {
 struct Parrot;
 
 impl Conversation for Parrot {
+    fn socket_id(&self) -> String {
+        "echo".to_owned()
+    }
+
     fn hear(&mut self, message: Message, _: std::time::Duration) -> Result<Action, CloseCause> {
         Ok(Action::Answer(match message {
             Message::Text(text) => Frame::text(&text),
@@ -111,7 +116,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tokens: Tokens::default(),
         cluster: "echo".to_owned(),
         secret: SECRET.to_vec(),
-        apps: Arc::new(Apps::new(keys, HashMap::new(), true, vec!["*".to_owned()])),
+        apps: Arc::new(Apps::new(keys, HashMap::new(), true, Origins::any())),
         dialects: vec![Arc::new(Echo { routes: [route], token })],
         bus: hub.clone(),
     };

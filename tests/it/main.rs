@@ -9,6 +9,7 @@ mod dialects;
 mod gusher;
 mod hostile;
 mod lifecycle;
+mod logs;
 mod metrics;
 mod model;
 mod presence;

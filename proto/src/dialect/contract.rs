@@ -357,6 +357,9 @@ pub trait Dialect: Send + Sync {
 /// What a dialect remembers of one socket. A session asks for one action, carries it out, tells the outcome, and only
 /// then comes with the next message; so the conversation may remember what the action was about.
 pub trait Conversation {
+    /// The id of the socket as its client and its backend know it: what logs call it.
+    fn socket_id(&self) -> String;
+
     /// What is said first, before the client says anything.
     fn greeting(&mut self) -> Option<Frame> {
         None

@@ -15,7 +15,10 @@ use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::app::{App, Apps};
+use crate::{
+    app::{App, Apps},
+    origin::Origins,
+};
 
 const NOW: f64 = 1_000_000.0;
 
@@ -301,7 +304,7 @@ fn an_app_with_keys_of_its_own_takes_no_others_and_they_verify_no_other_app() {
     let (house, own) = (ed(), ed());
     let shop = App { keys: Some(ring(vec![own.key(None)])), allowed_origins: None };
     let listed = HashMap::from([("shop".parse().expect("a name"), shop)]);
-    let apps = |unlisted| Apps::new(ring(vec![house.key(None)]), listed.clone(), unlisted, vec![]);
+    let apps = |unlisted| Apps::new(ring(vec![house.key(None)]), listed.clone(), unlisted, Origins::any());
     let token = |pair: &Pair, app: &str| {
         pair.token(Algorithm::EdDSA, &json!({ "gusher": { "app_key": app, "user_id": "ann" } }))
     };

@@ -115,16 +115,22 @@ impl Floor {
 
     /// A socket was opened.
     pub fn enter(&mut self, app: AppId, user: UserId, seat: Seat) {
+        if !user.is_nobody() && !self.index.is_online(&app, &user) {
+            self.metrics.users.connected(&app, &user);
+        }
         self.index.enter(seat.id.counter(), app, user, seat);
     }
 
     /// A socket ends: from now on it is nowhere. Doing it twice is harmless.
     pub fn exit(&mut self, socket: SocketId) {
-        if let Some(seat) = self.index.seat_of(socket.counter()) {
-            self.resign_all(seat);
-        }
+        let Some(seat) = self.index.seat_of(socket.counter()) else { return };
+        self.resign_all(seat);
+        let (app, user) = (self.index.app_of(seat).clone(), self.index.user_of(seat).clone());
         if let Some((_, change)) = self.index.exit(socket.counter()) {
             self.note(change);
+        }
+        if !user.is_nobody() && !self.index.is_online(&app, &user) {
+            self.metrics.users.disconnected(&app, &user);
         }
     }
 

@@ -69,15 +69,15 @@ pub struct Registry {
     began: Instant,
     clock: Clock,
     metrics: Metrics,
-    /// What this thread last added to the node's gauges.
-    shown: (i64, i64),
+    /// What this thread last added to the node's gauge of what is owed.
+    shown: i64,
 }
 
 impl Registry {
     /// A registry in front of `hall`.
     #[must_use]
     pub fn new(hall: Rc<Hall>, rhythm: Rhythm, metrics: Metrics) -> Self {
-        Self { hall, rhythm, began: Instant::now(), clock: Clock::default(), metrics, shown: (0, 0) }
+        Self { hall, rhythm, began: Instant::now(), clock: Clock::default(), metrics, shown: 0 }
     }
 
     /// Beat a whole [`BEAT`] after the last was done: an interval would make up for those that it missed.
@@ -92,16 +92,14 @@ impl Registry {
         let now = self.clock.beat(self.began.elapsed());
         let mut floor = self.hall.floor.borrow_mut();
         let owed = heartbeat::beat(&mut floor, now, &self.rhythm) as i64;
-        let users = floor.index.apps().map(|(.., users)| users.count() as i64).sum::<i64>();
         // a count is cheap now and then; what the others hold may have grown, too
         memory::look_after(&floor, &self.hall.share);
         drop(floor);
         let memory = self.hall.share.memory();
         memory.tell();
         self.metrics.held_bytes.set(memory.held() as i64);
-        self.metrics.queue_bytes.inc_by(owed - self.shown.0);
-        self.metrics.users.inc_by(users - self.shown.1);
-        self.shown = (owed, users);
+        self.metrics.queue_bytes.inc_by(owed - self.shown);
+        self.shown = owed;
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use log::debug;
+use log::{Level, debug, log_enabled};
 use tokio::time::timeout;
 use wellhead_proto::refusal::CloseCause;
 
@@ -72,12 +72,16 @@ impl Future for Drive {
         session.hall.look_after();
         let Some(cause) = session.outbox.take_end() else { return Poll::Pending };
         let id = session.id;
+        let names = log_enabled!(Level::Debug).then(|| session.names());
         // from here on nobody finds the socket any more: presence is exact
         session.hall.floor.borrow_mut().exit(id);
         desk.leave(session);
         if let Some(pass) = pass.take() {
             pass.closed(cause);
-            debug!(socket_id:% = id, cause = cause.label(); "socket {id} ends: {}", cause.label());
+            if let Some((app_id, user_id)) = names {
+                let (socket_id, reason) = (session.conversation.socket_id(), cause.label());
+                debug!(socket_id, app_id, user_id, reason; "socket {socket_id} ends: {reason}");
+            }
             if cause != CloseCause::ClientGone {
                 actix_rt::spawn(farewell(session.outbox.clone(), session.voice, cause, pass));
             }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use wellhead_proto::{
     jwt::{Key, Keyring},
+    origin::Origins,
     units::{Size, Span},
 };
 
@@ -14,7 +15,7 @@ const NOW: Duration = Duration::from_secs(1_700_000_000);
 
 fn apps() -> Apps {
     let keys = Keyring::new(vec![Key::from_secret(SECRET).unwrap()], false);
-    Apps::new(keys, HashMap::new(), true, vec!["*".to_owned()])
+    Apps::new(keys, HashMap::new(), true, Origins::any())
 }
 
 fn jwt(channels: &[&str], exp: Option<u64>) -> String {

@@ -71,7 +71,7 @@ impl Check<'_> {
         Ok(settings)
     }
 
-    /// The path of a file that can be read, if one is named.
+    /// The path of a file that can be read, if one is named. All but an authority hold secrets.
     fn readable(&self, key: &str, file: &str) -> Result<Option<PathBuf>, SettingsError> {
         if file.is_empty() {
             return Ok(None);
@@ -83,7 +83,7 @@ impl Check<'_> {
         let path = PathBuf::from(file);
         match read(&path) {
             Ok(()) => Ok(Some(path)),
-            Err(error) => Err(self.error(key, format!("cannot read {file}: {error}"))),
+            Err(error) => Err(self.unreadable(key, &error.to_string())),
         }
     }
 
@@ -106,8 +106,11 @@ impl Check<'_> {
             !signed_on && !encrypted && !rest.contains('@') && !is_here(rest)
         };
         nats.urls.iter().find(bare).map(|url| {
+            // a token may stand behind the host, too
+            let (_, rest) = url.split_once("://").unwrap_or(("", url));
+            let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
             format!(
-                "NATS at {url} is spoken to without credentials and without TLS: whoever reaches it can push to \
+                "NATS at {host} is spoken to without credentials and without TLS: whoever reaches it can push to \
                  everybody (see [nats])"
             )
         })

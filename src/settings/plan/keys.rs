@@ -7,6 +7,7 @@ use wellhead_proto::{
     app::App,
     ids::AppId,
     jwt::{Key, Keyring},
+    origin::Origins,
 };
 
 use super::Check;
@@ -46,6 +47,8 @@ impl Check<'_> {
         });
         let only = only.transpose()?;
         let pem = read_text(file).map_err(|error| {
+            // who pastes the key itself may have taken the private one
+            let file = if file.contains("-----") { "the file that it names" } else { file.as_str() };
             let error = self.error(key, format!("cannot read {file}: {error}"));
             error.hint("name the PEM file of a public key; `wellhead keys generate` makes a pair")
         })?;
@@ -72,13 +75,34 @@ impl Check<'_> {
                 Err(self.error(&key, message).hint("say it once: keep one of the two"))
             }
             (true, false) => {
-                let text = read_text(file).map_err(|error| self.error(&key, format!("cannot read {file}: {error}")))?;
+                let text = read_text(file).map_err(|error| {
+                    let why = if error.kind() == io::ErrorKind::InvalidData {
+                        "it is not UTF-8".to_owned()
+                    } else {
+                        error.to_string()
+                    };
+                    self.unreadable(&key, &why)
+                })?;
                 match text.trim_end_matches(['\r', '\n']) {
-                    "" => Err(self.error(&key, format!("{file} is empty"))),
+                    "" => Err(self.error(&key, "the file that it names is empty")),
                     secret => Ok(Some(secret.as_bytes().to_vec())),
                 }
             }
         }
+    }
+
+    /// The file that `key` names, and that holds a secret, cannot be read. Its name is not shown: it may be the secret
+    /// itself, by mistake.
+    pub(super) fn unreadable(&self, key: &str, why: &str) -> SettingsError {
+        self.error(key, format!("cannot read the file that it names: {why}"))
+            .hint("it is the path of a file; one in the configuration is meant from the folder of that, else from here")
+    }
+
+    pub(super) fn origins(&self, key: &str, entries: &[String]) -> Result<Origins, SettingsError> {
+        Origins::read(entries).map_err(|(index, why)| {
+            let hint = why.hint.clone();
+            self.error(&format!("{key}.{index}"), format!("{:?}: {why}", entries[index])).hint(hint)
+        })
     }
 
     pub(super) fn listed(&self) -> Result<HashMap<AppId, App>, SettingsError> {
@@ -88,7 +112,10 @@ impl Check<'_> {
             let id = AppId::try_from(app.key.as_str()).map_err(|why| self.error(&format!("{key}.key"), why))?;
             let keys = self.public_keys(&format!("{key}.public_keys"), &app.public_keys)?;
             let keys = (!keys.is_empty()).then(|| Keyring::new(keys, self.settings.jwt.require_exp));
-            let own = App { keys, allowed_origins: app.allowed_origins.clone() };
+            let origins = app.allowed_origins.as_ref();
+            let origins =
+                origins.map(|entries| self.origins(&format!("{key}.allowed_origins"), entries)).transpose()?;
+            let own = App { keys, allowed_origins: origins };
             if listed.insert(id, own).is_some() {
                 return Err(self.error(&format!("{key}.key"), format!("the app {:?} is listed twice", app.key)));
             }

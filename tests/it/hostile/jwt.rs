@@ -186,13 +186,17 @@ async fn an_app_with_keys_of_its_own_trusts_only_those() {
 #[tokio::test]
 async fn a_page_of_a_foreign_origin_is_kept_out_where_origins_are_listed() {
     let setup = Setup::keyed();
-    let toml = "[slave]\nallowed_origins = [\"https://ours.example\"]\n";
+    let toml = "[slave]\nallowed_origins = [\"https://ours.example\", \"https://*.apps.example:443\"]\n";
     let server = setup.toml(toml).start().await;
     let token = server.token("demo", "ann", &["*"]).await;
     let open = async |origin| WebSocket::open(server.slave(), &path("demo", &token), &[("Origin", origin)]).await;
-    assert!(open("https://ours.example").await.is_ok());
+    for ours in ["https://ours.example", "https://a.apps.example"] {
+        assert!(open(ours).await.is_ok(), "{ours}");
+    }
     for foreign in ["https://evil.example", "https://ours.example.evil.example", "http://ours.example", "null"] {
-        assert_eq!(open(foreign).await.err().expect("refused").status, 403, "{foreign}");
+        let refused = open(foreign).await.err().expect("refused");
+        assert_eq!(refused.status, 403, "{foreign}");
+        assert!(refused.text().contains("slave.allowed_origins"), "{refused:?}");
     }
     let native = WebSocket::open(server.slave(), &path("demo", &token), &[]).await;
     assert!(native.is_ok(), "what is no browser sends no origin");

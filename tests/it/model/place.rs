@@ -21,6 +21,7 @@ use wellhead_proto::{
     dialect,
     ids::{NodeId, SocketIdSeal},
     jwt::{Key, Keyring},
+    origin::Origins,
     roster::Beat,
 };
 use wellhead_slave::{Rejected, Setup, Slave, settings};
@@ -97,7 +98,7 @@ impl SlaveNode {
             tokens: settings::Tokens::default(),
             cluster: "model".to_owned(),
             secret: SECRET.to_vec(),
-            apps: Arc::new(Apps::new(Keyring::new(vec![key], false), Default::default(), true, vec!["*".to_owned()])),
+            apps: Arc::new(Apps::new(Keyring::new(vec![key], false), Default::default(), true, Origins::any())),
             dialects: dialect::all(&dialect::Settings::default(), &seal),
             bus: end.bus.clone(),
         };

@@ -68,14 +68,15 @@ async fn who_finds_no_room_is_told_to_come_back_later() {
 
 #[tokio::test]
 async fn a_page_of_another_origin_is_told_not_to_come_back() {
-    let server = Setup::keyed().toml(&DEMO.listed("allowed_origins = [\"https://app.example.com\"]")).start().await;
-    for (origin, welcome) in [("https://app.example.com", true), ("https://evil.example.com", false)] {
+    let server = Setup::keyed().toml(&DEMO.listed("allowed_origins = [\"*.app.example.com\"]")).start().await;
+    for (origin, welcome) in [("https://www.app.example.com", true), ("https://evil.example.com", false)] {
         let mut socket = WebSocket::open(server.slave(), &DEMO.door(), &[("Origin", origin)]).await.expect("101");
         let first = said(&socket.text().await);
         if welcome {
             assert_eq!(first.event, "pusher:connection_established", "{origin}");
         } else {
             assert_eq!((first.event.as_str(), &first.data["code"]), ("pusher:error", &json!(4009)), "{origin}");
+            assert!(first.data.to_string().contains("allowed_origins of the app demo"), "{:?}", first.data);
             assert_eq!(socket.closed().await.code, 4009);
         }
     }

@@ -32,7 +32,9 @@ pub struct Setup {
     public_key: bool,
     toml: String,
     env: Vec<(String, String)>,
-    arguments: Vec<String>,
+    /// Settings that are set to nothing.
+    emptied: Vec<String>,
+    pub(super) arguments: Vec<String>,
     /// Said by a shell that then becomes the server.
     prelude: String,
     /// Its standard input, which is nothing else.
@@ -49,6 +51,7 @@ impl Setup {
             public_key: true,
             toml: String::new(),
             env: Vec::new(),
+            emptied: Vec::new(),
             arguments: Vec::new(),
             prelude: String::new(),
             input: None,
@@ -64,11 +67,21 @@ impl Setup {
         Self { public_key: false, ..Self::keyed() }
     }
 
-    /// One setting, as in `limits.message`.
+    /// One setting, as in `limits.message`. By the environment, unless it is to be emptied.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         let name = format!("WELLHEAD_{}", key.to_uppercase().replace('.', "__"));
         self.env.retain(|(other, _)| *other != name);
-        self.env.push((name, value.to_owned()));
+        self.emptied.retain(|other| other != key);
+        match value {
+            "" => self.emptied.push(key.to_owned()),
+            value => self.env.push((name, value.to_owned())),
+        }
+        self
+    }
+
+    /// One more variable of the environment, whatever it is for.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -81,6 +94,7 @@ impl Setup {
     /// No setting but those of the file.
     pub fn unset_all(mut self) -> Self {
         self.env.clear();
+        self.emptied.clear();
         self
     }
 
@@ -117,7 +131,7 @@ impl Setup {
         &self.dir.0
     }
 
-    fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         let config = self.dir.0.join("config.toml");
         let keys = if self.public_key { "[jwt]\npublic_keys = [\"public.pem\"]\n" } else { "" };
         let text = format!("{keys}{}", self.toml);
@@ -137,6 +151,9 @@ impl Setup {
             command.env_remove(name);
         }
         command.current_dir(&self.dir.0).arg("-c").arg(&config).args(&self.arguments).envs(self.env.iter().cloned());
+        for key in &self.emptied {
+            command.arg("--set").arg(format!("{key}="));
+        }
         let input = self.input.as_ref().map(|socket| socket.try_clone().expect("it is open"));
         command.stdin(input.map_or_else(Stdio::null, |socket| Stdio::from(OwnedFd::from(socket))));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -163,38 +180,6 @@ impl Setup {
         let out = Log::of(child.stdout.take().expect("stdout is a pipe"));
         Server { child, log, out, listeners: Vec::new(), _dir: setup.dir }
     }
-
-    /// Start it, which must fail.
-    pub async fn fails(self) -> Failure {
-        let mut child = self.command().spawn().expect("the binary was built with this test");
-        let (mut out, mut err) = (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
-        let ended = tokio::task::spawn_blocking(move || {
-            let deadline = std::time::Instant::now() + super::PATIENCE;
-            let status = loop {
-                if let Some(status) = child.try_wait().expect("our child") {
-                    break status;
-                }
-                if std::time::Instant::now() > deadline {
-                    let _ = child.kill();
-                }
-                thread::sleep(std::time::Duration::from_millis(5));
-            };
-            let mut said = String::new();
-            err.read_to_string(&mut said).expect("text");
-            out.read_to_string(&mut said).expect("text");
-            Failure { code: status.code(), said }
-        });
-        ended.await.expect("it ends")
-    }
-}
-
-/// A server that did not start.
-#[derive(Debug)]
-pub struct Failure {
-    /// Its exit code, if it was not killed.
-    pub code: Option<i32>,
-    /// What it wrote.
-    pub said: String,
 }
 
 /// A running server; killed when dropped.

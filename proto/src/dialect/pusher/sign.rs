@@ -77,14 +77,15 @@ impl<'a> Params<'a> {
 /// 401, in the words that people look for.
 pub fn verify(served: &Served, head: &ApiCall<'_>, path: &str, params: &Params<'_>) -> Result<(), Refusal> {
     let needed = |name: &str| {
-        let missing = || unauthorized(format!("Parameter {name} is missing: requests to this path are signed"));
+        let missing =
+            || unauthorized("unsigned", format!("Parameter {name} is missing: requests to this path are signed"));
         params.bytes(name.as_bytes()).ok_or_else(missing)
     };
     if needed("auth_key")? != served.app.key.as_str().as_bytes() {
-        return Err(unauthorized("Unknown auth_key"));
+        return Err(unauthorized("unknown_key", "Unknown auth_key"));
     }
     if needed("auth_version")? != b"1.0" {
-        return Err(unauthorized("Version not supported: auth_version is 1.0"));
+        return Err(unauthorized("bad_auth_version", "Version not supported: auth_version is 1.0"));
     }
     check_timestamp(needed("auth_timestamp")?, head.now)?;
     let length = head.headers.header("content-length").unwrap_or("0");
@@ -100,27 +101,33 @@ pub fn verify(served: &Served, head: &ApiCall<'_>, path: &str, params: &Params<'
         return Ok(());
     }
     let expected = [method, path.as_bytes(), &query].join(&b'\n');
-    Err(unauthorized(format!(
-        "Invalid signature: you should have sent HmacSHA256Hex({}, your_secret_key), but you sent {}",
-        quote(&String::from_utf8_lossy(&expected)),
-        quote(&String::from_utf8_lossy(signature)),
-    )))
+    Err(unauthorized(
+        "bad_signature",
+        format!(
+            "Invalid signature: you should have sent HmacSHA256Hex({}, your_secret_key), but you sent {}",
+            quote(&String::from_utf8_lossy(&expected)),
+            quote(&String::from_utf8_lossy(signature)),
+        ),
+    ))
 }
 
 fn check_timestamp(given: &[u8], now: Duration) -> Result<(), Refusal> {
     let seconds = std::str::from_utf8(given).ok().and_then(|text| text.parse::<u64>().ok());
     let Some(seconds) = seconds else {
-        return Err(unauthorized("Timestamp invalid: auth_timestamp is in seconds since 1970"));
+        return Err(unauthorized("bad_timestamp", "Timestamp invalid: auth_timestamp is in seconds since 1970"));
     };
     if seconds.abs_diff(now.as_secs()) <= GRACE.as_secs() {
         return Ok(());
     }
     let grace = GRACE.as_secs();
-    Err(unauthorized(format!(
-        "Timestamp expired: Given timestamp ({}) not within {grace}s of server time ({})",
-        iso(seconds),
-        iso(now.as_secs()),
-    )))
+    Err(unauthorized(
+        "expired",
+        format!(
+            "Timestamp expired: Given timestamp ({}) not within {grace}s of server time ({})",
+            iso(seconds),
+            iso(now.as_secs()),
+        ),
+    ))
 }
 
 /// A date in UTC; a number that no date of four digits stands for remains one.
@@ -147,17 +154,20 @@ pub fn check_body(params: &Params<'_>, body: &[u8]) -> Result<(), Refusal> {
                 return Ok(());
             }
             let given = quote(&String::from_utf8_lossy(given));
-            Err(unauthorized(format!("Invalid body_md5: the body that arrived has {is}, but you sent {given}")))
+            Err(unauthorized(
+                "bad_body_md5",
+                format!("Invalid body_md5: the body that arrived has {is}, but you sent {given}"),
+            ))
         }
     }
 }
 
 fn body_is_not_signed() -> Refusal {
-    unauthorized("Parameter body_md5 is missing: it is needed with a body")
+    unauthorized("unsigned", "Parameter body_md5 is missing: it is needed with a body")
 }
 
-fn unauthorized(text: impl Into<Cow<'static, str>>) -> Refusal {
-    Refusal::Coded { code: 401, text: text.into() }
+fn unauthorized(reason: &'static str, text: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal::Coded { code: 401, reason, text: text.into() }
 }
 
 #[cfg(test)]

@@ -63,8 +63,11 @@ fn target<'a>(apps: &'a Apps, call: &'a ApiCall<'_>) -> Result<(&'a Arc<Served>,
         [id, channel] => (id, channel.as_str()),
         _ => return Err(Refusal::NotFound),
     };
-    let unknown =
-        || Refusal::Coded { code: 404, text: "No app has this id (apps.listed with an id and a secret)".into() };
+    let unknown = || Refusal::Coded {
+        code: 404,
+        reason: "unknown_app",
+        text: "No app has this id (apps.listed with an id and a secret)".into(),
+    };
     Ok((apps.by_id(id).ok_or_else(unknown)?, channel))
 }
 
@@ -86,7 +89,7 @@ pub fn call(apps: &Apps, call: &ApiCall<'_>) -> Result<ApiTask, Refusal> {
 /// In plain text: libraries hand it through as it is (pusher.md §1.12).
 pub fn refuse(why: &Refusal) -> ApiReply {
     match why {
-        Refusal::Coded { code, text } => ApiReply::new(*code, TEXT, text.clone().into_owned()),
+        Refusal::Coded { code, text, .. } => ApiReply::new(*code, TEXT, text.clone().into_owned()),
         Refusal::NotFound => text(404, "404 page not found\n"),
         Refusal::Unavailable { retry_after, .. } => ApiReply::new(why.status(), TEXT, why.to_string())
             .with_header("Retry-After", retry_after.as_secs().max(1).to_string()),

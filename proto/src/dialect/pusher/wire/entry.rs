@@ -48,7 +48,10 @@ fn check(served: &Served, socket: SocketId, wish: &Wish<'_>) -> Result<(), NotSu
     // a key may have colons, a signature has none
     let (key, signature) = auth.rsplit_once(':').unwrap_or((auth, ""));
     if key != served.app.key.as_str() {
-        return Err(NotSubscribed::unauthorized(format!("Invalid key in subscription auth data: '{}'", quoted(key))));
+        return Err(NotSubscribed::unauthorized(
+            "unknown_key",
+            format!("Invalid key in subscription auth data: '{}'", quoted(key)),
+        ));
     }
     let mut signed = format!("{socket}:{}", wish.channel);
     if let Some(data) = &wish.channel_data {
@@ -58,9 +61,10 @@ fn check(served: &Served, socket: SocketId, wish: &Wish<'_>) -> Result<(), NotSu
         return Ok(());
     }
     let (signed, signature) = (quoted(&signed), quoted(signature));
-    Err(NotSubscribed::unauthorized(format!(
-        "Invalid signature: Expected HMAC SHA256 hex digest of {signed}, but got {signature}"
-    )))
+    Err(NotSubscribed::unauthorized(
+        if signature.is_empty() { "unsigned" } else { "bad_signature" },
+        format!("Invalid signature: Expected HMAC SHA256 hex digest of {signed}, but got {signature}"),
+    ))
 }
 
 /// The member that signed `channel_data` speaks of.

@@ -57,12 +57,20 @@ impl Talk {
         Self { served, socket, asked: None, member_of: Vec::new(), allowance: Allowance::default() }
     }
 
-    fn subscribe(&mut self, data: Option<&RawValue>) -> Result<Action, No> {
-        let wish = said::subscription(data).map_err(|words| error(None, words))?;
-        let entry = entry::judge(&self.served, self.socket, &wish).map_err(|why| why.told(&wish.channel))?;
+    fn subscribe(&mut self, data: Option<&RawValue>) -> Action {
+        let refuse =
+            |channel: &str, reason, says| Action::RejectSubscribe { channel: channel.to_owned(), reason, says };
+        let wish = match said::subscription(data) {
+            Ok(wish) => wish,
+            Err(words) => return refuse("", "malformed", error(None, words)),
+        };
+        let entry = match entry::judge(&self.served, self.socket, &wish) {
+            Ok(entry) => entry,
+            Err(why) => return refuse(&wish.channel, why.reason, why.told(&wish.channel)),
+        };
         let user = entry.member.as_ref().map(|member| member.user.clone());
         self.asked = Some(Box::new(Asked::Enter { channel: entry.channel.clone(), user }));
-        Ok(Action::Enter(entry))
+        Action::Enter(entry)
     }
 
     fn unsubscribe(&mut self, data: Option<&RawValue>) -> Result<Action, No> {
@@ -131,6 +139,10 @@ impl Talk {
 }
 
 impl Conversation for Talk {
+    fn socket_id(&self) -> String {
+        self.socket.to_string()
+    }
+
     fn greeting(&mut self) -> Option<Frame> {
         Some(frames::established(self.socket, self.served.limits().activity_timeout))
     }
@@ -144,7 +156,7 @@ impl Conversation for Talk {
             Ok((event, said)) => match &*event {
                 "pusher:ping" => Ok(Action::Answer(frames::pong())),
                 "pusher:pong" => Ok(Action::Ignore),
-                "pusher:subscribe" => self.subscribe(said.data),
+                "pusher:subscribe" => Ok(self.subscribe(said.data)),
                 "pusher:unsubscribe" => self.unsubscribe(said.data),
                 event if event.starts_with("client-") => self.say(event, &said, now),
                 event => Err(error(None, &format!("Unsupported event received on socket: '{}'", quoted(event)))),

@@ -83,7 +83,7 @@ fn texts(frame: &Frame) -> Vec<String> {
 fn shown(action: &Action) -> Value {
     match action {
         Action::Ignore => json!("ignore"),
-        Action::Answer(frame) => json!({ "answer": texts(frame) }),
+        Action::Answer(frame) | Action::RejectSubscribe { says: frame, .. } => json!({ "answer": texts(frame) }),
         Action::Enter(entry) => {
             let member = entry.member.as_ref().map(|member| json!({ "user": member.user, "info": &*member.info }));
             json!({ "enter": { "channel": entry.channel, "member": member, "most_members": entry.most_members } })
@@ -241,7 +241,7 @@ proptest! {
         for text in said {
             let action = talk.hear(Message::Text(text.into()), Duration::from_secs(1)).unwrap();
             let frame = match action {
-                Action::Answer(frame) => Some(frame),
+                Action::Answer(frame) | Action::RejectSubscribe { says: frame, .. } => Some(frame),
                 Action::Ignore => None,
                 _ => talk.tell(if fine { Outcome::Done } else { Outcome::Denied }),
             };
@@ -263,7 +263,7 @@ proptest! {
             r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}","auth":"{auth}","channel_data":"{data}"}}}}"#
         );
         let action = talk(app()).hear(Message::Text(text.into()), Duration::ZERO).unwrap();
-        prop_assert!(matches!(action, Action::Answer(_)), "{action:?}");
+        prop_assert!(matches!(action, Action::RejectSubscribe { .. }), "{action:?}");
     }
 }
 
