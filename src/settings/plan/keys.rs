@@ -75,14 +75,7 @@ impl Check<'_> {
                 Err(self.error(&key, message).hint("say it once: keep one of the two"))
             }
             (true, false) => {
-                let text = read_text(file).map_err(|error| {
-                    let why = if error.kind() == io::ErrorKind::InvalidData {
-                        "it is not UTF-8".to_owned()
-                    } else {
-                        error.to_string()
-                    };
-                    self.unreadable(&key, &why)
-                })?;
+                let text = read_text(file).map_err(|error| self.unreadable(&key, &error.to_string()))?;
                 match text.trim_end_matches(['\r', '\n']) {
                     "" => Err(self.error(&key, "the file that it names is empty")),
                     secret => Ok(Some(secret.as_bytes().to_vec())),
