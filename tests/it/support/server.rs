@@ -32,6 +32,7 @@ pub struct Setup {
     toml: String,
     env: Vec<(String, String)>,
     arguments: Vec<String>,
+    descriptors: Option<usize>,
 }
 
 impl Setup {
@@ -39,7 +40,7 @@ impl Setup {
     pub fn keyed() -> Self {
         let dir = Arc::new(Dir::new());
         fs::write(dir.0.join("public.pem"), &signer().public_pem).expect("the folder is ours");
-        Self { dir, public_key: true, toml: String::new(), env: Vec::new(), arguments: Vec::new() }
+        Self { dir, public_key: true, toml: String::new(), env: Vec::new(), arguments: Vec::new(), descriptors: None }
             .set("slave.listen", "127.0.0.1:0")
             .set("master.listen", "127.0.0.1:0")
             .set("master.admin", "127.0.0.1:0")
@@ -77,6 +78,12 @@ impl Setup {
         self
     }
 
+    /// With so many file descriptors, and no way to more.
+    pub fn descriptors(mut self, most: usize) -> Self {
+        self.descriptors = Some(most);
+        self
+    }
+
     /// Where the server lives.
     pub fn folder(&self) -> &Path {
         &self.dir.0
@@ -90,7 +97,16 @@ impl Setup {
         if fs::read_to_string(&config).ok().as_deref() != Some(&*text) {
             fs::write(&config, text).expect("the folder is ours");
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wellhead"));
+        // `make hostile` attacks what is shipped
+        let binary = std::env::var_os("WELLHEAD_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_wellhead").into());
+        let mut command = match self.descriptors {
+            None => Command::new(binary),
+            Some(most) => {
+                let mut limited = Command::new("sh");
+                limited.arg("-c").arg(format!("ulimit -n {most} && exec \"$0\" \"$@\"")).arg(binary);
+                limited
+            }
+        };
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WELLHEAD_")) {
             command.env_remove(name);
         }
@@ -266,6 +282,11 @@ impl Server {
     /// Wait until a metric has a value.
     pub async fn metric_becomes(&self, name: &str, label: &str, wanted: f64) {
         until(&format!("{name}{{{label}}}"), wanted, || self.metric(name, label)).await;
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Its resident memory, in bytes.
