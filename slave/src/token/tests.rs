@@ -104,7 +104,7 @@ fn a_one_time_token_is_good_once() {
     tokens.issue(&jwt(&["a"], None), &apps(), NOW).unwrap();
     tokens.sweep(after(61));
     let expired = tokens.issue(&jwt(&["a"], None), &apps(), NOW).unwrap();
-    assert_eq!(tokens.redeem_own(&expired, after(61)), Err(BadToken::Expired));
+    assert_eq!(tokens.redeem_own(&expired, &app(), after(61)), Err(BadToken::Expired));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_forged_reference_is_refused_where_it_is_shown() {
     ] {
         for tokens in [&issuer, &other] {
             assert_eq!(tokens.redeem(&token, &app(), &apps(), NOW), Err(BadToken::Signature), "{token}");
-            assert_eq!(tokens.redeem_own(&token, NOW), Err(BadToken::Signature), "{token}");
+            assert_eq!(tokens.redeem_own(&token, &app(), NOW), Err(BadToken::Signature), "{token}");
         }
     }
     for token in
@@ -171,7 +171,7 @@ fn a_forged_reference_is_refused_where_it_is_shown() {
     }
     let stranger = Tokens::new(issuer.settings, NodeId::from_random(8), "wellhead".into(), b"another secret");
     assert_eq!(stranger.redeem(&token, &app(), &apps(), NOW), Err(BadToken::Signature));
-    assert_eq!(other.redeem_own(&token, NOW), Err(BadToken::Used), "asked for what another issued");
+    assert_eq!(other.redeem_own(&token, &app(), NOW), Err(BadToken::Used), "asked for what another issued");
     assert!(issuer.redeem(&token, &app(), &apps(), NOW).is_ok(), "and nothing of that used it up");
 }
 
