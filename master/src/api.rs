@@ -36,7 +36,7 @@ impl Surface for Master {
                 let judged = self.0.router.dialect(&row).authenticate(&call);
                 row.segments = call.segments;
                 if let Err(why) = judged {
-                    debug!(method = head.method, path = head.path; "caller refused: {why}");
+                    self.note_refused(Caller::Anyone, &row, head, &why);
                     return Err(self.0.router.refuse(&row, &why));
                 }
                 // whoever is judged by the dialect is limited by it, too
@@ -70,14 +70,7 @@ impl Surface for Master {
         };
         done.unwrap_or_else(|error| {
             if let MasterError::Refused(why) = &error {
-                let key_name = self.0.dispatcher.keys().name(admitted.caller);
-                let (dialect, reason) = (self.0.router.dialect(&admitted.row).name(), why.reason());
-                self.0.metrics.rejected(dialect, why);
-                let why = why.in_short();
-                debug!(
-                    key_name, dialect, method = head.method, path = head.path, reason;
-                    "request of {key_name} refused: {why}"
-                );
+                self.note_refused(admitted.caller, &admitted.row, head, why);
             }
             self.0.router.refuse(&admitted.row, &error.into_refusal())
         })
@@ -85,6 +78,20 @@ impl Surface for Master {
 
     fn body_limit(&self) -> usize {
         self.0.body_limit
+    }
+}
+
+impl Master {
+    /// Count a request that was refused, and let who debugs see why.
+    fn note_refused(&self, caller: Caller, row: &Matched, head: Head<'_>, why: &Refusal) {
+        let key_name = self.0.dispatcher.keys().name(caller);
+        let (dialect, reason) = (self.0.router.dialect(row).name(), why.reason());
+        self.0.metrics.rejected(dialect, why);
+        let why = why.in_short();
+        debug!(
+            key_name, dialect, method = head.method, path = head.path, reason;
+            "request of {key_name} refused: {why}"
+        );
     }
 }
 

@@ -46,8 +46,8 @@ async fn flood(server: &Server, path: &str, piece: &[u8], times: usize) {
     .await;
     server.idles().await;
     let grown = server.grown(before) as usize;
-    // beside the budget: what the sockets are themselves, and what the allocator rounds up to
-    assert!(grown < BUDGET + 16 + count / 50, "{count} sockets cost {grown} MiB");
+    // beside the budget: what the sockets are themselves, and what the allocator rounds up to and has not given back yet
+    assert!(grown < BUDGET + 32 + count / 50, "{count} sockets cost {grown} MiB");
     drop(attackers);
     server.metric_becomes("wellhead_connections", "", 1.0).await;
 }
