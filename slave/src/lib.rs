@@ -297,8 +297,13 @@ async fn watch_roster(shared: Weak<Shared>, mut state: watch::Receiver<BusState>
 impl Shared {
     /// Close every socket, a few at a time, telling each to come back.
     fn close_all(&self) {
+        self.close(None);
+    }
+
+    /// The same for those that were opened before the socket of that number, if it is about some only.
+    fn close(&self, opened_before: Option<u32>) {
         for worker in self.workers().iter() {
-            worker.do_send(Drain);
+            worker.do_send(Drain { opened_before });
         }
     }
 

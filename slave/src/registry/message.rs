@@ -49,6 +49,9 @@ pub struct Answer {
 }
 
 /// Close every socket, a few at a time.
-#[derive(Message)]
+#[derive(Clone, Copy, Message)]
 #[rtype(result = "()")]
-pub struct Drain;
+pub struct Drain {
+    /// Only those that were opened before the socket of this number.
+    pub opened_before: Option<u32>,
+}

@@ -117,16 +117,19 @@ impl Handler<Answer> for Registry {
 impl Handler<Drain> for Registry {
     type Result = ();
 
-    fn handle(&mut self, _: Drain, ctx: &mut Self::Context) {
+    fn handle(&mut self, drain: Drain, ctx: &mut Self::Context) {
         let floor = self.hall.floor.borrow();
-        let open = |(_, seat): &(SeatNo, &floor::Seat)| !seat.outbox.is_ending();
+        // numbers begin anew after 2^32
+        let older = |seat: &floor::Seat, number: u32| number.wrapping_sub(seat.id.counter()).cast_signed() > 0;
+        let meant = |seat: &floor::Seat| drain.opened_before.is_none_or(|number| older(seat, number));
+        let open = |(_, seat): &(SeatNo, &floor::Seat)| !seat.outbox.is_ending() && meant(seat);
         let some: Vec<_> = floor.index.seats().filter(open).map(|(no, _)| no).take(DRAIN_CHUNK).collect();
         for no in &some {
             floor.close(*no, CloseCause::ShuttingDown);
         }
         if some.len() == DRAIN_CHUNK {
             let pause = actix_rt::time::sleep(DRAIN_PAUSE).into_actor(self);
-            ctx.spawn(pause.map(|(), _, ctx| ctx.notify(Drain)));
+            ctx.spawn(pause.map(move |(), _, ctx| ctx.notify(drain)));
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod faults;
 pub mod field;
+mod gaps;
 mod keeper;
 mod load;
 mod partition;

@@ -9,6 +9,7 @@ pub mod listener;
 pub mod member;
 pub mod memory;
 pub mod nats;
+pub mod proxy;
 pub mod pusher;
 pub mod random;
 pub mod server;
