@@ -1,7 +1,7 @@
 //! From the bus to the registries: a push goes to the threads that have subscribers, a query to all of them.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{SystemTime, UNIX_EPOCH},
     vec,
 };
@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use log::warn;
 use smallvec::SmallVec;
 use wellhead_proto::{
-    bus::{BoxFuture, Inbox},
+    bus::{BoxFuture, Gap, Inbox},
     command::{Command, Target},
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
@@ -119,14 +119,22 @@ impl Inbox for Intake {
         self.0.keeping.reported(from, reports);
     }
 
-    fn gap(&self) {
-        warn!("this node was too slow for the bus and missed pushes: its sockets are told to come back");
+    fn opened(&self) -> u32 {
+        self.0.next_socket.load(Ordering::Relaxed)
+    }
+
+    fn gap(&self, gap: Gap) {
+        warn!(gap = gap.label(); "{gap}: sockets are told to come back");
         if self.0.is_draining() {
             return self.0.close_all(self.0.farewell());
         }
         self.0.keeping.lost(&self.0.bus.state().borrow().clone());
+        let opened_before = match gap {
+            Gap::TooSlow => None,
+            Gap::Missed { opened_before, .. } | Gap::Unknown { opened_before, .. } => opened_before,
+        };
         // this node takes them back itself
-        self.0.close_all(CloseCause::ShuttingDown);
+        self.0.close(CloseCause::ShuttingDown, opened_before);
     }
 
     fn answer(&self, ask: Ask) -> BoxFuture<Census> {

@@ -329,8 +329,13 @@ async fn watch_roster(shared: Weak<Shared>, mut state: watch::Receiver<BusState>
 impl Shared {
     /// Close every socket, a few at a time, telling each to come back.
     fn close_all(&self, cause: CloseCause) {
+        self.close(cause, None);
+    }
+
+    /// The same for those that were opened before the socket of that number, if it is about some only.
+    fn close(&self, cause: CloseCause, opened_before: Option<u32>) {
         for worker in self.workers().iter() {
-            worker.do_send(Drain { cause, at_once: None });
+            worker.do_send(Drain { cause, at_once: None, opened_before });
         }
     }
 

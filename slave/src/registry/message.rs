@@ -57,4 +57,6 @@ pub struct Drain {
     pub cause: CloseCause,
     /// How many at a time, if that was decided already.
     pub at_once: Option<usize>,
+    /// Only those that were opened before the socket of this number.
+    pub opened_before: Option<u32>,
 }

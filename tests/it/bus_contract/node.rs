@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::{oneshot, watch};
 use wellhead::bus::cluster::Cluster;
 use wellhead_proto::{
-    bus::{BoxFuture, Bus, BusState, Inbox, Interest},
+    bus::{BoxFuture, Bus, BusState, Gap, Inbox, Interest},
     command::{Command, Target},
     envelope::Envelope,
     event::{Event, Payload},
@@ -47,7 +47,7 @@ pub struct Book {
 pub enum Heard {
     Push(Envelope),
     Report(NodeId, Report),
-    Gap,
+    Gap(Gap),
 }
 
 impl Book {
@@ -139,8 +139,12 @@ impl Inbox for Book {
         }
     }
 
-    fn gap(&self) {
-        self.write(Heard::Gap);
+    fn opened(&self) -> u32 {
+        0
+    }
+
+    fn gap(&self, gap: Gap) {
+        self.write(Heard::Gap(gap));
     }
 }
 
