@@ -23,7 +23,7 @@ use crate::{
 use self::{
     allowance::Allowance,
     frames::{NotSubscribed, error},
-    said::Said,
+    said::{Said, Unreadable},
 };
 use super::{
     apps::Served,
@@ -58,7 +58,7 @@ impl Talk {
     }
 
     fn subscribe(&mut self, data: Option<&RawValue>) -> Result<Action, No> {
-        let wish = said::subscription(data).map_err(|words| error(None, words))?;
+        let wish = said::wish(data).map_err(unreadable)?;
         let entry = entry::judge(&self.served, self.socket, &wish).map_err(|why| why.told(&wish.channel))?;
         let user = entry.member.as_ref().map(|member| member.user.clone());
         self.asked = Some(Box::new(Asked::Enter { channel: entry.channel.clone(), user }));
@@ -66,9 +66,9 @@ impl Talk {
     }
 
     fn unsubscribe(&mut self, data: Option<&RawValue>) -> Result<Action, No> {
-        let wish = said::subscription(data).map_err(|words| error(None, words))?;
-        // nobody is on a channel of another name
-        let channel = ChannelName::try_from(&*wish.channel).map_err(|_| no_subscription(&wish.channel))?;
+        // only the channel counts; nobody is on one that cannot have that name
+        let channel = said::channel(data).ok_or_else(|| error(None, said::NO_CHANNEL))?;
+        let channel = ChannelName::try_from(&*channel).map_err(|_| no_subscription(&channel))?;
         self.asked = Some(Box::new(Asked::Leave(channel.clone())));
         Ok(Action::Unsubscribe(channel))
     }
@@ -97,7 +97,7 @@ impl Talk {
                 Payload::Text(text(data).ok_or_else(|| no("The data is not a string of Unicode"))?.into_owned().into())
             }
             Some(data) => Payload::from_raw(data),
-            None => Payload::null(),
+            None => Payload::Absent,
         };
         if data.len() > limits.event_data {
             let most = limits.event_data;
@@ -179,6 +179,14 @@ impl Conversation for Talk {
             )),
             (Asked::Leave(_) | Asked::Say(_), _) => None,
         }
+    }
+}
+
+/// A wish to subscribe that cannot be read is refused like any other if it says for which channel it is.
+fn unreadable(Unreadable { channel }: Unreadable) -> No {
+    match channel {
+        Some(channel) => NotSubscribed::malformed(said::NO_WISH).told(&channel),
+        None => error(None, said::NO_WISH),
     }
 }
 
