@@ -1,32 +1,34 @@
 //! The heart of a registry: the sockets of one thread, and what is done to them. Never waits; an outbox is flushed once
 //! after everything that the mailbox held has been put into it.
 
+mod asks;
 mod members;
 mod pushes;
+mod users;
 
-use std::{num::NonZeroUsize, rc::Rc, sync::Arc, time::Instant};
+use std::{collections::VecDeque, num::NonZeroUsize, rc::Rc, sync::Arc, time::Instant};
 
 use lru::LruCache;
 use tokio::sync::oneshot;
 use wellhead_proto::{
-    channel::{ChannelPattern, allowed},
     command::{Command, Target},
     envelope::Envelope,
     event::Payload,
     frame::Frame,
     ids::{AppId, ChannelName, SocketId, UserId},
     matcher::Matcher,
-    notice::Notice,
-    query::{Ask, Census},
     refusal::CloseCause,
 };
 
+use self::{
+    asks::Question,
+    users::{UserOrder, Waiting, What},
+};
 use super::{
     attendees::Attendees,
     fanout::{Fanout, Held, PendingJoin, Push, Run, Turn},
     grants::{AllGrants, Grants},
     index::{Change, Index, RoomNo, SeatNo},
-    presence,
 };
 use crate::{
     attendance::Attendance,
@@ -69,6 +71,12 @@ pub struct Floor {
     attendees: Attendees,
     voices: Rc<Voices>,
     fanout: Fanout,
+    /// What is ordered for a user with many sockets.
+    order: Option<UserOrder>,
+    /// What arrived since.
+    waiting: VecDeque<Waiting>,
+    /// Questions under way.
+    questions: VecDeque<Question>,
     /// Outboxes to flush after the drain.
     dirty: Vec<Rc<Outbox>>,
     /// Deliveries between two flushes.
@@ -80,6 +88,9 @@ pub struct Floor {
     patterns: LruCache<String, Option<Matcher>>,
     /// Which worker thread this is.
     worker: usize,
+    /// What the permissions of a socket may come to, in bytes.
+    most_granted: usize,
+    has_refused_grants: bool,
     interests: Arc<Interests>,
     attendance: Arc<Attendance>,
     metrics: Metrics,
@@ -90,6 +101,7 @@ impl Floor {
     pub fn new(
         worker: usize,
         chunk: usize,
+        most_granted: usize,
         voices: Rc<Voices>,
         interests: Arc<Interests>,
         attendance: Arc<Attendance>,
@@ -101,12 +113,17 @@ impl Floor {
             attendees: Attendees::default(),
             voices,
             fanout: Fanout::default(),
+            order: None,
+            waiting: VecDeque::new(),
+            questions: VecDeque::new(),
             dirty: Vec::new(),
             chunk,
             spent: 0,
             finished: Vec::new(),
             patterns: LruCache::new(NonZeroUsize::new(PATTERNS).expect("some are kept")),
             worker,
+            most_granted,
+            has_refused_grants: false,
             interests,
             attendance,
             metrics,
@@ -115,6 +132,9 @@ impl Floor {
 
     /// A socket was opened.
     pub fn enter(&mut self, app: AppId, user: UserId, seat: Seat) {
+        for question in &mut self.questions {
+            question.note(&app, &user);
+        }
         self.index.enter(seat.id.counter(), app, user, seat);
     }
 
@@ -187,6 +207,14 @@ impl Floor {
 
     /// Carry out a command, which arrived at `since`.
     pub fn obey(&mut self, envelope: Envelope, ticket: Ticket, since: Instant) {
+        if self.is_held() {
+            self.waiting.push_back(Waiting::Order(envelope, ticket, since));
+        } else {
+            self.carry_out(envelope, ticket, since);
+        }
+    }
+
+    fn carry_out(&mut self, envelope: Envelope, ticket: Ticket, since: Instant) {
         let Envelope { app, command } = envelope;
         match command {
             Command::Publish { channel, event, except } => {
@@ -198,18 +226,21 @@ impl Floor {
                     self.publish(room, Push::new(channel, event, except, Some(ticket), since));
                 }
             }
-            Command::Direct { to: Target::User(user), data } => {
-                for seat in self.index.seats_of(&app, &user) {
-                    self.direct(seat, &data);
-                }
-            }
+            Command::Direct { to: Target::User(user), data } => match self.index.seats_of(&app, &user)[..] {
+                // most users have one socket
+                [only] => self.direct(only, &data),
+                _ => self.order(&app, &user, What::Direct(data), ticket),
+            },
             Command::Direct { to: Target::Socket(socket), data } => {
                 if let Some(seat) = self.seat_in(&app, socket) {
                     self.direct(seat, &data);
                 }
             }
-            Command::Reload { user, channels } => self.reload(&app, &user, &channels),
-            Command::Grant { user, channel } => self.grant(&app, &user, &channel),
+            Command::Reload { user, channels } => {
+                let grants = self.grants.share(channels);
+                self.order(&app, &user, What::Reload(grants), ticket);
+            }
+            Command::Grant { user, channel } => self.order(&app, &user, What::Grant(channel, None), ticket),
             // the slave makes one message for each change out of it
             Command::Members { .. } => {}
         }
@@ -225,52 +256,6 @@ impl Floor {
         let frame = voice.dialect.direct(voice.variant, data);
         self.owe(seat, frame);
         self.metrics.deliveries.inc();
-    }
-
-    fn reload(&mut self, app: &AppId, user: &UserId, channels: &[ChannelPattern]) {
-        let grants = self.grants.share(channels.to_vec());
-        for seat in self.index.seats_of(app, user) {
-            self.index.at_mut(seat).grants = grants.clone();
-            let lost: Vec<_> =
-                self.index.channels_of(seat).filter(|channel| !allowed(channels, channel)).cloned().collect();
-            let mut change = Change::default();
-            for channel in &lost {
-                self.index.leave(seat, channel, &mut change);
-            }
-            self.note(change);
-            self.notify(seat, Notice::Reloaded(channels));
-        }
-    }
-
-    fn grant(&mut self, app: &AppId, user: &UserId, channel: &ChannelPattern) {
-        for seat in self.index.seats_of(app, user) {
-            let grants = &mut self.index.at_mut(seat).grants;
-            if !grants.contains(channel) {
-                *grants = self.grants.share([grants, std::slice::from_ref(channel)].concat());
-            }
-            self.notify(seat, Notice::Granted(channel));
-        }
-    }
-
-    fn notify(&mut self, seat: SeatNo, notice: Notice<'_>) {
-        let voice = self.voices.at(self.index.at(seat).voice);
-        if let Some(frame) = voice.dialect.notice(voice.variant, notice) {
-            self.owe(seat, frame);
-        }
-    }
-
-    /// Answer a question; for a push to a pattern, push.
-    pub fn answer(&mut self, ask: &Ask, ticket: Ticket) -> Census {
-        match ask {
-            Ask::Query { app, query } => presence::census(&self.index, &self.attendees, app, query),
-            Ask::Stats => presence::stats(&self.index),
-            // the slave answers these itself
-            Ask::Redeem { .. } | Ask::Attendance(_) => ask.nothing(),
-            Ask::PublishMatching { app, pattern, within, event } => {
-                let matched = self.publish_matching(app, pattern, within, event, ticket);
-                Census::Hashes(matched)
-            }
-        }
     }
 
     /// Owe a frame to one socket; it leaves with the next flush.
@@ -311,8 +296,8 @@ pub struct SeatStanding<'a> {
 }
 
 impl Standing for SeatStanding<'_> {
-    fn grants(&self) -> &[ChannelPattern] {
-        &self.index.at(self.seat).grants
+    fn may_join(&self, channel: &ChannelName) -> bool {
+        self.index.at(self.seat).grants.allow(channel)
     }
 
     fn is_on(&self, channel: &ChannelName) -> bool {

@@ -42,6 +42,9 @@ use self::{
 };
 use super::wire::{Subject, Wire};
 
+/// After so many envelopes in a row a batch lets other requests of its thread have a turn.
+const BURST: usize = 256;
+
 /// How long slaves may take to answer a question.
 const DEADLINE: Duration = Duration::from_millis(500);
 /// How long one slave may take, when nobody else can answer.
@@ -327,7 +330,10 @@ impl Bus for ClusterBus {
             // slaves that come back a little later than we do would miss it, and their clients would never know
             let _ = self.0.all_back.subscribe().wait_for(|all_back| *all_back).await;
             let wire_state = wire.state();
-            for envelope in envelopes {
+            for (no, envelope) in envelopes.into_iter().enumerate() {
+                if no % BURST == BURST - 1 {
+                    tokio::task::yield_now().await;
+                }
                 self.0.send(wire, subject_of(&envelope), Mail::Order(envelope)).await?;
             }
             wire.confirm().await?;
