@@ -2,6 +2,7 @@
 
 mod bus_contract;
 mod cli;
+mod cli_client;
 mod cluster;
 mod cluster_start;
 mod dialects;
