@@ -1,4 +1,4 @@
-//! The admin listener: metrics, in Prometheus' format, with what the process itself costs. Health is the door's.
+//! The admin listener: metrics, with what the process itself costs. Health is the door's.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text},
+    encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{counter::ConstCounter, gauge::ConstGauge, info::Info},
     registry::{Registry, Unit},
 };
@@ -20,7 +20,7 @@ use wellhead_proto::{
     surface::{Head, Surface, text as plain},
 };
 
-use crate::health::VERSION;
+use crate::{exposition::Format, health::VERSION};
 
 /// What the admin listener serves besides health.
 #[derive(Clone)]
@@ -76,10 +76,10 @@ impl Surface for Admin {
         ApiReply::new(why.status(), "text/plain; charset=utf-8", format!("{why}\n"))
     }
 
-    async fn serve(&self, (): (), _: Head<'_>, _: Bytes) -> ApiReply {
-        let mut metrics = String::new();
-        match text::encode(&mut metrics, &self.registry) {
-            Ok(()) => ApiReply::new(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics),
+    async fn serve(&self, (): (), head: Head<'_>, _: Bytes) -> ApiReply {
+        let format = Format::preferred(head.headers.header("accept"));
+        match format.write(&self.registry) {
+            Ok(metrics) => ApiReply::new(200, format.content_type(), metrics).with_header("Vary", "Accept"),
             Err(_) => plain(500, "cannot write the metrics\n"),
         }
     }
@@ -89,10 +89,13 @@ impl Surface for Admin {
     }
 }
 
-/// Count the process itself into `registry`.
-pub fn register(registry: &mut Registry) {
-    registry.register("build", "What runs here", Info::new(vec![("version", VERSION)]));
+/// Count the process itself into `registry`, under the names that Prometheus has for that; what else is registered there
+/// has the prefix of the part that it gives.
+pub fn register(registry: &mut Registry) -> &mut Registry {
     registry.register_collector(Box::new(Process));
+    let ours = registry.sub_registry_with_prefix("wellhead");
+    ours.register("build", "What runs here", Info::new(vec![("version", VERSION)]));
+    ours
 }
 
 /// What the process costs, read from the system whenever somebody asks.
@@ -162,7 +165,7 @@ mod tests {
 
     use wellhead_master::{Keyless, Setup, keys::PushKey};
     use wellhead_proto::{
-        app::Apps, dialect::contract::Headers, ids::SocketIdSeal, jwt::Keyring, surface::HttpVersion,
+        app::Apps, dialect::contract::Headers, ids::SocketIdSeal, jwt::Keyring, origin::Origins, surface::HttpVersion,
         testkit::RecordingBus,
     };
 
@@ -186,7 +189,7 @@ mod tests {
         let keys = vec![key("asks", "\"query\""), key("pushes", "\"push\"")];
         let setup = Setup {
             bus: Arc::new(RecordingBus::default()),
-            apps: Arc::new(Apps::new(Keyring::default(), HashMap::new(), true, Vec::new())),
+            apps: Arc::new(Apps::new(Keyring::default(), HashMap::new(), true, Origins::any())),
             dialects: wellhead_proto::dialect::all(&Default::default(), &SocketIdSeal::new(b"seal")),
             keys: keys.clone(),
             body_limit: 1,
@@ -218,19 +221,18 @@ mod tests {
 
     #[test]
     fn the_process_is_measured_in_base_units() {
-        let mut registry = Registry::with_prefix("wellhead");
+        let mut registry = Registry::default();
         register(&mut registry);
-        let mut metrics = String::new();
-        text::encode(&mut metrics, &registry).unwrap();
+        let metrics = Format::Prometheus.write(&registry).unwrap();
         let value = |name: &str| -> f64 {
             let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
             line.unwrap_or_else(|| panic!("no {name} in\n{metrics}")).parse().unwrap()
         };
-        assert!(value("wellhead_process_resident_memory_bytes") > 1e6);
-        assert!(value("wellhead_process_open_fds") >= 3.0);
-        assert!(value("wellhead_process_max_fds") >= value("wellhead_process_open_fds"));
-        assert!(value("wellhead_process_cpu_seconds_total") >= 0.0);
-        let started = value("wellhead_process_start_time_seconds");
+        assert!(value("process_resident_memory_bytes") > 1e6);
+        assert!(value("process_open_fds") >= 3.0);
+        assert!(value("process_max_fds") >= value("process_open_fds"));
+        assert!(value("process_cpu_seconds_total") >= 0.0);
+        let started = value("process_start_time_seconds");
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
         assert!((0.0..3_600.0).contains(&(now - started)), "{started} {now}");
         assert!(metrics.contains(&format!("wellhead_build_info{{version=\"{VERSION}\"}} 1")), "{metrics}");

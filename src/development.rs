@@ -1,11 +1,16 @@
 //! Development mode: nothing is configured, so that a newcomer sees a message on the screen within a minute. A key that
-//! lives as long as the process, one token signed with it, two lines to paste, and a page to try it on. All of it is
-//! gone as soon as a key is configured.
+//! lives as long as the process, one token signed with it, an app for Pusher's libraries, lines to paste, and a page to
+//! try it on. All of it is gone as soon as a key is configured.
 
 use std::{env, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
-use wellhead_proto::jwt::{Key, Keyring};
+use aws_lc_rs::hmac;
+use wellhead_proto::{
+    dialect::pusher,
+    ids::AppId,
+    jwt::{Key, Keyring},
+};
 
 use crate::{
     settings::{Settings, Unlisted},
@@ -14,7 +19,7 @@ use crate::{
 
 /// How long the demo token is good for.
 const TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// The channel of the two lines.
+/// The channel of the lines.
 const CHANNEL: &str = "news";
 
 /// What a process without keys makes for itself.
@@ -28,6 +33,42 @@ pub struct Development {
     pub public_key: String,
     /// Does a push need a key?
     pub push_key_needed: bool,
+    /// The app for Pusher's libraries; none if the settings list apps themselves.
+    pub pusher: Option<Pusher>,
+}
+
+/// What Pusher's libraries need to know of the demo app; its key is its name.
+#[derive(Clone)]
+pub struct Pusher {
+    /// The secret that requests are signed with.
+    pub secret: String,
+    /// The path of its sockets, at the slave.
+    pub sockets: String,
+    /// The path of its HTTP API, at the master.
+    pub requests: String,
+}
+
+/// The key of the demo app, and its id in Pusher's API.
+const APP: &str = "demo";
+const APP_ID: &str = "1";
+
+/// The app that Pusher's libraries may use in development mode, unless the settings list apps themselves. Its secret
+/// follows from the cluster's, which the nodes of a machine share: nobody has to be told it.
+#[must_use]
+pub fn pusher_app(settings: &Settings, cluster_secret: &[u8]) -> Option<pusher::App> {
+    if !settings.apps.listed.is_empty() || settings.apps.unlisted == Unlisted::Refuse {
+        return None;
+    }
+    let key = hmac::Key::new(hmac::HMAC_SHA256, cluster_secret);
+    let tag = hmac::sign(&key, b"wellhead: the secret of the demo app in development mode");
+    let secret: String = tag.as_ref()[..20].iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(pusher::App {
+        key: AppId::try_from(APP).ok()?,
+        id: APP_ID.to_owned(),
+        secret: secret.into_bytes(),
+        client_events: true,
+        limits: pusher::Limits::default(),
+    })
 }
 
 impl Development {
@@ -36,20 +77,29 @@ impl Development {
     /// # Errors
     ///
     /// The machine has no randomness to give.
-    pub fn start(settings: &Settings) -> Result<(Self, Keyring)> {
+    pub fn start(settings: &Settings, cluster_secret: &[u8]) -> Result<(Self, Keyring)> {
         let pair = KeyPair::generate(Kind::Es256)?;
         let public = Key::from_pem(None, pair.public.as_bytes(), None).context("the throw-away key")?;
         let app = match settings.apps.listed.first() {
             Some(app) if settings.apps.unlisted == Unlisted::Refuse => app.key.clone(),
-            _ => "demo".to_owned(),
+            _ => APP.to_owned(),
         };
+        let pusher = pusher_app(settings, cluster_secret).map(|app| {
+            let below = |prefix: &str| prefix.trim_end_matches('/').to_owned();
+            Pusher {
+                secret: String::from_utf8_lossy(&app.secret).into_owned(),
+                sockets: format!("{}/app/{APP}", below(&settings.pusher.slave_prefix)),
+                requests: format!("{}/apps/{APP_ID}", below(&settings.pusher.master_prefix)),
+            }
+        });
         let claims = signing::claims(&app, "demo", &["*".to_owned()], TTL);
         let token = SigningKey::from_pem(&pair.private)?.sign(&claims, None)?;
         let keys = Keyring::new(vec![public], settings.jwt.require_exp);
-        Ok((Self { app, token, public_key: pair.public, push_key_needed: !settings.push_keys.is_empty() }, keys))
+        let push_key_needed = !settings.push_keys.is_empty();
+        Ok((Self { app, token, public_key: pair.public, push_key_needed, pusher }, keys))
     }
 
-    /// What is told to the newcomer: loudly that this is no way to run it for real, then two lines that work when they
+    /// What is told to the newcomer: loudly that this is no way to run it for real, then lines that work when they
     /// are pasted. `start_slave`: there is none in this process; with the file that it is to be started with, if any.
     #[must_use]
     pub fn notice(&self, master: SocketAddr, slave: &str, start_slave: Option<Option<&Path>>) -> String {
@@ -62,6 +112,7 @@ impl Development {
             let file = file.map_or_else(String::new, |file| format!(" -c {}", quoted(&file.display().to_string())));
             format!("0. Start a slave, in another terminal, unless one is running:\n\n{program}{file} slave\n\n")
         });
+        let pusher = self.pusher.as_ref().map_or_else(String::new, |pusher| pusher.notice(master, slave));
         format!(
             "\n\
              ****  DEVELOPMENT MODE: no key is configured (jwt.public_keys), so a throw-away one was made.       ****\n\
@@ -81,7 +132,28 @@ impl Development {
              curl -sS {key}-X POST http://{master}/v1/apps/{path_app}/channels/{CHANNEL}/messages \
              -d '{{\"event\":\"hello\",\"data\":{{\"text\":\"It works\"}}}}'\n\
              \n\
+             {pusher}\
              Or watch pushes arrive in a browser: http://{master}/try\n\n",
+        )
+    }
+}
+
+impl Pusher {
+    /// How to use the demo app: what to tell a library, and a line that needs none.
+    fn notice(&self, master: SocketAddr, slave: &str) -> String {
+        let Self { secret, requests, .. } = self;
+        let body = format!(r#"{{"name":"hello","channel":"{CHANNEL}","data":"It works"}}"#);
+        let path = format!("/apps/{APP_ID}/events");
+        format!(
+            "3. Or as Pusher's libraries do, with the app id {APP_ID}, the key {APP}, the secret {secret},\n   \
+             requests to {master} and sockets to {slave}, without TLS:\n\
+             \n\
+             B='{body}'; \
+             Q=\"auth_key={APP}&auth_timestamp=$(date +%s)&auth_version=1.0\
+             &body_md5=$(printf %s \"$B\" | openssl md5 -r | cut -c1-32)\"; \
+             S=$(printf 'POST\\n{path}\\n%s' \"$Q\" | openssl dgst -sha256 -hmac {secret} -r | cut -c1-64); \
+             curl -sS -H 'Content-Type: application/json' -d \"$B\" \
+             \"http://{master}{requests}/events?$Q&auth_signature=$S\"\n\n",
         )
     }
 }
@@ -113,10 +185,10 @@ mod tests {
     #[test]
     fn the_token_verifies_with_the_throw_away_key_and_no_other() {
         let settings = Settings::default();
-        let (development, keys) = Development::start(&settings).unwrap();
+        let (development, keys) = Development::start(&settings, b"secret").unwrap();
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
         assert_eq!(keys.verify(&development.token, now).unwrap().gusher.app.as_str(), "demo");
-        let (_, others) = Development::start(&settings).unwrap();
+        let (_, others) = Development::start(&settings, b"secret").unwrap();
         assert!(others.verify(&development.token, now).is_err());
     }
 
@@ -125,13 +197,26 @@ mod tests {
         let mut settings = Settings::default();
         settings.apps.unlisted = Unlisted::Refuse;
         settings.apps.listed = vec![ListedApp { key: "a b".to_owned(), ..ListedApp::default() }];
-        let (development, _) = Development::start(&settings).unwrap();
+        let (development, _) = Development::start(&settings, b"secret").unwrap();
         let (master, slave) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2");
         let notice = development.notice(master, slave, None);
         assert!(notice.contains("--app 'a b' ") && !notice.contains("0. Start"), "{notice}");
         let alone = development.notice(master, slave, Some(Some(Path::new("a b.toml"))));
         assert!(alone.contains(" -c 'a b.toml' slave\n"), "{alone}");
         assert!(notice.contains("http://127.0.0.1:1/v1/apps/a%20b/channels/news/messages"), "{notice}");
+    }
+
+    #[test]
+    fn the_app_for_pushers_libraries_is_the_same_wherever_the_secret_is() {
+        let settings = Settings::default();
+        let app = pusher_app(&settings, b"one").unwrap();
+        assert_eq!((app.key.as_str(), app.id.as_str(), app.client_events), ("demo", "1", true));
+        assert_eq!(app.secret.len(), 40);
+        assert!(pusher_app(&settings, b"one").unwrap() == app);
+        assert_ne!(pusher_app(&settings, b"two").unwrap().secret, app.secret);
+        let mut own = Settings::default();
+        own.apps.listed = vec![ListedApp { key: "mine".to_owned(), ..ListedApp::default() }];
+        assert!(pusher_app(&own, b"one").is_none(), "who lists apps has chosen");
     }
 
     #[test]

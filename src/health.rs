@@ -49,6 +49,7 @@ impl Health {
         match self.stage.load(Ordering::Acquire) {
             STARTING => Some("starting"),
             ENDING => Some("shutting down"),
+            _ if self.bus.state().borrow().stranger => Some("the other nodes have another cluster.secret"),
             _ if !self.bus.is_up() => Some("the bus is down"),
             _ if !self.bus.state().borrow().roster_known => Some("waiting for everybody's hello"),
             _ => None,

@@ -6,6 +6,8 @@ pub mod app;
 pub mod bus;
 pub mod cli;
 pub mod development;
+pub mod exposition;
+pub mod files;
 pub mod health;
 pub mod http;
 pub mod settings;

@@ -1,10 +1,12 @@
 //! Logs: `log` through env_logger to stderr, one line each, as text or JSON. Control characters never reach the
-//! terminal or the collector, whatever a client put into a name.
+//! terminal or the collector, whatever a client put into a name; nor does what reads as another line, turns the direction of
+//! writing, or cannot be seen.
 
 use std::{
     io::{self, Write},
     panic,
-    time::SystemTime,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
 };
 
 use env_logger::Target;
@@ -22,8 +24,14 @@ pub fn start(log: &Log) {
     let mut builder = env_logger::Builder::new();
     builder.parse_filters(&format!("{QUIET}{}", log.level)).target(Target::Stderr);
     match log.format {
-        LogFormat::Text => builder.format(|to, record| text(to, record, SystemTime::now())),
-        LogFormat::Json => builder.format(|to, record| json(to, record, SystemTime::now())),
+        LogFormat::Text => builder.format(|to, record| match is_repeated(record) {
+            true => Ok(()),
+            false => text(to, record, SystemTime::now()),
+        }),
+        LogFormat::Json => builder.format(|to, record| match is_repeated(record) {
+            true => Ok(()),
+            false => json(to, record, SystemTime::now()),
+        }),
     };
     // fails if there is a logger already: a second cluster in the process of a test
     if builder.try_init().is_ok() {
@@ -32,6 +40,27 @@ pub fn start(log: &Log) {
             error!(place; "panic: {}", panic.payload_as_str().unwrap_or("of an unknown kind"));
         }));
     }
+}
+
+/// How long a line of actix-server says enough. It logs every try to accept a connection, and tries twice a second while
+/// there is no file descriptor.
+const SAID: Duration = Duration::from_secs(60);
+
+/// Has actix-server said the same a moment ago?
+fn is_repeated(record: &Record<'_>) -> bool {
+    static LAST: Mutex<Option<(String, Instant)>> = Mutex::new(None);
+    if !record.target().starts_with("actix_server") {
+        return false;
+    }
+    repeats(&mut LAST.lock().unwrap_or_else(PoisonError::into_inner), record.args().to_string(), Instant::now())
+}
+
+fn repeats(last: &mut Option<(String, Instant)>, message: String, now: Instant) -> bool {
+    if last.as_ref().is_some_and(|(said, at)| *said == message && now.duration_since(*at) < SAID) {
+        return true;
+    }
+    *last = Some((message, now));
+    false
 }
 
 /// Is `level` what [`start`] understands: a level, or levels per target, between commas?
@@ -75,10 +104,16 @@ fn json(to: &mut dyn Write, record: &Record<'_>, now: SystemTime) -> io::Result<
     line.insert("target".to_owned(), record.target().into());
     line.insert("message".to_owned(), record.args().to_string().into());
     let line = serde_json::to_string(&line)?;
-    // JSON escapes C0 itself; DEL and C1 stay, and terminals obey those too
-    let line: String =
-        line.chars().map(|c| if c.is_control() { format!("\\u{:04x}", c as u32) } else { c.to_string() }).collect();
-    writeln!(to, "{line}")
+    // JSON escapes C0 itself; the others stay, and terminals obey them too
+    let mut shown = String::with_capacity(line.len());
+    for c in line.chars() {
+        if misleads(c) {
+            shown.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            shown.push(c);
+        }
+    }
+    writeln!(to, "{shown}")
 }
 
 fn pairs(record: &Record<'_>) -> Map<String, Value> {
@@ -107,7 +142,18 @@ fn pairs(record: &Record<'_>) -> Map<String, Value> {
 }
 
 fn escaped(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+    text.chars().map(|c| if misleads(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// Would `c` change how a line of the log reads? Controls (C0, DEL, C1), separators of lines and paragraphs, and what
+/// Unicode calls default-ignorable: bidirectional controls, zero-width letters, fillers, tags, selectors.
+fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -137,6 +183,17 @@ mod tests {
     }
 
     #[test]
+    fn the_same_cause_is_said_once_a_minute() {
+        let (mut last, start) = (None, Instant::now());
+        let mut repeats =
+            |message: &str, after| repeats(&mut last, message.to_owned(), start + Duration::from_secs(after));
+        assert!(!repeats("no descriptors", 0));
+        assert!(repeats("no descriptors", 1) && repeats("no descriptors", 59));
+        assert!(!repeats("no descriptors", 60));
+        assert!(!repeats("no memory", 61));
+    }
+
+    #[test]
     fn a_line_of_text_has_its_pairs_and_no_control_characters() {
         assert_eq!(
             line(text, "hello \u{1b}[31m\r\nworld 中"),
@@ -156,6 +213,22 @@ mod tests {
                 "message": "a \"b\"\n\u{9b}31m\u{7f}", "role": "master", "count": 3, "note": "two\nlines",
             })
         );
+    }
+
+    #[test]
+    fn nothing_that_misleads_a_reader_is_written_as_it_came() {
+        // each kind, from its first to its last: lines, directions, what has no width, C1, beyond the first plane
+        let bad = "\u{85}\u{9b}\u{2028}\u{2029}\u{202a}\u{202e}\u{2066}\u{2069}\u{200e}\u{200f}\u{61c}\u{200b}\u{200d}\
+                   \u{2060}\u{feff}\u{ad}\u{34f}\u{3164}\u{180e}\u{fe0f}\u{fff9}\u{1d173}\u{e0001}\u{e007f}";
+        let said = |c: char| format!("a{c}b");
+        for c in bad.chars() {
+            let (text, json) = (line(text, &said(c)), line(json, &said(c)));
+            assert!(!text.contains(c) && text.contains(&format!("a\\u{{{:x}}}b", c as u32)), "{text:?}");
+            assert!(!json.contains(c), "{json:?}");
+            assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["message"], said(c), "nothing is lost");
+        }
+        let good = "Grüße, 中文, العربية, 🚀 e\u{301}";
+        assert!(line(text, good).contains(good) && line(json, good).contains(good));
     }
 
     #[test]

@@ -30,20 +30,31 @@ impl Surface for Master {
     type Admitted = Admitted;
 
     fn admit(&self, head: Head<'_>) -> Result<Admitted, ApiReply> {
-        let row = self.0.router.find(head.method, head.path)?;
+        let mut row = self.0.router.find(head.method, head.path)?;
+        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let caller = match self.0.router.route(&row).guard {
-            // whoever is judged by the dialect is limited by it, too
-            Guard::Open | Guard::Own => Caller::Anyone,
-            Guard::PushKey(right) => match self.0.dispatcher.keys().admit(head.headers, right) {
+            Guard::Open => Caller::Anyone,
+            Guard::Own => {
+                let segments = std::mem::take(&mut row.segments);
+                let call = call(self.0.router.route(&row).row, segments, head, Bytes::new(), at);
+                let judged = self.0.router.dialect(&row).authenticate(&call);
+                row.segments = call.segments;
+                if let Err(why) = judged {
+                    debug!(method = head.method, path = head.path; "caller refused: {why}");
+                    return Err(self.0.router.refuse(&row, &why));
+                }
+                // whoever is judged by the dialect is limited by it, too
+                Caller::Anyone
+            }
+            Guard::PushKey(right) => match self.0.dispatcher.keys().admit(head, right) {
                 Ok(caller) => caller,
                 Err(why) => {
                     self.0.metrics.not_admitted(&why);
-                    debug!(method = head.method, path = head.path; "caller refused: {why}");
+                    debug!(method = head.method, path = head.path, reason = why.reason(); "caller refused: {why}");
                     return Err(self.0.router.refuse(&row, &why));
                 }
             },
         };
-        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(Admitted { row, caller, at })
     }
 
@@ -69,7 +80,13 @@ impl Surface for Master {
         done.unwrap_or_else(|error| {
             if let MasterError::Refused(why) = &error {
                 let key_name = self.0.dispatcher.keys().name(admitted.caller);
-                debug!(key_name, path = head.path; "request of {key_name} refused: {why}");
+                let (dialect, reason) = (self.0.router.dialect(&admitted.row).name(), why.reason());
+                self.0.metrics.rejected(dialect, why);
+                let why = why.in_short();
+                debug!(
+                    key_name, dialect, method = head.method, path = head.path, reason;
+                    "request of {key_name} refused: {why}"
+                );
             }
             self.0.router.refuse(&admitted.row, &error.into_refusal())
         })
@@ -85,16 +102,7 @@ type Read = Result<(ApiTask, Result<(), Refusal>), Refusal>;
 
 impl Master {
     fn read(&self, admitted: &Admitted, segments: Vec<String>, head: Head<'_>, body: Bytes) -> Read {
-        let call = ApiCall {
-            row: self.0.router.route(&admitted.row).row,
-            method: head.method,
-            path: head.path,
-            segments,
-            query: head.query,
-            headers: head.headers,
-            body,
-            now: admitted.at,
-        };
+        let call = call(self.0.router.route(&admitted.row).row, segments, head, body, admitted.at);
         let mut task = self.0.router.dialect(&admitted.row).call(call)?;
         let checked = self.0.dispatcher.check(admitted.caller, &mut task.work);
         Ok((task, checked))
@@ -126,6 +134,12 @@ impl Headers for ContentType {
     fn header(&self, name: &str) -> Option<&str> {
         self.0.as_deref().filter(|_| name == CONTENT_TYPE)
     }
+}
+
+/// What a dialect is told of a request.
+fn call<'a>(row: usize, segments: Vec<String>, head: Head<'a>, body: Bytes, now: Duration) -> ApiCall<'a> {
+    let Head { method, path, query, headers, .. } = head;
+    ApiCall { row, method, path, segments, query, headers, body, now }
 }
 
 /// Say which slaves a partial answer leaves out.

@@ -23,6 +23,9 @@ impl MasterError {
         match self {
             Self::Refused(why) => why,
             Self::Fault(BusError::Down) => Refusal::unavailable("the bus is down, nothing was sent"),
+            Self::Fault(BusError::Stranger) => {
+                Refusal::unavailable("this node has another cluster.secret than the others, nothing was sent")
+            }
             Self::Fault(BusError::Full) => Refusal::unavailable("the bus is overloaded"),
             Self::Fault(BusError::TooLarge { limit }) => {
                 Refusal::TooLarge { what: "a message of the bus", limit: limit as u64 }

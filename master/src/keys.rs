@@ -1,8 +1,11 @@
 //! Push keys: who may use the master's API and for what, and the rules that hold while there is no key at all.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Error as _},
+};
 use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 use wellhead_proto::{
@@ -11,29 +14,71 @@ use wellhead_proto::{
     dialect::contract::{Headers, Right, Work},
     envelope::Envelope,
     ids::{AppId, ChannelName},
+    local::{is_loopback, passed_on},
     query::{Ask, Census, Query},
     refusal::Refusal,
+    surface::Head,
 };
 
 use crate::Keyless;
 
-/// One of `[[push_keys]]`. The key itself is stored nowhere, only its hash.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
+/// One of `[[push_keys]]`, a table, or only `name:sha256` for a key without limits. The key itself is stored nowhere, only
+/// its hash.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct PushKey {
     /// What it is called in logs.
     pub name: String,
     /// SHA-256 of the key.
     pub sha256: KeyHash,
     /// The apps that it is for; `*` is every app.
-    #[serde(default = "every_app")]
     pub apps: Vec<String>,
     /// The channels that it reaches.
-    #[serde(default = "every_channel")]
     pub channels: Vec<ChannelPattern>,
     /// What it may be used for.
-    #[serde(default = "every_right")]
     pub rights: Vec<Right>,
+}
+
+/// By hand, since serde's untagged enums cannot say which field is wrong.
+impl<'de> Deserialize<'de> for PushKey {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            name: String,
+            sha256: KeyHash,
+            #[serde(default = "every_app")]
+            apps: Vec<String>,
+            #[serde(default = "every_channel")]
+            channels: Vec<ChannelPattern>,
+            #[serde(default = "every_right")]
+            rights: Vec<Right>,
+        }
+        struct WordOrTable;
+        impl<'de> de::Visitor<'de> for WordOrTable {
+            type Value = PushKey;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("name:sha256, or { name, sha256, apps, channels, rights }")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<PushKey, E> {
+                // what is no hash may be the key itself: it is not repeated
+                let named = word.rsplit_once(':').filter(|(name, _)| !name.is_empty());
+                let (name, hash) =
+                    named.ok_or_else(|| E::custom(format!("a push key is written name:sha256; {HASH}")))?;
+                let sha256 = hash.parse().map_err(E::custom)?;
+                let (apps, channels, rights) = (every_app(), every_channel(), every_right());
+                Ok(PushKey { name: name.to_owned(), sha256, apps, channels, rights })
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<PushKey, A::Error> {
+                let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                let Table { name, sha256, apps, channels, rights } = table;
+                Ok(PushKey { name, sha256, apps, channels, rights })
+            }
+        }
+        from.deserialize_any(WordOrTable)
+    }
 }
 
 fn every_app() -> Vec<String> {
@@ -79,15 +124,15 @@ impl Serialize for KeyHash {
     }
 }
 
-impl<'de> Deserialize<'de> for KeyHash {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        let wrong = || {
-            D::Error::custom(
-                "a push key's sha256 has 64 hexadecimal digits; `wellhead keys push` prints a key and its line for \
-                 the settings",
-            )
-        };
+/// What a hash is, for whoever wrote something else.
+const HASH: &str =
+    "its sha256 has 64 hexadecimal digits; `wellhead keys push` prints a key and its line for the settings";
+
+impl FromStr for KeyHash {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("a push key is given by its hash; {HASH}");
         let mut hash = [0; 32];
         if text.len() != 64 {
             return Err(wrong());
@@ -98,6 +143,12 @@ impl<'de> Deserialize<'de> for KeyHash {
             *byte = (digit(0)? << 4 | digit(1)?) as u8;
         }
         Ok(Self(hash))
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyHash {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -130,19 +181,12 @@ impl Keys {
     /// # Errors
     ///
     /// No key, an unknown one, or one without the right; without any keys: a request that a browser or a proxy sent on.
-    pub fn admit(&self, headers: &dyn Headers, right: Right) -> Result<Caller, Refusal> {
-        if self.keys.is_empty() {
-            return match self.keyless {
-                Keyless::ThisMachine => local(headers).map(|()| Caller::Anyone),
-                Keyless::Everybody => Ok(Caller::Anyone),
-                Keyless::Nobody => Err(Refusal::CredentialsMissing),
-            };
-        }
-        let holder = self.find(bearer(headers).ok_or(Refusal::CredentialsMissing)?)?;
-        if self.keys[holder].rights.contains(&right) {
-            Ok(Caller::Holder(holder))
-        } else {
-            Err(Refusal::Forbidden(format!("this push key has no right to {}", right.label()).into()))
+    pub fn admit(&self, head: Head<'_>, right: Right) -> Result<Caller, Refusal> {
+        match self.keyless {
+            _ if !self.keys.is_empty() => self.admit_holder(head.headers, right),
+            Keyless::ThisMachine => local(head).map(|()| Caller::Anyone),
+            Keyless::Everybody => Ok(Caller::Anyone),
+            Keyless::Nobody => Err(Refusal::CredentialsMissing),
         }
     }
 
@@ -152,7 +196,15 @@ impl Keys {
     ///
     /// See there.
     pub fn admit_holder(&self, headers: &dyn Headers, right: Right) -> Result<Caller, Refusal> {
-        if self.keys.is_empty() { Err(Refusal::CredentialsMissing) } else { self.admit(headers, right) }
+        if self.keys.is_empty() {
+            return Err(Refusal::CredentialsMissing);
+        }
+        let holder = self.find(bearer(headers).ok_or(Refusal::CredentialsMissing)?)?;
+        if self.keys[holder].rights.contains(&right) {
+            Ok(Caller::Holder(holder))
+        } else {
+            Err(Refusal::Forbidden(format!("this push key has no right to {}", right.label()).into()))
+        }
     }
 
     /// The index of the key. Every hash is compared, to the end, so that the time tells nothing.
@@ -166,7 +218,7 @@ impl Keys {
     }
 
     /// Is `work` within what the caller's key is for? What the key limits in part (channels that are asked for or
-    /// pushed to by pattern) is cut down to it.
+    /// pushed to by pattern, users, permissions that are replaced) is cut down to it.
     ///
     /// # Errors
     ///
@@ -175,7 +227,18 @@ impl Keys {
         let Caller::Holder(holder) = caller else { return Ok(()) };
         let key = &self.keys[holder];
         match work {
-            Work::Publish(envelopes) => key.sends(envelopes),
+            Work::Publish(envelopes) => {
+                key.sends(envelopes)?;
+                // of a key of some channels nobody can tell what is in force then, but the slaves
+                if let [Envelope { app, command: Command::Reload { user, within, .. } }] = &envelopes[..]
+                    && !within.iter().any(ChannelPattern::is_everything)
+                    && !within.is_empty()
+                {
+                    let ask = Ask::Query { app: app.clone(), query: Query::GrantsOf(user.clone()) };
+                    *work = Work::PublishAndAsk(std::mem::take(envelopes), ask);
+                }
+                Ok(())
+            }
             Work::Ask(ask) => key.asks(ask),
             Work::PublishAndAsk(envelopes, ask) => {
                 key.sends(envelopes)?;
@@ -198,10 +261,11 @@ impl Keys {
         }
     }
 
-    /// Leave out of `census` the apps that the caller's key is not for.
+    /// Leave out of `census` the apps that the caller's key is not for; all of them, if it is for no channel.
     pub fn filter(&self, caller: Caller, census: &mut Census) {
-        if let Census::Stats(apps) = census {
-            apps.retain(|app, _| self.shows(caller, app).is_ok());
+        if let (Census::Stats(apps), Caller::Holder(holder)) = (census, caller) {
+            let key = &self.keys[holder];
+            apps.retain(|app, _| !key.channels.is_empty() && key.serves(app).is_ok());
         }
     }
 
@@ -224,10 +288,10 @@ impl PushKey {
         }
     }
 
-    fn sends(&self, envelopes: &[Envelope]) -> Result<(), Refusal> {
-        envelopes.iter().try_for_each(|envelope| {
+    fn sends(&self, envelopes: &mut [Envelope]) -> Result<(), Refusal> {
+        envelopes.iter_mut().try_for_each(|envelope| {
             self.serves(&envelope.app)?;
-            self.covers(&envelope.command)
+            self.covers(&mut envelope.command)
         })
     }
 
@@ -241,10 +305,13 @@ impl PushKey {
                         self.reaches(channel)?;
                     }
                     Query::States { of, .. } => of.iter().try_for_each(|channel| self.reaches(channel))?,
-                    Query::StatesUnder { .. } if !self.channels.iter().any(ChannelPattern::is_everything) => {
+                    _ if self.is_for_all() => {}
+                    Query::Users => *query = Query::UsersWithin(self.channels.clone()),
+                    Query::UserCount => *query = Query::UserCountWithin(self.channels.clone()),
+                    Query::UsersWithin(within) | Query::UserCountWithin(within) => within.clone_from(&self.channels),
+                    Query::StatesUnder { .. } | Query::GrantsOf(_) => {
                         return Err(Refusal::Forbidden("this push key is not for every channel".into()));
                     }
-                    Query::StatesUnder { .. } | Query::Users | Query::UserCount => {}
                 }
                 Ok(())
             }
@@ -259,6 +326,10 @@ impl PushKey {
         }
     }
 
+    fn is_for_all(&self) -> bool {
+        self.channels.iter().any(ChannelPattern::is_everything)
+    }
+
     fn reaches(&self, channel: &ChannelName) -> Result<(), Refusal> {
         if allowed(&self.channels, channel) {
             Ok(())
@@ -267,7 +338,7 @@ impl PushKey {
         }
     }
 
-    fn covers(&self, command: &Command) -> Result<(), Refusal> {
+    fn covers(&self, command: &mut Command) -> Result<(), Refusal> {
         let grants = |wanted: &ChannelPattern| {
             if self.channels.iter().any(|own| own.covers(wanted)) {
                 Ok(())
@@ -277,11 +348,14 @@ impl PushKey {
         };
         match command {
             Command::Publish { channel, .. } => self.reaches(channel),
-            Command::Direct { .. } if self.channels.iter().any(ChannelPattern::is_everything) => Ok(()),
+            Command::Direct { .. } if self.is_for_all() => Ok(()),
             Command::Direct { .. } => {
                 Err(Refusal::Forbidden("pushes to users and sockets need a push key for all channels (\"*\")".into()))
             }
-            Command::Reload { channels, .. } => channels.iter().try_for_each(grants),
+            Command::Reload { within, channels, .. } => {
+                within.clone_from(&self.channels);
+                channels.iter().try_for_each(grants)
+            }
             Command::Grant { channel, .. } => grants(channel),
             // no row says it: keepers do
             Command::Members { .. } => Err(Refusal::NotFound),
@@ -296,14 +370,15 @@ fn bearer(headers: &dyn Headers) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then_some(key)
 }
 
-/// Headers with which a proxy says for whom it asks.
-const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
-
 /// While there is no key, only programs of this machine are served: a page in a local browser could otherwise push
 /// with a plain form, or by a name that it makes resolve to 127.0.0.1, and a proxy would serve the whole world.
-fn local(headers: &dyn Headers) -> Result<(), Refusal> {
+fn local(head: Head<'_>) -> Result<(), Refusal> {
     const REMEDY: &str = "; this master has no push keys and serves local programs only: configure [[push_keys]]";
     let refuse = |what: &str| Err(Refusal::Forbidden(format!("{what}{REMEDY}").into()));
+    let headers = head.headers;
+    if let Some(why) = passed_on(head) {
+        return refuse(why);
+    }
     let host = headers.header("host").unwrap_or_default();
     if !is_loopback(host) {
         return refuse("the Host is not loopback");
@@ -316,26 +391,5 @@ fn local(headers: &dyn Headers) -> Result<(), Refusal> {
     if headers.header("sec-fetch-site").is_some_and(|site| site.trim().eq_ignore_ascii_case("cross-site")) {
         return refuse("a page of another site asks");
     }
-    if FORWARDED.iter().any(|name| headers.header(name).is_some()) {
-        return refuse("a proxy forwarded this");
-    }
     Ok(())
-}
-
-/// `localhost`, `127.x.y.z` or `[::1]`, with or without a port.
-fn is_loopback(host: &str) -> bool {
-    let (name, rest) = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
-        Some((address, rest)) => {
-            return address.parse().is_ok_and(|address: std::net::Ipv6Addr| address.is_loopback()) && is_port(rest);
-        }
-        None => host.split_at(host.find(':').unwrap_or(host.len())),
-    };
-    let loopback = name.eq_ignore_ascii_case("localhost")
-        || name.parse().is_ok_and(|address: std::net::Ipv4Addr| address.is_loopback());
-    loopback && is_port(rest)
-}
-
-/// Nothing, or `:` and digits.
-fn is_port(rest: &str) -> bool {
-    rest.is_empty() || rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|digit| digit.is_ascii_digit()))
 }

@@ -27,6 +27,7 @@ pub struct Metrics {
     went_well: Arc<[OnceLock<Counter>; KINDS]>,
     queries: Family<Work, Counter>,
     auth_failures: Family<Reason, Counter>,
+    rejected: Family<Rejected, Counter>,
     /// Answers in which the part of a slave is missing.
     pub partial: Counter,
 }
@@ -35,6 +36,12 @@ pub struct Metrics {
 struct Work {
     kind: &'static str,
     result: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Rejected {
+    dialect: &'static str,
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -63,12 +70,13 @@ impl Kind {
             Ask::Query { query, .. } => match query {
                 Query::Channels(_) => "channels",
                 Query::ChannelCount(_) => "channel_count",
-                Query::Users => "users",
-                Query::UserCount => "user_count",
+                Query::Users | Query::UsersWithin(_) => "users",
+                Query::UserCount | Query::UserCountWithin(_) => "user_count",
                 Query::UsersOf(_) => "users_of",
                 Query::UserCountOf(_) => "user_count_of",
                 Query::States { .. } | Query::StatesUnder { .. } => "states",
                 Query::Members(_) => "members",
+                Query::GrantsOf(_) => "grants_of",
             },
         })
     }
@@ -85,11 +93,14 @@ impl Metrics {
             went_well: Arc::default(),
             queries: Family::default(),
             auth_failures: Family::default(),
+            rejected: Family::default(),
             partial: Counter::default(),
         };
         registry.register("pushes", "Requests to push or to change permissions", metrics.pushes.clone());
         registry.register("queries", "Requests to the master that ask", metrics.queries.clone());
         registry.register("master_auth_failures", "Callers and tokens refused", metrics.auth_failures.clone());
+        let rejected = "Requests refused after their push key, if they need one, by dialect and reason";
+        registry.register("requests_rejected", rejected, metrics.rejected.clone());
         registry.register("partial_answers", "Answers that leave out a slave", metrics.partial.clone());
         metrics
     }
@@ -111,6 +122,11 @@ impl Metrics {
             }
             Kind::Query(kind) => self.queries.get_or_create(&Work { kind, result }).inc(),
         };
+    }
+
+    /// A request of `dialect` was refused.
+    pub fn rejected(&self, dialect: &'static str, why: &Refusal) {
+        self.rejected.get_or_create(&Rejected { dialect, reason: why.reason() }).inc();
     }
 
     /// A caller was not let in.

@@ -14,6 +14,7 @@ use wellhead_proto::{
     event::Payload,
     ids::{ChannelKey, NodeId, SocketId, SocketIdSeal},
     jwt::{Key, Keyring},
+    origin::Origins,
     query::{Ask, Census, Headcount},
     report::Report,
     surface::{Head, HttpVersion, Surface},
@@ -99,7 +100,7 @@ fn start(bus: Arc<dyn Bus>, keys: Vec<PushKey>, open: bool, serve_unlisted: bool
     let mut metrics = Registry::with_prefix("wellhead");
     let ring = Keyring::new(vec![Key::from_secret(SECRET).expect("long enough")], false);
     let listed = HashMap::from([("shop".parse().expect("a name"), App::default())]);
-    let apps = Arc::new(Apps::new(ring, listed, serve_unlisted, vec![]));
+    let apps = Arc::new(Apps::new(ring, listed, serve_unlisted, Origins::any()));
     let dialects = dialect::all(&dialect::Settings::default(), &seal());
     let keyless = if open { Keyless::Everybody } else { Keyless::ThisMachine };
     let setup = Setup { bus, apps, dialects, keys, body_limit: 1 << 20, grants_limit: 1_000, keyless };
@@ -109,16 +110,27 @@ fn start(bus: Arc<dyn Bus>, keys: Vec<PushKey>, open: bool, serve_unlisted: bool
 /// A master without keys that other machines reach.
 fn closed() -> Master {
     let (bus, dialects) = (Arc::new(RecordingBus::default()), dialect::all(&dialect::Settings::default(), &seal()));
-    let apps = Arc::new(Apps::new(Keyring::default(), HashMap::new(), true, vec![]));
+    let apps = Arc::new(Apps::new(Keyring::default(), HashMap::new(), true, Origins::any()));
     let setup =
         Setup { bus, apps, dialects, keys: vec![], body_limit: 1 << 20, grants_limit: 1_000, keyless: Keyless::Nobody };
     Master::new(setup, &mut Registry::default())
 }
 
 async fn call(master: &Master, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> ApiReply {
+    call_in(HttpVersion::Http11, master, method, path, headers, body).await
+}
+
+async fn call_in(
+    version: HttpVersion,
+    master: &Master,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> ApiReply {
     let headers = Sent(headers);
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let head = Head { version: HttpVersion::Http11, method, path, query, headers: &headers };
+    let head = Head { version, method, path, query, headers: &headers };
     match master.admit(head) {
         Ok(admitted) => master.serve(admitted, head, body.to_owned().into()).await,
         Err(reply) => reply,
@@ -183,11 +195,18 @@ async fn without_keys_only_local_programs_are_served() {
         &[("host", "localhost:7777"), ("forwarded", "for=1.2.3.4")],
         &[("host", "localhost:7777"), ("x-forwarded-for", "")],
         &[("host", "localhost:7777"), ("x-real-ip", "1.2.3.4")],
+        &[("host", "localhost:7777"), ("via", "1.1 proxy")],
     ] {
         let reply = served(headers).await;
         assert_eq!(reply.status, 403, "{headers:?}");
         assert!(text(&reply).contains("configure [[push_keys]]"), "{}", text(&reply));
     }
+    let old = HttpVersion::Http10;
+    let local = [("host", "127.0.0.1:7777")];
+    let reply = call_in(old, &house.master, "GET", "/api/a/channels", &local, "").await;
+    assert_eq!(reply.status, 403);
+    assert!(text(&reply).contains("HTTP/1.0") && text(&reply).contains("configure [[push_keys]]"), "{}", text(&reply));
+    assert_eq!(call_in(old, &house.master, "GET", "/api/ping", &local, "").await.status, 200);
     // what needs no key is for everybody
     assert_eq!(house.call("GET", "/api/ping", &[("host", "evil.example")], "").await.status, 200);
     // said out loud, on a listener beyond loopback
@@ -319,7 +338,7 @@ impl Bus for Stuck {
     fn attach(&self, _: Arc<dyn Inbox>) {}
 
     fn state(&self) -> watch::Receiver<BusState> {
-        watch::channel(BusState { up: true, roster_known: true, slaves: Arc::default() }).1
+        watch::channel(BusState { up: true, roster_known: true, ..BusState::default() }).1
     }
 }
 

@@ -9,6 +9,15 @@ pub enum Action {
     Ignore,
     /// Answer with this frame; nothing else happens.
     Answer(Frame),
+    /// Answer with this frame: the client asked to join a channel, and what it asked is refused already.
+    RejectSubscribe {
+        /// The channel, as it was written.
+        channel: String,
+        /// Why, for logs and metrics.
+        reason: &'static str,
+        /// What the client is told.
+        says: Frame,
+    },
     /// Say that you are there, and what time it is.
     Ping,
     /// Join all of these channels, or none.

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use crate::{
     ids::AppId,
     jwt::{BadToken, Claims, Keyring, claimed_app},
+    origin::Origins,
+    refusal::Refusal,
 };
 
 /// A listed app's own settings.
@@ -13,7 +15,7 @@ pub struct App {
     /// JWT keys of its own; when there are some, they alone verify its tokens.
     pub keys: Option<Keyring>,
     /// Origins that may open its sockets, if it says so itself.
-    pub allowed_origins: Option<Vec<String>>,
+    pub allowed_origins: Option<Origins>,
 }
 
 /// Every app that the settings name, and whether others are served too.
@@ -23,13 +25,13 @@ pub struct Apps {
     /// Keys that verify the tokens of every app without keys of its own.
     keys: Keyring,
     serve_unlisted: bool,
-    allowed_origins: Vec<String>,
+    allowed_origins: Origins,
 }
 
 impl Apps {
-    /// The apps of a cluster. `allowed_origins` holds for apps that say nothing themselves; `*` is any.
+    /// The apps of a cluster. `allowed_origins` holds for apps that say nothing themselves.
     #[must_use]
-    pub fn new(keys: Keyring, listed: HashMap<AppId, App>, serve_unlisted: bool, allowed_origins: Vec<String>) -> Self {
+    pub fn new(keys: Keyring, listed: HashMap<AppId, App>, serve_unlisted: bool, allowed_origins: Origins) -> Self {
         Self { listed, keys, serve_unlisted, allowed_origins }
     }
 
@@ -66,12 +68,39 @@ impl Apps {
         if self.serves(&claims.gusher.app) { Ok(claims) } else { Err(BadToken::WrongApp) }
     }
 
-    /// May a page from `origin` open a socket of `app`?
-    #[must_use]
-    pub fn allows_origin(&self, app: &AppId, origin: &str) -> bool {
+    /// May a page with this `Origin` header open a socket of `app`?
+    ///
+    /// # Errors
+    ///
+    /// It may not; the refusal names the setting that says so.
+    pub fn admit_origin(&self, app: &AppId, origin: &str) -> Result<(), Refusal> {
         let own = self.listed.get(app).and_then(|app| app.allowed_origins.as_ref());
-        own.unwrap_or(&self.allowed_origins)
-            .iter()
-            .any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
+        if own.unwrap_or(&self.allowed_origins).allow(origin) {
+            return Ok(());
+        }
+        Err(Refusal::Forbidden(match own {
+            Some(_) => format!("this origin may not open sockets (allowed_origins of the app {app})").into(),
+            None => "this origin may not open sockets (slave.allowed_origins)".into(),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_origin_hears_which_setting_refuses_it() {
+        let origins = |entry: &str| Origins::read([&entry.to_owned()]).unwrap();
+        let own = App { keys: None, allowed_origins: Some(origins("https://shop.example")) };
+        let listed = HashMap::from([("shop".parse().unwrap(), own), ("plain".parse().unwrap(), App::default())]);
+        let apps = Apps::new(Keyring::default(), listed, true, origins("https://house.example"));
+        let admit = |app: &str, origin| apps.admit_origin(&app.parse().unwrap(), origin).map_err(|why| why.to_string());
+        assert_eq!(admit("shop", "https://shop.example"), Ok(()));
+        assert!(admit("shop", "https://house.example").unwrap_err().contains("(allowed_origins of the app shop)"));
+        for app in ["plain", "unlisted"] {
+            assert_eq!(admit(app, "https://house.example"), Ok(()));
+            assert!(admit(app, "https://shop.example").unwrap_err().contains("(slave.allowed_origins)"));
+        }
     }
 }

@@ -60,9 +60,16 @@ pub trait Bus: Send + Sync {
     /// How it stands with the bus, as that changes.
     fn state(&self) -> watch::Receiver<BusState>;
 
+    /// By how many milliseconds the clock of this node is ahead of that of `node` (behind it, if less than 0), as far as
+    /// that is known and is to be allowed for.
+    fn clock_ahead_of(&self, node: NodeId) -> i64 {
+        let _ = node;
+        0
+    }
+
     /// Is it up? While it is not, nothing is accepted.
     fn is_up(&self) -> bool {
-        self.state().borrow().up
+        self.state().borrow().serves()
     }
 }
 
@@ -75,6 +82,16 @@ pub struct BusState {
     pub roster_known: bool,
     /// The live slaves, in ascending order.
     pub slaves: Arc<[NodeId]>,
+    /// The other nodes have another secret: this one, which came last, serves nobody.
+    pub stranger: bool,
+}
+
+impl BusState {
+    /// Is anything accepted?
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.up && !self.stranger
+    }
 }
 
 /// A wish to hear a channel; dropping it ends the wish.
@@ -148,6 +165,9 @@ pub enum BusError {
     /// Its queues stayed full for as long as a publisher is made to wait.
     #[error("the bus is overloaded")]
     Full,
+    /// The other nodes have another secret.
+    #[error("the other nodes have another cluster.secret")]
+    Stranger,
     /// Larger than it carries.
     #[error("larger than the {limit} bytes that the bus carries")]
     TooLarge {

@@ -22,6 +22,12 @@ impl ChannelPattern {
         Self("*".into())
     }
 
+    /// The pattern that allows the empty name and no other.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self("".into())
+    }
+
     /// The pattern as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -33,7 +33,9 @@ pub enum Command {
     Reload {
         /// Whose sockets.
         user: UserId,
-        /// Their patterns from now on.
+        /// Only patterns that lie wholly inside one of these are taken away; what else a socket has stays.
+        within: Vec<ChannelPattern>,
+        /// Their patterns from now on, in place of those.
         channels: Vec<ChannelPattern>,
     },
     /// Add one pattern to them; subscribes to nothing.

@@ -1,10 +1,14 @@
 //! JSON Web Tokens of clients: which keys verify them and what they say (gusher.md §2). The time is passed in.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive, sync::Arc};
 
+use aws_lc_rs::{
+    rsa,
+    signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, VerificationAlgorithm},
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation, decode, decode_header};
-use serde::{Deserialize, Serialize};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, crypto, decode_header};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -18,20 +22,21 @@ pub const CONNECTION_TOKEN_TYP: &str = "wellhead-connection";
 /// The longest JWT that is looked at, in bytes.
 pub const MAX_JWT_BYTES: usize = 64 << 10;
 
-/// What a client's JWT says about it.
+/// What a client's JWT says about it. `null` is as good as nothing wherever the original takes it so: for a name that
+/// is `""`, for a boolean `false`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Grant {
     /// Who it is; may be empty.
-    #[serde(rename = "user_id", default = "anonymous")]
+    #[serde(rename = "user_id", default = "UserId::nobody", deserialize_with = "null_is_nobody")]
     pub user: UserId,
     /// The patterns of channels that it may subscribe to; absent or `null` is none.
-    #[serde(default, deserialize_with = "null_is_none")]
+    #[serde(default, deserialize_with = "null_is_nothing")]
     pub channels: Vec<ChannelPattern>,
     /// The one app that it may connect to.
     #[serde(rename = "app_key")]
     pub app: AppId,
     /// Remote commands that it may call; only `decode` shows them.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_false")]
     pub remotes: Option<BTreeMap<String, bool>>,
 }
 
@@ -48,8 +53,7 @@ pub struct Claims {
     /// Its id; not checked.
     pub jti: Option<Box<RawValue>>,
     /// When it was issued; not checked.
-    #[serde(default)]
-    pub iat: Option<NumericDate>,
+    pub iat: Option<Box<RawValue>>,
     /// Who issued it; not checked.
     pub iss: Option<Box<RawValue>>,
     /// When it begins.
@@ -73,6 +77,13 @@ impl NumericDate {
 }
 
 impl Claims {
+    /// The claims in `message`, the part of a JWT that is signed.
+    fn read(message: &str) -> Result<Self, BadToken> {
+        let payload = message.rsplit_once('.').ok_or(BadToken::Malformed)?.1;
+        let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| BadToken::Malformed)?;
+        serde_json::from_slice(&payload).map_err(|_| BadToken::Malformed)
+    }
+
     /// When the token ends, in seconds since 1970.
     #[must_use]
     pub fn expires_at(&self) -> Option<f64> {
@@ -113,6 +124,9 @@ pub enum BadToken {
     /// A one-time token that was used.
     #[error("already used")]
     Used,
+    /// The node that issued it does not say what it stands for.
+    #[error("its issuer does not answer")]
+    Unanswered,
 }
 
 impl BadToken {
@@ -130,6 +144,7 @@ impl BadToken {
             Self::WrongApp => "wrong_app",
             Self::WrongKind => "wrong_kind",
             Self::Used => "used",
+            Self::Unanswered => "unanswered",
         }
     }
 }
@@ -139,25 +154,14 @@ impl BadToken {
 pub struct Key {
     kid: Option<String>,
     key: DecodingKey,
-    validation: Arc<Validation>,
+    algorithms: Arc<[Algorithm]>,
 }
 
 impl Key {
     /// A key that verifies `algorithms`, all of one family; `kid` is its name in token headers, if it has one.
-    ///
-    /// # Panics
-    ///
-    /// If `algorithms` is empty.
     #[must_use]
     pub fn new(kid: Option<String>, key: DecodingKey, algorithms: &[Algorithm]) -> Self {
-        let mut validation = Validation::new(*algorithms.first().expect("a key has an algorithm"));
-        validation.algorithms = algorithms.to_vec();
-        validation.required_spec_claims.clear();
-        // these would read the clock; `Keyring::verify` checks both against the time it is given
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        Self { kid, key, validation: Arc::new(validation) }
+        Self { kid, key, algorithms: algorithms.into() }
     }
 
     /// A public key from PEM, with the algorithms that its kind allows: RSA gives RS256, RS384 and RS512; the curves
@@ -165,7 +169,7 @@ impl Key {
     ///
     /// # Errors
     ///
-    /// Anything but a public key of those kinds, or an algorithm that the key cannot have.
+    /// Anything but a public key of those kinds, one that could verify nothing, or an algorithm that the key cannot have.
     pub fn from_pem(kid: Option<String>, pem: &[u8], only: Option<Algorithm>) -> Result<Self, BadKey> {
         const P256: &[u8] = &[0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07];
         const P384: &[u8] = &[0x06, 0x05, 0x2B, 0x81, 0x04, 0x00, 0x22];
@@ -191,6 +195,7 @@ impl Key {
         } else {
             return Err(if text.contains("-----BEGIN ") { BadKey::Kind } else { BadKey::NotPem });
         };
+        check_usable(&key, possible[0])?;
         match only {
             None => Ok(Self::new(kid, key, possible)),
             Some(algorithm) if possible.contains(&algorithm) => Ok(Self::new(kid, key, &[algorithm])),
@@ -211,6 +216,9 @@ impl Key {
         Ok(Self::new(None, DecodingKey::from_secret(secret), &algorithms))
     }
 
+    /// The shortest and the longest RSA key, in bits: with any other no signature is verified.
+    pub const RSA_BITS: RangeInclusive<usize> = 2_048..=8_192;
+
     /// The shortest secret, in bytes: as long as the hash of HS256.
     pub const MIN_SECRET_BYTES: usize = 32;
 
@@ -223,7 +231,7 @@ impl Key {
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key").field("kid", &self.kid).field("algorithms", &self.validation.algorithms).finish()
+        f.debug_struct("Key").field("kid", &self.kid).field("algorithms", &self.algorithms).finish()
     }
 }
 
@@ -247,12 +255,67 @@ pub enum BadKey {
         /// What the key can.
         possible: Vec<Algorithm>,
     },
+    /// An RSA key of a size that is not verified with.
+    #[error(
+        "this RSA key has {bits} bits, and tokens are verified with {} to {} bits only: make a key of 2048 bits or more",
+        Key::RSA_BITS.start(), Key::RSA_BITS.end()
+    )]
+    RsaBits {
+        /// Its size.
+        bits: usize,
+    },
+    /// The numbers in it make no key of its kind.
+    #[error("a damaged public key: what it holds is no key of its kind")]
+    Damaged,
     /// A secret that could be guessed.
     #[error("a secret of {bytes} bytes is too short, at least {} are needed", Key::MIN_SECRET_BYTES)]
     ShortSecret {
         /// Its length.
         bytes: usize,
     },
+}
+
+/// Can `key`, which says that it is one for `algorithm`, verify anything? The library looks only at the frame around
+/// it, and would refuse each token later.
+fn check_usable(key: &DecodingKey, algorithm: Algorithm) -> Result<(), BadKey> {
+    let DecodingKeyKind::SecretOrDer(bytes) = key.kind() else { return Err(BadKey::Kind) };
+    let curve: &'static dyn VerificationAlgorithm = match algorithm {
+        Algorithm::ES256 => &ECDSA_P256_SHA256_FIXED,
+        Algorithm::ES384 => &ECDSA_P384_SHA384_FIXED,
+        Algorithm::EdDSA => &ED25519,
+        _ => {
+            let bits = modulus_bits(bytes).ok_or(BadKey::Damaged)?;
+            if !Key::RSA_BITS.contains(&bits) {
+                return Err(BadKey::RsaBits { bits });
+            }
+            return rsa::PublicKey::from_der(bytes).map(drop).map_err(|_| BadKey::Damaged);
+        }
+    };
+    ParsedPublicKey::new(curve, bytes).map(drop).map_err(|_| BadKey::Damaged)
+}
+
+/// The size of an RSA public key: a sequence of two integers in DER (RFC 8017), of which the first is the modulus.
+fn modulus_bits(key: &[u8]) -> Option<usize> {
+    const SEQUENCE: u8 = 0x30;
+    const INTEGER: u8 = 0x02;
+
+    /// What stands at the beginning of `der`, if it is of this kind.
+    fn value(der: &[u8], kind: u8) -> Option<&[u8]> {
+        let [found, length, rest @ ..] = der else { return None };
+        let (length, rest) = match length {
+            0..0x80 => (usize::from(*length), rest),
+            _ => {
+                let (digits, rest) =
+                    rest.split_at_checked(usize::from(length & 0x7F)).filter(|(it, _)| it.len() <= 4)?;
+                (digits.iter().fold(0, |length, &digit| length << 8 | usize::from(digit)), rest)
+            }
+        };
+        rest.get(..length).filter(|_| *found == kind)
+    }
+
+    let modulus = value(value(key, SEQUENCE)?, INTEGER)?;
+    let first = modulus.iter().position(|&byte| byte != 0)?;
+    Some(8 * (modulus.len() - first) - modulus[first].leading_zeros() as usize)
 }
 
 fn der(pem: &str) -> Vec<u8> {
@@ -299,21 +362,19 @@ impl Keyring {
         if header.crit.is_some() {
             return Err(BadToken::Malformed);
         }
+        let (message, signature) = jwt.rsplit_once('.').ok_or(BadToken::Malformed)?;
         let named = self.keys.iter().any(|key| key.kid.is_some() && key.kid == header.kid);
         let mut refused = BadToken::Algorithm;
         for key in &self.keys {
             let asked_for = if named { key.kid == header.kid } else { key.kid.is_none() || header.kid.is_none() };
-            if !asked_for || !key.validation.algorithms.contains(&header.alg) {
+            if !asked_for || !key.algorithms.contains(&header.alg) {
                 continue;
             }
-            match decode::<Claims>(jwt, &key.key, &key.validation) {
-                Ok(token) => return self.in_time(token.claims, now),
-                Err(error) => {
-                    refused = match error.kind() {
-                        jsonwebtoken::errors::ErrorKind::InvalidSignature => BadToken::Signature,
-                        _ => BadToken::Malformed,
-                    };
-                }
+            // not the library's `decode`: it looks into claims that are not checked
+            match crypto::verify(signature, message.as_bytes(), &key.key, header.alg) {
+                Ok(true) => return self.in_time(Claims::read(message)?, now),
+                Ok(false) => refused = BadToken::Signature,
+                Err(_) => refused = BadToken::Malformed,
             }
         }
         Err(refused)
@@ -363,12 +424,22 @@ fn algorithm_or_malformed(jwt: &str) -> BadToken {
     }
 }
 
-fn anonymous() -> UserId {
-    UserId::try_from("").expect("a user id may be empty")
+fn null_is_nobody<'de, D: Deserializer<'de>>(from: D) -> Result<UserId, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_else(UserId::nobody))
 }
 
-fn null_is_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<ChannelPattern>, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or_default())
+fn null_is_nothing<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ChannelPattern>, D::Error> {
+    let channels: Option<Vec<Option<ChannelPattern>>> = Option::deserialize(from)?;
+    Ok(channels
+        .unwrap_or_default()
+        .into_iter()
+        .map(|pattern| pattern.unwrap_or_else(ChannelPattern::nothing))
+        .collect())
+}
+
+fn null_is_false<'de, D: Deserializer<'de>>(from: D) -> Result<Option<BTreeMap<String, bool>>, D::Error> {
+    let remotes: Option<BTreeMap<String, Option<bool>>> = Option::deserialize(from)?;
+    Ok(remotes.map(|remotes| remotes.into_iter().map(|(name, may)| (name, may.unwrap_or_default())).collect()))
 }
 
 #[cfg(test)]

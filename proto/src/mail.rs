@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     envelope::Envelope,
+    fingerprint::Fingerprint,
     ids::NodeId,
     query::{Ask, Census},
     report::Report,
@@ -68,6 +69,13 @@ pub enum Mail {
     },
     /// To everybody: "I am here, and who else is?"
     Hello(Beat),
+    /// To a node whose settings differ: "these are mine", each by its name with a fingerprint.
+    Settings {
+        /// Whose.
+        from: NodeId,
+        /// All that nodes must share.
+        settings: Vec<(String, Fingerprint)>,
+    },
 }
 
 /// Bytes that are no letter of ours.
@@ -83,7 +91,7 @@ pub enum BadLetter {
 
 impl Letter {
     /// The format that this release reads and writes: one byte of version, then the struct in postcard's format.
-    pub const VERSION: u8 = 2;
+    pub const VERSION: u8 = 3;
 
     /// What a piece takes beside its bytes, at most.
     const PART_OVERHEAD: usize = 64;
@@ -170,9 +178,9 @@ mod tests {
             (name, payload())
                 .prop_map(|(user, data)| Command::Direct { to: Target::User(user.parse().unwrap()), data }),
             (socket(), payload()).prop_map(|(socket, data)| Command::Direct { to: Target::Socket(socket), data }),
-            (name, vec(name, 0..5)).prop_map(|(user, channels)| Command::Reload {
-                user: user.parse().unwrap(),
-                channels: channels.into_iter().map(|channel| channel.try_into().unwrap()).collect(),
+            (name, vec(name, 0..5), vec(name, 0..5)).prop_map(|(user, within, channels)| {
+                let patterns = |names: Vec<String>| names.into_iter().map(|name| name.try_into().unwrap()).collect();
+                Command::Reload { user: user.parse().unwrap(), within: patterns(within), channels: patterns(channels) }
             }),
             (name, name).prop_map(|(user, channel)| Command::Grant {
                 user: user.parse().unwrap(),

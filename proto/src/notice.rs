@@ -50,6 +50,18 @@ pub enum Bar {
     },
 }
 
+impl Bar {
+    /// Its name in logs and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::AlreadyThere => "already_there",
+            Self::TooManySubscriptions { .. } => "too_many_subscriptions",
+            Self::Full { .. } => "channel_full",
+        }
+    }
+}
+
 /// Something that a client did not ask for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Notice<'a> {

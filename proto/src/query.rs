@@ -80,6 +80,12 @@ pub enum Query {
     },
     /// The members of a presence channel.
     Members(ChannelName),
+    /// The ids of users who are on a channel that one of the patterns allows; anonymous sockets have none.
+    UsersWithin(Vec<ChannelPattern>),
+    /// How many those are.
+    UserCountWithin(Vec<ChannelPattern>),
+    /// What the sockets of a user may subscribe to: their patterns, taken together.
+    GrantsOf(UserId),
 }
 
 /// An answer of one slave, or of several together.
@@ -135,9 +141,11 @@ impl Ask {
     #[must_use]
     pub fn nothing(&self) -> Census {
         match self {
-            Self::Query { query: Query::Channels(_) | Query::Users | Query::UsersOf(_), .. } => {
-                Census::Names(BTreeSet::new())
-            }
+            Self::Query {
+                query:
+                    Query::Channels(_) | Query::Users | Query::UsersOf(_) | Query::UsersWithin(_) | Query::GrantsOf(_),
+                ..
+            } => Census::Names(BTreeSet::new()),
             Self::Query { query: Query::States { .. } | Query::StatesUnder { .. }, .. } => {
                 Census::States(BTreeMap::new())
             }

@@ -48,6 +48,8 @@ pub enum Refusal {
     Coded {
         /// The number.
         code: u16,
+        /// Its name in logs and metrics.
+        reason: &'static str,
         /// What goes with it.
         text: Cow<'static, str>,
     },
@@ -66,6 +68,39 @@ impl Refusal {
     #[must_use]
     pub fn unavailable(why: &'static str) -> Self {
         Self::Unavailable { why, retry_after: Duration::from_secs(1) }
+    }
+
+    /// Not here any more: whoever comes back at once finds another in our place.
+    #[must_use]
+    pub fn moved(why: &'static str) -> Self {
+        Self::Unavailable { why, retry_after: Duration::ZERO }
+    }
+
+    /// Its name in logs and metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::CredentialsMissing => "credentials_missing",
+            Self::CredentialsInvalid => "credentials_invalid",
+            Self::WrongApp => "wrong_app",
+            Self::Forbidden(_) => "forbidden",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::TooLarge { .. } => "too_large",
+            Self::TooSlow => "too_slow",
+            Self::NotAHandshake(_) => "not_a_handshake",
+            Self::WrongVersion => "wrong_version",
+            Self::Coded { reason, .. } => reason,
+            Self::Unavailable { .. } => "unavailable",
+        }
+    }
+
+    /// What of it may stand in a log: its words, but not what they quote behind a colon, which may be a query string.
+    #[must_use]
+    pub fn in_short(&self) -> String {
+        let words = self.to_string();
+        words.split_once(": ").map_or(words.as_str(), |(short, _)| short).trim_end().to_owned()
     }
 
     /// The HTTP status that fits, where a dialect prescribes no other.
@@ -106,19 +141,25 @@ pub enum CloseCause {
     PolicyViolation,
     /// It reads more slowly than we write.
     SlowConsumer,
+    /// All sockets together were behind by too much, and this one by the most.
+    OwedTooMuch,
+    /// All sockets together had too much of unfinished messages, and this one the most.
+    UnfinishedTooMuch,
     /// It answered no ping in time.
     PongTimeout,
     /// It did nothing for as long as the operator allows.
     Idle,
-    /// This node shuts down; come back elsewhere.
+    /// This node lets go of its clients, and another takes them: come back at once.
     ShuttingDown,
+    /// This node lets go of its clients, and nobody is there yet to take them: come back in a moment.
+    ShuttingDownAlone,
     /// A fault of ours.
     Internal,
 }
 
 impl CloseCause {
     /// Every cause, for metrics.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::ClientClosed,
         Self::ClientGone,
         Self::ProtocolError,
@@ -128,9 +169,12 @@ impl CloseCause {
         Self::InvalidMessage,
         Self::PolicyViolation,
         Self::SlowConsumer,
+        Self::OwedTooMuch,
+        Self::UnfinishedTooMuch,
         Self::PongTimeout,
         Self::Idle,
         Self::ShuttingDown,
+        Self::ShuttingDownAlone,
         Self::Internal,
     ];
 
@@ -147,9 +191,11 @@ impl CloseCause {
             Self::InvalidMessage => "invalid_message",
             Self::PolicyViolation => "policy_violation",
             Self::SlowConsumer => "slow_consumer",
+            Self::OwedTooMuch => "memory_owed",
+            Self::UnfinishedTooMuch => "memory_unfinished",
             Self::PongTimeout => "pong_timeout",
             Self::Idle => "idle",
-            Self::ShuttingDown => "shutting_down",
+            Self::ShuttingDown | Self::ShuttingDownAlone => "shutting_down",
             Self::Internal => "internal",
         }
     }
@@ -159,14 +205,26 @@ impl CloseCause {
     pub fn code(self) -> u16 {
         match self {
             Self::ClientClosed | Self::ClientGone => 1000,
-            Self::ShuttingDown => 1001,
+            Self::ShuttingDown | Self::ShuttingDownAlone => 1001,
             Self::ProtocolError => 1002,
             Self::UnsupportedData => 1003,
             Self::BadUtf8 => 1007,
             Self::TooBig => 1009,
             Self::Internal => 1011,
-            Self::InvalidMessage | Self::PolicyViolation | Self::SlowConsumer | Self::PongTimeout | Self::Idle => 1008,
+            Self::InvalidMessage
+            | Self::PolicyViolation
+            | Self::SlowConsumer
+            | Self::OwedTooMuch
+            | Self::UnfinishedTooMuch
+            | Self::PongTimeout
+            | Self::Idle => 1008,
         }
+    }
+
+    /// Is the socket closed to get back what it holds, and not waited for?
+    #[must_use]
+    pub fn is_for_room(self) -> bool {
+        matches!(self, Self::SlowConsumer | Self::OwedTooMuch | Self::UnfinishedTooMuch)
     }
 
     /// The reason that stands beside the code.
@@ -180,10 +238,11 @@ impl CloseCause {
             Self::UnsupportedData => "binary messages are not spoken here",
             Self::InvalidMessage => "invalid message",
             Self::PolicyViolation => "policy violation",
-            Self::SlowConsumer => "reading too slowly",
+            Self::SlowConsumer | Self::OwedTooMuch => "reading too slowly",
+            Self::UnfinishedTooMuch => "message unfinished while memory is short",
             Self::PongTimeout => "no answer to ping",
             Self::Idle => "idle",
-            Self::ShuttingDown => "shutting down",
+            Self::ShuttingDown | Self::ShuttingDownAlone => "shutting down",
             Self::Internal => "internal error",
         }
     }

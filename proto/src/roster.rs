@@ -6,12 +6,22 @@ use std::{collections::BTreeMap, hash::Hasher, time::Duration};
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
-use crate::ids::{ChannelKey, NodeId};
+use crate::{
+    fingerprint::Fingerprint,
+    ids::{ChannelKey, NodeId},
+};
 
 /// Between two heartbeats of a node.
 pub const BEAT: Duration = Duration::from_secs(1);
 /// A node that was silent for so long is forgotten.
 pub const LEASE: Duration = Duration::from_secs(5);
+/// Nodes on a roster at most, unless the settings say otherwise.
+pub const MAX_NODES: usize = 1_024;
+
+/// Newcomers that are let onto a roster at once, and those of each second after. Whoever is too many comes again with its
+/// next beat.
+const NEWCOMERS: u32 = 256;
+const NEWCOMERS_A_SECOND: u32 = 128;
 
 /// What a node says about itself, at least once a second.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -22,12 +32,38 @@ pub struct Beat {
     pub slave: bool,
     /// Drawn at random when it starts: tells two nodes of one id apart, and a restarted node from its former self.
     pub incarnation: u64,
+    /// Of the cluster's secret.
+    pub secret: Fingerprint,
+    /// Of the settings that all nodes must share.
+    pub settings: Fingerprint,
+    /// What its clock shows, in milliseconds since 1970.
+    pub unix_millis: u64,
+}
+
+impl Beat {
+    /// Of a node that has told nothing of itself yet.
+    #[must_use]
+    pub fn new(node: NodeId, slave: bool, incarnation: u64) -> Self {
+        let (secret, settings) = (Fingerprint::default(), Fingerprint::default());
+        Self { node, slave, incarnation, secret, settings, unix_millis: 0 }
+    }
 }
 
 /// Every node that was heard of lately.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Roster {
     members: BTreeMap<NodeId, Member>,
+    /// So many may be on it.
+    most: usize,
+    /// Newcomers that may come now, and since when more are counted.
+    newcomers: u32,
+    since: Duration,
+}
+
+impl Default for Roster {
+    fn default() -> Self {
+        Self { members: BTreeMap::new(), most: MAX_NODES, newcomers: NEWCOMERS, since: Duration::ZERO }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,16 +83,47 @@ pub enum Heard {
     Known,
     /// One that was, but has been restarted since.
     Restarted,
+    /// A node that was not, and stays off it: it is full.
+    Full,
+    /// A node that was not, or one that was restarted: too many have come just now.
+    Crowded,
 }
 
 impl Roster {
-    /// A node was heard of.
+    /// Let at most so many nodes onto it.
+    pub fn limit(&mut self, most: usize) {
+        self.most = most;
+    }
+
+    /// A node was heard of. Who is known stays, whoever else comes.
     pub fn heard(&mut self, beat: Beat, now: Duration) -> Heard {
-        match self.members.insert(beat.node, Member { beat, heard: now, overdue: false }) {
-            None => Heard::New,
-            Some(before) if before.beat.incarnation == beat.incarnation => Heard::Known,
+        let member = Member { beat, heard: now, overdue: false };
+        let full = self.members.len() >= self.most;
+        let heard = match self.members.get_mut(&beat.node) {
+            Some(before) if before.beat.incarnation == beat.incarnation => {
+                *before = member;
+                return Heard::Known;
+            }
             Some(_) => Heard::Restarted,
+            None if full => return Heard::Full,
+            None => Heard::New,
+        };
+        if !self.has_room_for_a_newcomer(now) {
+            return Heard::Crowded;
         }
+        self.members.insert(beat.node, member);
+        heard
+    }
+
+    fn has_room_for_a_newcomer(&mut self, now: Duration) -> bool {
+        let seconds = u32::try_from(now.saturating_sub(self.since).as_secs()).unwrap_or(u32::MAX);
+        if seconds > 0 {
+            self.since += Duration::from_secs(seconds.into());
+            self.newcomers = NEWCOMERS.min(self.newcomers.saturating_add(seconds.saturating_mul(NEWCOMERS_A_SECOND)));
+        }
+        let room = self.newcomers > 0;
+        self.newcomers = self.newcomers.saturating_sub(1);
+        room
     }
 
     /// A node said goodbye. `true` if it was on the roster.
@@ -164,7 +231,7 @@ mod tests {
     }
 
     fn beat(no: u32) -> Beat {
-        Beat { node: node(no), slave: true, incarnation: 1 }
+        Beat::new(node(no), true, 1)
     }
 
     fn at(millis: u64) -> Duration {
@@ -183,6 +250,52 @@ mod tests {
         assert!(roster.goodbye(node(1)));
         assert!(!roster.goodbye(node(1)));
         assert!(roster.is_empty());
+    }
+
+    #[test]
+    fn who_is_known_stays_when_a_hundred_thousand_come() {
+        let mut roster = Roster::default();
+        roster.heard(beat(1), at(0));
+        let mut new = 1;
+        for second in 0..20 {
+            for no in 2..100_000 {
+                new += usize::from(roster.heard(beat(no), at(1_000 * second)) == Heard::New);
+            }
+            assert_eq!(roster.heard(beat(1), at(1_000 * second)), Heard::Known);
+        }
+        assert_eq!((new, roster.len()), (MAX_NODES, MAX_NODES));
+    }
+
+    #[test]
+    fn a_roster_takes_so_many_newcomers_and_no_more_a_second() {
+        let mut roster = Roster::default();
+        roster.limit(500);
+        let mut come = |from: u32, count: u32, millis| {
+            let heard = (from..from + count).map(|no| roster.heard(beat(no), at(millis)));
+            heard.filter(|heard| *heard == Heard::New).count()
+        };
+        assert_eq!(come(0, 300, 0), 256);
+        assert_eq!(come(1_000, 300, 999), 0);
+        assert_eq!(come(1_000, 300, 1_000), 128);
+        assert_eq!(come(2_000, 300, 60_000), 116, "it is full");
+        // whoever is on it stays, and is as good as before
+        assert_eq!(roster.heard(beat(7), at(60_000)), Heard::Known);
+        assert_eq!(roster.heard(beat(9_999), at(60_000)), Heard::Full);
+        assert!(roster.goodbye(node(7)));
+        assert_eq!(roster.heard(beat(9_999), at(61_000)), Heard::New);
+    }
+
+    #[test]
+    fn a_node_that_seems_restarted_again_and_again_stays_on_the_roster() {
+        let mut roster = Roster::default();
+        let restart = |incarnation| Beat { incarnation, ..beat(1) };
+        let heard: Vec<_> = (0..1_000).map(|no| roster.heard(restart(no), at(0))).collect();
+        assert_eq!(
+            (heard[0], heard[1], heard[255], heard[256]),
+            (Heard::New, Heard::Restarted, Heard::Restarted, Heard::Crowded)
+        );
+        assert_eq!(roster.incarnation(node(1)), Some(255));
+        assert_eq!(roster.heard(restart(255), at(0)), Heard::Known);
     }
 
     #[test]

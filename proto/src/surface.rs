@@ -66,6 +66,10 @@ pub struct Router {
     rows: Arc<[(usize, Route)]>,
     /// The shapes of their paths.
     shapes: Arc<[Shape]>,
+    /// The shapes of the other role's paths.
+    elsewhere: Arc<[Shape]>,
+    /// What is said to those who ask for one of them here.
+    not_here: &'static str,
 }
 
 /// What a path must look like.
@@ -114,14 +118,28 @@ impl Router {
             dialect.routes().iter().filter(move |route| route.role == role).map(move |route| (index, route.clone()))
         });
         let rows: Arc<[(usize, Route)]> = rows.collect();
-        Self { shapes: rows.iter().map(|(_, route)| Shape::of(&route.path)).collect(), rows, dialects }
+        let others = dialects.iter().flat_map(|dialect| dialect.routes()).filter(|route| route.role != role);
+        Self {
+            shapes: rows.iter().map(|(_, route)| Shape::of(&route.path)).collect(),
+            elsewhere: others.map(|route| Shape::of(&route.path)).collect(),
+            not_here: match role {
+                Role::Master => {
+                    "404: this is the master's port, where backends push; clients use the slave's (slave.listen)\n"
+                }
+                Role::Slave => {
+                    "404: this is the slave's port, where clients connect; backends use the master's (master.listen)\n"
+                }
+            },
+            rows,
+            dialects,
+        }
     }
 
     /// The row for a request. A HEAD is served by the row for GET.
     ///
     /// # Errors
     ///
-    /// The reply for a path that nobody serves (404), a method that it has no row for (405), or a bad escape in it
+    /// The reply for a path that nobody serves here (404, which says so if the other role does), a method that it has no row for (405), or a bad escape in it
     /// (400).
     pub fn find(&self, method: &str, path: &str) -> Result<Matched, ApiReply> {
         let method = if method == "HEAD" { "GET" } else { method };
@@ -142,7 +160,8 @@ impl Router {
             methods.insert(if route.method == Route::SOCKET { "GET" } else { route.method });
         }
         let Some((dialect, row)) = first else {
-            return Err(text(404, "404 page not found\n"));
+            let is_elsewhere = self.elsewhere.iter().any(|shape| shape.fits(&given));
+            return Err(text(404, if is_elsewhere { self.not_here } else { "404 page not found\n" }));
         };
         let allow = methods.into_iter().collect::<Vec<_>>().join(", ");
         Err(self.dialects[dialect].refuse(row, &Refusal::MethodNotAllowed).with_header("Allow", allow))
@@ -214,10 +233,20 @@ mod tests {
     #[test]
     fn a_path_without_a_row_is_404_and_a_method_without_one_405() {
         let (master, slave) = (router(Role::Master), router(Role::Slave));
-        for path in ["", "/", "*", "api/ping", "//", "/api", "/api/ping/", "/API/ping", "/api/ping?x", "/gcs/ping"] {
+        for path in ["", "/", "*", "api/ping", "//", "/api", "/api/ping/", "/API/ping", "/api/ping?x"] {
             assert_eq!(master.find("GET", path), Err(text(404, "404 page not found\n")), "{path}");
         }
-        assert_eq!(slave.find("GET", "/api/ping").unwrap_err().status, 404);
+        for (router, method, path, port) in [
+            (&slave, "POST", "/api/push/a/b/c", "master.listen"),
+            (&slave, "GET", "/api/ping", "master.listen"),
+            (&master, Route::SOCKET, "/gcs/ws/a", "slave.listen"),
+            (&master, "GET", "/gcs/ws/a", "slave.listen"),
+            (&master, "POST", "/v1/auth", "slave.listen"),
+        ] {
+            let reply = router.find(method, path).unwrap_err();
+            assert_eq!(reply.status, 404);
+            assert!(String::from_utf8_lossy(&reply.body).contains(port), "{path}: {reply:?}");
+        }
         for (router, method, path, allow) in [
             (&master, "GET", "/api/push/a/b/c", "POST"),
             (&master, "POST", "/api/ping", "GET"),

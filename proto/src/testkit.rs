@@ -72,6 +72,6 @@ impl Bus for RecordingBus {
 
     fn state(&self) -> watch::Receiver<BusState> {
         let up = !*self.down.lock().expect("no test panicked");
-        watch::channel(BusState { up, roster_known: true, slaves: Arc::default() }).1
+        watch::channel(BusState { up, roster_known: true, ..BusState::default() }).1
     }
 }

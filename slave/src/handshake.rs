@@ -1,5 +1,6 @@
-//! The door: an upgrade request becomes a session, or is told why not. Upgrades bypass the HTTP rows, so everything a
-//! row would check is checked here: path, origin, credentials, limits, and what RFC 6455 §4.2 demands.
+//! The handshake: a request that asks for a WebSocket is accepted, or is told why not. Such requests have no row of
+//! their own, so everything a row would check is checked here: path, origin, credentials, limits, and what RFC 6455 §4.2
+//! demands.
 
 use std::{
     rc::Rc,
@@ -7,112 +8,102 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use actix_http::{
-    HttpMessage, Request, Version,
-    header::{
-        CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-        TRANSFER_ENCODING, UPGRADE,
-    },
-    ws::hash_key,
-};
+use actix_http::ws::hash_key;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
 use log::debug;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::net::TcpStream;
 use wellhead_proto::{
     dialect::contract::{ApiCall, ApiReply, Credentials, Headers, Knock, Route, TurnedAway},
     frame::Frame,
     ids::UserId,
     jwt::BadToken,
-    query::{Ask, Bearer, Census},
+    query::Bearer,
     refusal::Refusal,
-    surface::Matched,
+    surface::{Head, HttpVersion, Matched},
 };
 
 use crate::{
     Shared,
     registry::Hall,
     session::{self, Admitted},
-    token::Redeemed,
+    token::{Redeemed, ask_issuer},
     transport::Transport,
 };
 
-/// How long, and over how many bytes, a refused client may take to read why.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: u64 = 256 << 10;
-
-/// Let the client in on this thread, or tell it why not.
-pub async fn receive(shared: &Arc<Shared>, hall: &Rc<Hall>, request: Request, stream: TcpStream, early: BytesMut) {
-    let (path, method) = (request.uri().path(), request.method().as_str());
-    match examine(shared, &request).await {
-        Ok(Welcome { bearer, voice, answer, pass }) => {
-            debug!(method, path, status = 101; "{method} {path} 101");
-            let Ok(transport) = Transport::plain(stream, shared.limits.send_buffer.bytes()) else {
-                return;
-            };
-            let Bearer { user, app, channels: grants } = bearer;
-            shared.metrics.opened.inc();
-            let admitted = Admitted { app, user, grants, voice, welcome: answer, early, pass };
-            session::start(shared, hall, transport, admitted);
-        }
-        Err(No::Away(answer, away)) => {
-            let code = away.code;
-            debug!(method, path, status = 101, code; "{method} {path} 101, turned away with {code}");
-            shared.metrics.turned_away(code);
-            let frames = [away.says, Frame::close(code, &away.reason)].map(Frame::into_bytes);
-            part(stream, &[&answer[..], &frames.concat()].concat()).await;
-        }
-        Err(No::Reply(reply)) => {
-            debug!(method, path, status = reply.status; "{method} {path} {}", reply.status);
-            shared.metrics.refused(reply.status);
-            refuse(stream, reply).await;
-        }
-    }
-}
-
-struct Welcome {
+/// A client that may come in. It has room from here on.
+pub struct Accepted {
     bearer: Bearer,
     voice: u8,
     answer: Bytes,
     pass: crate::Pass,
 }
 
-/// How a client is told that it may not come in.
-enum No {
+/// How a client is told that it may not come in. Either is the last word on its connection.
+pub enum Rejected {
     /// Over HTTP.
     Reply(ApiReply),
-    /// Over the socket that it asked for, behind the answer that opens it.
+    /// Over the socket that it asked for: the answer that opens it, and the frames behind that.
+    TurnedAway(Bytes),
+}
+
+/// May the client come in?
+pub async fn judge(shared: &Arc<Shared>, head: Head<'_>) -> Result<Accepted, Rejected> {
+    let Head { method, path, .. } = head;
+    match examine(shared, head).await {
+        Ok(accepted) => {
+            debug!(method, path, status = 101; "{method} {path} 101");
+            Ok(accepted)
+        }
+        Err(No::Away(answer, away)) => {
+            let code = away.code;
+            debug!(method, path, status = 101, code; "{method} {path} 101, turned away with {code}");
+            shared.metrics.turned_away(code);
+            let frames = [away.says, Frame::close(code, &away.reason)].map(Frame::into_bytes);
+            Err(Rejected::TurnedAway([&answer[..], &frames.concat()].concat().into()))
+        }
+        Err(No::Reply(reply)) => {
+            debug!(method, path, status = reply.status; "{method} {path} {}", reply.status);
+            shared.metrics.refused(reply.status);
+            Err(Rejected::Reply(reply))
+        }
+    }
+}
+
+/// Begin the session of a client that was accepted, on this thread. `early` came behind its handshake.
+pub fn open(shared: &Arc<Shared>, hall: &Rc<Hall>, accepted: Accepted, stream: TcpStream, early: BytesMut) {
+    let Ok(transport) = Transport::plain(stream, shared.limits.send_buffer.bytes()) else {
+        return;
+    };
+    let Accepted { bearer: Bearer { user, app, channels: grants }, voice, answer, pass } = accepted;
+    shared.metrics.opened.inc();
+    let admitted = Admitted { app, user, grants, voice, welcome: answer, early, pass };
+    session::start(shared, hall, transport, admitted);
+}
+
+enum No {
+    Reply(ApiReply),
     Away(Bytes, TurnedAway),
 }
 
-async fn examine(shared: &Arc<Shared>, request: &Request) -> Result<Welcome, No> {
-    let method = match request.method().as_str() {
-        "GET" => Route::SOCKET,
-        other => other,
-    };
-    let matched = shared.router.find(method, request.uri().path()).map_err(No::Reply)?;
-    let headers = request.headers();
-    let key = check_handshake(request.head().version, headers);
+async fn examine(shared: &Arc<Shared>, head: Head<'_>) -> Result<Accepted, No> {
+    let matched = shared.router.find(Route::SOCKET, head.path).map_err(No::Reply)?;
+    let key = check_handshake(head.version, head.headers);
     let refused = |why: Refusal| {
         let row = shared.router.route(&matched).row;
         let away = key.as_ref().ok().zip(shared.router.dialect(&matched).turn_away(row, &why));
         match away {
-            Some((key, away)) if method == Route::SOCKET => No::Away(opening(key), away),
-            _ => No::Reply(shared.router.refuse(&matched, &why)),
+            Some((key, away)) => No::Away(opening(key), away),
+            None => No::Reply(shared.router.refuse(&matched, &why)),
         }
     };
-    if method != Route::SOCKET {
-        // a row for HTTP, asked with an upgrade that it knows nothing of
-        return Err(refused(Refusal::NotAHandshake("this path opens no WebSocket")));
-    }
-    let (bearer, voice) = admit(shared, &matched, request).await.map_err(&refused)?;
+    let Knock { app, credentials, variant } = knock(shared, &matched, head).map_err(&refused)?;
     let key = key.as_ref().map_err(|why| refused(why.clone()))?;
     let pass = shared.pass().ok_or_else(|| refused(Refusal::unavailable("no room for another connection")))?;
-    Ok(Welcome { bearer, voice, answer: opening(key), pass })
+    // last of all: a token that is good once is used up by it
+    let bearer = identify(shared, app, credentials).await.map_err(&refused)?;
+    let voice = shared.voices.number(matched.dialect, variant);
+    Ok(Accepted { bearer, voice, answer: opening(key), pass })
 }
 
 /// The answer to a handshake with that key.
@@ -125,54 +116,72 @@ fn opening(key: &str) -> Bytes {
     answer.into()
 }
 
-/// Who is at the door of a socket row, and may they come in?
-async fn admit(shared: &Arc<Shared>, matched: &Matched, request: &Request) -> Result<(Bearer, u8), Refusal> {
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Who is at the door of a socket row, and may somebody come in there?
+fn knock(shared: &Shared, matched: &Matched, head: Head<'_>) -> Result<Knock, Refusal> {
     if shared.is_draining() {
-        return Err(Refusal::unavailable("shutting down"));
+        return Err(shared.refuse_while_draining());
     }
     if !shared.bus.is_up() {
         return Err(Refusal::unavailable("the cluster's bus is down"));
     }
-    let (uri, headers) = (request.uri(), request.headers());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let row = shared.router.route(matched).row;
-    let headers_seen = HeadersOf(headers);
     let call = ApiCall {
-        row,
-        method: request.method().as_str(),
-        path: uri.path(),
+        row: shared.router.route(matched).row,
+        method: head.method,
+        path: head.path,
         segments: matched.segments.clone(),
-        query: uri.query().unwrap_or_default(),
-        headers: &headers_seen,
+        query: head.query,
+        headers: head.headers,
         body: Bytes::new(),
-        now,
+        now: now(),
     };
-    let dialect = shared.router.dialect(matched);
-    let Knock { app, credentials, variant } = dialect.knock(&call).inspect_err(|why| {
+    let knock = shared.router.dialect(matched).knock(&call).inspect_err(|why| {
         if *why == Refusal::CredentialsMissing {
             shared.metrics.auth_failed(BadToken::Missing);
         }
     })?;
-    let bearer = match credentials {
-        Credentials::Token(token) => redeem(shared, token, now).await.map_err(|why| {
-            shared.metrics.auth_failed(why);
-            if why == BadToken::WrongApp { Refusal::WrongApp } else { Refusal::CredentialsInvalid }
-        })?,
-        Credentials::Later if shared.apps.is_listed(&app) => {
-            Bearer { user: UserId::nobody(), app: app.clone(), channels: Vec::new() }
-        }
-        Credentials::Later => return Err(Refusal::WrongApp),
-    };
-    if bearer.app != app || !shared.apps.serves(&app) {
+    if !shared.apps.serves(&knock.app) {
         shared.metrics.auth_failed(BadToken::WrongApp);
         return Err(Refusal::WrongApp);
     }
-    if let Some(origin) = headers.get(ORIGIN)
-        && !origin.to_str().is_ok_and(|origin| shared.apps.allows_origin(&app, origin))
-    {
-        return Err(Refusal::Forbidden("this origin may not open sockets (slave.allowed_origins)".into()));
+    let mut judged = Ok(());
+    head.headers.values("origin", &mut |origin| {
+        if judged.is_ok() {
+            judged = shared.apps.admit_origin(&knock.app, std::str::from_utf8(origin).unwrap_or_default());
+        }
+    });
+    judged?;
+    Ok(knock)
+}
+
+/// Whom the credentials stand for, if that is somebody of `app`.
+async fn identify(
+    shared: &Arc<Shared>,
+    app: wellhead_proto::ids::AppId,
+    credentials: Credentials,
+) -> Result<Bearer, Refusal> {
+    let bearer = match credentials {
+        Credentials::Token(token) => redeem(shared, token, now()).await.map_err(|why| {
+            shared.metrics.auth_failed(why);
+            match why {
+                BadToken::WrongApp => Refusal::WrongApp,
+                BadToken::Unanswered => Refusal::unavailable("the node that issued this token does not answer"),
+                _ => Refusal::CredentialsInvalid,
+            }
+        })?,
+        Credentials::Later if shared.apps.is_listed(&app) => {
+            return Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new() });
+        }
+        Credentials::Later => return Err(Refusal::WrongApp),
+    };
+    if bearer.app != app {
+        shared.metrics.auth_failed(BadToken::WrongApp);
+        return Err(Refusal::WrongApp);
     }
-    Ok((bearer, shared.voices.number(matched.dialect, variant)))
+    Ok(bearer)
 }
 
 /// What a token stands for; a reference is redeemed by the slave that issued it, once, whoever gets it.
@@ -181,79 +190,51 @@ async fn redeem(shared: &Shared, token: String, now: Duration) -> Result<Bearer,
         Redeemed::Bearer(bearer) => return Ok(bearer),
         Redeemed::Elsewhere(issuer) => issuer,
     };
-    // an issuer that is gone takes its references with it
-    match shared.bus.ask_node(issuer, Ask::Redeem { token }).await {
-        Ok(Census::Redeemed(Some(bearer))) => Ok(bearer),
-        _ => Err(BadToken::Used),
-    }
+    ask_issuer(shared, issuer, token).await
 }
 
 /// What RFC 6455 §4.2.1 demands; the key, if all of it is there.
-fn check_handshake(version: Version, headers: &HeaderMap) -> Result<String, Refusal> {
+fn check_handshake(version: HttpVersion, headers: &dyn Headers) -> Result<String, Refusal> {
     let refuse = |why| Err(Refusal::NotAHandshake(why));
-    let only = |name: HeaderName| {
-        let mut values = headers.get_all(name);
-        match (values.next(), values.next()) {
-            (Some(value), None) => value.to_str().ok(),
-            _ => None,
-        }
+    let only = |name: &str| {
+        let (mut first, mut count) = (None, 0);
+        headers.values(name, &mut |value| {
+            first = std::str::from_utf8(value).ok().map(str::to_owned);
+            count += 1;
+        });
+        first.filter(|_| count == 1)
     };
-    let lists = |name: HeaderName, wanted: &str| {
-        let values = headers.get_all(name).filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(wanted))
+    let lists = |name: &str, wanted: &str| {
+        let mut is_there = false;
+        headers.values(name, &mut |value| {
+            is_there |= value
+                .split(|&byte| byte == b',')
+                .any(|token| token.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes()));
+        });
+        is_there
     };
-    if version < Version::HTTP_11 {
+    let has = |name: &str| {
+        let mut is_there = false;
+        headers.values(name, &mut |_| is_there = true);
+        is_there
+    };
+    if version == HttpVersion::Http10 {
         return refuse("HTTP/1.1 is needed");
     }
-    if only(HOST).is_none_or(str::is_empty) {
+    if only("host").is_none_or(|host| host.is_empty()) {
         return refuse("one Host header is needed");
     }
-    if !lists(UPGRADE, "websocket") || !lists(CONNECTION, "upgrade") {
+    if !lists("upgrade", "websocket") || !lists("connection", "upgrade") {
         return refuse("not a WebSocket handshake");
     }
-    if headers.contains_key(TRANSFER_ENCODING) || only(CONTENT_LENGTH).is_some_and(|length| length.trim() != "0") {
+    if has("transfer-encoding") || has("content-length") && only("content-length").as_deref() != Some("0") {
         return refuse("a handshake has no body");
     }
-    if only(SEC_WEBSOCKET_VERSION) != Some("13") {
+    if only("sec-websocket-version").as_deref() != Some("13") {
         return Err(Refusal::WrongVersion);
     }
-    match only(SEC_WEBSOCKET_KEY) {
-        Some(key) if STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16) => Ok(key.to_owned()),
+    match only("sec-websocket-key") {
+        Some(key) if STANDARD.decode(&key).is_ok_and(|nonce| nonce.len() == 16) => Ok(key),
         _ => refuse("one Sec-WebSocket-Key of 16 bytes is needed"),
-    }
-}
-
-/// Answer over the bare stream.
-async fn refuse(stream: TcpStream, reply: ApiReply) {
-    let ApiReply { status, content_type, headers, body } = reply;
-    let status = actix_http::StatusCode::from_u16(status).unwrap_or(actix_http::StatusCode::BAD_REQUEST);
-    let mut head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
-    if !content_type.is_empty() {
-        head += &format!("Content-Type: {content_type}\r\n");
-    }
-    for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    head += "\r\n";
-    part(stream, &[head.as_bytes(), &body].concat()).await;
-}
-
-/// Send the last that there is to say, and let the client read it before the connection goes.
-async fn part(mut stream: TcpStream, last: &[u8]) {
-    let answer = async {
-        stream.write_all(last).await?;
-        stream.shutdown().await?;
-        tokio::io::copy(&mut (&mut stream).take(LINGER_BYTES), &mut tokio::io::sink()).await
-    };
-    // who does not read the answer in time never will
-    let _ = timeout(LINGER, answer).await;
-}
-
-/// The headers of a request, as dialects see them.
-struct HeadersOf<'a>(&'a HeaderMap);
-
-impl Headers for HeadersOf<'_> {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.0.get(name)?.to_str().ok()
     }
 }

@@ -7,12 +7,12 @@ use wellhead_proto::{
 
 use crate::{
     outbox::End,
-    pulse::{Rhythm, Verdict},
+    pulse::{Now, Rhythm, Verdict},
     registry::{floor::Floor, index::SeatNo},
 };
 
 /// Look after every socket of a thread. Gives the bytes that are owed to all of them.
-pub fn beat(floor: &mut Floor, rhythm: &Rhythm) -> usize {
+pub fn beat(floor: &mut Floor, now: Now, rhythm: &Rhythm) -> usize {
     let mut owed = 0;
     let mut todo: Vec<(SeatNo, Verdict)> = Vec::new();
     let seats: Vec<SeatNo> = floor.index.seats().map(|(no, _)| no).collect();
@@ -20,12 +20,14 @@ pub fn beat(floor: &mut Floor, rhythm: &Rhythm) -> usize {
         let subscribed = floor.index.subscriptions_of(no) > 0;
         let seat = floor.index.at_mut(no);
         owed += seat.outbox.owed_bytes();
-        if seat.outbox.count_beat_behind() >= rhythm.stall {
+        if seat.outbox.behind_since(now.at).is_some_and(|since| rhythm.is_stalled(now, since)) {
             seat.outbox.end(End { cause: CloseCause::SlowConsumer, goodbye: None });
             continue;
         }
-        match seat.pulse.beat(seat.outbox.take_heard(), subscribed, rhythm) {
+        match seat.pulse.beat(now, seat.outbox.take_heard(), subscribed, rhythm) {
             Verdict::Well => {}
+            // this thread may be the one that is late: what it has not read yet is an answer, too
+            Verdict::Dead if seat.outbox.transport().has_unread() => seat.pulse.is_alive(),
             verdict => todo.push((no, verdict)),
         }
     }

@@ -17,6 +17,7 @@ use wellhead_proto::{
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
     query::{Ask, Census},
+    refusal::CloseCause,
     report::Report,
 };
 
@@ -121,10 +122,12 @@ impl Inbox for Intake {
 
     fn gap(&self) {
         warn!("this node was too slow for the bus and missed pushes: its sockets are told to come back");
-        if !self.0.is_draining() {
-            self.0.keeping.lost(&self.0.bus.state().borrow().clone());
+        if self.0.is_draining() {
+            return self.0.close_all(self.0.farewell());
         }
-        self.0.close_all();
+        self.0.keeping.lost(&self.0.bus.state().borrow().clone());
+        // this node takes them back itself
+        self.0.close_all(CloseCause::ShuttingDown);
     }
 
     fn answer(&self, ask: Ask) -> BoxFuture<Census> {

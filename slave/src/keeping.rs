@@ -3,13 +3,16 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
 };
 
 use bytestring::ByteString;
 use log::{debug, warn};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep, timeout},
+};
 use wellhead_proto::{
     bus::{Bus, BusError, BusState},
     command::Command,
@@ -20,7 +23,7 @@ use wellhead_proto::{
 };
 
 use crate::{
-    keeper::{Fact, Keeper, Outcome},
+    keeper::{Fact, GRACE, Keeper, Outcome},
     metrics::Metrics,
 };
 
@@ -34,7 +37,11 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// This slave's keeper, shared by its threads and its bus.
 pub struct Keeping {
     me: NodeId,
+    /// The keeper's time is measured from here.
+    start: Instant,
     keeper: Mutex<Keeper>,
+    /// When somebody will have been away for long enough.
+    due: watch::Sender<Option<Duration>>,
     bus: Arc<dyn Bus>,
     metrics: Metrics,
     /// What is to be announced. One queue, filled under the keeper's lock: so that it keeps the order.
@@ -47,7 +54,16 @@ impl Keeping {
     pub fn new(me: NodeId, bus: Arc<dyn Bus>, metrics: Metrics) -> Self {
         let (announce, announcements) = mpsc::unbounded_channel();
         let announcements = Mutex::new(Some(announcements));
-        Self { me, keeper: Mutex::new(Keeper::new(me)), bus, metrics, announce, announcements }
+        Self {
+            me,
+            start: Instant::now(),
+            keeper: Mutex::new(Keeper::new(me)),
+            due: watch::Sender::new(None),
+            bus,
+            metrics,
+            announce,
+            announcements,
+        }
     }
 
     /// The first of this slave's sockets came to `post`. `info`: what the others may know of a member. Called in the order
@@ -119,6 +135,11 @@ impl Keeping {
         }
     }
 
+    /// Announce who has left and not come back, for as long as there is a keeper.
+    pub fn ending_graces(self: &Arc<Self>) -> impl Future<Output = ()> + use<> {
+        end_graces(Arc::downgrade(self), self.due.subscribe())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Keeper> {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -127,7 +148,10 @@ impl Keeping {
     fn with(&self, act: impl FnOnce(&mut Keeper, &mut Outcome)) {
         let mut keeper = self.lock();
         let mut out = Outcome::default();
+        keeper.at(self.start.elapsed());
         act(&mut keeper, &mut out);
+        let due = keeper.due();
+        self.due.send_if_modified(|next| std::mem::replace(next, due) != due);
         for (to, reports) in out.letters(TOGETHER) {
             self.bus.report(to, reports);
         }
@@ -155,6 +179,30 @@ impl Keeping {
         if let Some(change) = change {
             // fails only when the slave ends
             let _ = self.announce.send(Envelope { app, command: Command::Members { channel: name, change } });
+        }
+    }
+}
+
+async fn end_graces(keeping: Weak<Keeping>, mut due: watch::Receiver<Option<Duration>>) {
+    loop {
+        let next = *due.borrow_and_update();
+        // every grace is equally long: what begins meanwhile does not end sooner
+        match (next, keeping.upgrade().map(|keeping| keeping.start)) {
+            (_, None) => return,
+            (Some(next), Some(start)) => {
+                sleep(next.saturating_sub(start.elapsed())).await;
+                if start.elapsed() >= next + GRACE {
+                    // this process stood still, and has not read yet who came back
+                    sleep(GRACE).await;
+                }
+                let Some(keeping) = keeping.upgrade() else { return };
+                keeping.with(Keeper::tick);
+            }
+            (None, Some(_)) => {
+                if due.changed().await.is_err() {
+                    return;
+                }
+            }
         }
     }
 }

@@ -9,15 +9,20 @@ mod intake;
 mod interests;
 pub mod keeper;
 mod keeping;
+pub mod memory;
 mod metrics;
 pub mod outbox;
+mod patience;
 mod pulse;
 pub mod registry;
 pub mod session;
 pub mod settings;
 mod token;
 pub mod transport;
+mod users;
 mod voices;
+
+pub use handshake::{Accepted, Rejected};
 
 use std::{
     cell::RefCell,
@@ -40,12 +45,12 @@ use tokio::{
 use wellhead_proto::{
     app::Apps,
     bus::{Bus, BusState, Inbox},
-    dialect::contract::{Dialect, Role},
+    dialect::contract::{Dialect, Role, Route},
     frame::Frame,
     ids::{NodeId, SocketId},
-    refusal::CloseCause,
+    refusal::{CloseCause, Refusal},
     roster::LEASE,
-    surface::Router,
+    surface::{Head, Router},
 };
 
 use crate::{
@@ -54,6 +59,7 @@ use crate::{
     intake::Intake,
     interests::{Interests, MAX_WORKERS},
     keeping::Keeping,
+    memory::{Memory, Share},
     metrics::Metrics,
     pulse::Rhythm,
     registry::{
@@ -106,12 +112,15 @@ pub struct Shared {
     keeping: Arc<Keeping>,
     attendance: Arc<Attendance>,
     backlog: Arc<Backlog>,
+    memory: Arc<Memory>,
     metrics: Metrics,
     workers: RwLock<Vec<Addr<Registry>>>,
     next_socket: AtomicU32,
     open: AtomicUsize,
     closed_one: Notify,
     draining: AtomicBool,
+    /// The socket that clients connect to stays open after this node, for its successor.
+    outlived: AtomicBool,
 }
 
 thread_local! {
@@ -126,7 +135,10 @@ impl Slave {
     pub fn new(setup: Setup, registry: &mut prometheus_client::registry::Registry) -> Self {
         let Setup { node, settings, limits, tokens, cluster, secret, apps, dialects, bus } = setup;
         let metrics = Metrics::new(registry);
+        metrics.limit_bytes.set(limits.memory.0 as i64);
         let keeping = Arc::new(Keeping::new(node, bus.clone(), metrics.clone()));
+        let others = bus.clone();
+        let clocks = Box::new(move |node| others.clock_ahead_of(node));
         Self(Arc::new(Shared {
             node,
             settings,
@@ -134,18 +146,20 @@ impl Slave {
             apps,
             voices: Voices::new(&dialects),
             router: Router::new(Role::Slave, dialects),
-            tokens: Tokens::new(tokens, node, cluster, &secret),
+            tokens: Tokens::new(tokens, node, cluster, &secret).with_clocks(clocks),
             interests: Arc::new(Interests::new(bus.clone(), keeping.clone())),
             attendance: Arc::new(Attendance::new(keeping.clone(), bus.clone())),
             keeping,
             bus,
             backlog: Arc::default(),
+            memory: Arc::new(Memory::new(if limits.memory.0 == 0 { usize::MAX } else { limits.memory.bytes() })),
             metrics,
             workers: RwLock::default(),
             next_socket: AtomicU32::new(1),
             open: AtomicUsize::new(0),
             closed_one: Notify::new(),
             draining: AtomicBool::new(false),
+            outlived: AtomicBool::new(false),
         }))
     }
 
@@ -179,7 +193,7 @@ impl Slave {
             attendance,
             shared.metrics.clone(),
         );
-        let hall = Hall::new(floor);
+        let hall = Hall::new(floor, Share::new(shared.memory.clone(), shared.limits.queue.bytes()));
         let rhythm = Rhythm::new(&shared.settings, &shared.limits);
         workers.push(Registry::new(hall.clone(), rhythm, shared.metrics.clone()).start());
         let of_the_gone: Vec<_> = HALLS.with_borrow_mut(|halls| {
@@ -192,6 +206,7 @@ impl Slave {
             actix_rt::spawn(watch_bus(Arc::downgrade(shared), shared.bus.state()));
             actix_rt::spawn(watch_roster(Arc::downgrade(shared), shared.bus.state()));
             actix_rt::spawn(shared.keeping.announcing());
+            actix_rt::spawn(shared.keeping.ending_graces());
         }
     }
 
@@ -202,12 +217,27 @@ impl Slave {
         })
     }
 
-    /// Take over a connection whose client asks for an upgrade: on this thread it becomes a session, or is refused.
-    /// `early` came behind the request.
-    pub async fn upgrade(&self, request: actix_http::Request, stream: TcpStream, early: BytesMut) {
+    /// Is there a row for sockets at this path?
+    #[must_use]
+    pub fn opens_socket(&self, head: Head<'_>) -> bool {
+        self.0.router.find(Route::SOCKET, head.path).is_ok()
+    }
+
+    /// Judge a request for a socket.
+    ///
+    /// # Errors
+    ///
+    /// The client may not come in.
+    pub async fn handshake(&self, head: Head<'_>) -> Result<Accepted, Rejected> {
+        handshake::judge(&self.0, head).await
+    }
+
+    /// Take over the connection of a client that was accepted: on this thread it becomes a session. `early` came behind
+    /// the handshake.
+    pub fn open(&self, accepted: Accepted, stream: TcpStream, early: BytesMut) {
         match self.hall() {
-            Some(hall) => handshake::receive(&self.0, &hall, request, stream, early).await,
-            None => error!("an upgrade came to a thread that is no worker of this slave"),
+            Some(hall) => handshake::open(&self.0, &hall, accepted, stream, early),
+            None => error!("a socket came to a thread that is no worker of this slave"),
         }
     }
 
@@ -218,18 +248,19 @@ impl Slave {
     }
 
     /// Take no more sockets, and hand over what this slave keeps for the cluster. To be called before it says goodbye on
-    /// the bus.
-    pub fn prepare_to_go(&self) {
+    /// the bus. `outlived`: the socket that clients connect to stays open for a successor.
+    pub fn prepare_to_go(&self, outlived: bool) {
+        self.0.outlived.store(outlived, Ordering::Relaxed);
         self.0.draining.store(true, Ordering::Relaxed);
         let slaves = self.0.bus.state().borrow().slaves.clone();
         self.0.keeping.hand_over(&slaves);
     }
 
-    /// Take no more sockets and close those that are open, telling each to come back elsewhere. Back when all are gone,
-    /// or when the time for it is over.
+    /// Take no more sockets and close those that are open, telling each to come back. Back when all are gone, or when the
+    /// time for it is over.
     pub async fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
-        self.0.close_all();
+        self.0.close_all(self.0.farewell());
         let gone = async {
             loop {
                 let closed = self.0.closed_one.notified();
@@ -239,7 +270,7 @@ impl Slave {
                 closed.await;
             }
         };
-        if timeout(self.0.settings.drain.0, gone).await.is_err() {
+        if patience::within(self.0.settings.drain.0, gone).await.is_none() {
             let left = self.connections();
             warn!(left; "{left} sockets had not gone when the time to drain was over");
         }
@@ -262,16 +293,17 @@ const WITHOUT_BUS: Duration = Duration::from_secs(5);
 /// Tell every socket to come back, when the bus has been down for too long.
 async fn watch_bus(shared: Weak<Shared>, mut state: watch::Receiver<BusState>) {
     // an error says that the bus is gone for good, with the process
-    while state.wait_for(|state| !state.up).await.is_ok() {
-        if timeout(WITHOUT_BUS, state.wait_for(|state| state.up)).await.is_ok() {
+    while state.wait_for(|state| !state.serves()).await.is_ok() {
+        if timeout(WITHOUT_BUS, state.wait_for(BusState::serves)).await.is_ok() {
             continue;
         }
         let Some(shared) = shared.upgrade() else { return };
         let open = shared.open.load(Ordering::Relaxed);
         warn!(open; "the bus has been down for {} s: {open} sockets are told to come back", WITHOUT_BUS.as_secs());
-        shared.close_all();
+        // whoever came back to this node at once would be turned away
+        shared.close_all(CloseCause::ShuttingDownAlone);
         drop(shared);
-        if state.wait_for(|state| state.up).await.is_err() {
+        if state.wait_for(BusState::serves).await.is_err() {
             return;
         }
     }
@@ -304,9 +336,29 @@ async fn watch_roster(shared: Weak<Shared>, mut state: watch::Receiver<BusState>
 
 impl Shared {
     /// Close every socket, a few at a time, telling each to come back.
-    fn close_all(&self) {
+    fn close_all(&self, cause: CloseCause) {
         for worker in self.workers().iter() {
-            worker.do_send(Drain);
+            worker.do_send(Drain { cause, at_once: None });
+        }
+    }
+
+    /// What clients hear when this node ends: whether somebody takes them at once.
+    fn farewell(&self) -> CloseCause {
+        let state = self.bus.state();
+        let state = state.borrow();
+        let others = state.up && state.slaves.iter().any(|slave| *slave != self.node);
+        if others || self.outlived.load(Ordering::Relaxed) {
+            CloseCause::ShuttingDown
+        } else {
+            CloseCause::ShuttingDownAlone
+        }
+    }
+
+    /// What those hear who come while it ends.
+    fn refuse_while_draining(&self) -> Refusal {
+        match self.farewell() {
+            CloseCause::ShuttingDown => Refusal::moved("shutting down"),
+            _ => Refusal::unavailable("shutting down"),
         }
     }
 

@@ -7,6 +7,8 @@ use prometheus_client::{
 };
 use wellhead_proto::{jwt::BadToken, refusal::CloseCause};
 
+use crate::users::Users;
+
 /// The counters of a slave; all threads share them.
 #[derive(Clone)]
 pub struct Metrics {
@@ -22,15 +24,20 @@ pub struct Metrics {
     pub subscriptions: Gauge,
     /// Channels with subscribers here.
     pub channels: Gauge,
-    /// Users with sockets here, counted once per worker thread.
-    pub users: Gauge,
+    /// Users with sockets here.
+    pub users: Users,
     /// Frames of pushes handed to sockets.
     pub deliveries: Counter,
     /// Pushes, from their arrival until the last socket was served.
     pub fan_out: Histogram,
     /// Bytes owed to sockets.
     pub queue_bytes: Gauge,
+    /// Bytes that sockets hold of what `limits.memory` bounds.
+    pub held_bytes: Gauge,
+    /// `limits.memory` in bytes.
+    pub limit_bytes: Gauge,
     auth_failures: Family<Reason, Counter>,
+    rejected: Family<Why, Counter>,
     facts: Family<What, Counter>,
 }
 
@@ -60,6 +67,11 @@ struct Taken {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Why {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Reason {
     role: &'static str,
     reason: &'static str,
@@ -77,11 +89,14 @@ impl Metrics {
             said: Family::default(),
             subscriptions: Gauge::default(),
             channels: Gauge::default(),
-            users: Gauge::default(),
+            users: Users::default(),
             deliveries: Counter::default(),
             fan_out: Histogram::new([0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]),
             queue_bytes: Gauge::default(),
+            held_bytes: Gauge::default(),
+            limit_bytes: Gauge::default(),
             auth_failures: Family::default(),
+            rejected: Family::default(),
             facts: Family::default(),
         };
         registry.register("connections", "Open sockets", metrics.connections.clone());
@@ -93,7 +108,8 @@ impl Metrics {
         registry.register("client_events", "Events that clients published to each other", metrics.said.clone());
         registry.register("subscriptions", "Subscriptions of open sockets", metrics.subscriptions.clone());
         registry.register("channels", "Channels with subscribers on this node", metrics.channels.clone());
-        registry.register("users", "Users with open sockets, counted once per worker thread", metrics.users.clone());
+        let users = "Users with open sockets on this node, each once per app; a sum over nodes may count one twice";
+        registry.register("users", users, metrics.users.count.clone());
         registry.register("deliveries", "Pushed frames handed to sockets", metrics.deliveries.clone());
         registry.register_with_unit(
             "fan_out_duration",
@@ -102,7 +118,13 @@ impl Metrics {
             metrics.fan_out.clone(),
         );
         registry.register_with_unit("queue", "Owed to sockets", Unit::Bytes, metrics.queue_bytes.clone());
+        let held =
+            "Held for sockets: owed to those that are behind, what many owe counted once, and unfinished messages";
+        registry.register_with_unit("memory_held", held, Unit::Bytes, metrics.held_bytes.clone());
+        let limit = "What may be held for sockets (limits.memory)";
+        registry.register_with_unit("memory_limit", limit, Unit::Bytes, metrics.limit_bytes.clone());
         registry.register("slave_auth_failures", "Tokens refused, by reason", metrics.auth_failures.clone());
+        registry.register("subscribes_rejected", "Subscribes refused, by reason", metrics.rejected.clone());
         registry.register("keeper_facts", "What this slave announced of channels that it keeps", metrics.facts.clone());
         // every cause is there from the start, so that a first slow consumer shows as a rise
         for cause in CloseCause::ALL {
@@ -134,6 +156,11 @@ impl Metrics {
     /// A token was refused.
     pub fn auth_failed(&self, reason: BadToken) {
         self.auth_failures.get_or_create(&Reason { role: "slave", reason: reason.label() }).inc();
+    }
+
+    /// A client may not join a channel.
+    pub fn subscribe_rejected(&self, reason: &'static str) {
+        self.rejected.get_or_create(&Why { reason }).inc();
     }
 
     /// A keeper announced something.

@@ -1,21 +1,30 @@
 //! The one way out of a socket. Replies and pushed frames pass the same outbox, so their order is the order in which
 //! we decided it. Nobody waits for a reader: a flush sends what the kernel takes and keeps the rest, counted.
 
+mod owed;
+
 use std::{
-    cell::{Cell, RefCell},
-    collections::VecDeque,
+    cell::{Cell, OnceCell, RefCell},
     io::{self, ErrorKind, IoSlice},
-    iter,
+    rc::Rc,
     task::{Context, Poll, Waker},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use wellhead_proto::{frame::Frame, refusal::CloseCause};
 
-use crate::transport::Transport;
+use self::owed::Owed;
+use crate::{
+    memory::{Count, PIECE, Share},
+    pulse::Moment,
+    transport::Transport,
+};
 
 /// Pieces that one `writev` takes.
 const MAX_PIECES: usize = 64;
+
+/// Replies to a client that are put together before they are sent, in bytes.
+const MOST_REPLIES: usize = 64 << 10;
 
 /// What a flush left behind.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,51 +48,47 @@ pub struct End {
     pub goodbye: Option<Frame>,
 }
 
+struct Ending {
+    cause: CloseCause,
+    goodbye: Cell<Option<Frame>>,
+}
+
 /// What is owed to one socket.
 pub struct Outbox {
     transport: Transport,
-    /// The largest number of bytes that may be owed before the last frame.
-    budget: usize,
+    /// How far its reader may be behind, what it must take in its time if it is behind for longer, and who counts what it
+    /// holds.
+    share: Rc<Share>,
     owed: RefCell<Owed>,
     /// Stands on a list of outboxes to flush.
     marked: Cell<bool>,
-    /// Something came from the client since the heart last beat.
+    /// The client showed that it is there since the heart last beat: something came from it, or went to it that it had not
+    /// taken before.
     heard: Cell<bool>,
-    /// Heartbeats since which something has been owed without a break.
-    beats_behind: Cell<u32>,
-    end: RefCell<Option<Box<End>>>,
+    /// The heartbeat at which what the reader is measured by began.
+    behind_since: Cell<Option<Moment>>,
+    /// What is held of messages of the client that are not whole, in bytes.
+    unfinished: Cell<u32>,
+    end: OnceCell<Box<Ending>>,
     /// The task that drives the socket.
     driver: Cell<Option<Waker>>,
     /// It waits for room to write, and needs no further call.
     driver_waits: Cell<bool>,
 }
 
-#[derive(Default)]
-struct Owed {
-    /// The next piece; empty if nothing is owed. Beside the others, since there is seldom more than one.
-    first: Bytes,
-    /// Those behind it, each with whether it goes on with the frame before it. An idle socket keeps no room for them.
-    #[expect(clippy::box_collection, reason = "a pointer is a quarter of an empty queue")]
-    rest: Option<Box<VecDeque<(Bytes, bool)>>>,
-    bytes: usize,
-    /// Bytes of the last frame: one large frame never makes a slow consumer.
-    last: u32,
-    /// A part of the frame that the first piece belongs to is sent: what follows it must follow.
-    begun: bool,
-}
-
 impl Outbox {
-    /// An outbox that may be `budget` bytes behind.
+    /// An outbox of a thread with that share of the memory.
     #[must_use]
-    pub fn new(transport: Transport, budget: usize) -> Self {
+    pub fn new(transport: Transport, share: Rc<Share>) -> Self {
         Self {
             transport,
-            budget,
+            share,
             owed: RefCell::default(),
             marked: Cell::new(false),
             heard: Cell::new(false),
-            beats_behind: Cell::new(0),
-            end: RefCell::new(None),
+            behind_since: Cell::new(None),
+            unfinished: Cell::new(0),
+            end: OnceCell::new(),
             driver: Cell::new(None),
             driver_waits: Cell::new(false),
         }
@@ -97,10 +102,74 @@ impl Outbox {
 
     /// Owe `frame`. Nothing is sent before a flush; a socket that ends takes nothing more.
     pub fn push(&self, frame: Frame) {
-        if self.end.borrow().is_some() {
+        if self.is_ending() {
             return;
         }
-        self.owed.borrow_mut().push(frame);
+        let mut owed = self.owed.borrow_mut();
+        if owed.is_behind() {
+            let pieces = if let Frame::Split { .. } = frame { 2 } else { 1 };
+            self.share.grow(frame.len() + pieces * PIECE);
+        }
+        owed.push(frame);
+    }
+
+    /// The same for a reply to what the client said.
+    pub fn reply(&self, frame: Frame) {
+        self.push(frame);
+        self.owed.borrow_mut().note_reply();
+    }
+
+    /// Are there replies that the client does not take? Until it does, nothing more of what it says is heard: it would only
+    /// draw more of them. Many that have come together are sent before.
+    pub fn has_refused_replies(&self) -> bool {
+        let owed = self.owed.borrow();
+        let many = owed.replies() >= MOST_REPLIES && !owed.is_behind();
+        drop(owed);
+        if many {
+            self.flush_owed();
+        }
+        let owed = self.owed.borrow();
+        owed.is_behind() && owed.replies() > 0
+    }
+
+    /// Has the kernel refused something of what is owed?
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.owed.borrow().is_behind()
+    }
+
+    /// So many bytes are held of messages of the client that are not whole.
+    pub fn note_unfinished(&self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let before = self.unfinished.replace(bytes);
+        if bytes > before {
+            self.share.grow((bytes - before) as usize);
+        }
+    }
+
+    /// Count what is held for the socket; what it weighs, if it were closed for it.
+    pub fn count(&self, count: &mut Count) -> usize {
+        let (owed, unfinished) = (self.owed.borrow(), self.unfinished.get() as usize);
+        count.own(unfinished);
+        let mut weight = unfinished;
+        if owed.is_behind() {
+            owed.pieces().for_each(|piece| count.piece(piece));
+            weight += owed.bytes() + owed.len() * PIECE;
+        }
+        if self.is_ending() { 0 } else { weight }
+    }
+
+    /// End the socket for what it holds, which is given back at once.
+    pub fn give_up(&self, cause: CloseCause, count: &mut Count) {
+        let mut owed = self.owed.borrow_mut();
+        if owed.is_behind() {
+            owed.pieces().for_each(|piece| count.forget_piece(piece));
+        }
+        owed.forget();
+        drop(owed);
+        // its task, which is woken, lets go of that
+        count.forget_own(self.unfinished.replace(0) as usize);
+        self.end(End { cause, goodbye: None });
     }
 
     /// Send whole frames at once, if nothing is owed before them: what the kernel refuses is owed. For large pushes, where
@@ -170,7 +239,7 @@ impl Outbox {
         }
         let flushed = self.write();
         match flushed {
-            Flushed::All => self.beats_behind.set(0),
+            Flushed::All => self.behind_since.set(None),
             Flushed::Rest => {}
             Flushed::TooSlow => self.end(End { cause: CloseCause::SlowConsumer, goodbye: None }),
             Flushed::Gone => self.end(End { cause: CloseCause::ClientGone, goodbye: None }),
@@ -182,24 +251,27 @@ impl Outbox {
     fn write(&self) -> Flushed {
         let mut owed = self.owed.borrow_mut();
         while !owed.is_empty() {
-            let sent = match &owed.rest {
-                Some(rest) if !rest.is_empty() => {
+            let sent = match owed.only_piece() {
+                Some(piece) => self.transport.try_write(piece),
+                None => {
                     let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
-                    let count = MAX_PIECES.min(1 + rest.len());
-                    for (piece, bytes) in
-                        pieces.iter_mut().zip(iter::once(&owed.first).chain(rest.iter().map(|(piece, _)| piece)))
-                    {
-                        *piece = IoSlice::new(bytes);
-                    }
+                    let count = owed.next_pieces(&mut pieces);
                     self.transport.try_write_vectored(&pieces[..count])
                 }
-                _ => self.transport.try_write(&owed.first),
             };
             match sent {
-                Ok(sent) => owed.advance(sent),
+                Ok(sent) => {
+                    // room after there was none: at the other end somebody reads
+                    if owed.is_behind() {
+                        self.heard.set(true);
+                    }
+                    owed.advance(sent);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let before_last = owed.bytes.saturating_sub(owed.last as usize);
-                    return if before_last > self.budget { Flushed::TooSlow } else { Flushed::Rest };
+                    if owed.refused() {
+                        self.share.grow(owed.bytes() + owed.len() * PIECE);
+                    }
+                    return if owed.debt() > self.share.queue { Flushed::TooSlow } else { Flushed::Rest };
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Flushed::Gone,
@@ -234,10 +306,8 @@ impl Outbox {
 
     /// End the socket. The first reason stands.
     pub fn end(&self, end: End) {
-        let mut current = self.end.borrow_mut();
-        if current.is_none() {
-            *current = Some(Box::new(end));
-            drop(current);
+        let End { cause, goodbye } = end;
+        if self.end.set(Box::new(Ending { cause, goodbye: Cell::new(goodbye) })).is_ok() {
             self.wake_driver();
         }
     }
@@ -245,13 +315,12 @@ impl Outbox {
     /// Is it ending?
     #[must_use]
     pub fn is_ending(&self) -> bool {
-        self.end.borrow().is_some()
+        self.end.get().is_some()
     }
 
     /// How it ends, once that is decided. The goodbye now stands behind what is owed.
     pub fn take_end(&self) -> Option<CloseCause> {
-        let mut end = self.end.borrow_mut();
-        let end = end.as_mut()?;
+        let end = self.end.get()?;
         if let Some(goodbye) = end.goodbye.take() {
             self.owed.borrow_mut().push(goodbye);
         }
@@ -264,7 +333,7 @@ impl Outbox {
     /// no other can follow.
     pub fn replace_owed(&self, goodbye: Frame) -> bool {
         let mut owed = self.owed.borrow_mut();
-        if owed.begun {
+        if owed.has_begun() {
             return false;
         }
         *owed = Owed::default();
@@ -280,7 +349,7 @@ impl Outbox {
     /// Bytes that are owed.
     #[must_use]
     pub fn owed_bytes(&self) -> usize {
-        self.owed.borrow().bytes
+        self.owed.borrow().bytes()
     }
 
     /// Note that the client sent something.
@@ -293,17 +362,20 @@ impl Outbox {
         self.heard.replace(false)
     }
 
-    /// A heartbeat: for how many of them in a row something has been owed now. An idle socket keeps no queue.
-    pub fn count_beat_behind(&self) -> u32 {
+    /// A heartbeat: the one since which the reader has been behind without having taken what was owed then, or as much of it
+    /// as it may be behind: whoever takes that keeps reading. An idle socket keeps no queue.
+    pub fn behind_since(&self, now: Moment) -> Option<Moment> {
         let mut owed = self.owed.borrow_mut();
-        let beats = if owed.is_empty() {
-            owed.rest = None;
-            0
+        let since = if owed.is_empty() {
+            owed.shrink();
+            None
+        } else if owed.measure(self.share.queue) {
+            Some(now)
         } else {
-            self.beats_behind.get() + 1
+            self.behind_since.get().or(Some(now))
         };
-        self.beats_behind.set(beats);
-        beats
+        self.behind_since.set(since);
+        since
     }
 
     /// From now on `cx` drives the socket.
@@ -316,51 +388,6 @@ impl Outbox {
         if let Some(driver) = self.driver.take() {
             driver.wake_by_ref();
             self.driver.set(Some(driver));
-        }
-    }
-}
-
-impl Owed {
-    fn is_empty(&self) -> bool {
-        self.first.is_empty()
-    }
-
-    fn push(&mut self, frame: Frame) {
-        // the longest frame that fits a bus and a body is far from that long
-        self.last = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        self.bytes += frame.len();
-        match frame {
-            Frame::Whole(bytes) => self.push_piece(bytes, false),
-            Frame::Split { head, tail } => {
-                self.push_piece(head, false);
-                self.push_piece(tail, true);
-            }
-        }
-    }
-
-    fn push_piece(&mut self, piece: Bytes, goes_on: bool) {
-        if self.first.is_empty() {
-            self.first = piece;
-        } else if !piece.is_empty() {
-            self.rest.get_or_insert_default().push_back((piece, goes_on));
-        }
-    }
-
-    fn advance(&mut self, mut sent: usize) {
-        self.bytes -= sent;
-        while !self.first.is_empty() {
-            if sent < self.first.len() {
-                self.first.advance(sent);
-                self.begun |= sent > 0;
-                return;
-            }
-            sent -= self.first.len();
-            (self.first, self.begun) = self.rest.as_mut().and_then(|rest| rest.pop_front()).unwrap_or_default();
-        }
-        // nothing is owed: give back what a burst made it grow to
-        self.last = 0;
-        if let Some(rest) = &mut self.rest {
-            rest.shrink_to(8);
         }
     }
 }

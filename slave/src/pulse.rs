@@ -1,44 +1,133 @@
-//! When a socket is pinged, and when it counts as dead or idle. Pure: counted in beats, which `heartbeat` gives.
+//! When a socket is pinged, and when it counts as dead, idle or stuck. Pure: it looks at the time that `heartbeat` gives
+//! it and counts no beats. A thread that stood still has read nothing meanwhile, so what it missed is held against nobody:
+//! every span begins anew when it goes on.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use crate::settings::{Limits, Settings};
 
-/// Between two beats. Everything below is counted in beats.
+/// Between two beats.
 pub const BEAT: Duration = Duration::from_secs(1);
+/// A beat that comes so long after the one before means that the thread stood still.
+const STOOD_STILL: Duration = Duration::from_secs(2);
 
-/// When a socket is pinged and how long it may stay silent.
+/// A point in time, in tenths of a second since the thread began: each socket holds some, so they are small.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Moment(NonZeroU32);
+
+impl Moment {
+    /// The first.
+    pub const FIRST: Self = Self(NonZeroU32::MIN);
+
+    /// So long after the thread began.
+    #[must_use]
+    pub fn at(since_start: Duration) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(tenths(since_start)))
+    }
+
+    /// Tenths of a second since `earlier`.
+    fn since(self, earlier: Self) -> u32 {
+        self.0.get().saturating_sub(earlier.0.get())
+    }
+
+    /// One beat before.
+    fn one_beat_earlier(self) -> Self {
+        Self(NonZeroU32::new(self.0.get().saturating_sub(tenths(BEAT))).unwrap_or(NonZeroU32::MIN))
+    }
+}
+
+/// Whole tenths of a second: beats are at least [`BEAT`] apart, and stay so when both ends are cut off alike.
+fn tenths(span: Duration) -> u32 {
+    u32::try_from(span.as_millis() / 100).unwrap_or(u32::MAX - 1)
+}
+
+/// What a beat knows of the time.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// When it is.
+    pub at: Moment,
+    /// Since when the thread has not stood still.
+    pub awake_since: Moment,
+}
+
+impl Now {
+    /// Has `span` passed since `earlier`, without standing still?
+    fn is_after(self, span: u32, earlier: Moment) -> bool {
+        self.at.since(earlier.max(self.awake_since)) >= span
+    }
+}
+
+/// The time of one thread, beat by beat.
+#[derive(Debug)]
+pub struct Clock {
+    last: Duration,
+    awake_since: Moment,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { last: Duration::ZERO, awake_since: Moment::FIRST }
+    }
+}
+
+impl Clock {
+    /// A beat, so long after the thread began.
+    pub fn beat(&mut self, since_start: Duration) -> Now {
+        let at = Moment::at(since_start);
+        if since_start.saturating_sub(self.last) >= STOOD_STILL {
+            self.awake_since = at;
+        }
+        self.last = since_start;
+        Now { at, awake_since: self.awake_since }
+    }
+}
+
+/// When a socket is pinged and how long it may stay silent or behind. In tenths of a second.
 #[derive(Clone, Copy, Debug)]
 pub struct Rhythm {
     ping: u32,
     pong: u32,
     idle: Option<u32>,
-    /// Beats that a socket may be behind.
-    pub stall: u32,
-}
-
-/// What the heart knows of one socket.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Pulse {
-    /// Beats since the last ping.
-    since_ping: u32,
-    /// The last ping has not been answered.
-    unanswered: bool,
-    /// Beats since the client last asked for something or had a subscription.
-    idle: u32,
+    stall: u32,
 }
 
 impl Rhythm {
-    /// The rhythm that the settings ask for, in whole beats.
+    /// The rhythm that the settings ask for.
     #[must_use]
     pub fn new(settings: &Settings, limits: &Limits) -> Self {
-        let beats = |span: Duration| span.as_secs_f64().div_euclid(BEAT.as_secs_f64()).max(1.0) as u32;
         Self {
-            ping: beats(settings.ping_interval.0),
-            pong: beats(settings.pong_timeout.0),
-            idle: (!settings.idle_timeout.0.is_zero()).then(|| beats(settings.idle_timeout.0)),
-            stall: beats(limits.stall.0),
+            ping: tenths(settings.ping_interval.0),
+            pong: tenths(settings.pong_timeout.0),
+            idle: (!settings.idle_timeout.0.is_zero()).then(|| tenths(settings.idle_timeout.0)),
+            stall: tenths(limits.stall.0),
         }
+    }
+
+    /// Has a socket that has been behind since then been so for too long?
+    #[must_use]
+    pub fn is_stalled(&self, now: Now, behind_since: Moment) -> bool {
+        now.is_after(self.stall, behind_since)
+    }
+}
+
+/// What the heart knows of one socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Pulse {
+    /// When it was last pinged; when it came, if it was not.
+    pinged: Moment,
+    /// The beat that last saw that the client had asked for something, or that it held a subscription.
+    active: Moment,
+    /// The last ping has not been answered.
+    unanswered: bool,
+    /// The client has asked for something since the last beat.
+    acted: bool,
+    /// No beat has seen it yet.
+    new: bool,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self { pinged: Moment::FIRST, active: Moment::FIRST, unanswered: false, acted: true, new: true }
     }
 }
 
@@ -49,7 +138,7 @@ pub enum Verdict {
     Well,
     /// A ping.
     Ping,
-    /// An end: no answer to a ping in time.
+    /// An end: no answer to a ping in time, unless one waits to be read.
     Dead,
     /// An end: nothing was asked for in time.
     Idle,
@@ -57,20 +146,26 @@ pub enum Verdict {
 
 impl Pulse {
     /// One beat: `heard` of the client since the last, and does it hold a subscription?
-    pub fn beat(&mut self, heard: bool, subscribed: bool, rhythm: &Rhythm) -> Verdict {
-        self.since_ping += 1;
+    pub fn beat(&mut self, now: Now, heard: bool, subscribed: bool, rhythm: &Rhythm) -> Verdict {
+        if std::mem::take(&mut self.new) {
+            // it came since the last beat: a ping may be early, never late
+            self.pinged = now.at.one_beat_earlier();
+        }
         if heard {
             self.unanswered = false;
         }
-        self.idle = if subscribed { 0 } else { self.idle + 1 };
-        if self.unanswered && self.since_ping >= rhythm.pong {
+        if std::mem::take(&mut self.acted) || subscribed {
+            self.active = now.at;
+        }
+        if self.unanswered && now.is_after(rhythm.pong, self.pinged) {
             return Verdict::Dead;
         }
-        if rhythm.idle.is_some_and(|most| self.idle >= most) {
+        if rhythm.idle.is_some_and(|most| now.is_after(most, self.active)) {
             return Verdict::Idle;
         }
-        if self.since_ping >= rhythm.ping {
-            (self.since_ping, self.unanswered) = (0, true);
+        // one that is unanswered is waited for, however short the interval is: another would only move its end
+        if !self.unanswered && now.at.since(self.pinged) >= rhythm.ping {
+            (self.pinged, self.unanswered) = (now.at, true);
             return Verdict::Ping;
         }
         Verdict::Well
@@ -78,51 +173,14 @@ impl Pulse {
 
     /// The client asked for something.
     pub fn note_action(&mut self) {
-        self.idle = 0;
+        self.acted = true;
+    }
+
+    /// The client is there after all: something of it waits to be read.
+    pub fn is_alive(&mut self) {
+        self.unanswered = false;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RHYTHM: Rhythm = Rhythm { ping: 5, pong: 2, idle: None, stall: 30 };
-
-    fn beats(pulse: &mut Pulse, heard: &[bool], rhythm: &Rhythm) -> Vec<Verdict> {
-        heard.iter().map(|&heard| pulse.beat(heard, false, rhythm)).collect()
-    }
-
-    #[test]
-    fn who_answers_pings_lives() {
-        use Verdict::{Ping, Well};
-        let mut pulse = Pulse::default();
-        let heard = [false, false, false, false, false, true, false, false, false, false, true];
-        let expected = [Well, Well, Well, Well, Ping, Well, Well, Well, Well, Ping, Well];
-        assert_eq!(beats(&mut pulse, &heard, &RHYTHM), expected);
-    }
-
-    #[test]
-    fn who_does_not_is_dead_after_the_timeout() {
-        use Verdict::{Dead, Ping, Well};
-        let mut pulse = Pulse::default();
-        // what came before the ping is no answer to it
-        let heard = [true, true, true, true, true, false, false];
-        assert_eq!(beats(&mut pulse, &heard, &RHYTHM), [Well, Well, Well, Well, Ping, Well, Dead]);
-    }
-
-    #[test]
-    fn only_who_neither_asks_nor_subscribes_is_idle() {
-        let rhythm = Rhythm { idle: Some(3), ping: 100, ..RHYTHM };
-        let mut pulse = Pulse::default();
-        assert_eq!(pulse.beat(false, true, &rhythm), Verdict::Well);
-        assert_eq!(beats(&mut pulse, &[false, false], &rhythm), [Verdict::Well, Verdict::Well]);
-        pulse.note_action();
-        assert_eq!(beats(&mut pulse, &[true, true, true], &rhythm), [Verdict::Well, Verdict::Well, Verdict::Idle]);
-    }
-
-    #[test]
-    fn spans_become_whole_beats() {
-        let rhythm = Rhythm::new(&Settings::default(), &Limits::default());
-        assert_eq!((rhythm.ping, rhythm.pong, rhythm.idle, rhythm.stall), (54, 10, None, 30));
-    }
-}
+mod tests;

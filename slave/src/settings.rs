@@ -61,6 +61,14 @@ pub struct Limits {
     pub grants: Size,
     /// One HTTP body.
     pub body: Size,
+    /// HTTP connections of a listener; 0: a quarter of the file descriptors.
+    pub http_connections: usize,
+    /// What all unfinished requests and unsent replies of the process may hold.
+    pub http_memory: Size,
+    /// What all sockets of a process may hold: what they are behind and messages that are not whole. In a
+    /// file nothing stands for a part of what the process may use; whoever makes a slave says how much that is, or nothing
+    /// for no bound.
+    pub memory: Size,
 }
 
 impl Default for Limits {
@@ -73,6 +81,9 @@ impl Default for Limits {
             subscriptions: 1_000,
             grants: Size::kib(64),
             body: Size::mib(10),
+            http_connections: 0,
+            http_memory: Size::mib(64),
+            memory: Size(0),
         }
     }
 }
@@ -86,10 +97,23 @@ pub struct Tokens {
     pub one_time: bool,
     /// Does a client's JWT open a socket, too?
     pub accept_jwt: bool,
+    /// What all references to tokens may take.
+    pub reference_memory: Size,
+    /// References that a user may have.
+    pub references_per_user: usize,
+    /// References of other slaves that are asked for at a time.
+    pub reference_lookups: usize,
 }
 
 impl Default for Tokens {
     fn default() -> Self {
-        Self { ttl: Span::seconds(60), one_time: false, accept_jwt: true }
+        Self {
+            ttl: Span::seconds(60),
+            one_time: false,
+            accept_jwt: true,
+            reference_memory: Size::mib(64),
+            references_per_user: 64,
+            reference_lookups: 256,
+        }
     }
 }

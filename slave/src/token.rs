@@ -2,16 +2,24 @@
 //!
 //! A token is a short-lived JWT of our own (HS256 with the cluster's secret), so that any slave honours any slave's
 //! token and nothing is stored. One that is too long for a URL, or that must be good for one socket only, is a short
-//! reference instead, to a grant that the slave which issued it keeps.
+//! reference instead, to a grant that the slave which issued it keeps. References are signed, too: a forged one costs
+//! nobody more than a hash, whichever slave it names.
+
+mod elsewhere;
+mod references;
 
 use std::{
-    collections::HashMap,
+    num::NonZeroUsize,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use hmac::{Hmac, Mac};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
+use lru::LruCache;
 use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use tokio::sync::Semaphore;
 use wellhead_proto::{
     app::Apps,
     ids::NodeId,
@@ -19,12 +27,19 @@ use wellhead_proto::{
     query::Bearer,
 };
 
+pub use self::elsewhere::ask_issuer;
+use self::references::{NoRoom, References};
 use crate::settings::Tokens as Settings;
 
 /// The longest token that travels whole, in bytes: it stands in a URL.
 const MAX_WHOLE: usize = 2_048;
-/// Grants that are kept for references. Each took a valid JWT to make, and lives no longer than a token.
-const MAX_KEPT: usize = 100_000;
+/// References of other slaves that are known to stand for nothing any more: who shows one again is not worth a question.
+const SPENT: NonZeroUsize = NonZeroUsize::new(4_096).expect("some are remembered");
+/// Bytes of a reference's signature.
+const SIGNATURE: usize = 16;
+/// A reference of another slave is not even asked for when its time has been over for so long, in milliseconds. Which
+/// clock is right is for its issuer to say.
+const LATE: u64 = 60_000;
 /// What a reference begins with; no JWT does.
 const REFERENCE: &str = "r.";
 
@@ -37,12 +52,13 @@ pub struct Tokens {
     sign: EncodingKey,
     verify: DecodingKey,
     validation: Validation,
-    kept: Mutex<HashMap<u128, Kept>>,
-}
-
-struct Kept {
-    bearer: Bearer,
-    until: f64,
+    /// Signs references; has taken in the secret already.
+    mac: Hmac<Sha256>,
+    references: Mutex<References>,
+    spent: Mutex<LruCache<u128, ()>>,
+    /// Questions to other slaves that may be under way.
+    lookups: Semaphore,
+    ahead_of: Box<AheadOf>,
 }
 
 /// What a token turned out to be.
@@ -54,13 +70,27 @@ pub enum Redeemed {
     Elsewhere(NodeId),
 }
 
+/// `r.<node>.<until>.<id>.<signature>`: what stands between the dots, its signature checked.
+struct Reference {
+    node: NodeId,
+    /// Milliseconds since 1970.
+    until: u64,
+    id: u128,
+}
+
 #[derive(Deserialize, Serialize)]
 struct Body {
     gusher: Grant,
     cluster: String,
     jti: String,
     exp: f64,
+    /// Who issued it: `exp` is by the clock of that node.
+    #[serde(default)]
+    node: Option<u32>,
 }
+
+/// By how many milliseconds this node's clock is ahead of another's.
+pub type AheadOf = dyn Fn(NodeId) -> i64 + Send + Sync;
 
 /// Why no token was issued.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -83,7 +113,12 @@ impl Tokens {
         validation.required_spec_claims.clear();
         // checked below, against the time that we are given
         validation.validate_exp = false;
+        let mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
         Self {
+            references: Mutex::new(References::new(settings.reference_memory.bytes(), settings.references_per_user)),
+            spent: Mutex::new(LruCache::new(SPENT)),
+            lookups: Semaphore::new(settings.reference_lookups.clamp(1, Semaphore::MAX_PERMITS)),
+            mac: mac.chain_update(b"wellhead reference "),
             settings,
             node,
             cluster,
@@ -91,8 +126,14 @@ impl Tokens {
             sign: EncodingKey::from_secret(secret),
             verify: DecodingKey::from_secret(secret),
             validation,
-            kept: Mutex::default(),
+            ahead_of: Box::new(|_| 0),
         }
+    }
+
+    /// The same, allowing for the clocks of others.
+    #[must_use]
+    pub fn with_clocks(self, ahead_of: Box<AheadOf>) -> Self {
+        Self { ahead_of, ..self }
     }
 
     /// A token for a client's JWT. It never outlives the JWT.
@@ -109,7 +150,13 @@ impl Tokens {
         if self.settings.one_time {
             return self.keep(id, bearer(grant), exp, now);
         }
-        let body = Body { gusher: grant, cluster: self.cluster.clone(), jti: format!("{id:032x}"), exp };
+        let body = Body {
+            gusher: grant,
+            cluster: self.cluster.clone(),
+            jti: format!("{id:032x}"),
+            exp,
+            node: Some(self.node.into()),
+        };
         let token = encode(&self.header, &body, &self.sign).expect("HMAC signs anything that is JSON");
         if token.len() <= MAX_WHOLE { Ok(token) } else { self.keep(id, bearer(body.gusher), exp, now) }
     }
@@ -120,9 +167,11 @@ impl Tokens {
     ///
     /// Unknown, forged, expired or used.
     pub fn redeem(&self, token: &str, apps: &Apps, now: Duration) -> Result<Redeemed, BadToken> {
-        if let Some((node, _)) = reference(token)? {
+        if let Some(Reference { node, until, id }) = self.reference(token)? {
             return match node == self.node {
                 true => self.redeem_own(token, now).map(Redeemed::Bearer),
+                false if until.saturating_add(LATE) <= millis(now) => Err(BadToken::Expired),
+                false if locked(&self.spent).contains(&id) => Err(BadToken::Used),
                 false => Ok(Redeemed::Elsewhere(node)),
             };
         }
@@ -138,7 +187,8 @@ impl Tokens {
         if body.cluster != self.cluster || self.settings.one_time {
             return Err(BadToken::WrongKind);
         }
-        if body.exp <= now {
+        let issuer = body.node.and_then(|node| NodeId::try_from(node).ok()).filter(|issuer| *issuer != self.node);
+        if body.exp <= now - issuer.map_or(0.0, |issuer| (self.ahead_of)(issuer) as f64 / 1_000.0) {
             return Err(BadToken::Expired);
         }
         Ok(Redeemed::Bearer(bearer(body.gusher)))
@@ -150,47 +200,65 @@ impl Tokens {
     ///
     /// No reference of ours, expired or used.
     pub fn redeem_own(&self, token: &str, now: Duration) -> Result<Bearer, BadToken> {
-        let Some((_, id)) = reference(token)? else { return Err(BadToken::WrongKind) };
-        let mut kept = self.kept();
-        let Kept { bearer, until } = kept.get(&id).ok_or(BadToken::Used)?;
-        let (bearer, live) = (bearer.clone(), *until > now.as_secs_f64());
-        if self.settings.one_time || !live {
-            kept.remove(&id);
+        let Some(Reference { node, id, .. }) = self.reference(token)? else { return Err(BadToken::WrongKind) };
+        if node != self.node {
+            return Err(BadToken::Used);
         }
-        if live { Ok(bearer) } else { Err(BadToken::Expired) }
+        locked(&self.references).redeem(id, self.settings.one_time, millis(now))
+    }
+
+    /// Another slave was asked for a reference that [`Tokens::redeem`] let pass; did it stand for something?
+    fn redeemed_elsewhere(&self, token: &str, stood: bool) {
+        if (!stood || self.settings.one_time)
+            && let Ok(Some(Reference { id, .. })) = self.reference(token)
+        {
+            locked(&self.spent).put(id, ());
+        }
     }
 
     fn keep(&self, id: u128, bearer: Bearer, until: f64, now: f64) -> Result<String, NotIssued> {
-        let mut kept = self.kept();
-        if kept.len() >= MAX_KEPT {
-            kept.retain(|_, kept| kept.until > now);
-            if kept.len() >= MAX_KEPT {
-                return Err(NotIssued::Full);
-            }
-        }
-        kept.insert(id, Kept { bearer, until });
-        Ok(format!("{REFERENCE}{}.{id:032x}", self.node))
+        // in time: a lifetime is never negative, and far below what 64 bits hold
+        let (until, now) = ((until * 1_000.0) as u64, (now * 1_000.0) as u64);
+        locked(&self.references).keep(id, bearer, until, now).map_err(|NoRoom| NotIssued::Full)?;
+        let signed = format!("{REFERENCE}{}.{until}.{id:032x}", self.node);
+        let signature = self.mac.clone().chain_update(&signed).finalize().into_bytes();
+        let signature = u128::from_be_bytes(signature[..SIGNATURE].try_into().expect("a SHA-256 has 32 bytes"));
+        Ok(format!("{signed}.{signature:032x}"))
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<u128, Kept>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    /// `token` as a reference of this cluster; `None` for any other token.
+    fn reference(&self, token: &str) -> Result<Option<Reference>, BadToken> {
+        let Some(reference) = token.strip_prefix(REFERENCE) else { return Ok(None) };
+        let parts: Vec<_> = reference.splitn(5, '.').collect();
+        let [node, until, id, signature] = parts[..] else { return Err(BadToken::Malformed) };
+        let node = node.parse::<u32>().ok().and_then(|node| NodeId::try_from(node).ok()).ok_or(BadToken::Malformed)?;
+        let until = until.parse().map_err(|_| BadToken::Malformed)?;
+        let id = digits(id).ok_or(BadToken::Malformed)?;
+        let shown = digits(signature).ok_or(BadToken::Malformed)?;
+        let signed = &token[..token.len() - signature.len() - 1];
+        let mac = self.mac.clone().chain_update(signed);
+        mac.verify_truncated_left(&shown.to_be_bytes()).map_err(|_| BadToken::Signature)?;
+        Ok(Some(Reference { node, until, id }))
     }
 
     /// Forget references whose time is over.
     pub fn sweep(&self, now: Duration) {
-        self.kept().retain(|_, kept| kept.until > now.as_secs_f64());
+        locked(&self.references).sweep(millis(now));
     }
 }
 
-/// The issuer and the number of a reference; `None` for any other token.
-fn reference(token: &str) -> Result<Option<(NodeId, u128)>, BadToken> {
-    let Some(reference) = token.strip_prefix(REFERENCE) else { return Ok(None) };
-    let (node, id) = reference.split_once('.').ok_or(BadToken::Malformed)?;
-    let node = node.parse::<u32>().ok().and_then(|node| NodeId::try_from(node).ok()).ok_or(BadToken::Malformed)?;
-    if id.len() != 32 {
-        return Err(BadToken::Malformed);
-    }
-    u128::from_str_radix(id, 16).map(|id| Some((node, id))).map_err(|_| BadToken::Malformed)
+/// 32 hexadecimal digits as a number.
+fn digits(text: &str) -> Option<u128> {
+    let fits = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    fits.then(|| u128::from_str_radix(text, 16).ok())?
+}
+
+fn millis(since_1970: Duration) -> u64 {
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn bearer(Grant { user, channels, app, .. }: Grant) -> Bearer {
@@ -204,108 +272,4 @@ fn random() -> u128 {
 }
 
 #[cfg(test)]
-mod tests {
-    use wellhead_proto::{
-        jwt::{Key, Keyring},
-        units::Span,
-    };
-
-    use super::*;
-
-    const SECRET: &[u8] = b"a secret of thirty-two bytes !!!";
-    const NOW: Duration = Duration::from_secs(1_700_000_000);
-
-    fn apps() -> Apps {
-        let keys = Keyring::new(vec![Key::from_secret(SECRET).unwrap()], false);
-        Apps::new(keys, HashMap::new(), true, vec!["*".to_owned()])
-    }
-
-    fn jwt(channels: &[&str], exp: Option<u64>) -> String {
-        let gusher = serde_json::json!({"user_id": "ann", "app_key": "app", "channels": channels});
-        let claims = serde_json::json!({"gusher": gusher, "exp": exp});
-        encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(SECRET)).unwrap()
-    }
-
-    fn tokens(settings: Settings) -> Tokens {
-        Tokens::new(settings, NodeId::from_random(7), "wellhead".to_owned(), b"cluster secret")
-    }
-
-    fn let_in(redeemed: Result<Redeemed, BadToken>) -> Bearer {
-        match redeemed {
-            Ok(Redeemed::Bearer(bearer)) => bearer,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn after(seconds: u64) -> Duration {
-        NOW + Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn any_slave_of_the_cluster_honours_a_token_within_its_time() {
-        let token = tokens(Settings::default()).issue(&jwt(&["a*"], None), &apps(), NOW).unwrap();
-        let other = Tokens::new(Settings::default(), NodeId::from_random(8), "wellhead".into(), b"cluster secret");
-        for _ in 0..2 {
-            let grant = let_in(other.redeem(&token, &apps(), after(59)));
-            assert_eq!((grant.user.as_str(), grant.app.as_str(), grant.channels.len()), ("ann", "app", 1));
-        }
-        assert_eq!(other.redeem(&token, &apps(), after(60)), Err(BadToken::Expired));
-        let stranger = Tokens::new(Settings::default(), NodeId::from_random(8), "other".into(), b"cluster secret");
-        assert_eq!(stranger.redeem(&token, &apps(), NOW), Err(BadToken::WrongKind));
-        let forged = Tokens::new(Settings::default(), NodeId::from_random(8), "wellhead".into(), b"another secret");
-        assert_eq!(forged.redeem(&token, &apps(), NOW), Err(BadToken::Signature));
-    }
-
-    #[test]
-    fn a_token_never_outlives_its_jwt_and_is_no_jwt_itself() {
-        let tokens = tokens(Settings::default());
-        let token = tokens.issue(&jwt(&[], Some(NOW.as_secs() + 10)), &apps(), NOW).unwrap();
-        assert!(tokens.redeem(&token, &apps(), after(9)).is_ok());
-        assert_eq!(tokens.redeem(&token, &apps(), after(10)), Err(BadToken::Expired));
-        assert_eq!(tokens.issue(&token, &apps(), NOW), Err(NotIssued::Refused(BadToken::WrongKind)));
-        assert_eq!(apps().verify(&token, NOW.as_secs_f64()).unwrap_err(), BadToken::WrongKind);
-    }
-
-    #[test]
-    fn a_one_time_token_is_good_once() {
-        let tokens = tokens(Settings { one_time: true, accept_jwt: false, ..Settings::default() });
-        let token = tokens.issue(&jwt(&["a"], None), &apps(), NOW).unwrap();
-        assert!(tokens.redeem(&token, &apps(), NOW).is_ok());
-        assert_eq!(tokens.redeem(&token, &apps(), NOW), Err(BadToken::Used));
-        let late = tokens.issue(&jwt(&["a"], None), &apps(), NOW).unwrap();
-        assert_eq!(tokens.redeem(&late, &apps(), after(60)), Err(BadToken::Expired));
-        assert_eq!(tokens.redeem(&jwt(&["a"], None), &apps(), NOW), Err(BadToken::WrongKind));
-        tokens.issue(&jwt(&["a"], None), &apps(), NOW).unwrap();
-        tokens.sweep(after(61));
-        assert!(tokens.kept().is_empty());
-    }
-
-    #[test]
-    fn a_token_too_long_for_a_url_is_a_reference_that_can_be_used_again() {
-        let tokens = tokens(Settings { ttl: Span::seconds(5), ..Settings::default() });
-        let many: Vec<_> = (0..300).map(|n| format!("channel-{n}")).collect();
-        let many: Vec<_> = many.iter().map(String::as_str).collect();
-        let token = tokens.issue(&jwt(&many, None), &apps(), NOW).unwrap();
-        assert!(token.len() < 50, "{token}");
-        for _ in 0..2 {
-            assert_eq!(let_in(tokens.redeem(&token, &apps(), after(4))).channels.len(), 300);
-        }
-        assert_eq!(tokens.redeem(&token, &apps(), after(5)), Err(BadToken::Expired));
-        let other = NodeId::from_random(8);
-        assert_eq!(
-            tokens.redeem("r.8.00000000000000000000000000000000", &apps(), NOW),
-            Ok(Redeemed::Elsewhere(other)),
-            "its issuer must be asked"
-        );
-        for rubbish in ["r.", "r.7.", "r.7.zz", "r.9999999.00000000000000000000000000000000", "", "x", "a.b.c"] {
-            assert!(tokens.redeem(rubbish, &apps(), NOW).is_err(), "{rubbish}");
-        }
-    }
-
-    #[test]
-    fn a_jwt_opens_a_socket_only_where_that_is_allowed() {
-        assert!(tokens(Settings::default()).redeem(&jwt(&["a"], None), &apps(), NOW).is_ok());
-        let strict = tokens(Settings { accept_jwt: false, ..Settings::default() });
-        assert_eq!(strict.redeem(&jwt(&["a"], None), &apps(), NOW), Err(BadToken::WrongKind));
-    }
-}
+mod tests;

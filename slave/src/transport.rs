@@ -3,7 +3,8 @@
 
 use std::{
     io::{self, ErrorKind, IoSlice, Read},
-    net::Shutdown,
+    mem::MaybeUninit,
+    net::{Shutdown, SocketAddr},
     task::{Context, Poll},
     time::Duration,
 };
@@ -29,6 +30,14 @@ impl Transport {
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_send_buffer_size(send_buffer)?;
         Ok(Self::Plain(stream))
+    }
+
+    /// Who is at the other end: a client, or the proxy before it. `None` if it is gone.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Plain(stream) => stream.peer_addr().ok(),
+        }
     }
 
     /// Is there something to read? `Ready` also at the end and after an error, which the read then tells.
@@ -61,6 +70,16 @@ impl Transport {
                     if (1..buffer.len()).contains(&read) { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
                 });
                 if read > 0 { Ok(read) } else { outcome.map(|()| 0) }
+            }
+        }
+    }
+
+    /// Does something wait in the kernel to be read, apart from the end?
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        match self {
+            Self::Plain(stream) => {
+                matches!(SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]), Ok(waiting) if waiting > 0)
             }
         }
     }
@@ -149,8 +168,12 @@ mod tests {
     #[tokio::test]
     async fn a_short_read_needs_no_other_and_misses_nothing() {
         let (transport, mut client) = pair().await;
+        assert!(!transport.has_unread());
         client.write_all(b"one").await.unwrap();
+        poll_fn(|cx| transport.poll_readable(cx)).await.unwrap();
+        assert!(transport.has_unread());
         assert_eq!(read(&transport).await, b"one");
+        assert!(!transport.has_unread());
         assert!(!is_readable(&transport).await, "all of it was read");
         client.write_all(b"and eight more").await.unwrap();
         assert_eq!(read(&transport).await, b"and eigh");
@@ -160,5 +183,6 @@ mod tests {
         client.shutdown().await.unwrap();
         assert_eq!(read(&transport).await, b"end");
         assert_eq!(read(&transport).await, b"", "the end shows though it came with the last bytes");
+        assert!(!transport.has_unread(), "an end is nothing to read");
     }
 }

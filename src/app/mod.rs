@@ -1,6 +1,9 @@
 //! From settings to a node that serves: its end of the bus, its roles, its listeners. What becomes of it then is
 //! `serving`'s matter.
 
+mod common;
+mod handed;
+mod memory;
 mod serving;
 #[cfg(test)]
 mod tests;
@@ -25,15 +28,25 @@ use wellhead_proto::{
     ids::{NodeId, SocketIdSeal},
     jwt::Keyring,
     roster::Beat,
+    units::Size,
 };
-use wellhead_slave::{Slave, settings::Tokens};
+use wellhead_slave::{
+    Slave,
+    settings::{Limits, Tokens},
+};
 
-pub use self::serving::{Again, Bound, Running};
-use self::{serving::Listeners, welcome::Welcome};
+pub use self::{
+    handed::Handed,
+    serving::{Again, Bound, Running, Then},
+};
+use self::{
+    serving::{Listeners, Outlive},
+    welcome::Welcome,
+};
 use crate::{
     admin,
     bus::{Joining, Line, local::Hub, local::LocalLimits},
-    development::Development,
+    development::{self, Development},
     health::Health,
     http::metrics::AllRequests,
     settings::{
@@ -46,7 +59,7 @@ use crate::{
 
 /// Connections that the kernel keeps for us before we accept them: a herd that comes back after a restart.
 const BACKLOG: i32 = 4_096;
-/// File descriptors that sockets of clients leave to everything else.
+/// File descriptors that connections of clients leave to everything else: the admin listener, the bus, files.
 const SPARE_FDS: u64 = 256;
 /// A slave that finds its master within this time says nothing about waiting.
 const SOON: Duration = Duration::from_millis(200);
@@ -55,13 +68,17 @@ const SOON: Duration = Duration::from_millis(200);
 pub struct App {
     loaded: Loaded,
     plan: Plan,
-    max_connections: usize,
+    room: Room,
     /// What everybody in the cluster must share, unless the master of this machine is to give it.
     trust: Option<Trust>,
     /// What there is in development mode only, where there is a master.
     development: Option<Development>,
     /// Where the first node listened: the next one takes the same ports.
     addresses: Addresses,
+    /// Second handles to what is listened to: clients of one node wait for the next.
+    listening: Listeners,
+    /// Which of them were open before this process, and stay so after it.
+    outlive: Outlive,
 }
 
 /// What tokens are signed and verified with.
@@ -98,24 +115,35 @@ impl App {
     ///
     /// The settings contradict each other (a [`SettingsError`]).
     pub fn new(loaded: Loaded, roles: Roles) -> Result<Self> {
-        let plan = Plan::new(&loaded, roles)?;
-        let max_connections = max_connections(&loaded, roles)?;
+        Self::on_sockets(loaded, roles, Handed::default())
+    }
+
+    /// The same, on sockets that were handed over, as far as there are some.
+    ///
+    /// # Errors
+    ///
+    /// As [`App::new`]; and if there is a socket that this process has no use for.
+    pub fn on_sockets(mut loaded: Loaded, roles: Roles, mut handed: Handed) -> Result<Self> {
+        let mut listening = handed.by_name(roles, &mut loaded.settings)?;
+        let (plan, room) = check(&loaded, roles)?;
+        handed.by_address(&plan, &mut listening)?;
+        let outlive = listening.opened();
         let given = roles == Roles::Slave && matches!(plan.way, Way::Socket(_));
         let mut development = None;
         let trust = match given {
             true => None,
             false => {
                 let mut keys = plan.keys.clone();
+                let secret = plan.secret.clone().map_or_else(|| random::<32>().map(Vec::from), Ok)?;
                 if plan.development {
-                    let (made, throw_away) = Development::start(&loaded.settings)?;
+                    let (made, throw_away) = Development::start(&loaded.settings, &secret)?;
                     (development, keys) = (Some(made), throw_away);
                 }
-                let secret = plan.secret.clone().map_or_else(|| random::<32>().map(Vec::from), Ok)?;
                 Some(Trust { keys, secret })
             }
         };
         let addresses = Addresses { master: plan.master, slave: plan.slave, admin: plan.admin };
-        Ok(Self { loaded, plan, max_connections, trust, development, addresses })
+        Ok(Self { loaded, plan, room, trust, development, addresses, listening, outlive })
     }
 
     /// Set a node up and bind its listeners. Within an actix system. A slave that shares the machine with its master waits
@@ -126,16 +154,16 @@ impl App {
     /// The master's ways cannot be joined, the bus cannot be opened, or an address cannot be listened on.
     pub async fn bind(&mut self) -> Result<Bound> {
         let node = NodeId::from_random(u32::from_le_bytes(random()?));
-        let me = Beat { node, slave: self.plan.roles.slave(), incarnation: u64::from_le_bytes(random()?) };
-        let mut registry = Registry::with_prefix("wellhead");
-        admin::register(&mut registry);
+        let me = Beat::new(node, self.plan.roles.slave(), u64::from_le_bytes(random()?));
+        let mut all = Registry::default();
+        let registry = admin::register(&mut all);
         let limits = self.local_limits();
         let (mut welcomed, mut link) = (None, None);
         let mut trust = self.trust.clone();
         let (line, joining) = match &self.plan.way {
             Way::Inside => (Line::Inside(Arc::new(Hub::new(node))), None),
             way => {
-                let joining = Joining::new(me, &mut registry);
+                let joining = Joining::new(me, registry);
                 if let (None, Way::Socket(path)) = (&trust, way) {
                     let mut found = joining.find_owner(path, limits)?;
                     let mut come = Box::pin(found.welcome.wait_for(Option::is_some));
@@ -154,14 +182,21 @@ impl App {
             }
         };
         let trust = trust.expect("a slave on the local bus was given it, everybody else made it");
+        if let Some(joining) = &joining {
+            joining.share(common::common(&self.loaded.settings, &self.plan, &trust));
+        }
         let bus = line.bus();
-        let apps = Arc::new(self.plan.apps(&self.loaded.settings, trust.keys.clone()));
-        let speaks = dialect::Settings { gusher: self.plan.prefixes.clone(), pusher: self.plan.pusher.clone() };
+        let settings = &self.loaded.settings;
+        let demo = self.plan.development.then(|| development::pusher_app(settings, &trust.secret)).flatten();
+        let apps = Arc::new(self.plan.apps(settings, trust.keys.clone(), demo.as_ref().map(|app| &app.key)));
+        let mut pusher = self.plan.pusher.clone();
+        pusher.apps.extend(demo);
+        let speaks = dialect::Settings { gusher: self.plan.prefixes.clone(), pusher };
         let dialects = dialect::all(&speaks, &SocketIdSeal::new(&trust.secret));
         let roles = self.plan.roles;
-        let requests = AllRequests::new(&mut registry);
-        let master = roles.master().then(|| self.master(&bus, &apps, &dialects, &mut registry));
-        let slave = roles.slave().then(|| self.slave(node, &trust, &bus, apps, dialects, &mut registry));
+        let requests = AllRequests::new(registry);
+        let master = roles.master().then(|| self.master(&bus, &apps, &dialects, registry));
+        let slave = roles.slave().then(|| self.slave(node, &trust, &bus, apps, dialects, registry));
         if let Some(slave) = &slave {
             bus.attach(slave.inbox());
         }
@@ -187,6 +222,7 @@ impl App {
             }
         };
         self.addresses = listeners.addresses()?;
+        self.listening = listeners.try_clone()?;
         Ok(Bound {
             health: Health::new(bus),
             master,
@@ -194,13 +230,16 @@ impl App {
             line,
             welcomed,
             requests,
-            registry,
+            registry: all,
             listeners,
+            outlive: self.outlive,
             addresses: self.addresses,
             clients: self.addresses.slave.or_else(|| self.loaded.settings.slave.listen.parse().ok()),
             push_keys: self.loaded.settings.push_keys.clone(),
             warnings: self.plan.warnings.clone(),
             development: self.development.clone(),
+            room: self.room,
+            http_memory: self.loaded.settings.limits.http_memory.bytes(),
         })
     }
 
@@ -255,11 +294,21 @@ impl App {
         let setup = wellhead_slave::Setup {
             node,
             settings: wellhead_slave::settings::Settings {
-                max_connections: self.max_connections,
+                max_connections: self.room.sockets,
                 ..settings.slave.clone()
             },
-            limits: settings.limits,
-            tokens: Tokens { ttl: jwt.token_ttl, one_time: jwt.one_time_tokens, accept_jwt: jwt.accept_jwt_as_token },
+            limits: match settings.limits.memory {
+                Size(0) => Limits { memory: Size(memory::for_sockets()), ..settings.limits },
+                _ => settings.limits,
+            },
+            tokens: Tokens {
+                ttl: jwt.token_ttl,
+                one_time: jwt.one_time_tokens,
+                accept_jwt: jwt.accept_jwt_as_token,
+                reference_memory: jwt.reference_memory,
+                references_per_user: jwt.references_per_user,
+                reference_lookups: jwt.reference_lookups,
+            },
             cluster: settings.cluster.name.clone(),
             secret: trust.secret.clone(),
             apps,
@@ -271,10 +320,14 @@ impl App {
 
     fn listeners(&self) -> Result<Listeners> {
         let Addresses { master, slave, admin } = self.addresses;
+        let open = |listening: &Option<TcpListener>, key, address: Option<SocketAddr>| match (listening, address) {
+            (Some(listening), _) => listening.try_clone().map(Some).context("cannot copy the handle of a listener"),
+            (None, address) => address.map(|address| listener(key, address)).transpose(),
+        };
         Ok(Listeners {
-            master: master.map(|address| listener("master.listen", address)).transpose()?,
-            slave: slave.map(|address| listener("slave.listen", address)).transpose()?,
-            admin: admin.map(|address| listener(self.plan.roles.admin(), address)).transpose()?,
+            master: open(&self.listening.master, "master.listen", master)?,
+            slave: open(&self.listening.slave, "slave.listen", slave)?,
+            admin: open(&self.listening.admin, self.plan.roles.admin(), admin)?,
         })
     }
 
@@ -286,6 +339,17 @@ impl App {
         let message = message.max(self.loaded.settings.limits.body.bytes().min(MOST) + NAMES);
         LocalLimits { message, queue: queue.max(4 * message) }
     }
+}
+
+/// Whatever can be known of the settings before anything is opened or anybody asked: all that `wellhead check-config` says.
+/// Left to a start are the ports, which a running process may hold, and what only others know: the master of this machine,
+/// and NATS.
+///
+/// # Errors
+///
+/// The settings contradict each other, or ask for more than this process may have (a [`SettingsError`]).
+pub fn check(loaded: &Loaded, roles: Roles) -> Result<(Plan, Room)> {
+    Ok((Plan::new(loaded, roles)?, Room::new(loaded, roles)?))
 }
 
 fn listener(key: &str, address: SocketAddr) -> Result<TcpListener> {
@@ -300,21 +364,43 @@ fn listener(key: &str, address: SocketAddr) -> Result<TcpListener> {
     open().with_context(|| format!("cannot listen on {address} ({key})"))
 }
 
-/// How many sockets of clients this process can hold, with as many file descriptors as it can get.
-fn max_connections(loaded: &Loaded, roles: Roles) -> Result<usize> {
-    let fds = rlimit::increase_nofile_limit(u64::MAX).context("cannot read the limit of file descriptors")?;
-    let room = usize::try_from(fds.saturating_sub(SPARE_FDS).max(fds / 2)).unwrap_or(usize::MAX);
-    match loaded.settings.slave.max_connections {
-        0 => Ok(room),
-        wanted if wanted <= room || !roles.slave() => Ok(wanted),
-        wanted => {
-            let message = format!(
-                "slave.max_connections: {wanted} are more than the {room} that the limit of {fds} file descriptors \
-                 leaves room for"
-            );
-            let place = loaded.places.of("slave.max_connections").cloned();
-            Err(SettingsError::new(message).at(place).hint("raise the limit (ulimit -n, LimitNOFILE=)").into())
-        }
+/// What the file descriptors of this process leave room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// WebSockets and HTTP connections together, without those of the admin listener.
+    connections: usize,
+    /// HTTP connections of one listener.
+    http: usize,
+    /// WebSockets.
+    sockets: usize,
+}
+
+impl Room {
+    /// With as many file descriptors as this process can get.
+    fn new(loaded: &Loaded, roles: Roles) -> Result<Self> {
+        let fds = rlimit::increase_nofile_limit(u64::MAX).context("cannot read the limit of file descriptors")?;
+        let connections = usize::try_from(fds.saturating_sub(SPARE_FDS).max(fds / 2)).unwrap_or(usize::MAX);
+        // some are left to those who ask for tokens, or are told that there is no room for their sockets
+        let most_sockets = connections - (connections / 8).min(256);
+        let settings = &loaded.settings;
+        let http = match settings.limits.http_connections {
+            0 => (connections / 4).max(1),
+            wanted => wanted.min(connections),
+        };
+        let sockets = match settings.slave.max_connections {
+            0 => most_sockets,
+            wanted if wanted <= most_sockets || !roles.slave() => wanted,
+            wanted => {
+                let message = format!(
+                    "slave.max_connections: {wanted} are more than the {most_sockets} that the limit of {fds} file \
+                     descriptors leaves room for"
+                );
+                let place = loaded.places.of("slave.max_connections").cloned();
+                let error = SettingsError::new(message).at(place);
+                return Err(error.hint("raise the limit (ulimit -Hn, LimitNOFILE=)").into());
+            }
+        };
+        Ok(Self { connections, http, sockets })
     }
 }
 

@@ -26,17 +26,27 @@ use wellhead_master::{
 };
 use wellhead_slave::Slave;
 
-use super::{Addresses, welcome::Welcome};
+use super::{Addresses, Room, welcome::Welcome};
 use crate::{
     admin::{Admin, Guard},
     bus::Line,
     development::Development,
     health::{Health, VERSION},
-    http::{self, door::Door, metrics::AllRequests, try_page::TryPage},
+    http::{
+        self,
+        budget::Budget,
+        connections::{Bounds, Descriptors},
+        door::Door,
+        metrics::AllRequests,
+        try_page::TryPage,
+    },
 };
 
 /// How long requests under way may take to end once all sockets are closed, in seconds.
 const SHUTDOWN_SECONDS: u64 = 5;
+
+/// HTTP connections that the admin listener may have, whatever the others have.
+const ADMIN_CONNECTIONS: usize = 64;
 
 /// How long the server takes to let go of its listeners.
 const LET_GO: Duration = Duration::from_millis(20);
@@ -54,18 +64,31 @@ pub struct Bound {
     pub(super) requests: AllRequests,
     pub(super) registry: Registry,
     pub(super) listeners: Listeners,
+    pub(super) outlive: Outlive,
     pub(super) addresses: Addresses,
     /// Where clients connect, here or in another process.
     pub(super) clients: Option<SocketAddr>,
     pub(super) push_keys: Vec<PushKey>,
     pub(super) warnings: Vec<String>,
     pub(super) development: Option<Development>,
+    pub(super) room: Room,
+    /// What unfinished requests and unsent replies may hold, in bytes.
+    pub(super) http_memory: usize,
 }
 
+#[derive(Default)]
 pub(super) struct Listeners {
     pub(super) master: Option<TcpListener>,
     pub(super) slave: Option<TcpListener>,
     pub(super) admin: Option<TcpListener>,
+}
+
+/// Which listening sockets outlive the process, since it did not open them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Outlive {
+    master: bool,
+    slave: bool,
+    admin: bool,
 }
 
 impl Listeners {
@@ -74,10 +97,28 @@ impl Listeners {
         Ok(Addresses { master: address(&self.master)?, slave: address(&self.slave)?, admin: address(&self.admin)? })
     }
 
+    /// Those that are open.
+    pub(super) fn opened(&self) -> Outlive {
+        let Self { master, slave, admin } = self;
+        Outlive { master: master.is_some(), slave: slave.is_some(), admin: admin.is_some() }
+    }
+
     /// Second handles.
-    fn try_clone(&self) -> Result<Vec<TcpListener>> {
-        let all = [&self.master, &self.slave, &self.admin].into_iter().flatten();
-        Ok(all.map(TcpListener::try_clone).collect::<Result<_, _>>()?)
+    pub(super) fn try_clone(&self) -> Result<Self> {
+        let clone = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::try_clone).transpose();
+        Ok(Self { master: clone(&self.master)?, slave: clone(&self.slave)?, admin: clone(&self.admin)? })
+    }
+
+    /// Listen no more, whoever else has a handle; but leave those alone that outlive us.
+    fn close(&self, outlive: Outlive) {
+        let all = [(&self.master, outlive.master), (&self.slave, outlive.slave), (&self.admin, outlive.admin)];
+        for (listener, _) in all.into_iter().filter(|(_, outlives)| !outlives) {
+            if let Some(listener) = listener
+                && let Err(error) = SockRef::from(listener).shutdown(std::net::Shutdown::Both)
+            {
+                debug!("closing a listener: {error}");
+            }
+        }
     }
 }
 
@@ -92,7 +133,17 @@ pub struct Running {
     server: ServerHandle,
     task: JoinHandle<std::io::Result<()>>,
     /// Second handles to the listeners, to close them at the end.
-    listeners: Vec<TcpListener>,
+    listeners: Listeners,
+    outlive: Outlive,
+}
+
+/// What comes after a node.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Then {
+    /// The end of the process.
+    End,
+    /// Another node in the same process, on the same sockets.
+    Again,
 }
 
 /// Why a node is to be stopped and built anew, in the same process.
@@ -120,7 +171,8 @@ impl Bound {
     ///
     /// The workers do not start.
     pub async fn serve(self) -> Result<Running> {
-        let Self { master, slave, line, welcomed, health, requests, registry, listeners, addresses, .. } = self;
+        let Self { master, slave, line, welcomed, health, requests, registry, listeners, room, .. } = self;
+        let (addresses, outlive) = (self.addresses, self.outlive);
         let workers = thread::available_parallelism().map_or(1, NonZero::get);
         let handles = listeners.try_clone()?;
         let mut builder = Server::build()
@@ -129,6 +181,9 @@ impl Bound {
             .shutdown_timeout(SHUTDOWN_SECONDS)
             // the slave counts its sockets itself, and above the limit a 503 says more than silence
             .max_concurrent_connections(1 << 20);
+        let budget = Budget::new(self.http_memory);
+        let descriptors = Descriptors::new(room.connections, slave.clone());
+        let bounds = || Bounds::sharing(room.http, &descriptors);
         if let Some(listener) = listeners.admin {
             let local = addresses.admin.is_none_or(|at| at.ip().is_loopback());
             let guard = match &master {
@@ -136,19 +191,20 @@ impl Bound {
                 Some(master) => Guard::Master(master.clone()),
                 None => Guard::Keys(Keys::new(self.push_keys, Keyless::Nobody)),
             };
-            let door = Door::new(Admin::new(registry, guard), health.clone(), requests.of("admin"));
-            builder = http::listen(builder, listener, door)?;
+            let door = Door::new(Admin::new(registry, guard), health.clone(), requests.of("admin"), budget.clone());
+            builder = http::listen(builder, listener, door, Bounds::of_its_own(ADMIN_CONNECTIONS), || ())?;
         }
         if let (Some(listener), Some(master)) = (listeners.master, master) {
             let page = self.development.zip(self.clients).map(|(development, at)| TryPage::new(development, at));
-            let door = Door::new(master, health.clone(), requests.of("master")).with_page(page);
-            builder = http::listen(builder, listener, door)?;
+            let door = Door::new(master, health.clone(), requests.of("master"), budget.clone()).with_page(page);
+            builder = http::listen(builder, listener, door, bounds(), || ())?;
         }
         let started = Arc::new(Semaphore::new(0));
         let mut awaited = 0;
         if let (Some(listener), Some(slave)) = (listeners.slave, slave.clone()) {
-            let door = Door::new(slave, health.clone(), requests.of("slave"));
-            builder = http::listen_with_sockets(builder, listener, door, started.clone())?;
+            let door = Door::new(slave, health.clone(), requests.of("slave"), budget);
+            let started = started.clone();
+            builder = http::listen(builder, listener, door, bounds(), move || started.add_permits(1))?;
             awaited = u32::try_from(workers).unwrap_or(u32::MAX);
         }
         let server = builder.run();
@@ -173,7 +229,8 @@ impl Bound {
         }
         health.serving();
         info!(version = VERSION, workers = workers as u64; "ready");
-        Ok(Running { addresses, slave, line, welcomed, health, server: handle, task, listeners: handles })
+        let listeners = handles;
+        Ok(Running { addresses, slave, line, welcomed, health, server: handle, task, listeners, outlive })
     }
 }
 
@@ -196,23 +253,23 @@ impl Running {
     }
 
     /// End in order: want no more work, close the listeners, say goodbye to the other nodes, tell every client to come
-    /// back elsewhere, let requests under way finish, hang up.
-    pub async fn stop(self) {
+    /// back, let requests under way finish, hang up. Listeners stay open that somebody serves after this node: another
+    /// process that they are handed to, or another node of this one.
+    pub async fn stop(self, then: Then) {
         let connections = self.slave.as_ref().map_or(0, Slave::connections);
         info!(connections = connections as u64; "shutting down");
         self.health.ending();
         self.server.pause().await;
-        // it answers before it has let go of its listeners, and would log an error for each that is closed before
-        sleep(LET_GO).await;
-        for listener in &self.listeners {
+        let outlived = then == Then::Again || self.outlive.slave;
+        if then == Then::End {
+            // it answers before it has let go of its listeners, and would log an error for each that is closed before
+            sleep(LET_GO).await;
             // paused, the server would still hold its listeners open, and clients would wait for nothing; closed, they
             // are refused at once and go elsewhere
-            if let Err(error) = SockRef::from(listener).shutdown(std::net::Shutdown::Both) {
-                debug!("closing a listener: {error}");
-            }
+            self.listeners.close(self.outlive);
         }
         if let Some(slave) = &self.slave {
-            slave.prepare_to_go();
+            slave.prepare_to_go(outlived);
         }
         self.line.goodbye().await;
         if let Some(slave) = &self.slave {

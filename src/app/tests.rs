@@ -33,7 +33,7 @@ async fn a_process_starts_on_any_port_and_leaves_none_behind() {
     assert!(get(slave, "/try").await.starts_with("HTTP/1.1 404 "));
     assert!(get(slave, "/metrics").await.starts_with("HTTP/1.1 404 "));
     assert!(get(admin, "/metrics").await.contains("wellhead_build_info"));
-    running.stop().await;
+    running.stop(Then::End).await;
     for address in all {
         assert!(TcpStream::connect(address).await.is_err());
     }
@@ -43,6 +43,6 @@ async fn a_process_starts_on_any_port_and_leaves_none_behind() {
 fn more_sockets_than_file_descriptors_are_a_bad_setting() {
     let mut settings = Settings::default();
     settings.slave.max_connections = 1 << 40;
-    let error = max_connections(&settings.into(), Roles::Slave).unwrap_err();
+    let error = Room::new(&settings.into(), Roles::Slave).unwrap_err();
     assert!(error.is::<SettingsError>() && error.to_string().contains("file descriptors"), "{error}");
 }

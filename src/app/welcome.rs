@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_slave_without_settings_gets_the_secret_and_the_throw_away_key() {
-        let (development, _) = Development::start(&Settings::default()).unwrap();
+        let (development, _) = Development::start(&Settings::default(), b"secret").unwrap();
         let welcome = Welcome::new("wellhead", &trust(b"\0secret\xFF"), Some(&development));
         let given = joined(&welcome, Settings::default()).unwrap();
         assert_eq!(given.secret, b"\0secret\xFF");

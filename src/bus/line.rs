@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use wellhead_proto::{bus::Bus, ids::NodeId, roster::Beat};
 
 use super::{
-    cluster::{Cluster, ClusterBus, Metrics},
+    cluster::{Cluster, ClusterBus, Common, Metrics},
     local::{Exchange, Hello, Hub, Link, LocalLimits, Porter, SocketError},
     metrics::WireMetrics,
     nats::{NatsSettings, NatsWire},
@@ -80,6 +80,11 @@ impl Joining {
     #[must_use]
     pub fn line(&self) -> Line {
         Line::Cluster(self.cluster.clone())
+    }
+
+    /// What it must have in common with the others; to be told before it speaks.
+    pub fn share(&self, common: Common) {
+        self.cluster.share(common);
     }
 
     /// Speak over NATS, with the nodes of the cluster called `name`.

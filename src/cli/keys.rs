@@ -60,11 +60,17 @@ pub(super) fn run(command: Command) -> Result<String> {
             let mut random = [0; 24];
             getrandom::fill(&mut random).map_err(|error| anyhow!("the system has no randomness: {error}"))?;
             let key = format!("wh_{}", URL_SAFE_NO_PAD.encode(random));
+            let hash = KeyHash::of(&key);
+            // as a word between commas it can hold no comma
+            let word = !name.is_empty() && !name.contains([',', '[', '\'']) && name.trim() == name;
+            let variable = match word {
+                true => format!("\nOr, in the environment of a container:\n\nWELLHEAD_PUSH_KEYS='{name}:{hash}'\n"),
+                false => String::new(),
+            };
             let name = toml::Value::String(name);
             Ok(format!(
                 "The key, shown this once. The backend sends it as \"Authorization: Bearer KEY\":\n\n{key}\n\n\
-                 For config.toml, which never holds the key itself:\n\n[[push_keys]]\nname = {name}\nsha256 = \"{}\"\n",
-                KeyHash::of(&key)
+                 For config.toml, which never holds the key itself:\n\n[[push_keys]]\nname = {name}\nsha256 = \"{hash}\"\n{variable}"
             ))
         }
     }

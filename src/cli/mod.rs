@@ -22,11 +22,13 @@ use clap::{Args, Parser, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{
+    app,
+    files::read_text,
     health::VERSION,
     settings::{
         load::{self, Loaded},
         place::SettingsError,
-        plan::{Plan, Roles},
+        plan::Roles,
     },
 };
 
@@ -42,7 +44,7 @@ const FAILURE: u8 = 1;
     about = "A self-hosted push server: POST once, reach every subscriber",
     long_about = "A self-hosted push server: POST once, reach every subscriber.\n\n\
         Clients hold WebSockets to the slave; backends POST to the master. Without a subcommand both run in this \
-        process; on one machine or on many they may be processes of their own. Without any configuration that is development mode: it prints two lines to paste, and you see a \
+        process; on one machine or on many they may be processes of their own. Without any configuration that is development mode: it prints lines to paste, and you see a \
         message arrive.",
     after_help = "Exit codes: 0 clean, 1 failure, 2 wrong usage, 78 bad configuration."
 )]
@@ -72,7 +74,8 @@ enum Command {
     Master,
     /// Run a slave, where clients connect
     Slave,
-    /// Read the configuration as a start would, and say what is wrong with it
+    /// Read the configuration as a start would, and say what is wrong with it. Opens nothing: whether ports are free and
+    /// the bus answers is not tried
     CheckConfig(CheckConfig),
     /// Make or check the JWTs that clients connect with
     #[command(subcommand)]
@@ -131,7 +134,7 @@ pub fn run() -> ExitCode {
 
 fn check_config(source: &Source, roles: Roles) -> Result<String> {
     let loaded = source.load()?;
-    let plan = Plan::new(&loaded, roles)?;
+    let (plan, _) = app::check(&loaded, roles)?;
     let mut said = String::new();
     if plan.development {
         said.push_str("note: no key is configured (jwt.public_keys): development mode, on this machine only\n");
@@ -158,7 +161,7 @@ fn secret_of(named: Option<&String>, file: Option<&PathBuf>) -> Result<Option<St
     match (named, file) {
         (Some(secret), _) => Ok(Some(secret.clone())),
         (None, Some(file)) => {
-            let secret = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let secret = read_text(file).with_context(|| format!("cannot read {}", file.display()))?;
             Ok(Some(secret.trim().to_owned()))
         }
         (None, None) => Ok(None),

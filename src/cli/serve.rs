@@ -1,6 +1,6 @@
 //! `wellhead standalone`, `master` and `slave`: roles in this process, until a signal ends it.
 
-use std::process;
+use std::{fs, future::pending, process};
 
 use anyhow::{Context, Result};
 use log::{info, warn};
@@ -8,17 +8,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{FAILURE, Source, say};
 use crate::{
-    app::{App, Running},
+    app::{App, Handed, Running, Then},
     settings::plan::Roles,
     telemetry,
 };
 
 pub(super) fn run(source: &Source, roles: Roles) -> Result<()> {
+    // before there are threads: it takes variables out of the environment
+    let handed = Handed::from_env()?;
     let loaded = source.load()?;
     telemetry::start(&loaded.settings.log);
     actix_rt::System::new().block_on(async {
         let mut signals = Signals::new()?;
-        let mut app = App::new(loaded, roles)?;
+        let mut app = App::on_sockets(loaded, roles, handed)?;
         let mut first = true;
         loop {
             let bound = tokio::select! {
@@ -56,7 +58,7 @@ pub(super) fn run(source: &Source, roles: Roles) -> Result<()> {
 /// it is true that the process is to end. A second one ends it at once.
 async fn end(running: Running, signals: &mut Signals, asked: bool) -> Result<bool> {
     let mut asked = asked;
-    let stop = running.stop();
+    let stop = running.stop(if asked { Then::End } else { Then::Again });
     tokio::pin!(stop);
     loop {
         tokio::select! {
@@ -74,18 +76,40 @@ async fn end(running: Running, signals: &mut Signals, asked: bool) -> Result<boo
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Settings cannot be read anew yet, so it ends the process as the others do. `nohup` has it ignored.
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen to signals");
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: if ignores_hang_up() { None } else { Some(listen(SignalKind::hangup())?) },
+        })
     }
 
     async fn next(&mut self) {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(hang_up) => hang_up.recv().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = hang_up => {}
         }
     }
+}
+
+/// Was this process started so that SIGHUP does not reach it?
+fn ignores_hang_up() -> bool {
+    fs::read_to_string("/proc/self/status").is_ok_and(|status| {
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        // SIGHUP is the first of the signals
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
+    })
 }

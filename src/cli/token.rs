@@ -1,6 +1,6 @@
 //! `wellhead token`: JWTs for clients, made and checked by hand. In production the backend makes them.
 
-use std::{fs, path::PathBuf, time::UNIX_EPOCH};
+use std::{path::PathBuf, time::UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -15,6 +15,7 @@ use wellhead_proto::{
 
 use super::Source;
 use crate::{
+    files::read_text,
     settings::plan::{Plan, Roles},
     signing::{self, SigningKey},
 };
@@ -90,8 +91,8 @@ pub(super) fn run(command: Command, source: &Source) -> Result<String> {
             let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64();
             match public_key {
                 Some(file) => {
-                    let pem = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-                    let key = Key::from_pem(None, &pem, None).with_context(|| file.display().to_string())?;
+                    let pem = read_text(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                    let key = Key::from_pem(None, pem.as_bytes(), None).with_context(|| file.display().to_string())?;
                     Keyring::new(vec![key], false).verify(token, now)
                 }
                 None => {
@@ -100,7 +101,7 @@ pub(super) fn run(command: Command, source: &Source) -> Result<String> {
                     if plan.development {
                         bail!("no key is configured (jwt.public_keys); name one with --public-key");
                     }
-                    plan.apps(&loaded.settings, plan.keys.clone()).verify(token, now)
+                    plan.apps(&loaded.settings, plan.keys.clone(), None).verify(token, now)
                 }
             }
             .map_err(|why| anyhow!("the token is refused: {why}"))?;
@@ -112,7 +113,7 @@ pub(super) fn run(command: Command, source: &Source) -> Result<String> {
 /// A private key in a file.
 pub(super) fn key_of(file: &PathBuf) -> Result<SigningKey> {
     let name = file.display();
-    let pem = fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
+    let pem = read_text(file).with_context(|| format!("cannot read {name}"))?;
     SigningKey::from_pem(&pem).with_context(|| name.to_string())
 }
 

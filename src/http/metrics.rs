@@ -8,7 +8,7 @@ use std::{
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
@@ -20,6 +20,8 @@ const SECONDS: [f64; 13] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0
 pub struct AllRequests {
     count: Family<Labels, Counter>,
     duration: Family<RoleLabel, Histogram, fn() -> Histogram>,
+    connections: Family<RoleLabel, Gauge>,
+    ended: Family<EndedLabels, Counter>,
 }
 
 /// The requests of one door.
@@ -30,6 +32,44 @@ pub struct Requests {
     /// Those of each method that were answered with 200: a family looks its counters up by their labels, behind a lock.
     good: Arc<[OnceLock<Counter>; METHODS]>,
     duration: Histogram,
+    connections: Gauge,
+    ended: Family<EndedLabels, Counter>,
+}
+
+/// Why we closed a connection without an answer, or answered instead of its request.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Ended {
+    /// No request came for too long.
+    Idle,
+    /// A head took too long.
+    HeadLate,
+    /// The client took nothing of a reply for too long.
+    Stalled,
+    /// It waited for a request, and others needed its room.
+    Crowded,
+    /// There was no room for it.
+    Refused,
+    /// It would have needed more memory than all may have.
+    NoMemory,
+}
+
+impl EncodeLabelValue for Ended {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Self::Idle => "idle",
+            Self::HeadLate => "head_timeout",
+            Self::Stalled => "write_timeout",
+            Self::Crowded => "crowded",
+            Self::Refused => "refused",
+            Self::NoMemory => "memory",
+        })
+    }
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct EndedLabels {
+    role: &'static str,
+    cause: Ended,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -76,7 +116,16 @@ impl AllRequests {
     /// Counted in `registry`.
     pub fn new(registry: &mut Registry) -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(SECONDS);
-        let requests = Self { count: Family::default(), duration: Family::new_with_constructor(histogram) };
+        let requests = Self {
+            count: Family::default(),
+            duration: Family::new_with_constructor(histogram),
+            connections: Family::default(),
+            ended: Family::default(),
+        };
+        let help = "HTTP connections that are open; those that became WebSockets are not among them";
+        registry.register("http_connections", help, requests.connections.clone());
+        let help = "HTTP connections that were closed by the server, but for those that were answered as asked";
+        registry.register("http_connections_ended", help, requests.ended.clone());
         registry.register("http_requests", "HTTP requests that were answered", requests.count.clone());
         registry.register_with_unit(
             "http_request_duration",
@@ -91,7 +140,15 @@ impl AllRequests {
     #[must_use]
     pub fn of(&self, role: &'static str) -> Requests {
         let duration = self.duration.get_or_create(&RoleLabel { role }).clone();
-        Requests { role, count: self.count.clone(), good: Arc::default(), duration }
+        let connections = self.connections.get_or_create(&RoleLabel { role }).clone();
+        Requests {
+            role,
+            count: self.count.clone(),
+            good: Arc::default(),
+            duration,
+            connections,
+            ended: self.ended.clone(),
+        }
     }
 }
 
@@ -100,6 +157,17 @@ impl Requests {
     #[must_use]
     pub fn role(&self) -> &'static str {
         self.role
+    }
+
+    /// Shows how many connections are open.
+    #[must_use]
+    pub fn connections(&self) -> Gauge {
+        self.connections.clone()
+    }
+
+    /// One connection more was closed for `cause`.
+    pub fn ended(&self, cause: Ended) {
+        self.ended.get_or_create(&EndedLabels { role: self.role, cause }).inc();
     }
 
     /// One more.

@@ -1,132 +1,138 @@
-//! HTTP in front of the roles: one actix-web app per listener, whose only service is the door.
+//! HTTP/1.1 in front of the roles. actix-server accepts connections and deals them out to its worker threads; a
+//! connection and its door live on one of these.
 
-mod body;
+pub mod budget;
+pub mod chunks;
+pub mod connection;
+pub mod connections;
 pub mod door;
+pub mod head;
 pub mod metrics;
-pub mod stream;
+pub mod reply;
 #[cfg(test)]
 mod tests;
 pub mod try_page;
 
-use std::{convert::Infallible, io, net::TcpListener, rc::Rc, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, net::TcpListener, rc::Rc};
 
-use actix_codec::Framed;
-use actix_http::{HttpMessage, HttpService, Request, h1};
-use actix_server::{GracefulShutdownSignal, ServerBuilder};
-use actix_service::{ServiceFactoryExt, fn_service, map_config};
-use actix_web::{App, HttpRequest, dev::AppConfig, web};
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Semaphore};
-use wellhead_proto::{dialect::contract::ApiReply, surface::Surface};
-use wellhead_slave::Slave;
+use actix_server::ServerBuilder;
+use actix_service::fn_service;
+use bytes::BytesMut;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use wellhead_master::Master;
+use wellhead_proto::surface::{Head, Surface};
+use wellhead_slave::{Accepted, Rejected, Slave};
 
-use self::{door::Door, stream::Client};
+use self::{
+    connections::{Bounds, Connections},
+    door::Door,
+    metrics::Ended,
+};
+use crate::admin::Admin;
 
-/// How long a connection may be idle between two requests.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// How long the head of the first request may take; with it a WebSocket handshake.
-const HEAD_TIME: Duration = Duration::from_secs(5);
-/// How long a client may go on sending a body that was refused.
-const DISCONNECT_TIME: Duration = Duration::from_secs(2);
+/// What a connection is told for which there is no room.
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\n\
+    content-length: 20\r\nretry-after: 1\r\nconnection: close\r\n\r\ntoo many connections";
 
-/// How each connection is served; a macro, since the type of the app has no name.
-macro_rules! http {
-    ($door:expr, $ending:expr) => {{
-        let (door, ending) = ($door.clone(), $ending.clone());
-        let expecting = door.clone();
-        HttpService::build()
-            .keep_alive(KEEP_ALIVE)
-            .client_request_timeout(HEAD_TIME)
-            .client_disconnect_timeout(DISCONNECT_TIME)
-            .tcp_nodelay(true)
-            .graceful_shutdown_signal(move || {
-                let ending: GracefulShutdownSignal = ending.clone();
-                async move { ending.notified().await }
-            })
-            .expect(fn_service(move |request: Request| {
-                let admitted = expecting.expect(request.head());
-                async move { admitted.map(|()| request) }
-            }))
-    }};
+/// A surface that may open WebSockets, too.
+pub trait Site: Surface {
+    /// A handshake that succeeded.
+    type Socket: 'static;
+
+    /// Begin to serve on the calling worker thread.
+    fn start_worker(&self) {}
+
+    /// Is its path one of those that open sockets?
+    fn opens_socket(&self, head: Head<'_>) -> bool;
+
+    /// Judge a handshake.
+    fn handshake(&self, head: Head<'_>) -> impl Future<Output = Result<Self::Socket, Rejected>>;
+
+    /// Take the connection over; `early` came behind the handshake.
+    fn open(&self, socket: Self::Socket, stream: TcpStream, early: BytesMut);
 }
 
-/// The app behind `door`.
-macro_rules! app {
-    ($door:expr) => {{
-        // one for the worker: its requests share no counter of references with those of other threads
-        let door = Rc::new($door.clone());
-        let app = App::new().default_service(web::to(move |request: HttpRequest, payload: web::Payload| {
-            let door = door.clone();
-            async move { door.answer(request, payload).await }
-        }));
-        // the address in it serves to make absolute URLs, and we make none
-        map_config(app, |()| AppConfig::default())
-    }};
+/// A surface without sockets.
+macro_rules! without_sockets {
+    ($($site:ty),*) => {$(
+        impl Site for $site {
+            type Socket = std::convert::Infallible;
+
+            fn opens_socket(&self, _: Head<'_>) -> bool {
+                false
+            }
+
+            async fn handshake(&self, _: Head<'_>) -> Result<Self::Socket, wellhead_slave::Rejected> {
+                Err(wellhead_slave::Rejected::Reply(wellhead_proto::surface::text(404, "404 page not found\n")))
+            }
+
+            fn open(&self, socket: Self::Socket, _: TcpStream, _: bytes::BytesMut) {
+                match socket {}
+            }
+        }
+    )*};
+}
+#[cfg(test)]
+use without_sockets;
+without_sockets!(Master, Admin);
+
+impl Site for Slave {
+    type Socket = Accepted;
+
+    fn start_worker(&self) {
+        self.start_worker();
+    }
+
+    fn opens_socket(&self, head: Head<'_>) -> bool {
+        self.opens_socket(head)
+    }
+
+    async fn handshake(&self, head: Head<'_>) -> Result<Accepted, Rejected> {
+        self.handshake(head).await
+    }
+
+    fn open(&self, socket: Accepted, stream: TcpStream, early: BytesMut) {
+        self.open(socket, stream, early);
+    }
 }
 
-/// Serve `door` on `listener`.
+/// Serve `door` on `listener`, to as many connections as `bounds` allow. `on_start` is called by each worker thread when it
+/// has begun.
 ///
 /// # Errors
 ///
 /// The listener cannot be used.
-pub fn listen<S: Surface>(builder: ServerBuilder, listener: TcpListener, door: Door<S>) -> io::Result<ServerBuilder> {
-    let ending = builder.graceful_shutdown_signal();
-    builder.listen(door.requests.role(), listener, move || {
-        let service = http!(door, ending).h1(app!(door));
-        fn_service(accept).and_then(service)
-    })
-}
-
-/// Serve `door` on `listener`; upgrades go to the slave behind it. Every worker adds to `started` when it has begun.
-///
-/// # Errors
-///
-/// The listener cannot be used.
-pub fn listen_with_sockets(
+pub fn listen<S: Site>(
     builder: ServerBuilder,
     listener: TcpListener,
-    door: Door<Slave>,
-    started: Arc<Semaphore>,
+    door: Door<S>,
+    bounds: Bounds,
+    on_start: impl Fn() + Clone + Send + 'static,
 ) -> io::Result<ServerBuilder> {
     let ending = builder.graceful_shutdown_signal();
     builder.listen(door.requests.role(), listener, move || {
         // this runs on every worker's own thread
         door.surface.start_worker();
-        started.add_permits(1);
-        let upgrading = door.clone();
-        let service = http!(door, ending)
-            .upgrade(fn_service(move |(request, framed): (Request, Framed<Client, h1::Codec>)| {
-                let door = upgrading.clone();
-                async move {
-                    upgrade(door, request, framed).await;
-                    Ok::<_, Infallible>(())
+        on_start();
+        // its requests share no counter of references with those of other threads
+        let door = Rc::new(door.clone());
+        let connections = Connections::new(bounds.clone(), door.requests.connections(), ending.clone());
+        fn_service(move |stream: TcpStream| {
+            let door = door.clone();
+            let place = connections.enter();
+            async move {
+                match place {
+                    Some(place) => connection::serve(door, stream, place).await,
+                    None => {
+                        door.requests.ended(Ended::Refused);
+                        // it fits into the kernel's buffer, or nobody reads; past the runtime, which does not know yet
+                        // that there is room
+                        let _ = SockRef::from(&stream).send(NO_ROOM);
+                    }
                 }
-            }))
-            .h1(app!(door));
-        fn_service(accept).and_then(service)
+                Ok::<_, Infallible>(())
+            }
+        })
     })
-}
-
-async fn accept(tcp: TcpStream) -> Result<(Client, Option<std::net::SocketAddr>), actix_http::error::DispatchError> {
-    // without it the second of two small frames waits for an acknowledgement
-    let _ = tcp.set_nodelay(true);
-    let peer = tcp.peer_addr().ok();
-    Ok((Client::new(tcp), peer))
-}
-
-async fn upgrade(door: Door<Slave>, request: Request, framed: Framed<Client, h1::Codec>) {
-    let mut parts = framed.into_parts();
-    match door.check_head(request.uri(), request.headers()) {
-        Ok(()) => door.surface.upgrade(request, parts.io.into_inner(), parts.read_buf).await,
-        Err(ApiReply { status, content_type, body, .. }) => {
-            let reason = actix_http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-            let head = format!(
-                "HTTP/1.1 {status} {}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n\
-                 connection: close\r\n\r\n",
-                reason.unwrap_or_default(),
-                body.len(),
-            );
-            // a client that is gone needs no answer
-            let _ = parts.io.write_all(&[head.as_bytes(), &body].concat()).await;
-        }
-    }
 }

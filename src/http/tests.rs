@@ -8,6 +8,7 @@ use std::{
 
 use actix_server::{Server, ServerHandle};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use prometheus_client::registry::Registry;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,12 +23,21 @@ use wellhead_proto::{
     testkit::RecordingBus,
 };
 
-use super::{door::Door, metrics::AllRequests};
+use super::{Site, budget::Budget, connection::Times, connections::Bounds, door::Door, metrics::AllRequests};
 use crate::health::Health;
 
 /// Enough for anything that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(10);
 const BODY_LIMIT: usize = 1 << 20;
+/// Connections at once.
+const MOST: usize = 100;
+const TIMES: Times = Times {
+    head: Duration::from_millis(600),
+    idle: Duration::from_millis(1_200),
+    body: Duration::from_millis(300),
+    stall: Duration::from_millis(300),
+    linger: Duration::from_secs(2),
+};
 
 /// Echoes what it is sent, except at `/secret` and `/big`.
 #[derive(Clone)]
@@ -57,28 +67,47 @@ impl Surface for Echo {
     }
 }
 
-struct Site {
+super::without_sockets!(Echo);
+
+struct Running {
     address: SocketAddr,
     server: ServerHandle,
     health: Health,
     registry: Registry,
+    budget: Budget,
 }
 
-impl Site {
+impl Running {
     async fn open() -> Self {
+        Self::bounded(MOST, 64 << 20).await
+    }
+
+    /// With room for `most` connections, and for `memory` bytes of unfinished requests.
+    async fn bounded(most: usize, memory: usize) -> Self {
+        let budget = Budget::new(memory);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut registry = Registry::with_prefix("wellhead");
         let requests = AllRequests::new(&mut registry).of("master");
         let bus: Arc<dyn Bus> = Arc::new(RecordingBus::default());
         let health = Health::new(bus);
-        let mut door = Door::new(Echo, health.clone(), requests);
-        door.body_time = Duration::from_millis(300);
+        let mut door = Door::new(Echo, health.clone(), requests, budget.clone());
+        door.times = TIMES;
         let builder = Server::build().workers(1).disable_signals().shutdown_timeout(1);
-        let server = super::listen(builder, listener, door).unwrap().run();
+        let server = super::listen(builder, listener, door, Bounds::of_its_own(most), || ()).unwrap().run();
         let handle = server.handle();
         actix_rt::spawn(server);
-        Self { address, server: handle, health, registry }
+        Self { address, server: handle, health, registry, budget }
+    }
+
+    /// Comes back once nothing is held any more.
+    async fn budget_is_free(&self) {
+        let free = async {
+            while self.budget.used() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, free).await.expect("all is given back");
     }
 
     async fn connect(&self) -> TcpStream {
@@ -117,7 +146,7 @@ fn assert_begins(answer: &str, begin: &str) {
 
 #[actix_rt::test]
 async fn requests_are_answered_one_after_the_other_also_when_they_come_together() {
-    let site = Site::open().await;
+    let site = Running::open().await;
     let mut client = site.connect().await;
     let three = "GET /a?x=1 HTTP/1.1\r\nHost: h\r\n\r\n\
                  POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc\
@@ -131,14 +160,14 @@ async fn requests_are_answered_one_after_the_other_also_when_they_come_together(
 
 #[actix_rt::test]
 async fn a_head_answer_has_no_body() {
-    let answer = Site::open().await.told(b"HEAD /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+    let answer = Running::open().await.told(b"HEAD /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
     assert_begins(&answer, "HTTP/1.1 200 OK\r\n");
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
 }
 
 #[actix_rt::test]
 async fn health_is_told_at_every_door() {
-    let site = Site::open().await;
+    let site = Running::open().await;
     let ask = |path| format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").into_bytes();
     assert!(site.told(&ask("/healthz")).await.ends_with("\r\n\r\nok"));
     let starting = site.told(&ask("/readyz")).await;
@@ -152,11 +181,19 @@ async fn health_is_told_at_every_door() {
 }
 
 #[actix_rt::test]
+async fn a_port_says_what_it_is() {
+    let answer = Running::open().await.told(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+    assert_begins(&answer, "HTTP/1.1 200 OK\r\n");
+    assert!(answer.contains("the master: backends push here"), "{answer}");
+}
+
+#[actix_rt::test]
 async fn heads_that_are_too_large_are_told_so_and_the_client_can_read_it() {
-    let site = Site::open().await;
+    let site = Running::open().await;
     let address = |bytes: usize| format!("GET /{} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "a".repeat(bytes));
     let header =
-        |bytes: usize| format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nX: {}\r\n\r\n", "a".repeat(bytes));
+        |bytes: usize| format!("GET /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\nX: {}\r\n\r\n", "a".repeat(bytes));
+    assert_begins(&site.told(&vec![b'M'; 100_000]).await, "HTTP/1.1 431 ");
     for kib in [17, 60, 127, 256] {
         assert_begins(&site.told(address(kib << 10).as_bytes()).await, "HTTP/1.1 414 ");
         assert_begins(&site.told(header(kib << 10).as_bytes()).await, "HTTP/1.1 431 ");
@@ -174,7 +211,7 @@ async fn heads_that_are_too_large_are_told_so_and_the_client_can_read_it() {
 
 #[actix_rt::test]
 async fn rubbish_is_told_that_it_is_bad() {
-    let site = Site::open().await;
+    let site = Running::open().await;
     for rubbish in [
         "\x16\x03\x01\x02\0\x01\0\x01\u{fc}",
         "GET\r\n\r\n",
@@ -187,7 +224,7 @@ async fn rubbish_is_told_that_it_is_bad() {
 
 #[actix_rt::test]
 async fn a_body_over_the_limit_is_told_so_whether_its_length_is_declared_or_not() {
-    let site = Site::open().await;
+    let site = Running::open().await;
     let size = 12 * BODY_LIMIT;
     let declared =
         [format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n\r\n").into_bytes(), vec![b'x'; size]];
@@ -211,7 +248,7 @@ async fn a_body_over_the_limit_is_told_so_whether_its_length_is_declared_or_not(
 
 #[actix_rt::test]
 async fn a_body_without_end_is_not_read_for_ever() {
-    let site = Site::open().await;
+    let site = Running::open().await;
     let mut client = site.connect().await;
     client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
     let started = Instant::now();
@@ -223,7 +260,7 @@ async fn a_body_without_end_is_not_read_for_ever() {
 
 #[actix_rt::test]
 async fn whoever_waits_for_100_is_told_at_once_if_the_body_is_not_wanted() {
-    let site = Site::open().await;
+    let site = Running::open().await;
     let ask = |path, length| {
         format!("POST {path} HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n")
             .into_bytes()
@@ -239,7 +276,7 @@ async fn whoever_waits_for_100_is_told_at_once_if_the_body_is_not_wanted() {
 
 #[actix_rt::test]
 async fn a_body_that_does_not_come_in_time_is_told_so() {
-    let site = Site::open().await;
+    let site = Running::open().await;
     let answer = site.told(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc").await;
     assert_begins(&answer, "HTTP/1.1 408 ");
     let answer = site.told(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab").await;
@@ -248,15 +285,15 @@ async fn a_body_that_does_not_come_in_time_is_told_so() {
 
 #[actix_rt::test]
 async fn a_head_that_does_not_come_in_time_is_told_so() {
-    let site = Site::open().await;
+    let site = Running::open().await;
     let started = Instant::now();
     assert_begins(&site.told(b"GET / HTTP/1.1\r\nHost:").await, "HTTP/1.1 408 ");
-    assert!(started.elapsed() >= super::HEAD_TIME, "{:?}", started.elapsed());
+    assert!(started.elapsed() >= TIMES.head, "{:?}", started.elapsed());
 }
 
 #[actix_rt::test]
 async fn a_client_that_does_not_take_its_answer_is_let_go() {
-    let site = Site::open().await;
+    let site = Running::open().await;
     let mut client = site.connect().await;
     client.write_all(b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
     let mut first = [0; 9];
@@ -272,7 +309,7 @@ async fn a_client_that_does_not_take_its_answer_is_let_go() {
 
 #[actix_rt::test]
 async fn an_upgrade_that_nobody_takes_is_an_ordinary_request() {
-    let site = Site::open().await;
+    let site = Running::open().await;
     let mut client = site.connect().await;
     client.write_all(b"GET /a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await.unwrap();
     assert_begins(&until(&mut client, "GET /a \"\" 0").await, "HTTP/1.1 200 ");
@@ -283,15 +320,20 @@ async fn an_upgrade_that_nobody_takes_is_an_ordinary_request() {
     client.write_all(offer.as_bytes()).await.unwrap();
     client.write_all(b"abc").await.unwrap();
     assert_begins(&until(&mut client, "POST /a \"\" 3").await, "HTTP/1.1 200 ");
-    let connect = b"CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\nContent-Length: 3\r\n\r\n";
+    // some proxies set it on whatever they pass on; its body counts all the same
+    let fixed =
+        "POST /a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\nabc";
     let mut client = site.connect().await;
-    client.write_all(connect).await.unwrap();
-    assert_begins(&until(&mut client, "\r\n\r\n").await, "HTTP/1.1 200 ");
+    client.write_all(fixed.repeat(2).as_bytes()).await.unwrap();
+    let answers = until(&mut client, "POST /a \"\" 3").await;
+    assert_begins(&answers, "HTTP/1.1 200 ");
+    let connect = b"CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\nContent-Length: 3\r\n\r\n";
+    assert_begins(&site.told(connect).await, "HTTP/1.1 400 ");
 }
 
 #[actix_rt::test]
 async fn an_idle_connection_does_not_hold_up_the_end() {
-    let site = Site::open().await;
+    let site = Running::open().await;
     let mut client = site.connect().await;
     client.write_all(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
     until(&mut client, "GET /a").await;
@@ -302,7 +344,7 @@ async fn an_idle_connection_does_not_hold_up_the_end() {
 
 #[actix_rt::test]
 async fn what_goes_through_is_counted_by_what_is_known_of_it() {
-    let site = Site::open().await;
+    let site = Running::open().await;
     site.told(b"GET /secret HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
     site.told(b"BREW /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
     let mut metrics = String::new();
@@ -313,5 +355,145 @@ async fn what_goes_through_is_counted_by_what_is_known_of_it() {
         "wellhead_http_request_duration_seconds_count{role=\"master\"} 2",
     ] {
         assert!(metrics.contains(line), "{metrics}");
+    }
+}
+
+/// Write `bytes` again and again until the server takes no more, which it shows by leaving them where they are.
+async fn flood(client: &mut TcpStream, bytes: &[u8]) -> usize {
+    let mut sent = 0;
+    while let Ok(written) = timeout(Duration::from_millis(100), client.write(bytes)).await {
+        sent += written.expect("the connection lives");
+        assert!(sent < 64 << 20, "it reads without end");
+    }
+    sent
+}
+
+#[actix_rt::test]
+async fn nothing_is_read_of_a_client_that_does_not_take_its_answers() {
+    let site = Running::open().await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut client = socket.connect(site.address).await.unwrap();
+    let request = "GET /a HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1_000);
+    flood(&mut client, request.as_bytes()).await;
+    assert!(site.budget.used() < 64 << 10, "{}", site.budget.used());
+    // what it takes nothing of for too long is closed
+    timeout(PATIENCE, async { while client.write_all(request.as_bytes()).await.is_ok() {} }).await.expect("an end");
+    site.budget_is_free().await;
+}
+
+#[actix_rt::test]
+async fn every_head_has_its_time_and_so_has_silence_between_two() {
+    let site = Running::open().await;
+    let ok = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut half = site.connect().await;
+    half.write_all(&[ok, &b"GET /gcs/pi"[..]].concat()).await.unwrap();
+    let mut silent = site.connect().await;
+    silent.write_all(ok).await.unwrap();
+    let mut dripping = site.connect().await;
+    dripping.write_all(ok).await.unwrap();
+    let drip = async {
+        // one byte after the other is no progress of a head
+        while dripping.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let (half, silent, ()) =
+        tokio::join!(rest(&mut half), rest(&mut silent), timeout(PATIENCE, drip).map(Result::unwrap));
+    assert!(half.contains("HTTP/1.1 200 ") && half.contains("HTTP/1.1 408 "), "{half}");
+    assert!(silent.contains("HTTP/1.1 200 ") && !silent.contains("HTTP/1.1 408 "), "{silent}");
+}
+
+#[actix_rt::test]
+async fn the_connection_that_has_waited_longest_makes_room_for_a_new_one() {
+    let site = Running::bounded(3, 64 << 20).await;
+    let ask = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        let mut client = site.connect().await;
+        client.write_all(ask).await.unwrap();
+        until(&mut client, "GET /a").await;
+        waiting.push(client);
+    }
+    // the first is not the one that has waited longest any more
+    waiting[0].write_all(ask).await.unwrap();
+    until(&mut waiting[0], "GET /a").await;
+    let mut new = site.connect().await;
+    new.write_all(ask).await.unwrap();
+    until(&mut new, "GET /a").await;
+    assert_eq!(rest(&mut waiting[1]).await, "", "it goes");
+    for client in [0, 2] {
+        waiting[client].write_all(ask).await.unwrap();
+        until(&mut waiting[client], "GET /a").await;
+    }
+}
+
+#[actix_rt::test]
+async fn who_is_served_makes_no_room_and_the_newcomer_hears_so() {
+    let site = Running::bounded(1, 64 << 20).await;
+    let mut busy = site.connect().await;
+    busy.write_all(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n").await.unwrap();
+    until(&mut busy, "100 Continue").await;
+    assert_begins(&rest(&mut site.connect().await).await, "HTTP/1.1 503 ");
+    busy.write_all(b"abc").await.unwrap();
+    until(&mut busy, "POST /a \"\" 3").await;
+}
+
+#[actix_rt::test]
+async fn unfinished_requests_share_one_budget() {
+    let site = Running::bounded(MOST, 200 << 10).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut client = site.connect().await;
+        client.write_all(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n").await.unwrap();
+        client.write_all(&[b'x'; 70_000]).await.unwrap();
+        held.push(client);
+    }
+    while site.budget.used() < 140_000 {
+        tokio::task::yield_now().await;
+    }
+    let large = [&b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n"[..], &[b'x'; 100_000]].concat();
+    assert_begins(&site.told(&large).await, "HTTP/1.1 503 ");
+    assert_begins(&site.told(b"GET /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await, "HTTP/1.1 200 ");
+    drop(held);
+    site.budget_is_free().await;
+}
+
+#[actix_rt::test]
+async fn hosts_and_chunks_that_mean_two_things_are_refused() {
+    let site = Running::open().await;
+    for host in ["user@h", "h/x", "a b", "<x>", "a,b"] {
+        let ask = format!("GET /a HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_begins(&site.told(ask.as_bytes()).await, "HTTP/1.1 400 ");
+    }
+    for chunks in ["3 \r\nabc\r\n0\r\n\r\n", "3;\r\nabc\r\n0\r\n\r\n", "3\nabc\n0\n\n"] {
+        let ask = format!("POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+        assert_begins(&site.told(ask.as_bytes()).await, "HTTP/1.1 400 ");
+    }
+}
+
+#[actix_rt::test]
+async fn a_refused_request_whose_body_is_there_costs_nobody_the_connection() {
+    let site = Running::open().await;
+    let mut client = site.connect().await;
+    let refused = "POST /secret HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc";
+    client.write_all(format!("{refused}GET /b HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).await.unwrap();
+    let answers = until(&mut client, "GET /b").await;
+    assert!(answers.contains("HTTP/1.1 401 ") && answers.contains("HTTP/1.1 200 "), "{answers}");
+    // else it is told before its body has come
+    let refused = b"POST /secret HTTP/1.1\r\nHost: h\r\nContent-Length: 9900010\r\n\r\nabc";
+    assert_begins(&site.told(refused).await, "HTTP/1.1 401 ");
+}
+
+#[actix_rt::test]
+async fn http_1_0_keeps_its_connection_if_it_asks_for_it() {
+    let site = Running::open().await;
+    let answer = site.told(b"GET /a HTTP/1.0\r\n\r\n").await;
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    let mut client = site.connect().await;
+    for _ in 0..2 {
+        client.write_all(b"GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await.unwrap();
+        let answer = until(&mut client, "GET /a").await;
+        assert!(answer.contains("\r\nconnection: keep-alive\r\n"), "{answer}");
     }
 }

@@ -5,10 +5,11 @@ use std::{net::SocketAddr, sync::Arc};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use wellhead_proto::{
     dialect::contract::ApiReply,
+    local::{is_loopback, passed_on},
     surface::{Head, text},
 };
 
-use crate::development::Development;
+use crate::development::{Development, Pusher};
 
 /// The page, ready but for its nonce.
 #[derive(Clone)]
@@ -21,12 +22,21 @@ impl TryPage {
     /// The page that connects to `slave`.
     #[must_use]
     pub fn new(development: Development, slave: SocketAddr) -> Self {
-        let Development { app, token, push_key_needed, .. } = development;
+        let Development { app, token, push_key_needed, pusher, .. } = development;
+        let hidden = |hidden: bool| if hidden { "hidden" } else { "" };
+        let (secret, sockets, requests) = match &pusher {
+            Some(Pusher { secret, sockets, requests, .. }) => (secret.as_str(), sockets.as_str(), requests.as_str()),
+            None => ("", "", ""),
+        };
         let html = include_str!("try.html")
             .replace("{{slave}}", &slave.to_string())
             .replace("{{app}}", &escaped(&app))
             .replace("{{token}}", &escaped(&token))
-            .replace("{{key_hidden}}", if push_key_needed { "" } else { "hidden" });
+            .replace("{{secret}}", secret)
+            .replace("{{sockets}}", &escaped(sockets))
+            .replace("{{requests}}", &escaped(requests))
+            .replace("{{pusher_hidden}}", hidden(pusher.is_none()))
+            .replace("{{key_hidden}}", hidden(!push_key_needed));
         Self { html: html.into(), slave }
     }
 
@@ -41,7 +51,10 @@ impl TryPage {
         }
         // a name that somebody else made point here must not read the token
         if !head.headers.header("host").is_some_and(is_loopback) {
-            return Some(text(403, "this page is for this machine only\n"));
+            return Some(for_this_machine_only("the Host is not loopback"));
+        }
+        if let Some(why) = passed_on(head) {
+            return Some(for_this_machine_only(why));
         }
         let mut nonce = [0; 16];
         if getrandom::fill(&mut nonce).is_err() {
@@ -63,14 +76,12 @@ impl TryPage {
     }
 }
 
-/// Does a `Host` name this machine, as only itself can?
-fn is_loopback(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+fn for_this_machine_only(why: &str) -> ApiReply {
+    let words = format!(
+        "{why}; this page is for this machine only: open it without a proxy, and configure [[push_keys]] and \
+         jwt.public_keys before others reach this master\n"
+    );
+    ApiReply::new(403, "text/plain; charset=utf-8", words)
 }
 
 fn escaped(text: &str) -> String {
@@ -83,45 +94,73 @@ mod tests {
 
     use super::*;
 
-    struct Host(&'static str);
+    struct Sent(&'static [(&'static str, &'static str)]);
 
-    impl Headers for Host {
+    impl Headers for Sent {
         fn header(&self, name: &str) -> Option<&str> {
-            (name == "host").then_some(self.0)
+            self.0.iter().find(|(sent, _)| *sent == name).map(|(_, value)| *value)
         }
     }
 
     fn page() -> TryPage {
         let app = "a\"><script>".to_owned();
         let (token, public_key) = ("x.y.z".to_owned(), String::new());
-        let development = Development { app, token, public_key, push_key_needed: false };
+        let pusher = None;
+        let development = Development { app, token, public_key, push_key_needed: false, pusher };
         TryPage::new(development, "127.0.0.1:8888".parse().unwrap())
     }
 
-    fn ask(path: &str, host: &'static str) -> Option<ApiReply> {
-        page().answer(Head { version: HttpVersion::Http11, method: "GET", path, query: "", headers: &Host(host) })
+    fn ask(path: &str, version: HttpVersion, headers: &'static [(&'static str, &'static str)]) -> Option<ApiReply> {
+        page().answer(Head { version, method: "GET", path, query: "", headers: &Sent(headers) })
+    }
+
+    fn here() -> Option<ApiReply> {
+        ask("/try", HttpVersion::Http11, &[("host", "localhost")])
     }
 
     #[test]
     fn the_page_is_for_this_machine_only() {
-        for host in ["127.0.0.1:7777", "localhost:7777", "LOCALHOST", "[::1]:7777", "127.0.0.1"] {
-            assert_eq!(ask("/try", host).unwrap().status, 200, "{host}");
+        let status = |headers| ask("/try", HttpVersion::Http11, headers).unwrap().status;
+        for headers in [
+            &[("host", "127.0.0.1:7777")],
+            &[("host", "localhost:7777")],
+            &[("host", "LOCALHOST")],
+            &[("host", "[::1]:7777")],
+            &[("host", "127.0.0.1")],
+        ] {
+            assert_eq!(status(headers), 200, "{headers:?}");
         }
-        for host in ["evil.example", "evil.example:7777", "localhost.evil.example", "127.0.0.1.evil.example", "", ":1"]
-        {
-            assert_eq!(ask("/try", host).unwrap().status, 403, "{host}");
+        for headers in [
+            &[][..],
+            &[("host", "evil.example")],
+            &[("host", "evil.example:7777")],
+            &[("host", "localhost.evil.example")],
+            &[("host", "127.0.0.1.evil.example")],
+            &[("host", "")],
+            &[("host", ":1")],
+            &[("host", "[[::1]]")],
+            &[("host", "localhost"), ("via", "1.1 proxy")],
+            &[("host", "localhost"), ("forwarded", "for=192.0.2.1")],
+            &[("host", "localhost"), ("x-forwarded-for", "192.0.2.1")],
+            &[("host", "localhost"), ("x-real-ip", "192.0.2.1")],
+        ] {
+            assert_eq!(status(headers), 403, "{headers:?}");
         }
-        assert!(ask("/", "localhost").is_none());
+        let old = ask("/try", HttpVersion::Http10, &[("host", "localhost")]).unwrap();
+        assert_eq!(old.status, 403);
+        let words = std::str::from_utf8(&old.body).unwrap();
+        assert!(words.contains("HTTP/1.0") && words.contains("[[push_keys]]"), "{words}");
+        assert!(ask("/", HttpVersion::Http11, &[("host", "localhost")]).is_none());
     }
 
     #[test]
     fn nothing_of_the_template_is_left_and_every_nonce_is_fresh() {
-        let reply = ask("/try", "localhost").unwrap();
+        let reply = here().unwrap();
         let html = std::str::from_utf8(&reply.body).unwrap();
         assert!(!html.contains("{{") && !html.contains("a\"><script>"), "{html}");
         let policy = |reply: &ApiReply| reply.headers[0].1.clone();
         let nonce = policy(&reply).split("'nonce-").nth(1).unwrap().split('\'').next().unwrap().to_owned();
         assert_eq!(html.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
-        assert_ne!(policy(&reply), policy(&ask("/try", "localhost").unwrap()));
+        assert_ne!(policy(&reply), policy(&here().unwrap()));
     }
 }

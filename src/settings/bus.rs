@@ -35,7 +35,10 @@ impl Bus {
             // an address may hold a password: it is not repeated
             match url.split_once("://") {
                 Some((scheme, _)) if Self::SCHEMES.contains(&scheme) => {}
-                Some((scheme, _)) => return Err(format!("{scheme}:// is not spoken here; {wanted}")),
+                Some((scheme, _)) if scheme.bytes().all(|byte| byte.is_ascii_lowercase()) => {
+                    return Err(format!("{scheme}:// is not spoken here; {wanted}"));
+                }
+                Some(_) => return Err(format!("what stands before :// is not spoken here; {wanted}")),
                 None => return Err(format!("neither \"local\" nor an address; {wanted}")),
             }
         }
@@ -43,11 +46,15 @@ impl Bus {
     }
 }
 
-/// `url` without the user and password that may stand in it.
+/// `url` without what may be a secret: user and password, and anything behind the host.
 #[must_use]
 pub fn without_user(url: &str) -> String {
     match url.split_once("://") {
-        Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host)),
+        Some((scheme, rest)) => {
+            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host).trim_end_matches('/');
+            let whole = rest.trim_end_matches('/').contains(['/', '?', '#']);
+            format!("{scheme}://{}", if whole { "…" } else { host })
+        }
         None => url.to_owned(),
     }
 }

@@ -2,7 +2,7 @@
 //! layer is checked by itself, so that an error names the one that it stands in.
 
 use std::{
-    env, fs, io,
+    env, io,
     path::{Path, PathBuf},
 };
 
@@ -10,14 +10,11 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::{
-    PublicKey, Settings,
+    ListedApp, PublicKey, Settings, environment,
     place::{Place, Places, SettingsError, line_of, nearest},
 };
+use crate::files::read_text;
 
-/// Variables of the environment that are settings begin so.
-const PREFIX: &str = "WELLHEAD_";
-/// Names the file; the one variable that is no setting.
-const FILE_VARIABLE: &str = "WELLHEAD_CONFIG";
 /// Where a file is looked for when none is named.
 const USUAL_FILES: [&str; 2] = ["config.toml", "/etc/wellhead/config.toml"];
 
@@ -30,6 +27,8 @@ pub struct Loaded {
     pub places: Places,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
+    /// What the operator should know of where they came from.
+    pub warnings: Vec<String>,
 }
 
 impl From<Settings> for Loaded {
@@ -46,18 +45,21 @@ impl From<Settings> for Loaded {
 pub fn load(file: Option<&Path>, flags: &[String]) -> Result<Loaded, SettingsError> {
     let mut variables = Vec::new();
     for (name, value) in env::vars_os() {
-        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
+        let Some(name) = name.to_str().filter(|name| name.starts_with(environment::PREFIX)) else {
             continue;
         };
-        let value = value
-            .into_string()
-            .map_err(|_| SettingsError::new("its value is not UTF-8").at(Some(Place::Variable(name.to_owned()))))?;
+        let value = match value.into_string() {
+            Ok(value) => value,
+            Err(_) if environment::is_ours(name) => {
+                return Err(SettingsError::new("is not UTF-8").at(Some(Place::Variable(name.to_owned()))));
+            }
+            Err(value) => value.to_string_lossy().into_owned(),
+        };
         variables.push((name.to_owned(), value));
     }
-    let named = variables.iter().find(|(name, _)| name == FILE_VARIABLE).map(|(_, file)| PathBuf::from(file));
-    variables.retain(|(name, _)| name != FILE_VARIABLE);
+    // the order of an error or a warning is not to depend on the shell
     variables.sort();
-
+    let named = variables.iter().find(|(name, _)| name == environment::FILE).map(|(_, file)| PathBuf::from(file));
     let file = match file.map(Path::to_owned).or(named.filter(|file| !file.as_os_str().is_empty())) {
         Some(file) => Some(file),
         None => USUAL_FILES.iter().map(PathBuf::from).find(|file| file.exists()),
@@ -76,7 +78,7 @@ pub fn load(file: Option<&Path>, flags: &[String]) -> Result<Loaded, SettingsErr
 }
 
 fn read(file: &Path) -> Result<String, SettingsError> {
-    fs::read_to_string(file).map_err(|error| {
+    read_text(file).map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::NotFound => "name a file that exists with -c, or leave it out to run with the defaults",
             _ => "the file must be readable text in UTF-8",
@@ -94,26 +96,58 @@ pub(super) fn layers(
 ) -> Result<Loaded, SettingsError> {
     let settings: Settings = toml::from_str(text).map_err(|error| {
         let line = error.span().map(|span| Place::Line { file: file.to_owned(), line: line_of(text, span.start) });
-        SettingsError::new(error.message()).at(line).did_you_mean()
+        SettingsError::new(without_value(error.message())).at(line).did_you_mean()
     })?;
     let mut layers = Layers {
-        table: toml::from_str(text).map_err(|error| SettingsError::new(error.message()))?,
+        table: toml::from_str(text).map_err(|error| SettingsError::new(without_value(error.message())))?,
         settings,
         places: Places::of_file(file, text),
         schema: schema(),
     };
-    for (name, value) in variables {
-        let key = name[PREFIX.len()..].to_lowercase().replace("__", ".");
-        layers.set(&key, value, Place::Variable(name.clone()))?;
+    let mut warnings = Vec::new();
+    for (name, value) in variables.iter().filter(|(_, value)| !value.is_empty()) {
+        match environment::key(name) {
+            Some(key) => layers.set(&key, value, Place::Variable(name.clone()))?,
+            None => warnings.extend(environment::overlooked(name, &layers.schema)),
+        }
     }
     for flag in flags {
-        let (key, value) = flag.split_once('=').ok_or_else(|| {
-            SettingsError::new(format!("--set {flag}: a value is missing"))
-                .hint("write it as --set section.key=value, for example --set log.level=debug")
-        })?;
+        let (key, value) = layers.flag(flag)?;
         layers.set(key, value, Place::Flag(key.to_owned()))?;
     }
-    Ok(Loaded { settings: layers.settings, places: layers.places, file: None })
+    let Layers { mut settings, mut places, .. } = layers;
+    if let Some(app) = environment::app(variables, settings.apps.listed.len(), &mut places)? {
+        list_app(&mut settings, &places, app)?;
+    }
+    Ok(Loaded { settings, places, file: None, warnings })
+}
+
+/// One more app, which must not be listed already.
+fn list_app(settings: &mut Settings, places: &Places, app: ListedApp) -> Result<(), SettingsError> {
+    let listed = &mut settings.apps.listed;
+    if let Some(index) = listed.iter().position(|listed| listed.key == app.key) {
+        let other = places.of(&format!("apps.listed.{index}")).map_or_else(String::new, |place| format!(" ({place})"));
+        let error = SettingsError::new(format!("the app {:?} is among apps.listed, too{other}", app.key));
+        return Err(error.at(places.of(&format!("apps.listed.{}", listed.len())).cloned()).hint("list it once"));
+    }
+    listed.push(app);
+    Ok(())
+}
+
+/// What serde says, without the value that it says it of: it may be a secret, and stands where the error points to.
+fn without_value(message: &str) -> String {
+    let Some((what, rest)) =
+        message.split_once(": ").filter(|(what, _)| matches!(*what, "invalid type" | "invalid value"))
+    else {
+        return message.to_owned();
+    };
+    let kind = rest[..rest.find(['`', '"']).unwrap_or(rest.len())].trim_end();
+    match rest.rsplit_once(", expected ") {
+        // a number out of its range
+        Some(_) if what == "invalid value" && matches!(kind, "integer" | "floating point") => message.to_owned(),
+        Some((said, wanted)) if said.len() >= kind.len() => format!("{what}: {kind}, expected {wanted}"),
+        _ => format!("{what}: {kind}"),
+    }
 }
 
 /// All settings with their defaults: what keys there are, and of which type.
@@ -136,8 +170,9 @@ impl Layers {
         let value = self.typed(key, raw).map_err(refused)?;
         let mut table = self.table.clone();
         insert(&mut table, key, value);
-        self.settings = Settings::deserialize(table.clone())
-            .map_err(|error| refused(SettingsError::new(format!("{key}: {}", error.message())).did_you_mean()))?;
+        self.settings = Settings::deserialize(table.clone()).map_err(|error| {
+            refused(SettingsError::new(format!("{key}: {}", without_value(error.message()))).did_you_mean())
+        })?;
         self.table = table;
         self.places.overridden(key, place);
         Ok(())
@@ -149,18 +184,45 @@ impl Layers {
         let mut section = section.split('.').filter(|part| !part.is_empty());
         let section = section.try_fold(&self.schema, |table, part| table.get(part)?.as_table());
         let bad = |wanted: &str| SettingsError::new(format!("{key}: {raw:?} is not {wanted}"));
+        // what stands in a list may be a secret
+        let no_list = || {
+            SettingsError::new(format!("{key}: begins with [ and is not a list"))
+                .hint("a list is TOML or JSON, as in [\"a\", \"b\"], or words between commas")
+        };
         match section.and_then(|section| section.get(name)) {
+            // one server or several
+            Some(Value::String(_)) if key == "cluster.bus" && is_list(raw) => list(raw).ok_or_else(no_list),
             Some(Value::String(_)) => Ok(Value::String(raw.to_owned())),
             Some(Value::Boolean(_)) => raw.parse().map(Value::Boolean).map_err(|_| bad("true or false")),
             Some(Value::Integer(_)) => raw.parse().map(Value::Integer).map_err(|_| bad("a whole number")),
-            Some(Value::Array(_)) => list(raw).ok_or_else(|| bad("a list, as in [\"a\", \"b\"]")),
+            Some(Value::Array(_)) => list(raw).ok_or_else(no_list),
             _ => Err(self.unknown(key)),
         }
     }
 
-    fn unknown(&self, key: &str) -> SettingsError {
+    /// Key and value of a flag. What is no key is not repeated: whoever mistypes a flag may have put a secret anywhere.
+    fn flag<'f>(&self, flag: &'f str) -> Result<(&'f str, &'f str), SettingsError> {
+        let plain = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.';
+        let begins = &flag[..flag.find(|c| !plain(c)).unwrap_or(flag.len())];
+        match flag.split_once('=') {
+            Some((key, value)) if key == begins => Ok((key, value)),
+            other => {
+                let what = if other.is_some() { "there is no setting of that name" } else { "a value is missing" };
+                let known = self.keys().into_iter().find(|key| key == begins).unwrap_or_default();
+                let error = SettingsError::new(what).at(Some(Place::Flag(known)));
+                Err(error.hint("write it as --set section.key=value, for example --set log.level=debug"))
+            }
+        }
+    }
+
+    fn keys(&self) -> Vec<String> {
         let mut keys = Vec::new();
         flatten("", &self.schema, &mut keys);
+        keys
+    }
+
+    fn unknown(&self, key: &str) -> SettingsError {
+        let keys = self.keys();
         let error = SettingsError::new(format!("there is no setting `{key}`"));
         match nearest(key, keys.iter().map(String::as_str)) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
@@ -169,11 +231,16 @@ impl Layers {
     }
 }
 
-/// A list as TOML writes it, or words between commas.
+fn is_list(raw: &str) -> bool {
+    raw.trim_start().starts_with('[')
+}
+
+/// A list as TOML or JSON writes it, or words between commas.
 fn list(raw: &str) -> Option<Value> {
-    if raw.trim_start().starts_with('[') {
-        let mut table: Table = toml::from_str(&format!("list = {raw}")).ok()?;
-        return table.remove("list").filter(Value::is_array);
+    if is_list(raw) {
+        let toml = toml::from_str(&format!("list = {raw}")).ok().filter(|table: &Table| table.len() == 1);
+        let value = toml.and_then(|mut table| table.remove("list")).or_else(|| serde_json::from_str(raw).ok());
+        return value.filter(Value::is_array);
     }
     let words = raw.split(',').map(str::trim).filter(|word| !word.is_empty());
     Some(Value::Array(words.map(|word| Value::String(word.to_owned())).collect()))

@@ -2,6 +2,7 @@
 //! matter, what they mean together is `plan`'s.
 
 mod bus;
+mod environment;
 pub mod load;
 pub mod place;
 pub mod plan;
@@ -13,7 +14,10 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use wellhead_master::keys::PushKey;
-use wellhead_proto::units::Span;
+use wellhead_proto::{
+    roster,
+    units::{Size, Span},
+};
 
 pub use self::{
     bus::{Bus, Nats, NatsTls, without_user},
@@ -61,6 +65,10 @@ pub struct Cluster {
     pub secret: Secret,
     /// A file that holds the secret instead.
     pub secret_file: String,
+    /// How many nodes are let in.
+    pub max_nodes: usize,
+    /// How much of a difference between the clocks of two nodes is allowed for.
+    pub clock_tolerance: Span,
 }
 
 /// `[jwt]`.
@@ -81,6 +89,12 @@ pub struct Jwt {
     pub accept_jwt_as_token: bool,
     /// Are tokens refused that never expire?
     pub require_exp: bool,
+    /// What all references to connection tokens may take in memory.
+    pub reference_memory: Size,
+    /// References that a user may have; the oldest goes first.
+    pub references_per_user: usize,
+    /// References of other slaves that a slave asks for at a time.
+    pub reference_lookups: usize,
 }
 
 /// One key of `public_keys`: a path, or a table when there is more to say.
@@ -210,6 +224,8 @@ impl Default for Cluster {
             socket: "run/bus.sock".to_owned(),
             secret: Secret::default(),
             secret_file: String::new(),
+            max_nodes: roster::MAX_NODES,
+            clock_tolerance: Span::seconds(60),
         }
     }
 }
@@ -225,6 +241,9 @@ impl Default for Jwt {
             one_time_tokens: tokens.one_time,
             accept_jwt_as_token: tokens.accept_jwt,
             require_exp: false,
+            reference_memory: tokens.reference_memory,
+            references_per_user: tokens.references_per_user,
+            reference_lookups: tokens.reference_lookups,
         }
     }
 }

@@ -25,6 +25,7 @@ impl fmt::Display for Place {
         match self {
             Self::Line { file, line } => write!(f, "{file}:{line}"),
             Self::Variable(name) => write!(f, "environment variable {name}"),
+            Self::Flag(key) if key.is_empty() => f.write_str("--set"),
             Self::Flag(key) => write!(f, "--set {key}"),
         }
     }

@@ -17,6 +17,7 @@ use wellhead_proto::{
     dialect::{gusher::Prefixes, pusher::Settings as PusherSettings},
     ids::AppId,
     jwt::{Key, Keyring},
+    origin::Origins,
 };
 
 pub use self::bus::Way;
@@ -78,6 +79,8 @@ pub struct Plan {
     pub pusher: PusherSettings,
     /// Verify clients' tokens; empty in development mode.
     pub keys: Keyring,
+    /// Origins that may open sockets of apps that do not say so themselves.
+    pub origins: Origins,
     /// Listed apps.
     pub listed: HashMap<AppId, App>,
     /// Verifies clients' HS256 tokens, if one was set; among `keys` it is, too.
@@ -105,6 +108,7 @@ impl Plan {
         let jwt_secret = check.secret("jwt", "secret", &settings.jwt.secret, &settings.jwt.secret_file)?;
         let secret = check.secret("cluster", "secret", &settings.cluster.secret, &settings.cluster.secret_file)?;
         let keys = check.keys(jwt_secret.as_deref())?;
+        let origins = check.origins("slave.allowed_origins", &settings.slave.allowed_origins)?;
         let listed = check.listed()?;
         let keyless = keys.is_empty() && listed.values().all(|app| app.keys.is_none());
         let address = |opens: bool, key: &str, text: &str| match opens {
@@ -124,6 +128,7 @@ impl Plan {
             },
             pusher: check.pusher()?,
             keys,
+            origins,
             listed,
             jwt_secret,
             secret,
@@ -136,7 +141,8 @@ impl Plan {
         check.clashes(&plan)?;
         check.exposure(&plan)?;
         check.shared(&plan)?;
-        Ok(Self { warnings: check.warnings(&plan), ..plan })
+        let warnings = [loaded.warnings.clone(), check.warnings(&plan)].concat();
+        Ok(Self { warnings, ..plan })
     }
 
     /// Do Pusher's libraries have an app here?
@@ -152,11 +158,14 @@ impl Plan {
             .filter_map(|(key, address)| Some((key, address?)))
     }
 
-    /// The apps of this cluster, their tokens verified by `keys` unless they have keys of their own.
+    /// The apps of this cluster, their tokens verified by `keys` unless they have keys of their own; and the one of
+    /// development mode.
     #[must_use]
-    pub fn apps(&self, settings: &Settings, keys: Keyring) -> Apps {
+    pub fn apps(&self, settings: &Settings, keys: Keyring, demo: Option<&AppId>) -> Apps {
         let serve_unlisted = settings.apps.unlisted == Unlisted::Allow;
-        Apps::new(keys, self.listed.clone(), serve_unlisted, settings.slave.allowed_origins.clone())
+        let mut listed = self.listed.clone();
+        listed.extend(demo.map(|demo| (demo.clone(), App::default())));
+        Apps::new(keys, listed, serve_unlisted, self.origins.clone())
     }
 }
 
@@ -198,6 +207,10 @@ impl Check<'_> {
             ("limits.body", limits.body.0),
             ("limits.grants", limits.grants.0),
             ("limits.subscriptions", limits.subscriptions as u64),
+            ("jwt.reference_memory", jwt.reference_memory.0),
+            ("jwt.references_per_user", jwt.references_per_user as u64),
+            ("jwt.reference_lookups", jwt.reference_lookups as u64),
+            ("cluster.max_nodes", cluster.max_nodes as u64),
         ] {
             if size == 0 {
                 return Err(self.error(key, "must be more than nothing"));
@@ -272,8 +285,22 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// What nodes on several machines must have in common, since nobody hands it to them.
+    /// The cluster's secret, and what nodes on several machines must have in common, since nobody hands it to them.
     fn shared(&self, plan: &Plan) -> Result<(), SettingsError> {
+        let hint = "`head -c 48 /dev/urandom | base64 > cluster-secret` makes one; give every node the same file as \
+                    cluster.secret_file";
+        if let Some(secret) = &plan.secret
+            && secret.len() < Key::MIN_SECRET_BYTES
+        {
+            let file = &self.settings.cluster.secret_file;
+            let key = if file.is_empty() { "cluster.secret" } else { "cluster.secret_file" };
+            let message = format!(
+                "a secret of {} bytes is shorter than {} bytes: it could be guessed from one token",
+                secret.len(),
+                Key::MIN_SECRET_BYTES
+            );
+            return Err(self.error(key, message).hint(hint));
+        }
         if self.settings.cluster.bus == Bus::Local {
             return Ok(());
         }
@@ -282,15 +309,10 @@ impl Check<'_> {
             let hint = "`wellhead keys generate` makes a key pair; then set jwt.public_keys = [\"public.pem\"]";
             return Err(error.hint(hint));
         }
-        let hint = "`head -c 48 /dev/urandom | base64 > cluster-secret` makes one; give every node the same file as \
-                    cluster.secret_file";
-        match &plan.secret {
-            None => Err(self.error("cluster.secret", "is empty, and nodes on NATS must share one").hint(hint)),
-            Some(secret) if secret.len() < Key::MIN_SECRET_BYTES => {
-                let message = format!("is shorter than {} bytes", Key::MIN_SECRET_BYTES);
-                Err(self.error("cluster.secret", message).hint(hint))
-            }
-            Some(_) => Ok(()),
+        if plan.secret.is_none() {
+            let error = self.error("cluster.secret", "is empty, and nodes on NATS must share one");
+            return Err(error.hint(hint));
         }
+        Ok(())
     }
 }

@@ -1,7 +1,9 @@
 // Pages in a real browser: `/try` of development mode, and the browser example.
 
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
@@ -9,6 +11,7 @@ import { chromium } from 'playwright-core';
 
 import { jwt, repository, start, until } from './harness.js';
 
+const pusherJs = join(repository, 'tests', 'clients', 'node_modules', 'pusher-js', 'dist', 'web', 'pusher.js');
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
 let browser;
 
@@ -72,6 +75,95 @@ test('/try comes back by itself after its socket was closed', async t => {
   await until('it is on the channel again', ['news'], () => server.names('/api/demo/channels'));
   await server.push('demo', 'news', 'back', 'welcome back');
   await page.locator('#list li', { hasText: 'welcome back' }).waitFor();
+});
+
+test('/try tells how many a push reached, leaves channels, and pushes to a user', async t => {
+  const server = await start(t, { development: true });
+  const { page, troubles } = await open(t, `http://${server.master}/try`);
+  await page.getByText('Subscribed to news').waitFor();
+  await page.locator('#push button').click();
+  await page.getByText('Reached 1 socket.').waitFor();
+  await page.getByLabel('Unsubscribe from news').click();
+  await page.getByText('Subscribed to nothing.').waitFor();
+  await until('the server knows', [], () => server.names('/api/demo/channels'));
+  await page.locator('#push button').click();
+  await page.getByText('Reached 0 sockets.').waitFor();
+  await page.locator('#kind').selectOption('users');
+  for (const data of ['7', 'null', '{"text":"to you"}', 'plain text']) {
+    await page.locator('#data').fill(data);
+    await page.locator('#push button').click();
+    await page.locator('#list li', { hasText: data }).first().waitFor();
+  }
+  await page.getByText('Reached 1 user.').waitFor();
+  assert.deepEqual(troubles, []);
+});
+
+test('/try gets a new token when the server was restarted, and is on its channels again', async t => {
+  const server = await start(t, { development: true });
+  const { page } = await open(t, `http://${server.master}/try`);
+  await page.getByText('Subscribed to news').waitFor();
+  await page.locator('#channel').fill('sport');
+  await page.locator('#subscribe button').click();
+  await until('it is on both', ['news', 'sport'], () => server.names('/api/demo/channels'));
+  const token = await page.locator('body').getAttribute('data-token');
+  await server.restart();
+  await until('it is on both again', ['news', 'sport'], () => server.names('/api/demo/channels'));
+  assert.notEqual(await page.locator('body').getAttribute('data-token'), token);
+});
+
+test("/try speaks Pusher's protocol, signs as a backend does, and whispers", async t => {
+  const server = await start(t, { development: true });
+  const { page, troubles } = await open(t, `http://${server.master}/try`);
+  const { page: other } = await open(t, `http://${server.master}/try`);
+  for (const tab of [page, other]) {
+    await tab.getByRole('tab', { name: 'Pusher' }).click();
+    for (const channel of ['news', 'private-desk', 'presence-room']) {
+      await tab.locator('#pusher-channel').fill(channel);
+      await tab.locator('#pusher-subscribe button').first().click();
+      await tab.locator("#pusher-channels").getByLabel(`Unsubscribe from ${channel}`).waitFor();
+    }
+  }
+  await page.locator('#publish button').click();
+  // both tabs of both pages: each is on news as a gusher client, too
+  await page.getByText('The master took it. Reached 4 sockets.').waitFor();
+  await other.locator('#list li', { hasText: 'It works' }).first().waitFor();
+  await page.locator('#pusher-to').fill('private-desk');
+  await page.locator('#pusher-event').fill('client-wave');
+  await page.locator('#publish button').click();
+  await other.locator('#list li', { hasText: 'client-wave' }).waitFor();
+  assert.equal(await page.locator('#list li', { hasText: 'client-wave' }).count(), 0, 'not to the one who said it');
+  await other.getByLabel('Unsubscribe from presence-room').click();
+  await page.locator('#list li', { hasText: 'member_removed' }).waitFor();
+  assert.deepEqual(troubles, []);
+});
+
+test('a page with pusher-js is back soon after a restart of a lone server', async t => {
+  const toml = '[[apps.listed]]\nkey = "demo"\nid = "1"\nsecret = "a secret of this test"\n';
+  const server = await start(t, { toml });
+  const site = createServer((request, response) => {
+    const script = request.url === '/pusher.js';
+    response.setHeader('Content-Type', script ? 'text/javascript' : 'text/html');
+    response.end(script ? readFileSync(pusherJs) : '<!doctype html><link rel="icon" href="data:,"><script src="/pusher.js"></script>');
+  });
+  await once(site.listen(0, '127.0.0.1'), 'listening');
+  t.after(() => { site.closeAllConnections(); site.close(); });
+  const { page } = await open(t, `http://127.0.0.1:${site.address().port}/`);
+  const [wsHost, wsPort] = server.slave.split(':');
+  await page.evaluate(({ wsHost, wsPort }) => {
+    window.states = [];
+    const client = new Pusher('demo', { cluster: 'any', wsHost, wsPort, forceTLS: false, enabledTransports: ['ws'], enableStats: false });
+    client.connection.bind('state_change', ({ current }) => window.states.push([current, Date.now()]));
+    client.subscribe('news').bind('pusher:subscription_succeeded', () => window.states.push(['subscribed', Date.now()]));
+  }, { wsHost, wsPort });
+  const times = state => page.evaluate(wanted => window.states.filter(([name]) => name === wanted).map(([, at]) => at), state);
+  await until('it is on its channel', 1, async () => (await times('subscribed')).length);
+  const began = Date.now();
+  await server.restart(0, 300);
+  await until('it is on its channel again', 2, async () => (await times('subscribed')).length);
+  const took = (await times('subscribed'))[1] - began;
+  t.diagnostic(`back on its channel ${took} ms after SIGTERM, with a start 300 ms after it`);
+  // after one refused try it would wait for 15 seconds
+  assert.ok(took < 10_000, `${took} ms: ${JSON.stringify(await page.evaluate('states'))}`);
 });
 
 test('the browser example exchanges its JWT from a page of any origin and hears a push', async t => {

@@ -6,11 +6,10 @@ use std::{collections::HashMap, error::Error, io::Write as _, net::TcpListener, 
 use jsonwebtoken::{EncodingKey, Header};
 use prometheus_client::registry::Registry;
 use serde_json::json;
-use tokio::sync::Semaphore;
 use wellhead::{
     bus::local::Hub,
     health::Health,
-    http::{self, door::Door, metrics::AllRequests},
+    http::{self, budget::Budget, connections::Bounds, door::Door, metrics::AllRequests},
 };
 use wellhead_proto::{
     action::Action,
@@ -24,6 +23,7 @@ use wellhead_proto::{
     ids::{AppId, ChannelName, NodeId, SocketId},
     jwt::{Key, Keyring},
     notice::{Notice, Outcome},
+    origin::Origins,
     refusal::{CloseCause, Refusal},
     units::Size,
 };
@@ -84,6 +84,10 @@ impl Dialect for Echo {
 struct Parrot;
 
 impl Conversation for Parrot {
+    fn socket_id(&self) -> String {
+        "echo".to_owned()
+    }
+
     fn hear(&mut self, message: Message, _: std::time::Duration) -> Result<Action, CloseCause> {
         Ok(Action::Answer(match message {
             Message::Text(text) => Frame::text(&text),
@@ -112,18 +116,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tokens: Tokens::default(),
         cluster: "echo".to_owned(),
         secret: SECRET.to_vec(),
-        apps: Arc::new(Apps::new(keys, HashMap::new(), true, vec!["*".to_owned()])),
+        apps: Arc::new(Apps::new(keys, HashMap::new(), true, Origins::any())),
         dialects: vec![Arc::new(Echo { routes: [route], token })],
         bus: hub.clone(),
     };
     let mut registry = Registry::default();
     let slave = Slave::new(setup, &mut registry);
     wellhead_proto::bus::Bus::attach(&*hub, slave.inbox());
-    let door = Door::new(slave, Health::new(hub), AllRequests::new(&mut registry).of("slave"));
+    let requests = AllRequests::new(&mut registry).of("slave");
+    let door = Door::new(slave, Health::new(hub), requests, Budget::new(LIMIT.bytes()));
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
-    let started = Arc::new(Semaphore::new(0));
-    let server = http::listen_with_sockets(actix_server::Server::build().workers(2), listener, door, started)?.run();
+    let builder = actix_server::Server::build().workers(2);
+    let server = http::listen(builder, listener, door, Bounds::of_its_own(1_000), || ())?.run();
     let mut out = std::io::stdout();
     writeln!(out, "{address}")?;
     out.flush()?;

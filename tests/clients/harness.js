@@ -73,6 +73,8 @@ async function launch(folder, settings = {}, ...words) {
   const ready = new Promise((resolve, reject) => {
     createInterface({ input: child.stderr }).on('line', line => {
       log.push(line);
+      // why it does not start is said in plain words
+      if (!line.startsWith('{')) return;
       const { message, role, address } = JSON.parse(line);
       if (role && address) node[role] = address;
       if (message === 'ready') resolve();
@@ -132,14 +134,17 @@ export async function start(t, { development = false, settings = {}, toml = '' }
     ...backend(server.master),
     /** Where clients may connect. */
     slaves: [server.slave],
-    /** End the server in order and start it anew at the same address. */
-    async restart() {
-      assert.equal(await nodes[0].end('SIGTERM'), 0);
+    /** End the server in order and start it anew at the same address; once it has ended, or so many ms after the signal. */
+    async restart(_, pause) {
+      const [before] = nodes;
+      const ended = before.end('SIGTERM');
+      await (pause === undefined ? ended : new Promise(resolve => { setTimeout(resolve, pause); }));
       nodes[0] = await launch(folder, {
         ...settings,
         WELLHEAD_SLAVE__LISTEN: server.slave,
         WELLHEAD_MASTER__LISTEN: server.master,
       });
+      assert.equal(await ended, 0);
     },
   };
 }

@@ -192,7 +192,7 @@ for (const [place, launch] of Object.entries(places)) {
     assert.deepEqual(await server.names('/api/demo/channels'), ['private-encrypted-safe']);
   });
 
-  test(`${place}: a shutdown makes clients come back at once, and hear again`, async t => {
+  test(`${place}: a shutdown makes clients come back, and hear again`, async t => {
     const { server, backend, client } = await stage(t, launch);
     // without it, pusher-js would find nobody listening, and wait for 15 seconds
     const [wsHost, wsPort] = (await doorTo(t, server.slaves[0])).split(':');
@@ -203,7 +203,8 @@ for (const [place, launch] of Object.entries(places)) {
     const away = next(ann.connection, 'connecting');
     const again = next(room, 'pusher:subscription_succeeded');
     await server.restart(0);
-    assert.equal((await trouble).data.code, 4200);
+    // at once only where another slave takes it
+    assert.equal((await trouble).data.code, server.slaves.length > 1 ? 4200 : 4100);
     await away;
     await again;
     assert.notEqual(ann.connection.socket_id, id);

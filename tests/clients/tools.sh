@@ -14,7 +14,10 @@ need gcc has cc
 need curl has curl
 # Debian keeps it in sbin
 need nats-server sh -c 'command -v nats-server || test -x /usr/sbin/nats-server'
+# Debian's nginx, too
+need nginx-light sh -c 'command -v nginx || test -x /usr/sbin/nginx'
 need openssl has openssl
+need faketime has faketime
 need chromium test -x "${CHROMIUM:-/usr/bin/chromium}"
 # their side of Pusher's signatures
 need php-cli has php

@@ -53,8 +53,15 @@ async fn from_keys_to_a_message_on_the_screen() {
         let key = made.split_whitespace().find(is_key).expect("the key, once").to_owned();
 
         std::fs::copy(keys.join("public.pem"), folder.join("public.pem")).expect("the folder is ours");
+        // each of the two that it prints is ready to paste
         let push_keys = format!("[[push_keys]]\nname = \"backend\"\nsha256 = \"{hash}\"\n");
-        let server = setup.toml(&push_keys).start().await;
+        let variable = format!("WELLHEAD_PUSH_KEYS='backend:{hash}'");
+        assert!(made.contains(&push_keys) && made.contains(&variable), "{made}");
+        let server = match algorithm {
+            "EdDSA" => setup.variable("WELLHEAD_PUSH_KEYS", &format!("backend:{hash}")),
+            _ => setup.toml(&push_keys),
+        };
+        let server = server.start().await;
         let (master, slave) = (format!("http://{}", server.master()), format!("http://{}", server.slave()));
 
         let sign = ["token", "sign", "--key", "private.pem", "--app", "demo", "--user", "ann", "--channel", "n*"];

@@ -65,6 +65,7 @@ async fn what_a_master_prints_works_when_it_is_pasted() {
     // the line names the address that the settings give, so they must give the right one
     let address = slave.slave().to_string();
     let master = setup.clone().set("slave.listen", &address).role("master").start().await;
+    within("the last of what is printed", master.out.find(|line| line.ends_with("/try").then_some(()))).await;
     let lines = master.out.collect(|line| Some(line.trim().to_owned()));
     assert!(lines.iter().any(|line| line.ends_with(" slave")), "how to start a slave: {lines:?}");
     let subscribe = lines.iter().find(|line| line.contains(" sub ")).expect("a line that subscribes");
@@ -93,7 +94,7 @@ async fn what_a_master_prints_works_when_it_is_pasted() {
 async fn a_second_master_is_refused_and_told_of_nats() {
     let setup = Setup::keyed();
     let _master = setup.clone().role("master").start().await;
-    let second = setup.clone().role("master").fails().await;
+    let second = setup.clone().role("master").fails_only_when_started().await;
     assert_eq!(second.code, Some(1), "{second:?}");
     assert!(second.said.contains("another master owns") && second.said.contains("NATS"), "{second:?}");
     for socket in ["nats://127.0.0.1:4222", "run/", "config.toml"] {
@@ -153,7 +154,7 @@ async fn a_slave_takes_the_secret_and_the_key_of_the_next_master() {
     arrives(&master, &mut client).await;
     // nothing of the former nodes is left
     drop(client);
-    let files = slave.metric("wellhead_process_open_fds", "").await;
+    let files = slave.metric("process_open_fds", "").await;
     for round in 3..6 {
         master.signal("KILL");
         master.ended().await;
@@ -163,7 +164,7 @@ async fn a_slave_takes_the_secret_and_the_key_of_the_next_master() {
         slave.wants_work().await;
     }
     until("it has as many files open as before", true, || async {
-        slave.metric("wellhead_process_open_fds", "").await <= files
+        slave.metric("process_open_fds", "").await <= files
     })
     .await;
     let mut client = Client::connect(address, "demo", &demo_token(&master)).await.subscribed("news").await;
@@ -184,10 +185,10 @@ async fn a_slave_that_waits_can_be_told_to_end_and_asked_how_it_is() {
     let slave = setup.clone().role("slave").start().await;
     slave.wants_work().await;
     let ask = setup.set("slave.admin", &slave.admin().to_string()).arguments(&["health", "--slave"]);
-    let healthy = ask.clone().fails().await;
+    let healthy = ask.clone().ends().await;
     assert_eq!((healthy.code, healthy.said.trim()), (Some(0), "ready"));
     drop(slave);
-    assert_eq!(ask.fails().await.code, Some(1));
+    assert_eq!(ask.ends().await.code, Some(1));
 }
 
 #[tokio::test]
@@ -230,10 +231,10 @@ async fn slaves_come_and_go_beside_one_master() {
 async fn what_does_not_belong_together_ends_with_the_right_code() {
     let setup = Setup::keyed();
     let _master = setup.clone().role("master").start().await;
-    let stranger = setup.clone().set("cluster.name", "other").role("slave").fails().await;
+    let stranger = setup.clone().set("cluster.name", "other").role("slave").fails_only_when_started().await;
     assert_eq!(stranger.code, Some(78), "{stranger:?}");
     assert!(stranger.said.contains("cluster.name") && stranger.said.contains("other"), "{stranger:?}");
-    let keyless = setup.clone().set("jwt.public_keys", "").role("slave").fails().await;
+    let keyless = setup.clone().set("jwt.public_keys", "").role("slave").fails_only_when_started().await;
     assert_eq!(keyless.code, Some(78), "{keyless:?}");
     assert!(keyless.said.contains("jwt.public_keys"), "{keyless:?}");
 
@@ -252,7 +253,7 @@ async fn what_does_not_belong_together_ends_with_the_right_code() {
         }
     }
     let remote = Setup::keyed().set("cluster.bus", "nats://nats.example:4222").set("cluster.secret", SECRET);
-    let checked = remote.arguments(&["check-config", "--role", "master"]).fails().await;
+    let checked = remote.arguments(&["check-config", "--role", "master"]).ends().await;
     assert_eq!(checked.code, Some(0), "{checked:?}");
     assert!(checked.said.contains("without credentials and without TLS"), "{checked:?}");
 }

@@ -12,8 +12,10 @@ use crate::support::{
 
 #[tokio::test]
 async fn sigterm_says_goodbye_to_everybody_and_ends_with_zero() {
-    for signal in ["TERM", "INT"] {
-        let mut server = Server::start().await;
+    for signal in ["TERM", "INT", "HUP"] {
+        // whoever runs the tests may have SIGHUP ignored
+        let heard = "exec env --default-signal=HUP \"$0\" \"$@\";";
+        let mut server = Setup::keyed().prelude(heard).start().await;
         let mut clients = Vec::new();
         for user in ["ann", "bob", "eve"] {
             clients.push(server.listener_on("demo", user, "news").await);
@@ -27,6 +29,15 @@ async fn sigterm_says_goodbye_to_everybody_and_ends_with_zero() {
         }
         assert_eq!(server.ended().await.code(), Some(0), "SIG{signal}");
     }
+}
+
+#[tokio::test]
+async fn under_nohup_it_outlives_the_terminal() {
+    let mut server = Setup::keyed().prelude("trap '' HUP;").start().await;
+    server.signal("HUP");
+    assert_eq!(server.readiness().await, (200, "ready".to_owned()));
+    server.signal("TERM");
+    assert_eq!(server.ended().await.code(), Some(0), "this was the first signal, not the second");
 }
 
 #[tokio::test]
@@ -133,15 +144,13 @@ async fn a_bad_configuration_is_refused_with_file_line_and_hint() {
         ("[[push_keys]]\nname = \"a\"\nsha256 = \"\"\nrights = [\"rule\"]\n", &["config.toml:"]),
         ("not toml at all", &["config.toml:"]),
     ] {
-        for command in [&[][..], &["check-config"]] {
-            // the environment would win over the file
-            let setup = Setup::development().unset_all().toml(toml).arguments(command);
-            std::fs::write(setup.folder().join("public.pem"), &signer().public_pem).expect("the folder is ours");
-            let failure = setup.fails().await;
-            assert_eq!(failure.code, Some(78), "{toml:?}: {failure:?}");
-            for word in words {
-                assert!(failure.said.contains(word), "{toml:?} should name {word:?}: {}", failure.said);
-            }
+        // the environment would win over the file
+        let setup = Setup::development().unset_all().toml(toml);
+        std::fs::write(setup.folder().join("public.pem"), &signer().public_pem).expect("the folder is ours");
+        let failure = setup.fails().await;
+        assert_eq!(failure.code, Some(78), "{toml:?}: {failure:?}");
+        for word in words {
+            assert!(failure.said.contains(word), "{toml:?} should name {word:?}: {}", failure.said);
         }
     }
 }
@@ -159,12 +168,38 @@ async fn an_unknown_variable_is_refused_too() {
 }
 
 #[tokio::test]
+async fn a_container_brings_its_own_environment() {
+    let setup = Setup::keyed()
+        .variable("WELLHEAD_PORT", "tcp://10.0.0.7:7777")
+        .variable("WELLHEAD_SERVICE_HOST", "10.0.0.7")
+        .variable("WELLHEAD_JWT", "eyJ")
+        .variable("WELLHEAD_SLAVE_LISTEN", "0.0.0.0:1")
+        .variable("WELLHEAD_LIMITS__BODY", "")
+        .variable("WELLHEAD_APP_KEY", "shop")
+        .variable("WELLHEAD_APP_ID", "7")
+        .variable("WELLHEAD_APP_SECRET", "a secret that a container is given")
+        .variable("WELLHEAD_PUSH_KEYS", &format!("backend:{}", "0".repeat(64)));
+    let checked = setup.clone().arguments(&["check-config"]).ends().await;
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    assert!(checked.said.contains("WELLHEAD_SLAVE_LISTEN is ignored"), "{checked:?}");
+    let server = setup.start().await;
+    assert_eq!(server.said("WELLHEAD_SLAVE_LISTEN is ignored"), 1);
+    // the app is there, and pushes need a key
+    let signed = Http::to(server.master()).await.get("/apps/7/channels").await;
+    assert_eq!(signed.status, 401, "it wants a signature: {signed:?}");
+    assert_eq!(Http::to(server.master()).await.get("/apps/8/channels").await.status, 404);
+    assert_eq!(Http::to(server.master()).await.get("/v1/apps").await.status, 401);
+
+    let half = Setup::keyed().variable("WELLHEAD_APP_KEY", "shop").fails().await;
+    assert_eq!(half.code, Some(78), "{half:?}");
+    assert!(half.said.contains("WELLHEAD_APP_ID"), "{half:?}");
+}
+
+#[tokio::test]
 async fn a_master_without_keys_stays_on_loopback_unless_told() {
     let failure = Setup::keyed().set("master.listen", "0.0.0.0:0").fails().await;
     assert_eq!(failure.code, Some(78), "{failure:?}");
     assert!(failure.said.contains("push key") && failure.said.contains("master.open"), "{failure:?}");
-    let checked = Setup::keyed().set("master.listen", "[::]:0").arguments(&["check-config"]).fails().await;
-    assert_eq!(checked.code, Some(78), "{checked:?}");
     for setting in ["master.listen", "slave.listen", "master.admin"] {
         let setup = Setup::development().set(setting, "0.0.0.0:0").set("master.open", "true");
         let failure = setup.fails().await;
@@ -187,24 +222,34 @@ async fn servers_with_the_same_secret_honour_each_others_tokens() {
 }
 
 #[tokio::test]
+async fn more_sockets_than_file_descriptors_are_refused() {
+    let failure = Setup::keyed().set("slave.max_connections", "1000000000000").fails().await;
+    assert_eq!(failure.code, Some(78), "{failure:?}");
+    assert!(failure.said.contains("slave.max_connections") && failure.said.contains("LimitNOFILE"), "{failure:?}");
+    let master = Setup::keyed().set("slave.max_connections", "1000000000000").role("master").start().await;
+    assert_eq!(master.readiness().await.0, 200, "a master holds no sockets");
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_is_a_failure_that_names_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = taken.local_addr().expect("bound").to_string();
-    let failure = Setup::keyed().set("slave.listen", &address).fails().await;
+    let failure = Setup::keyed().set("slave.listen", &address).fails_only_when_started().await;
     assert_eq!(failure.code, Some(1), "{failure:?}");
     assert!(failure.said.contains(&address), "{failure:?}");
 }
 
 #[tokio::test]
 async fn check_config_says_ok() {
-    let fine = Setup::keyed().arguments(&["check-config"]).fails().await;
+    let fine = Setup::keyed().arguments(&["check-config"]).ends().await;
     assert_eq!(fine.code, Some(0), "{fine:?}");
     assert!(fine.said.contains("ok"), "{fine:?}");
 }
 
 #[tokio::test]
-async fn development_mode_prints_two_lines_that_work() {
+async fn development_mode_prints_lines_that_work() {
     let server = Setup::development().start().await;
+    within("the last of what is printed", server.out.find(|line| line.ends_with("/try").then_some(()))).await;
     let lines = server.out.collect(|line| Some(line.trim().to_owned()));
     let subscribe = lines.iter().find(|line| line.contains(" sub ")).unwrap_or_else(|| panic!("{lines:?}"));
     let push = lines.iter().find(|line| line.starts_with("curl ")).unwrap_or_else(|| panic!("{lines:?}"));
@@ -225,6 +270,12 @@ async fn development_mode_prints_two_lines_that_work() {
     let text = delivered["data"].to_string();
     let arrived = within("the push on the screen", arrives.find(|line| line.contains(&text).then(|| line.to_owned())));
     assert!(arrived.await.contains(&text));
+    // the third goes through Pusher's API, to the same channel
+    let signed = lines.iter().find(|line| line.starts_with("B=")).unwrap_or_else(|| panic!("{lines:?}"));
+    let pushed = Command::new("sh").arg("-c").arg(signed).stdin(Stdio::null()).output().expect("sh is there");
+    assert_eq!(String::from_utf8_lossy(&pushed.stdout), "{}", "{pushed:?}");
+    let arrived = arrives.find(|line| line.contains("\"It works\"").then(|| line.to_owned()));
+    assert!(within("the signed push on the screen", arrived).await.contains("hello"));
     let _ = subscriber.kill();
     let _ = subscriber.wait();
 }

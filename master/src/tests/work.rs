@@ -49,7 +49,7 @@ async fn it_is_done_as_a_whole_or_not_at_all() {
     let dispatcher = &house.master.0.dispatcher;
     let holder = |name: &str| {
         let bearer = format!("Bearer {name}");
-        dispatcher.keys().admit(&Sent(&[("authorization", &bearer)]), Right::Push).expect("a key")
+        dispatcher.keys().admit_holder(&Sent(&[("authorization", &bearer)]), Right::Push).expect("a key")
     };
     // an app that is not served, a key for other apps, a key for one of the channels only
     for (caller, app, asked) in [

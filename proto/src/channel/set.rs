@@ -44,6 +44,12 @@ impl PatternSet {
         self.everything || self.matches(channel.as_str()).0
     }
 
+    /// Does one of them cover `pattern`? As [`ChannelPattern::covers`].
+    #[must_use]
+    pub fn covers(&self, pattern: &ChannelPattern) -> bool {
+        self.everything || (!pattern.is_everything() && self.matches(pattern.as_str()).0)
+    }
+
     /// Does one of them match, and after how many steps is that known?
     fn matches(&self, name: &str) -> (bool, usize) {
         if self.exact.contains(name) { (true, 1) } else { self.wild.matches(name) }
@@ -204,7 +210,11 @@ mod tests {
             texts in prop::collection::vec("[ab*\n中]{0,6}", 0..8), name in "[ab*\n中]{0,10}",
         ) {
             let (list, name) = (patterns(&texts), ChannelName::try_from(name).unwrap());
-            prop_assert_eq!(PatternSet::new(&list).allows(&name), allowed(&list, &name), "{:?} over {:?}", texts, name);
+            let set = PatternSet::new(&list);
+            prop_assert_eq!(set.allows(&name), allowed(&list, &name), "{:?} over {:?}", texts, name);
+            let narrow = ChannelPattern::try_from(name.as_str()).unwrap();
+            let covered = list.iter().any(|wide| wide.covers(&narrow));
+            prop_assert_eq!(set.covers(&narrow), covered, "{:?} over {:?}", texts, narrow);
         }
     }
 }

@@ -35,7 +35,7 @@ pub enum Guard {
     Open,
     /// A push key with this right.
     PushKey(Right),
-    /// Credentials that the dialect checks itself.
+    /// Credentials that the dialect checks itself ([`Dialect::authenticate`]).
     Own,
 }
 
@@ -108,6 +108,13 @@ pub struct ApiCall<'a> {
 pub trait Headers {
     /// The value of the first header of that name (lower case), if it is text.
     fn header(&self, name: &str) -> Option<&str>;
+
+    /// Show every value of that name (lower case), text or not, in the order of the request.
+    fn values(&self, name: &str, visit: &mut dyn FnMut(&[u8])) {
+        if let Some(value) = self.header(name) {
+            visit(value.as_bytes());
+        }
+    }
 }
 
 impl std::fmt::Debug for dyn Headers + '_ {
@@ -280,7 +287,19 @@ pub trait Dialect: Send + Sync {
         1
     }
 
-    /// What the request comes down to.
+    /// Judge the credentials that a request to a row with [`Guard::Own`] shows in its head. The body of `head` is empty: it
+    /// is read only for those who are let in, since whoever has no credentials must cost nothing.
+    ///
+    /// # Errors
+    ///
+    /// The caller may not use the row.
+    fn authenticate(&self, head: &ApiCall<'_>) -> Result<(), Refusal> {
+        let _ = head;
+        Ok(())
+    }
+
+    /// What the request comes down to. To be called only for what [`Dialect::authenticate`] let in: of the credentials it
+    /// judges what depends on the body, and nothing else.
     ///
     /// # Errors
     ///
@@ -338,6 +357,9 @@ pub trait Dialect: Send + Sync {
 /// What a dialect remembers of one socket. A session asks for one action, carries it out, tells the outcome, and only
 /// then comes with the next message; so the conversation may remember what the action was about.
 pub trait Conversation {
+    /// The id of the socket as its client and its backend know it: what logs call it.
+    fn socket_id(&self) -> String;
+
     /// What is said first, before the client says anything.
     fn greeting(&mut self) -> Option<Frame> {
         None

@@ -15,7 +15,10 @@ use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::app::{App, Apps};
+use crate::{
+    app::{App, Apps},
+    origin::Origins,
+};
 
 const NOW: f64 = 1_000_000.0;
 
@@ -197,6 +200,11 @@ fn a_token_lives_from_nbf_until_exp_to_the_second() {
     assert_eq!(verify(json!({ "nbf": NOW as u64 + 1 })), Err(BadToken::NotYetValid));
     assert_eq!(verify(json!({ "nbf": NOW + 0.5 })), Err(BadToken::NotYetValid));
     assert_eq!(verify(json!({ "iat": NOW + 100.0, "aud": ["a", "b"], "iss": "i", "sub": "s", "jti": "j" })), Ok(()));
+    for any in [json!("1000060"), json!("yesterday"), json!([1]), json!({}), json!(true), json!(null), json!(-1)] {
+        let unchecked = json!({ "iat": any, "aud": any, "iss": any, "sub": any, "jti": any });
+        assert_eq!(verify(unchecked), Ok(()), "{any}");
+    }
+    assert_eq!(verify(json!({ "nbf": null })), Ok(()));
     for wrong in [json!("1000060"), json!([1]), json!({}), json!(true)] {
         assert_eq!(verify(json!({ "exp": wrong })), Err(BadToken::Malformed));
         assert_eq!(verify(json!({ "nbf": wrong })), Err(BadToken::Malformed));
@@ -227,7 +235,6 @@ fn claims_of_the_wrong_type_are_refused() {
         json!({ "app_key": 1 }),
         json!({ "app_key": null }),
         json!({ "app_key": "shop", "user_id": 1 }),
-        json!({ "app_key": "shop", "user_id": null }),
         json!({ "app_key": "shop", "channels": "news" }),
         json!({ "app_key": "shop", "channels": [1] }),
         json!({ "app_key": "shop", "channels": { "news": true } }),
@@ -239,8 +246,15 @@ fn claims_of_the_wrong_type_are_refused() {
     ] {
         assert_eq!(verify(wrong.clone()).map(drop), Err(BadToken::Malformed), "{wrong}");
     }
-    let bare = verify(json!({ "app_key": "shop", "channels": null })).expect("channels may be null");
-    assert_eq!((bare.user.as_str(), bare.channels.len(), bare.remotes), ("", 0, None));
+    let nulls = json!({ "app_key": "shop", "user_id": null, "channels": null, "remotes": null });
+    for bare in [json!({ "app_key": "shop" }), nulls] {
+        let bare = verify(bare).expect("null is as good as nothing");
+        assert_eq!((bare.user.as_str(), bare.channels.len(), bare.remotes), ("", 0, None));
+    }
+    let inside = json!({ "app_key": "shop", "channels": ["a", null], "remotes": { "x": null, "y": true } });
+    let inside = verify(inside).expect("inside, too");
+    assert_eq!(inside.channels, ["a", ""].map(|pattern| pattern.try_into().expect("a pattern")));
+    assert_eq!(inside.remotes, Some([("x".to_owned(), false), ("y".to_owned(), true)].into()));
     // valid JSON, but not claims: a payload that is no object
     let text = encode(&Header::new(Algorithm::EdDSA), &"text", &ed.signs(Algorithm::EdDSA)).expect("a token");
     assert_eq!(refused(&ring, &text), BadToken::Malformed);
@@ -290,7 +304,7 @@ fn an_app_with_keys_of_its_own_takes_no_others_and_they_verify_no_other_app() {
     let (house, own) = (ed(), ed());
     let shop = App { keys: Some(ring(vec![own.key(None)])), allowed_origins: None };
     let listed = HashMap::from([("shop".parse().expect("a name"), shop)]);
-    let apps = |unlisted| Apps::new(ring(vec![house.key(None)]), listed.clone(), unlisted, vec![]);
+    let apps = |unlisted| Apps::new(ring(vec![house.key(None)]), listed.clone(), unlisted, Origins::any());
     let token = |pair: &Pair, app: &str| {
         pair.token(Algorithm::EdDSA, &json!({ "gusher": { "app_key": app, "user_id": "ann" } }))
     };
@@ -305,9 +319,43 @@ fn an_app_with_keys_of_its_own_takes_no_others_and_they_verify_no_other_app() {
     // two apps in one token: which would pick the keys, and which would be believed?
     let payload = r#"{"gusher":{"app_key":"shop","app_key":"news","user_id":"ann"}}"#;
     let unsigned = format!("{}.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA"}"#), URL_SAFE_NO_PAD.encode(payload));
-    let signature = jsonwebtoken::crypto::sign(unsigned.as_bytes(), &own.signs(Algorithm::EdDSA), Algorithm::EdDSA)
-        .expect("signed");
+    let signature = crypto::sign(unsigned.as_bytes(), &own.signs(Algorithm::EdDSA), Algorithm::EdDSA).expect("signed");
     assert!(verify(&any, &format!("{unsigned}.{signature}")).is_err());
+}
+
+/// The public key with a modulus of so many bits: odd, and composite at random, which nobody can tell.
+fn rsa_of(bits: usize) -> Vec<u8> {
+    let length = |bytes: usize| [&[0x82][..], &(bytes as u16).to_be_bytes()].concat();
+    let mut modulus = vec![0xA5; bits.div_ceil(8)];
+    modulus[0] = 1 << ((bits - 1) % 8);
+    if modulus[0] == 0x80 {
+        modulus.insert(0, 0);
+    }
+    let exponent = [0x02, 0x03, 0x01, 0x00, 0x01];
+    let integer = [&[0x02][..], &length(modulus.len()), &modulus].concat();
+    [&[0x30][..], &length(integer.len() + exponent.len()), &integer, &exponent].concat()
+}
+
+#[test]
+fn an_rsa_key_of_a_size_that_nothing_is_verified_with_is_refused() {
+    let from = |bits| Key::from_pem(None, pem("RSA PUBLIC KEY", &rsa_of(bits)).as_bytes(), None).map(drop);
+    for bits in [1_024, 1_536, 2_040, 2_047, 8_193, 16_384] {
+        let refused = from(bits).expect_err("a size that is not verified with");
+        assert_eq!(refused, BadKey::RsaBits { bits });
+        assert!(refused.to_string().contains(&format!("{bits} bits")), "{refused}");
+    }
+    for bits in [2_048, 3_072, 4_096, 8_192] {
+        assert_eq!(from(bits), Ok(()), "{bits}");
+    }
+}
+
+#[test]
+fn a_public_key_whose_point_is_not_on_its_curve_is_refused() {
+    for pair in [ec(&ECDSA_P256_SHA256_FIXED_SIGNING), ec(&ECDSA_P384_SHA384_FIXED_SIGNING)] {
+        let mut der = der(&pair.public);
+        *der.last_mut().expect("a point") ^= 1;
+        assert_eq!(Key::from_pem(None, pem("PUBLIC KEY", &der).as_bytes(), None).map(drop), Err(BadKey::Damaged));
+    }
 }
 
 #[test]
@@ -328,6 +376,9 @@ fn a_key_that_is_no_public_key_is_refused_with_its_reason() {
         assert!(wanted.to_string().contains("jwt.secret"), "{wanted}");
     }
     assert!(matches!(from(&ed.public, Some(Algorithm::RS256)), Err(BadKey::Algorithm { .. })));
+    let (p256, p384) = (ec(&ECDSA_P256_SHA256_FIXED_SIGNING), ec(&ECDSA_P384_SHA384_FIXED_SIGNING));
+    assert!(matches!(from(&p256.public, Some(Algorithm::ES384)), Err(BadKey::Algorithm { .. })));
+    assert!(matches!(from(&p384.public, Some(Algorithm::ES256)), Err(BadKey::Algorithm { .. })));
     assert_eq!(Key::from_secret(b"short").map(drop), Err(BadKey::ShortSecret { bytes: 5 }));
     assert!(Key::from_secret(&[1; 32]).expect("long enough").is_secret());
     assert!(!rsa.key(None).is_secret());

@@ -5,7 +5,11 @@
 //! lost something, asks for all of it anew. What was announced is a number that only grows, and is merged by the higher
 //! one. A keeper decides only while every slave on its roster has said that it sees the same roster: then it has heard
 //! of every holder, and nobody else decides. `docs/decisions/0008-keeper.md` says why, and what is promised.
+//!
+//! A member that leaves is announced as gone when it has been away for [`GRACE`]. The time is passed in, as a span since
+//! any fixed moment.
 
+mod grace;
 #[cfg(test)]
 mod sim;
 mod stream;
@@ -13,7 +17,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytestring::ByteString;
 use wellhead_proto::{
@@ -23,7 +27,8 @@ use wellhead_proto::{
     roster::keepers,
 };
 
-use self::{stream::Other, table::Table};
+pub use self::grace::GRACE;
+use self::{grace::Graces, stream::Other, table::Table};
 
 /// What is told of a member of whom nothing is known: an empty object.
 const NO_INFO: &str = "{}";
@@ -37,7 +42,7 @@ pub enum Fact {
     Vacated(ChannelKey),
     /// The first socket of a member came to the channel.
     Added(ChannelKey, Member),
-    /// The last one left.
+    /// The last one left, and none came back within [`GRACE`].
     Removed(ChannelKey, UserId),
 }
 
@@ -87,6 +92,7 @@ pub struct Keeper {
     /// Channels that somebody of this slave is on, and as which members.
     held: BTreeMap<Post, Held>,
     table: Table,
+    graces: Graces,
     /// Numbers the questions of this slave.
     asked: u64,
     /// Grows when the roster changes, or something was passed on that must arrive before it is forgotten here.
@@ -109,6 +115,7 @@ impl Keeper {
             others: BTreeMap::new(),
             held: BTreeMap::new(),
             table: Table::default(),
+            graces: Graces::default(),
             asked: 0,
             turn: 0,
             untidy: false,
@@ -120,6 +127,7 @@ impl Keeper {
     /// The first of this slave's sockets came to `post`. `info`: what the others may know of a member.
     pub fn came(&mut self, post: &Post, info: Option<&str>, out: &mut Outcome) {
         if !self.held.contains_key(post) {
+            self.comes_back(post, info, out);
             self.held.insert(post.clone(), Held { epoch: 0, info: info.map(Arc::from) });
             self.tell_held(post, out);
         }
@@ -137,6 +145,27 @@ impl Keeper {
             self.tell(slave, self.holds(post), out);
         }
         self.decide(post, out);
+    }
+
+    /// It is `now`. To be said before anything else is, and never less than before.
+    pub fn at(&mut self, now: Duration) {
+        self.graces.at(now);
+    }
+
+    /// Announce who has been away for long enough.
+    pub fn tick(&mut self, out: &mut Outcome) {
+        if self.agreed {
+            for post in self.graces.due() {
+                self.decide(&post, out);
+                self.graces.end(&post);
+            }
+        }
+    }
+
+    /// When [`Keeper::tick`] has something to do, unless something else happens before.
+    #[must_use]
+    pub fn due(&self) -> Option<Duration> {
+        self.graces.next().filter(|_| self.agreed)
     }
 
     /// Another slave said something.
@@ -184,6 +213,8 @@ impl Keeper {
         }
         self.agreed = false;
         self.untidy = true;
+        // whoever decides from now on gives a grace of its own
+        self.graces.clear();
         self.alone &= self.slaves.len() == 1;
         let gone: Vec<_> = before.iter().copied().filter(|slave| !self.slaves.contains(slave)).collect();
         for slave in &gone {
@@ -217,6 +248,7 @@ impl Keeper {
     pub fn cut(&mut self) {
         self.slaves.clear();
         self.agreed = false;
+        self.graces.clear();
         self.others.clear();
         self.table.release_all(|_| true);
     }
@@ -284,6 +316,10 @@ impl Keeper {
             entry.info = held.and_then(|held| held.info);
         }
         if occupied == entry.announced_occupied() {
+            self.graces.end(post);
+            return;
+        }
+        if !occupied && post.member.is_some() && !self.graces.is_over(post) {
             return;
         }
         entry.epoch += 1;
@@ -310,6 +346,16 @@ impl Keeper {
             }
             (Some(user), false) => Fact::Removed(channel, user.clone()),
         });
+    }
+
+    /// Somebody comes to `post`. A member that is away and comes back with other `info` has left first: nobody would be told
+    /// of the new one otherwise.
+    fn comes_back(&mut self, post: &Post, info: Option<&str>, out: &mut Outcome) {
+        let as_another = || self.table.get(post).is_some_and(|entry| entry.info.as_deref() != info);
+        if self.graces.has(post) && as_another() {
+            self.graces.cut_short(post);
+            self.decide(post, out);
+        }
     }
 
     /// The keeper of `post`, then its deputy.

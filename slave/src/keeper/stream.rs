@@ -100,6 +100,7 @@ impl Keeper {
     pub(super) fn other_holds(&mut self, from: NodeId, post: &Post, told: Option<Held>, out: &mut Outcome) {
         if let Some(Held { epoch, info }) = told {
             self.learn(from, post, epoch, out);
+            self.comes_back(post, info.as_deref(), out);
             let entry = self.table.hold(post, from, info);
             let known = entry.epoch;
             let announced = entry.announced_occupied();

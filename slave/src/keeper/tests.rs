@@ -1,6 +1,9 @@
 //! The rules of keepers, one by one; `sim.rs` mixes them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use wellhead_proto::{
     ids::{ChannelKey, NodeId},
@@ -9,7 +12,7 @@ use wellhead_proto::{
     roster::keepers,
 };
 
-use super::{Fact, Keeper, Outcome};
+use super::{Fact, GRACE, Keeper, Outcome};
 
 fn node(no: u32) -> NodeId {
     NodeId::from_random(no)
@@ -28,9 +31,10 @@ fn channel_of(slaves: &[u32]) -> ChannelKey {
     (0..).map(name).find(in_order).expect("some name hashes like that")
 }
 
-/// Slaves that hear each other at once, once [`Net::settle`] is called.
+/// Slaves that hear each other at once, once [`Net::deliver`] is called; [`Net::settle`] lets every grace end, too.
 #[derive(Default)]
 struct Net {
+    now: Duration,
     slaves: BTreeMap<NodeId, Keeper>,
     under_way: VecDeque<(NodeId, NodeId, Report)>,
     facts: Vec<(NodeId, Fact)>,
@@ -51,6 +55,18 @@ impl Net {
         self.slaves.entry(node(no)).or_insert_with(|| Keeper::new(node(no)))
     }
 
+    /// Time passes, for everybody.
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        for no in self.slaves.keys().copied().collect::<Vec<_>>() {
+            let mut out = Outcome::default();
+            let slave = self.slaves.get_mut(&no).expect("it is there");
+            slave.at(self.now);
+            slave.tick(&mut out);
+            self.take(no, out);
+        }
+    }
+
     fn sees(&mut self, no: u32, roster: &[u32]) {
         let mut out = Outcome::default();
         self.slave(no).roster(&nodes(roster), &mut out);
@@ -69,8 +85,12 @@ impl Net {
     }
 
     fn held_post(&mut self, no: u32, post: &Post, held: bool) {
-        let mut out = Outcome::default();
         let info = post.member.as_ref().map(|user| format!("{user} of {no}"));
+        self.held_as(no, post, held, info);
+    }
+
+    fn held_as(&mut self, no: u32, post: &Post, held: bool, info: Option<String>) {
+        let mut out = Outcome::default();
         match held {
             true => self.slave(no).came(post, info.as_deref(), &mut out),
             false => self.slave(no).left(post, &mut out),
@@ -106,6 +126,14 @@ impl Net {
     }
 
     fn settle(&mut self) {
+        self.deliver();
+        while self.slaves.values().any(|slave| slave.due().is_some()) {
+            self.pass(GRACE);
+            self.deliver();
+        }
+    }
+
+    fn deliver(&mut self) {
         while let Some((from, to, report)) = self.under_way.pop_front() {
             if let Some(slave) = self.slaves.get_mut(&to) {
                 let mut out = Outcome::default();
@@ -492,4 +520,90 @@ fn a_keeper_that_takes_over_knows_its_own_members_by_what_is_known_of_them() {
     let attendance = net.slave(2).attendance(&channel).expect("it keeps the channel");
     let there: Vec<_> = attendance.iter().map(|(user, info)| (user.as_str(), &**info)).collect();
     assert_eq!(there, [("ann", "ann of 2"), ("bob", "bob of 3")]);
+}
+
+#[test]
+fn a_member_that_moves_between_slaves_within_the_grace_is_not_announced() {
+    for keeper in [[1, 2, 3], [2, 1, 3], [3, 1, 2]] {
+        let channel = channel_of(&keeper);
+        let mut net = Net::of(&[1, 2, 3]);
+        let ann = member(&channel, "ann");
+        net.held_as(1, &ann, true, Some("ann".to_owned()));
+        net.settle();
+        assert_eq!(net.facts(), [added(keeper[0], &channel, "ann", "ann")]);
+        for (from, to) in [(1, 2), (2, 1), (1, 1)] {
+            net.held_post(from, &ann, false);
+            net.deliver();
+            net.pass(GRACE - Duration::from_millis(1));
+            // it is a member as before, for who joins meanwhile, too
+            assert_eq!(net.slave(keeper[0]).attendance(&channel).expect("it keeps the channel").len(), 1);
+            net.held_as(to, &ann, true, Some("ann".to_owned()));
+            net.settle();
+            assert_eq!(net.facts(), [], "{keeper:?}: from {from} to {to}");
+        }
+        net.held_post(1, &ann, false);
+        net.deliver();
+        net.pass(GRACE - Duration::from_millis(1));
+        assert_eq!(net.facts(), [], "the last move left no grace that is over too soon");
+        net.pass(Duration::from_millis(1));
+        assert_eq!(net.facts(), [removed(keeper[0], &channel, "ann")]);
+        assert_eq!(net.slave(keeper[0]).attendance(&channel), Some(BTreeMap::new()));
+    }
+}
+
+#[test]
+fn a_member_that_comes_back_with_other_info_has_left_first() {
+    let channel = channel_of(&[2, 1]);
+    let mut net = Net::of(&[1, 2]);
+    let ann = member(&channel, "ann");
+    for (no, other) in [(1, 2), (2, 1)] {
+        net.held_post(no, &ann, true);
+        net.deliver();
+        net.facts();
+        net.held_post(no, &ann, false);
+        net.deliver();
+        net.held_post(other, &ann, true);
+        net.deliver();
+        let now = added(2, &channel, "ann", &format!("ann of {other}"));
+        assert_eq!(net.facts(), [removed(2, &channel, "ann"), now]);
+        net.held_post(other, &ann, false);
+        net.settle();
+        assert_eq!(net.facts(), [removed(2, &channel, "ann")]);
+    }
+}
+
+#[test]
+fn a_grace_that_its_keeper_does_not_live_to_see_ends_with_the_next_one() {
+    let channel = channel_of(&[1, 2, 3]);
+    let mut net = Net::of(&[1, 2, 3]);
+    let (ann, bob) = (member(&channel, "ann"), member(&channel, "bob"));
+    for post in [&ann, &bob] {
+        net.held_post(3, post, true);
+    }
+    net.settle();
+    net.facts();
+    for post in [&ann, &bob] {
+        net.held_post(3, post, false);
+    }
+    net.deliver();
+    net.dies(1);
+    for no in [2, 3] {
+        net.sees(no, &[2, 3]);
+    }
+    net.deliver();
+    net.held_as(2, &bob, true, Some("bob of 3".to_owned()));
+    net.deliver();
+    assert_eq!(net.facts(), []);
+    net.settle();
+    assert_eq!(net.facts(), [removed(2, &channel, "ann")]);
+}
+
+#[test]
+fn a_channel_is_vacant_at_once() {
+    let channel = channel_of(&[1, 2]);
+    let mut net = Net::of(&[1, 2]);
+    net.held(2, &channel, true);
+    net.held(2, &channel, false);
+    net.deliver();
+    assert_eq!(net.facts(), [occupied(1, &channel), vacated(1, &channel)]);
 }

@@ -1,6 +1,6 @@
 //! Outboxes against a real socket.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -9,12 +9,17 @@ use tokio::{
 };
 
 use super::*;
+use crate::memory::Memory;
 
-async fn pair(budget: usize) -> (Outbox, TcpStream) {
+/// More than the kernel takes.
+const LARGE: usize = 4 << 20;
+
+async fn pair(queue: usize) -> (Outbox, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (server, _) = listener.accept().await.unwrap();
-    (Outbox::new(Transport::plain(server, 4_096).unwrap(), budget), client)
+    let share = Rc::new(Share::new(Arc::new(Memory::new(usize::MAX)), queue));
+    (Outbox::new(Transport::plain(server, 4_096).unwrap(), share), client)
 }
 
 async fn read(client: &mut TcpStream, bytes: usize) -> Vec<u8> {
@@ -86,14 +91,105 @@ async fn what_is_sent_at_once_keeps_its_place_behind_what_is_owed() {
 }
 
 #[tokio::test]
-async fn one_large_frame_makes_no_slow_consumer_but_the_next_one_does() {
+async fn frames_behind_a_large_one_reach_whoever_reads() {
+    for behind in [&[1][..], &[1, 500, 499], &[LARGE, 900], &[900, LARGE]] {
+        let (outbox, mut client) = pair(1_000).await;
+        let frames = [&[LARGE], behind].concat();
+        for (number, &bytes) in frames.iter().enumerate() {
+            outbox.push(Frame::Whole(Bytes::from(vec![number as u8; bytes])));
+            assert_eq!(outbox.flush(), Flushed::Rest, "{behind:?}");
+        }
+        let all = frames.iter().sum();
+        let (flushed, read) = tokio::join!(std::future::poll_fn(|cx| outbox.poll_flush(cx)), read(&mut client, all));
+        flushed.unwrap();
+        let mut read = &read[..];
+        for (number, &bytes) in frames.iter().enumerate() {
+            let frame = read.split_off(..bytes).unwrap();
+            assert!(frame.iter().all(|&byte| byte == number as u8), "frame {number} of {behind:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_never_reads_may_be_behind_by_its_queue_and_no_more() {
+    for large in [&[LARGE][..], &[LARGE, LARGE]] {
+        let (outbox, _client) = pair(1_000).await;
+        for &bytes in large {
+            outbox.push(Frame::Whole(Bytes::from(vec![0; bytes])));
+            assert_eq!(outbox.flush(), Flushed::Rest);
+        }
+        let small = Frame::Whole(Bytes::from_static(&[0; 100]));
+        let mut least = 0;
+        loop {
+            outbox.push(small.clone());
+            match outbox.flush() {
+                Flushed::Rest => least += small.len(),
+                flushed => break assert_eq!(flushed, Flushed::TooSlow),
+            }
+        }
+        // with a large frame behind the first all small ones count, else one of them is the largest behind it
+        assert_eq!(least, 1_000 + if large.len() == 1 { small.len() } else { 0 });
+        assert_eq!(outbox.take_end(), Some(CloseCause::SlowConsumer));
+    }
     let (outbox, _client) = pair(1_000).await;
-    let frame = Bytes::from(vec![0; 20 << 20]);
-    outbox.push(Frame::Whole(frame));
-    assert_eq!(outbox.flush(), Flushed::Rest);
-    outbox.push(Frame::text("x"));
+    for bytes in [LARGE, LARGE, 1_001] {
+        outbox.push(Frame::Whole(Bytes::from(vec![0; bytes])));
+    }
     assert_eq!(outbox.flush(), Flushed::TooSlow);
-    assert_eq!(outbox.take_end(), Some(CloseCause::SlowConsumer));
+}
+
+#[tokio::test]
+async fn replies_are_refused_until_they_are_taken_and_pushes_do_not_count() {
+    let (outbox, mut client) = pair(usize::MAX).await;
+    fill(&outbox, &Bytes::from(vec![0; 100_000]));
+    assert!(outbox.is_behind() && !outbox.has_refused_replies(), "the client asked for none of it");
+    outbox.reply(Frame::text("yes"));
+    let before = outbox.owed_bytes();
+    outbox.push(Frame::Whole(Bytes::from(vec![0; 100_000])));
+    assert!(outbox.has_refused_replies());
+    let mut drain = async |until_taken: usize| {
+        let most = outbox.owed_bytes() - until_taken;
+        let reading = async {
+            while outbox.owed_bytes() > most {
+                read(&mut client, 100).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = std::future::poll_fn(|cx| outbox.poll_flush(cx)) => {}
+            () = reading => {}
+        }
+    };
+    drain(before).await;
+    assert!(!outbox.has_refused_replies(), "what stands behind it is for nobody to wait for");
+
+    // a reader that takes all at once is heard all the time
+    let (outbox, _client) = pair(usize::MAX).await;
+    outbox.reply(Frame::text("yes"));
+    assert!(!outbox.has_refused_replies());
+    for _ in 0..1_000 {
+        outbox.reply(Frame::Whole(Bytes::from(vec![0; 10_000])));
+        if outbox.has_refused_replies() {
+            assert!(outbox.owed_bytes() <= MOST_REPLIES + 10_000, "many are sent together");
+            break;
+        }
+    }
+    assert!(outbox.is_behind(), "the kernel does not take 10 MB");
+}
+
+#[tokio::test]
+async fn what_is_given_up_is_forgotten_at_once_and_no_goodbye_cuts_a_frame_in_two() {
+    let (outbox, _client) = pair(usize::MAX).await;
+    fill(&outbox, &Bytes::from(vec![0; 100_003]));
+    outbox.note_unfinished(70_000);
+    let mut count = Count::default();
+    let weight = outbox.count(&mut count);
+    assert!(weight >= outbox.owed_bytes() + 70_000);
+    outbox.give_up(CloseCause::OwedTooMuch, &mut count);
+    assert_eq!((outbox.owed_bytes(), outbox.count(&mut count)), (0, 0));
+    assert_eq!(outbox.take_end(), Some(CloseCause::OwedTooMuch));
+    assert!(!outbox.replace_owed(Frame::close(1008, "")), "a frame was begun");
 }
 
 #[tokio::test]
@@ -143,26 +239,44 @@ async fn a_reader_that_is_gone_is_noticed() {
 }
 
 #[tokio::test]
-async fn beats_behind_count_only_while_something_is_owed() {
+async fn it_is_behind_since_the_first_beat_that_found_something_owed() {
     let (outbox, _client) = pair(usize::MAX).await;
-    assert_eq!(outbox.count_beat_behind(), 0);
+    let beat = |second| Moment::at(Duration::from_secs(second));
+    assert_eq!(outbox.behind_since(beat(1)), None);
     fill(&outbox, &Bytes::from(vec![0; 100_000]));
-    assert_eq!((outbox.count_beat_behind(), outbox.count_beat_behind()), (1, 2));
+    assert_eq!([2, 3].map(|second| outbox.behind_since(beat(second))), [Some(beat(2)); 2]);
     outbox.clear();
-    assert_eq!(outbox.count_beat_behind(), 0);
+    assert_eq!(outbox.behind_since(beat(4)), None);
 }
 
-#[test]
-fn a_frame_in_two_pieces_is_begun_when_its_head_is_gone() {
-    let mut owed = Owed::default();
-    owed.push(Frame::text_with_tail("[7,", Bytes::from_static(b"\"tail\"]")));
-    owed.push(Frame::text("next"));
-    assert!(!owed.begun);
-    let head = owed.first.len();
-    owed.advance(head);
-    assert!(owed.begun, "its tail must follow");
-    owed.advance(b"\"tail\"]".len());
-    assert!(!owed.begun, "between two frames");
-    owed.advance(6);
-    assert!(owed.is_empty() && !owed.begun);
+#[tokio::test]
+async fn a_reader_that_keeps_reading_is_measured_anew_and_one_that_drips_is_not() {
+    const QUEUE: usize = 64 << 10;
+    let (outbox, mut client) = pair(QUEUE).await;
+    outbox.push(Frame::Whole(Bytes::from(vec![0; LARGE])));
+    assert_eq!(outbox.flush(), Flushed::Rest);
+    assert!(!outbox.take_heard());
+    // the client reads until the kernel has taken so much more
+    let mut take = async |at_least: usize| {
+        let most = outbox.owed_bytes() - at_least;
+        let reading = async {
+            while outbox.owed_bytes() > most {
+                read(&mut client, 4_096).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = reading => {}
+            _ = std::future::poll_fn(|cx| outbox.poll_flush(cx)) => panic!("the frame is larger"),
+        }
+    };
+    let behind_since = |second| outbox.behind_since(Moment::at(Duration::from_secs(second)));
+    let beat = |second| Some(Moment::at(Duration::from_secs(second)));
+    assert_eq!([1, 2].map(behind_since), [beat(1); 2]);
+    take(QUEUE).await;
+    assert!(outbox.take_heard(), "who reads is there, though it says nothing");
+    assert_eq!([3, 4].map(behind_since), [beat(3); 2]);
+    take(1).await;
+    assert!(outbox.take_heard());
+    assert_eq!([5, 6].map(behind_since), [beat(3); 2], "a drop is no reading");
 }

@@ -22,13 +22,14 @@ use wellhead_proto::{
 
 use self::{
     asks::Question,
-    users::{UserOrder, Waiting, What},
+    users::{Reload, UserOrder, Waiting, What},
 };
 use super::{
     attendees::Attendees,
     fanout::{Fanout, Held, PendingJoin, Push, Run, Turn},
     grants::{AllGrants, Grants},
     index::{Change, Index, RoomNo, SeatNo},
+    presence::Granted,
 };
 use crate::{
     attendance::Attendance,
@@ -59,6 +60,12 @@ pub struct Seat {
     pub grants: Grants,
     /// When it was last pinged.
     pub pulse: Pulse,
+}
+
+impl Granted for Seat {
+    fn grants(&self) -> Grants {
+        self.grants.clone()
+    }
 }
 
 /// The sockets of one thread.
@@ -135,16 +142,22 @@ impl Floor {
         for question in &mut self.questions {
             question.note(&app, &user);
         }
+        if !user.is_nobody() && !self.index.is_online(&app, &user) {
+            self.metrics.users.connected(&app, &user);
+        }
         self.index.enter(seat.id.counter(), app, user, seat);
     }
 
     /// A socket ends: from now on it is nowhere. Doing it twice is harmless.
     pub fn exit(&mut self, socket: SocketId) {
-        if let Some(seat) = self.index.seat_of(socket.counter()) {
-            self.resign_all(seat);
-        }
+        let Some(seat) = self.index.seat_of(socket.counter()) else { return };
+        self.resign_all(seat);
+        let (app, user) = (self.index.app_of(seat).clone(), self.index.user_of(seat).clone());
         if let Some((_, change)) = self.index.exit(socket.counter()) {
             self.note(change);
+        }
+        if !user.is_nobody() && !self.index.is_online(&app, &user) {
+            self.metrics.users.disconnected(&app, &user);
         }
     }
 
@@ -174,11 +187,12 @@ impl Floor {
             let mut change = Change::default();
             for channel in &join.channels {
                 self.index.join(seat, channel, join.tag.clone(), &mut change);
+                self.note_join(seat, channel);
             }
             self.note(change);
             // the session that asks flushes its own outbox; waiting for a fan-out, it has had its turn
             match (join.reply, &join.done) {
-                (Some(reply), None) => self.index.at(seat).outbox.push(reply),
+                (Some(reply), None) => self.index.at(seat).outbox.reply(reply),
                 (Some(reply), Some(_)) => self.owe(seat, reply),
                 (None, _) => {}
             }
@@ -236,9 +250,8 @@ impl Floor {
                     self.direct(seat, &data);
                 }
             }
-            Command::Reload { user, channels } => {
-                let grants = self.grants.share(channels);
-                self.order(&app, &user, What::Reload(grants), ticket);
+            Command::Reload { user, within, channels } => {
+                self.order(&app, &user, What::Reload(Reload::new(&within, channels)), ticket);
             }
             Command::Grant { user, channel } => self.order(&app, &user, What::Grant(channel, None), ticket),
             // the slave makes one message for each change out of it

@@ -11,13 +11,18 @@ use wellhead_proto::{
     event::Event,
     member::{Member, MemberChange},
     notice::Notice,
-    query::{Ask, Census, name_hash},
+    query::{Ask, Census, Query, name_hash},
     refusal::Refusal,
     testkit::RecordingBus,
 };
 
 use super::*;
-use crate::{backlog::Backlog, keeping::Keeping, transport::Transport};
+use crate::{
+    backlog::Backlog,
+    keeping::Keeping,
+    memory::{Memory, Share, look_after},
+    transport::Transport,
+};
 
 #[path = "floor/asks_tests.rs"]
 mod asks;
@@ -26,6 +31,9 @@ mod members;
 
 /// Small, so that a handful of sockets is a large push.
 const CHUNK: usize = 16;
+
+/// What all its sockets may hold.
+const MEMORY: usize = 16 << 20;
 
 /// Two variants: whole frames, and tails behind a head that holds the subscription's tag.
 struct Twofold;
@@ -108,6 +116,7 @@ impl Client {
 
 struct Scene {
     floor: Floor,
+    share: Rc<Share>,
     backlog: Arc<Backlog>,
     listener: TcpListener,
     clients: u32,
@@ -124,6 +133,7 @@ impl Scene {
         let attendance = Arc::new(Attendance::new(keeping, bus));
         Self {
             floor: Floor::new(0, CHUNK, 64 << 10, voices, interests, attendance, metrics),
+            share: Rc::new(Share::new(Arc::new(Memory::new(MEMORY)), 1 << 20)),
             backlog: Arc::default(),
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             clients: 0,
@@ -135,7 +145,7 @@ impl Scene {
         let transport = Transport::plain(self.listener.accept().await.unwrap().0, 128 << 10).unwrap();
         self.clients += 1;
         let id = SocketId::new(wellhead_proto::ids::NodeId::from_random(1), self.clients);
-        let outbox = Rc::new(Outbox::new(transport, 1 << 20));
+        let outbox = Rc::new(Outbox::new(transport, self.share.clone()));
         let seat = Seat { id, outbox, voice, grants: Grants::default(), pulse: Pulse::default() };
         self.floor.enter("app".parse().unwrap(), "ann".parse().unwrap(), seat);
         Client { id, stream: BufReader::new(stream) }
@@ -172,12 +182,13 @@ impl Scene {
     fn ask(&mut self, ask: Ask) -> (Census, usize) {
         let (reply, mut answer) = oneshot::channel();
         self.floor.ask(Arc::new(ask), self.backlog.admit(0), reply);
-        let mut turns = 0;
+        let (mut more, mut turns) = (true, 0);
         loop {
             match answer.try_recv() {
                 Ok(census) => return (census, turns),
-                Err(_) => assert!(self.floor.settle(), "it is under way"),
+                Err(_) => assert!(more, "it is under way"),
             }
+            more = self.floor.settle();
             turns += 1;
         }
     }
@@ -277,7 +288,14 @@ async fn another_app_hears_nothing() {
         ("other", Command::Publish { channel: "c".parse().unwrap(), event: event.clone(), except: None }),
         ("other", Command::Direct { to: Target::User("ann".parse().unwrap()), data: Payload::null() }),
         ("other", Command::Direct { to: Target::Socket(client.id), data: Payload::null() }),
-        ("other", Command::Reload { user: "ann".parse().unwrap(), channels: Vec::new() }),
+        (
+            "other",
+            Command::Reload {
+                user: "ann".parse().unwrap(),
+                within: vec![ChannelPattern::everything()],
+                channels: Vec::new(),
+            },
+        ),
     ] {
         let ticket = scene.backlog.admit(0);
         scene.floor.obey(Envelope { app: app.parse().unwrap(), command }, ticket, Instant::now());
@@ -311,4 +329,44 @@ async fn a_pattern_reaches_every_channel_that_it_matches_within_what_the_key_all
     scene.push("b", "2", None);
     scene.settle();
     assert_eq!(client.reads(5).await[3..], ["ab:1", "b:2"]);
+}
+
+#[tokio::test]
+async fn those_who_hold_the_most_are_closed_when_all_hold_too_much() {
+    let mut scene = Scene::new().await;
+    let mut clients = Vec::new();
+    // some hold two MiB, some four, and each for itself
+    for no in 0..12 {
+        let client = scene.client(0).await;
+        let seat = scene.floor.index.seat_of(client.id.counter()).unwrap();
+        scene.floor.owe(seat, Frame::Whole(Bytes::from(vec![0; (2 + no % 2 * 2) << 20])));
+        clients.push((client, seat));
+    }
+    scene.settle();
+    let is_ending = |scene: &Scene, seat| scene.floor.index.at(seat).outbox.is_ending();
+    assert!(scene.share.is_due());
+    look_after(&scene.floor, &scene.share);
+    let room = MEMORY - MEMORY / 8;
+    assert!((room - (4 << 20)..=room).contains(&scene.share.memory().held()), "as much as needed");
+    let closed: Vec<_> = (0..12).filter(|&no| is_ending(&scene, clients[no].1)).collect();
+    assert!(!closed.is_empty() && closed.iter().all(|no| no % 2 == 1), "only large ones: {closed:?}");
+    assert!(!scene.share.is_due());
+}
+
+#[tokio::test]
+async fn what_many_owe_closes_nobody() {
+    let mut scene = Scene::new().await;
+    let mut clients = Vec::new();
+    let frame = Bytes::from(vec![0; 4 << 20]);
+    for _ in 0..12 {
+        let client = scene.client(0).await;
+        let seat = scene.floor.index.seat_of(client.id.counter()).unwrap();
+        scene.floor.owe(seat, Frame::Whole(frame.clone()));
+        clients.push((client, seat));
+    }
+    scene.settle();
+    assert!(scene.share.is_due(), "it might be much");
+    look_after(&scene.floor, &scene.share);
+    assert!(scene.share.memory().held() <= (4 << 20) + 1_000, "but it is one frame");
+    assert!(clients.iter().all(|&(_, seat)| !scene.floor.index.at(seat).outbox.is_ending()));
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use wellhead_proto::{
-    channel::{ChannelPattern, PatternSet, allowed},
+    channel::{ChannelPattern, PatternSet, allowed, written},
     ids::ChannelName,
 };
 
@@ -137,6 +137,24 @@ impl AllGrants {
     }
 }
 
+/// `held`, with what lies wholly inside one of the patterns `within` replaced by as many of `new` as there is room for:
+/// all together may come to `most` bytes. What lies elsewhere stays, whatever it comes to.
+#[must_use]
+pub fn replaced(
+    held: &[ChannelPattern],
+    within: &PatternSet,
+    new: &[ChannelPattern],
+    most: usize,
+) -> Vec<ChannelPattern> {
+    let mut grants: Vec<_> = held.iter().filter(|pattern| !within.covers(pattern)).cloned().collect();
+    let mut bytes = written(&grants);
+    grants.extend(new.iter().cloned().take_while(|pattern| {
+        bytes += written(std::slice::from_ref(pattern));
+        bytes <= most
+    }));
+    grants
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +171,20 @@ mod tests {
         assert_eq!(*one, patterns(&["a", "b"]));
         assert!(!one.is(&all.share(patterns(&["b", "a"]))), "as they were given");
         assert!(all.share(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn only_what_lies_wholly_inside_is_replaced() {
+        let held = patterns(&["a", "a1", "ab*", "b", "*a", "*", "news", "news*", ""]);
+        let after =
+            |within: &[&str], new: &[&str]| replaced(&held, &PatternSet::new(&patterns(within)), &patterns(new), 1_000);
+        assert_eq!(after(&["*"], &["x"]), patterns(&["x"]));
+        assert_eq!(after(&["a*", "news"], &[]), patterns(&["a", "b", "*a", "*", "news*", ""]));
+        assert_eq!(after(&["a*", "news"], &["a7"]), patterns(&["a", "b", "*a", "*", "news*", "", "a7"]));
+        assert_eq!(after(&["b"], &["b"]), patterns(&["a", "a1", "ab*", "*a", "*", "news", "news*", "", "b"]));
+        assert_eq!(after(&[], &[]), held);
+        let room_for = |most| replaced(&patterns(&["a", "b"]), &PatternSet::new(&patterns(&["a"])), &held, most);
+        assert_eq!((room_for(0), room_for(11)), (patterns(&["b"]), patterns(&["b", "a"])), "four bytes and four");
     }
 
     #[test]

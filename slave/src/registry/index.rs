@@ -312,6 +312,12 @@ impl<S> Index<S> {
         self.apps.get(app).and_then(|house| house.users.get(user)).cloned().unwrap_or_default()
     }
 
+    /// Has a user a seat?
+    #[must_use]
+    pub fn is_online(&self, app: &AppId, user: &UserId) -> bool {
+        self.apps.get(app).is_some_and(|house| house.users.contains_key(user))
+    }
+
     /// Channels that a seat is subscribed to.
     pub fn channels_of(&self, seat: SeatNo) -> impl Iterator<Item = &ChannelName> {
         self.seats[seat as usize].rooms.iter().map(|subscription| &self.rooms[subscription.room as usize].key.name)

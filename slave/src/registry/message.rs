@@ -9,6 +9,7 @@ use wellhead_proto::{
     envelope::Envelope,
     ids::ChannelKey,
     query::{Ask, Census},
+    refusal::CloseCause,
 };
 
 use crate::{attendance::Told, backlog::Ticket};
@@ -54,6 +55,11 @@ pub struct Answer {
 }
 
 /// Close every socket, a few at a time.
-#[derive(Message)]
+#[derive(Clone, Copy, Message)]
 #[rtype(result = "()")]
-pub struct Drain;
+pub struct Drain {
+    /// Why, and with it when they may come back.
+    pub cause: CloseCause,
+    /// How many at a time, if that was decided already.
+    pub at_once: Option<usize>,
+}

@@ -28,25 +28,37 @@ use self::{
 };
 use crate::{
     heartbeat,
+    memory::{self, Share},
     metrics::Metrics,
-    pulse::{BEAT, Rhythm},
+    pulse::{BEAT, Clock, Rhythm},
 };
 
 /// Sockets that a drain closes at once, and the pause after them: some 10,000 a second and thread.
 const DRAIN_CHUNK: usize = 500;
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
+/// The most such pauses, and one more step, if nobody is there to take the sockets: within 400 ms all are told.
+const DRAIN_STEPS_ALONE: usize = 8;
 
 /// What the registry and the sessions of a thread share.
 pub struct Hall {
     /// The sockets.
     pub floor: RefCell<Floor>,
+    /// What they may hold.
+    pub share: Rc<Share>,
 }
 
 impl Hall {
-    /// A hall around `floor`.
+    /// A hall around `floor`, whose sockets may hold `share`.
     #[must_use]
-    pub fn new(floor: Floor) -> Rc<Self> {
-        Rc::new(Self { floor: RefCell::new(floor) })
+    pub fn new(floor: Floor, share: Share) -> Rc<Self> {
+        Rc::new(Self { floor: RefCell::new(floor), share: Rc::new(share) })
+    }
+
+    /// See to it that the sockets hold no more than they may, if they have come to hold much. Costs nothing else.
+    pub fn look_after(&self) {
+        if self.share.is_due() {
+            memory::look_after(&self.floor.borrow(), &self.share);
+        }
     }
 }
 
@@ -54,26 +66,40 @@ impl Hall {
 pub struct Registry {
     hall: Rc<Hall>,
     rhythm: Rhythm,
+    began: Instant,
+    clock: Clock,
     metrics: Metrics,
-    /// What this thread last added to the node's gauges.
-    shown: (i64, i64),
+    /// What this thread last added to the node's gauge of what is owed.
+    shown: i64,
 }
 
 impl Registry {
     /// A registry in front of `hall`.
     #[must_use]
     pub fn new(hall: Rc<Hall>, rhythm: Rhythm, metrics: Metrics) -> Self {
-        Self { hall, rhythm, metrics, shown: (0, 0) }
+        Self { hall, rhythm, began: Instant::now(), clock: Clock::default(), metrics, shown: 0 }
+    }
+
+    /// Beat a whole [`BEAT`] after the last was done: an interval would make up for those that it missed.
+    fn beat_later(ctx: &mut Context<Self>) {
+        ctx.run_later(BEAT, |registry, ctx| {
+            registry.beat();
+            Self::beat_later(ctx);
+        });
     }
 
     fn beat(&mut self) {
+        let now = self.clock.beat(self.began.elapsed());
         let mut floor = self.hall.floor.borrow_mut();
-        let owed = heartbeat::beat(&mut floor, &self.rhythm) as i64;
-        let users = floor.index.apps().map(|(.., users)| users.count() as i64).sum::<i64>();
+        let owed = heartbeat::beat(&mut floor, now, &self.rhythm) as i64;
+        // a count is cheap now and then; what the others hold may have grown, too
+        memory::look_after(&floor, &self.hall.share);
         drop(floor);
-        self.metrics.queue_bytes.inc_by(owed - self.shown.0);
-        self.metrics.users.inc_by(users - self.shown.1);
-        self.shown = (owed, users);
+        let memory = self.hall.share.memory();
+        memory.tell();
+        self.metrics.held_bytes.set(memory.held() as i64);
+        self.metrics.queue_bytes.inc_by(owed - self.shown);
+        self.shown = owed;
     }
 }
 
@@ -81,7 +107,7 @@ impl Actor for Registry {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(BEAT, |registry, _| registry.beat());
+        Self::beat_later(ctx);
         ctx.spawn(Settle);
     }
 }
@@ -117,17 +143,28 @@ impl Handler<Answer> for Registry {
 impl Handler<Drain> for Registry {
     type Result = ();
 
-    fn handle(&mut self, _: Drain, ctx: &mut Self::Context) {
+    fn handle(&mut self, Drain { cause, at_once }: Drain, ctx: &mut Self::Context) {
         let floor = self.hall.floor.borrow();
+        let at_once = at_once.unwrap_or_else(|| drain_chunk(cause, floor.index.seats().count()));
         let open = |(_, seat): &(SeatNo, &floor::Seat)| !seat.outbox.is_ending();
-        let some: Vec<_> = floor.index.seats().filter(open).map(|(no, _)| no).take(DRAIN_CHUNK).collect();
+        let some: Vec<_> = floor.index.seats().filter(open).map(|(no, _)| no).take(at_once).collect();
         for no in &some {
-            floor.close(*no, CloseCause::ShuttingDown);
+            floor.close(*no, cause);
         }
-        if some.len() == DRAIN_CHUNK {
+        if some.len() == at_once {
             let pause = actix_rt::time::sleep(DRAIN_PAUSE).into_actor(self);
-            ctx.spawn(pause.map(|(), _, ctx| ctx.notify(Drain)));
+            let next = Drain { cause, at_once: Some(at_once) };
+            ctx.spawn(pause.map(move |(), _, ctx| ctx.notify(next)));
         }
+    }
+}
+
+/// How many of so many sockets are closed at once. Where nobody takes them they are all told soon: each comes back a
+/// second after it was told, and the last of them must not hold up whoever is started in our place.
+fn drain_chunk(cause: CloseCause, sockets: usize) -> usize {
+    match cause {
+        CloseCause::ShuttingDownAlone => DRAIN_CHUNK.max(sockets.div_ceil(DRAIN_STEPS_ALONE)),
+        _ => DRAIN_CHUNK,
     }
 }
 
@@ -144,11 +181,29 @@ impl ActorFuture<Registry> for Settle {
         _: &mut Context<Registry>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
-        if registry.hall.floor.borrow_mut().settle() {
+        let more = registry.hall.floor.borrow_mut().settle();
+        registry.hall.look_after();
+        if more {
             // more waits: let the thread look at its sockets and run its other tasks, then go on. A plain wake would come
             // before the sockets, up to 61 times in a row: tokio polls them only when no task is ready
             let _ = pin!(yield_now()).poll(cx);
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_that_nobody_takes_are_told_within_half_a_second() {
+        for sockets in [0, 1, 499, 500, 4_001, 20_000, 1_000_000] {
+            let at_once = drain_chunk(CloseCause::ShuttingDownAlone, sockets);
+            assert!(at_once >= DRAIN_CHUNK);
+            let pauses = u32::try_from(sockets / at_once).unwrap();
+            assert!(pauses * DRAIN_PAUSE < Duration::from_millis(500), "{sockets}");
+            assert_eq!(drain_chunk(CloseCause::ShuttingDown, sockets), DRAIN_CHUNK, "others take them bit by bit");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! thread serves its sockets. Nobody is left out for that: whoever and whatever is there from the question to the answer
 //! is in it, and in it is only who was there at some moment of that time.
 
-use std::sync::Arc;
+use std::{sync::Arc, vec};
 
 use wellhead_proto::{
     channel::PatternSet,
@@ -12,6 +12,7 @@ use wellhead_proto::{
 
 use super::{
     attendees::Attendees,
+    grants::Grants,
     index::{Index, RoomNo, SeatNo},
 };
 
@@ -19,6 +20,12 @@ use super::{
 /// millisecond or two.
 pub const SLICE: usize = 1_024;
 const GLANCE: usize = 8;
+
+/// What belongs to a seat, as far as questions are about it.
+pub trait Granted {
+    /// What the socket may subscribe to.
+    fn grants(&self) -> Grants;
+}
 
 /// A question under way.
 pub struct Survey {
@@ -39,13 +46,15 @@ enum At {
     Seat(SeatNo),
     /// At this place of a room, whose places do not move as long as it is walked.
     Place(RoomNo, usize),
+    /// At this pattern of the first of what sockets may subscribe to: as it was when the question came.
+    Granted(vec::IntoIter<Grants>, usize),
     /// Nowhere: everything was looked at.
     End,
 }
 
 impl Survey {
     /// Begin to answer `ask`; nothing was looked at yet.
-    pub fn new<S>(ask: Arc<Ask>, index: &mut Index<S>) -> Self {
+    pub fn new<S: Granted>(ask: Arc<Ask>, index: &mut Index<S>) -> Self {
         let (mut within, mut found) = (PatternSet::default(), ask.nothing());
         let at = match &*ask {
             Ask::Query { app, query } => match query {
@@ -56,6 +65,17 @@ impl Survey {
                 Query::States { .. } => At::Listed(0),
                 Query::StatesUnder { .. } => At::Channel(None),
                 Query::Users | Query::UserCount => At::Seat(0),
+                Query::UsersWithin(patterns) | Query::UserCountWithin(patterns) => {
+                    within = PatternSet::new(patterns);
+                    At::Seat(0)
+                }
+                Query::GrantsOf(user) => {
+                    let seats = index.seats_of(app, user);
+                    let mut grants: Vec<_> = seats.iter().map(|&seat| index.at(seat).grants()).collect();
+                    // most often all of a user's hold the same
+                    grants.dedup_by(|one, other| one.is(other));
+                    At::Granted(grants.into_iter(), 0)
+                }
                 Query::UsersOf(channel) | Query::UserCountOf(channel) | Query::Members(channel) => {
                     let room = index.room(app, channel).inspect(|&room| index.begin_walk(room));
                     room.map_or(At::End, |room| At::Place(room, 0))
@@ -95,6 +115,7 @@ impl Survey {
                     At::End
                 }
             },
+            (At::Granted(grants, from), _) => self.granted(grants, from),
             _ => At::End,
         };
         matches!(self.at, At::End)
@@ -103,7 +124,14 @@ impl Survey {
     /// A user opens a socket meanwhile. Its seat may be one that was looked at already, and that of its older socket, which
     /// closes next, one that was not: noted here, the user is found nevertheless.
     pub fn note(&mut self, app: &AppId, user: &UserId) {
-        if matches!(self.at, At::Seat(_)) {
+        if matches!(self.at, At::Seat(_)) && self.channels_asked().is_none() {
+            self.take_user(app, user);
+        }
+    }
+
+    /// A socket comes to a channel meanwhile. Where users of channels are asked for, that is when one is there.
+    pub fn note_join(&mut self, app: &AppId, user: &UserId, channel: &ChannelName) {
+        if matches!(self.at, At::Seat(_)) && self.channels_asked().is_some() && self.within.allows(channel) {
             self.take_user(app, user);
         }
     }
@@ -163,6 +191,26 @@ impl Survey {
         None
     }
 
+    /// Whose users are asked for only as far as they are on some channels.
+    fn channels_asked(&self) -> Option<&AppId> {
+        match &*self.ask {
+            Ask::Query { app, query: Query::UsersWithin(_) | Query::UserCountWithin(_) } => Some(app),
+            _ => None,
+        }
+    }
+
+    /// Is this socket where users are asked for?
+    fn is_asked_for<S>(&mut self, index: &Index<S>, seat: SeatNo) -> bool {
+        let Some(app) = self.channels_asked() else { return true };
+        if index.app_of(seat) != app {
+            return false;
+        }
+        let mut looked_at = 0;
+        let found = index.channels_of(seat).inspect(|_| looked_at += 1).any(|channel| self.within.allows(channel));
+        self.left = self.left.saturating_sub(looked_at);
+        found
+    }
+
     /// The first seat that was not looked at.
     fn users<S>(&mut self, index: &Index<S>, from: SeatNo) -> Option<SeatNo> {
         for (seat, occupant) in index.seats_from(from) {
@@ -170,8 +218,8 @@ impl Survey {
                 return Some(seat);
             }
             match occupant {
-                Some((app, user)) => self.take_user(app, user),
-                None => self.spend(0),
+                Some((app, user)) if self.is_asked_for(index, seat) => self.take_user(app, user),
+                _ => self.spend(0),
             }
         }
         None
@@ -208,6 +256,21 @@ impl Survey {
             }
         }
         None
+    }
+
+    fn granted(&mut self, mut grants: vec::IntoIter<Grants>, mut from: usize) -> At {
+        while let Some(first) = grants.as_slice().first().cloned() {
+            for (no, pattern) in first.iter().enumerate().skip(from) {
+                if self.left == 0 {
+                    return At::Granted(grants, no);
+                }
+                self.take(pattern.as_str());
+            }
+            self.spend(0);
+            from = 0;
+            grants.next();
+        }
+        At::End
     }
 
     /// Nobody is no user.
@@ -263,6 +326,12 @@ mod tests {
     use super::*;
     use crate::registry::index::Change;
 
+    impl Granted for () {
+        fn grants(&self) -> Grants {
+            Grants::default()
+        }
+    }
+
     fn whole<S>(mut survey: Survey, index: &mut Index<S>) -> (Census, usize) {
         let mut slices = 1;
         while !survey.look(index, &Attendees::default()) {
@@ -297,6 +366,13 @@ mod tests {
         assert_eq!(ask(&mut index, Query::ChannelCount(everything)).count(), 2);
         assert_eq!(ask(&mut index, Query::Users), names(&["ann"]));
         assert_eq!(ask(&mut index, Query::UserCount).count(), 1);
+        let within = |pattern: &str| vec![pattern.try_into().unwrap()];
+        for (patterns, users) in
+            [(vec![], &[][..]), (within("z*"), &[]), (within("b"), &["ann"]), (within("*"), &["ann"])]
+        {
+            assert_eq!(ask(&mut index, Query::UsersWithin(patterns.clone())), names(users), "{patterns:?}");
+            assert_eq!(ask(&mut index, Query::UserCountWithin(patterns)).count(), users.len());
+        }
         assert_eq!(ask(&mut index, Query::UsersOf("a".parse().unwrap())), names(&["", "ann"]));
         assert_eq!(ask(&mut index, Query::UserCountOf("a".parse().unwrap())).count(), 2);
         assert_eq!(ask(&mut index, Query::UsersOf("z".parse().unwrap())), names(&[]));
@@ -329,11 +405,12 @@ mod tests {
             assert!(census.count() >= many as usize, "{} of {many}", census.count());
             slices
         };
-        let queries: [fn() -> Query; 6] = [
+        let queries: [fn() -> Query; 7] = [
             || Query::Channels(vec![ChannelPattern::everything()]),
             || Query::ChannelCount(vec!["c*".try_into().unwrap()]),
             || Query::Users,
             || Query::UserCount,
+            || Query::UsersWithin(vec!["c*".try_into().unwrap()]),
             || Query::UsersOf("all".parse().unwrap()),
             || Query::StatesUnder { prefix: "c".to_owned(), members: true },
         ];
@@ -355,7 +432,8 @@ mod tests {
         }
         // the user of the last seat changes to a socket with a seat that was looked at already
         let user: UserId = format!("u{last}").parse().unwrap();
-        for query in [Query::Users, Query::UsersOf(room.clone())] {
+        let within = vec!["room".try_into().unwrap()];
+        for query in [Query::Users, Query::UsersWithin(within), Query::UsersOf(room.clone())] {
             let mut survey = Survey::new(Arc::new(Ask::Query { app: app.clone(), query }), &mut index);
             assert!(!survey.look(&mut index, &Attendees::default()));
             let (comes, goes) = if index.seat_of(last).is_some() { (last + 1, last) } else { (last, last + 1) };
@@ -363,6 +441,7 @@ mod tests {
             let seat = index.enter(comes, app.clone(), user.clone(), ());
             survey.note(&app, &user);
             index.join(seat, &room, None, &mut change);
+            survey.note_join(&app, &user, &room);
             index.exit(goes);
             let (Census::Names(names), _) = whole(survey, &mut index) else { unreachable!() };
             assert!(names.contains(user.as_str()));

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use log::debug;
+use log::{Level, debug, log_enabled};
 use tokio::time::timeout;
 use wellhead_proto::refusal::CloseCause;
 
@@ -54,20 +54,34 @@ impl Future for Drive {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Self { session, desk, inbound, pass } = &mut *self;
         session.outbox.register_driver(cx);
+        if session.outbox.is_behind() {
+            // whether the client takes its replies decides whether it is heard
+            session.outbox.drive(cx);
+        }
         if desk.poll(session, inbound, cx).is_ready() {
             // when its stream ends it says why; else it is our fault
             session.outbox.end(End { cause: CloseCause::Internal, goodbye: None });
         }
         // one write for the replies to everything that one read brought
         session.outbox.drive(cx);
+        session.outbox.note_unfinished(inbound.held() + session.unfinished());
+        if inbound.is_withheld() && !session.outbox.has_refused_replies() {
+            // taken meanwhile; nobody else would say so
+            cx.waker().wake_by_ref();
+        }
+        session.hall.look_after();
         let Some(cause) = session.outbox.take_end() else { return Poll::Pending };
         let id = session.id;
+        let names = log_enabled!(Level::Debug).then(|| session.names());
         // from here on nobody finds the socket any more: presence is exact
         session.hall.floor.borrow_mut().exit(id);
         desk.leave(session);
         if let Some(pass) = pass.take() {
             pass.closed(cause);
-            debug!(socket_id:% = id, cause = cause.label(); "socket {id} ends: {}", cause.label());
+            if let Some((app_id, user_id)) = names {
+                let (socket_id, reason) = (session.conversation.socket_id(), cause.label());
+                debug!(socket_id, app_id, user_id, reason; "socket {socket_id} ends: {reason}");
+            }
             if cause != CloseCause::ClientGone {
                 actix_rt::spawn(farewell(session.outbox.clone(), session.voice, cause, pass));
             }
@@ -90,8 +104,8 @@ impl Drop for Drive {
 
 /// Send what is owed and the close frame behind it, and see that the client reads them.
 async fn farewell(outbox: Rc<Outbox>, voice: u8, cause: CloseCause, pass: Pass) {
-    if cause == CloseCause::SlowConsumer {
-        // its queue is full: a close frame goes out only if the kernel takes it at once
+    if cause.is_for_room() {
+        // what it holds is wanted back: a close frame goes out only if the kernel takes it at once
         let goodbye = pass.goodbye(voice, cause);
         if outbox.replace_owed(goodbye) && outbox.try_finish() {
             linger(&outbox).await;

@@ -1,6 +1,7 @@
 //! What comes from a client, as a stream of frames. The guard sees each byte before the parser does. Reads only when every
 //! frame of the last read has been handled, so that no more is kept than one read and one unfinished frame; and what was
-//! kept goes when all of it has been handled: an idle socket has no buffer.
+//! kept goes when all of it has been handled: an idle socket has no buffer. As long as the client does not take the replies
+//! that it drew, nothing is heard.
 
 use std::{
     cell::RefCell,
@@ -34,6 +35,8 @@ pub struct Inbound {
     /// What was read and not handled, and frames and messages that are not whole.
     under_way: Option<Box<UnderWay>>,
     ended: bool,
+    /// Nothing was heard because the client does not take its replies.
+    withheld: bool,
 }
 
 struct UnderWay {
@@ -48,11 +51,21 @@ struct UnderWay {
 impl Inbound {
     /// What comes through `outbox`'s transport, after `early`; messages of at most `limit` bytes.
     pub fn new(outbox: Rc<Outbox>, early: &[u8], limit: usize) -> Self {
-        let mut inbound = Self { outbox, limit, under_way: None, ended: false };
+        let mut inbound = Self { outbox, limit, under_way: None, ended: false, withheld: false };
         if !early.is_empty() {
             inbound.take(early);
         }
         inbound
+    }
+
+    /// Bytes that are held of what was read.
+    pub fn held(&self) -> usize {
+        self.under_way.as_ref().map_or(0, |under_way| size_of::<UnderWay>() + under_way.bytes.capacity())
+    }
+
+    /// Was nothing heard because the client does not take its replies?
+    pub fn is_withheld(&self) -> bool {
+        self.withheld
     }
 
     /// Let the guard see what came, and keep what it lets pass.
@@ -107,6 +120,10 @@ impl Stream for Inbound {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        this.withheld = this.outbox.has_refused_replies();
+        if this.withheld {
+            return Poll::Pending;
+        }
         loop {
             if let Some(frame) = this.next_kept() {
                 return Poll::Ready(Some(frame));

@@ -18,6 +18,7 @@ use actix_http::ws::{Frame as WsFrame, Item};
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use futures_util::future::join_all;
+use log::{Level, debug, log_enabled};
 use tokio::time::timeout;
 use wellhead_proto::{
     action::{Action, Entry},
@@ -30,7 +31,7 @@ use wellhead_proto::{
     frame::{Frame, Opcode},
     ids::{AppId, ChannelKey, ChannelName, SocketId, UserId},
     member::Member,
-    notice::Outcome,
+    notice::{Bar, Outcome},
     refusal::CloseCause,
 };
 
@@ -70,11 +71,20 @@ pub struct Admitted {
 /// Open a socket on this thread: seat it, greet it, and let its session run.
 pub fn start(shared: &Arc<Shared>, hall: &Rc<Hall>, transport: Transport, admitted: Admitted) {
     let Admitted { app, user, grants, voice, welcome, early, pass } = admitted;
-    let outbox = Rc::new(Outbox::new(transport, shared.limits.queue.bytes()));
+    let outbox = Rc::new(Outbox::new(transport, hall.share.clone()));
     let id = shared.next_socket_id();
     let speaker = shared.voices.at(voice);
     let mut conversation = speaker.dialect.converse(&app, speaker.variant, id);
 
+    if log_enabled!(Level::Debug) {
+        let socket_id = conversation.socket_id();
+        // it may be gone already
+        let peer = outbox.transport().peer().map_or_else(String::new, |peer| peer.to_string());
+        debug!(
+            socket_id, app_id = app.as_str(), user_id = user.as_str(), peer;
+            "socket {socket_id} opens in {app}"
+        );
+    }
     outbox.push_raw(welcome);
     if let Some(greeting) = conversation.greeting() {
         outbox.push(greeting);
@@ -128,7 +138,7 @@ impl StreamHandler<Result<WsFrame, CloseCause>> for Session {
             },
             Ok(WsFrame::Binary(bytes)) => self.hear(Message::Binary(bytes), desk),
             Ok(WsFrame::Continuation(item)) => self.assemble(item, desk),
-            Ok(WsFrame::Ping(payload)) => self.outbox.push(Frame::of(Opcode::Pong, &payload)),
+            Ok(WsFrame::Ping(payload)) => self.outbox.reply(Frame::of(Opcode::Pong, &payload)),
             Ok(WsFrame::Pong(_)) => {}
             Ok(WsFrame::Close(reason)) => {
                 let echo = match reason {
@@ -157,6 +167,11 @@ impl Session {
     fn end(&self, cause: CloseCause) {
         let goodbye = Some(self.shared.voices.at(self.voice).goodbye(cause));
         self.outbox.end(End { cause, goodbye });
+    }
+
+    /// Bytes that are held of a fragmented message.
+    fn unfinished(&self) -> usize {
+        self.fragments.as_ref().map_or(0, |fragments| size_of::<Fragments>() + fragments.bytes.capacity())
     }
 
     fn assemble(&mut self, item: Item, desk: &mut Desk<Self>) {
@@ -210,9 +225,14 @@ impl Session {
         };
         match effect {
             Effect::Nothing => {}
-            Effect::Answer(frame) => self.outbox.push(frame),
+            Effect::Answer(frame) => self.outbox.reply(frame),
+            Effect::RejectSubscribe { channel, reason, says } => {
+                self.outbox.reply(says);
+                self.note_rejected(&[channel.as_str()], reason);
+            }
+            Effect::DenySubscribe(channels, reason) => self.deny_subscribe(&channels, reason),
             Effect::Deny => self.tell(Outcome::Denied),
-            Effect::Bar(bar) => self.tell(Outcome::Barred(bar)),
+            Effect::Bar(channel, bar) => self.bar(&channel, bar),
             Effect::TellTime => self.tell(Outcome::Here { unix_seconds: now.as_secs() }),
             Effect::TellGrants => {
                 let hall = self.hall.clone();
@@ -267,7 +287,8 @@ impl Session {
         match effect {
             Some(Effect::Join(channels)) => self.join(channels, desk),
             Some(Effect::Enter(entry)) => self.enter(entry, desk),
-            Some(Effect::Bar(bar)) => self.tell(Outcome::Barred(bar)),
+            Some(Effect::Bar(channel, bar)) => self.bar(&channel, bar),
+            Some(Effect::DenySubscribe(channels, reason)) => self.deny_subscribe(&channels, reason),
             Some(_) => self.tell(Outcome::Denied),
             None => {}
         }
@@ -293,10 +314,50 @@ impl Session {
         let hall = self.hall.clone();
         let mut floor = hall.floor.borrow_mut();
         // nothing comes between the list and what is told of it
-        match floor.attend(self.id, channel, member, most, tag) {
-            Ok(members) => self.tell(Outcome::Joined { members: &members.iter().collect::<Vec<_>>() }),
-            Err(bar) => self.tell(Outcome::Barred(bar)),
+        let barred = match floor.attend(self.id, channel, member, most, tag) {
+            Ok(members) => {
+                self.tell(Outcome::Joined { members: &members.iter().collect::<Vec<_>>() });
+                None
+            }
+            Err(bar) => Some(bar),
+        };
+        drop(floor);
+        if let Some(bar) = barred {
+            self.bar(&channel.name, bar);
         }
+    }
+
+    fn deny_subscribe(&mut self, channels: &[ChannelName], reason: &'static str) {
+        self.tell(Outcome::Denied);
+        let channels: Vec<_> = channels.iter().map(ChannelName::as_str).collect();
+        self.note_rejected(&channels, reason);
+    }
+
+    fn bar(&mut self, channel: &ChannelName, bar: Bar) {
+        self.tell(Outcome::Barred(bar));
+        self.note_rejected(&[channel.as_str()], bar.label());
+    }
+
+    /// Count a subscribe that was refused, and let who debugs see whose it was.
+    fn note_rejected(&self, channels: &[&str], reason: &'static str) {
+        self.shared.metrics.subscribe_rejected(reason);
+        if log_enabled!(Level::Debug) {
+            let (socket_id, (app, user)) = (self.conversation.socket_id(), self.names());
+            let channel = channels.join(" ");
+            debug!(
+                socket_id, app_id = app.as_str(), user_id = user.as_str(), channel, reason;
+                "socket {socket_id} may not subscribe to {channel}: {reason}"
+            );
+        }
+    }
+
+    /// The app and the user of the socket, for logs; empty once it has left its seat.
+    fn names(&self) -> (String, String) {
+        let floor = self.hall.floor.borrow();
+        let seat = floor.index.seat_of(self.id.counter());
+        seat.map_or_else(Default::default, |seat| {
+            (floor.index.app_of(seat).to_string(), floor.index.user_of(seat).to_string())
+        })
     }
 
     /// Publish what the client says; the next of its messages is heard when the bus has it.
@@ -323,7 +384,7 @@ impl Session {
 
     fn tell(&mut self, outcome: Outcome<'_>) {
         if let Some(frame) = self.conversation.tell(outcome) {
-            self.outbox.push(frame);
+            self.outbox.reply(frame);
         }
     }
 }

@@ -25,14 +25,25 @@ pub enum Effect {
     Nothing,
     /// Send this.
     Answer(Frame),
+    /// Send this, which refuses to join a channel.
+    RejectSubscribe {
+        /// The channel.
+        channel: String,
+        /// Why.
+        reason: &'static str,
+        /// What is sent.
+        says: Frame,
+    },
+    /// Refuse to join these, for this reason.
+    DenySubscribe(Vec<ChannelName>, &'static str),
     /// Say what time it is.
     TellTime,
     /// Say what the socket may subscribe to.
     TellGrants,
     /// Say no.
     Deny,
-    /// Say no, for this reason.
-    Bar(Bar),
+    /// Say no to joining this channel, for this reason.
+    Bar(ChannelName, Bar),
     /// Put it into these channels and say so in one step.
     Join(Vec<ChannelName>),
     /// Put it into one, as a member perhaps, and say so in one step.
@@ -48,21 +59,30 @@ pub fn decide(action: Action, standing: &impl Standing, most: usize) -> Effect {
     match action {
         Action::Ignore => Effect::Nothing,
         Action::Answer(frame) => Effect::Answer(frame),
+        Action::RejectSubscribe { channel, reason, says } => Effect::RejectSubscribe { channel, reason, says },
         Action::Ping => Effect::TellTime,
         Action::ListGrants => Effect::TellGrants,
         Action::Subscribe(channels) => {
             // what costs least comes first: who could not be on so many is refused before any of them is looked at
             if channels.len() > most {
-                return Effect::Deny;
+                return Effect::DenySubscribe(channels, "too_many_subscriptions");
             }
             // counted as if all were distinct: who names one twice near the limit is refused
             let new = channels.iter().filter(|channel| !standing.is_on(channel)).count();
             let fits = new == 0 || standing.subscriptions() + new <= most;
-            let permitted = fits && channels.iter().all(|channel| standing.may_join(channel));
-            if permitted { Effect::Join(channels) } else { Effect::Deny }
+            if !fits {
+                return Effect::DenySubscribe(channels, "too_many_subscriptions");
+            }
+            if channels.iter().all(|channel| standing.may_join(channel)) {
+                Effect::Join(channels)
+            } else {
+                Effect::DenySubscribe(channels, "not_permitted")
+            }
         }
-        Action::Enter(entry) if standing.is_on(&entry.channel) => Effect::Bar(Bar::AlreadyThere),
-        Action::Enter(_) if standing.subscriptions() >= most => Effect::Bar(Bar::TooManySubscriptions { most }),
+        Action::Enter(entry) if standing.is_on(&entry.channel) => Effect::Bar(entry.channel, Bar::AlreadyThere),
+        Action::Enter(entry) if standing.subscriptions() >= most => {
+            Effect::Bar(entry.channel, Bar::TooManySubscriptions { most })
+        }
         Action::Enter(entry) => Effect::Enter(entry),
         Action::Say { channel, event } if standing.is_on(&channel) => Effect::Say(channel, event),
         Action::Say { .. } => Effect::Deny,
@@ -121,28 +141,32 @@ mod tests {
     fn all_channels_are_joined_or_none() {
         let subscribe = |names| Action::Subscribe(channels(names));
         assert_eq!(decide_for(&["a*"], &[], subscribe(&["ab", "ac"])), Effect::Join(channels(&["ab", "ac"])));
-        assert_eq!(decide_for(&["a*"], &[], subscribe(&["ab", "b"])), Effect::Deny);
-        assert_eq!(decide_for(&[], &[], subscribe(&["a"])), Effect::Deny);
+        let denied = |names| Effect::DenySubscribe(channels(names), "not_permitted");
+        assert_eq!(decide_for(&["a*"], &[], subscribe(&["ab", "b"])), denied(&["ab", "b"]));
+        assert_eq!(decide_for(&[], &[], subscribe(&["a"])), denied(&["a"]));
     }
 
     #[test]
     fn the_limit_counts_new_channels_only() {
         let subscribe = |names| Action::Subscribe(channels(names));
         assert!(matches!(decide_for(&["*"], &["a", "b"], subscribe(&["c"])), Effect::Join(_)));
-        assert_eq!(decide_for(&["*"], &["a", "b"], subscribe(&["c", "d"])), Effect::Deny);
+        let denied = |names| Effect::DenySubscribe(channels(names), "too_many_subscriptions");
+        assert_eq!(decide_for(&["*"], &["a", "b"], subscribe(&["c", "d"])), denied(&["c", "d"]));
         assert!(matches!(decide_for(&["*"], &["a", "b", "c"], subscribe(&["a", "c"])), Effect::Join(_)));
-        assert_eq!(decide_for(&["*"], &["a", "b", "c"], subscribe(&["d"])), Effect::Deny);
+        assert_eq!(decide_for(&["*"], &["a", "b", "c"], subscribe(&["d"])), denied(&["d"]));
     }
 
     #[test]
     fn who_names_more_channels_than_anybody_may_have_costs_nothing() {
         let fake = Fake { grants: vec!["*".try_into().unwrap()], on: Vec::new(), asked: Cell::default() };
         let many: Vec<_> = (0..7_000).map(|no| format!("c{no}").parse().unwrap()).collect();
-        assert_eq!(decide(Action::Subscribe(many), &fake, 1_000), Effect::Deny);
+        let denied = |names: &[ChannelName]| Effect::DenySubscribe(names.to_vec(), "too_many_subscriptions");
+        assert_eq!(decide(Action::Subscribe(many.clone()), &fake, 1_000), denied(&many));
         assert_eq!(fake.asked.get(), 0);
         // the same channel over and over, too
         let fake = Fake { on: channels(&["a"]), ..fake };
-        assert_eq!(decide(Action::Subscribe(channels(&["a"; 5])), &fake, 4), Effect::Deny);
+        let many = channels(&["a"; 5]);
+        assert_eq!(decide(Action::Subscribe(many.clone()), &fake, 4), denied(&many));
         assert_eq!(fake.asked.get(), 0);
     }
 
@@ -158,10 +182,11 @@ mod tests {
         let enter = |name: &str| Action::Enter(Entry { channel: name.parse().unwrap(), member: None, most_members: 1 });
         assert!(matches!(decide_for(&[], &[], enter("a")), Effect::Enter(_)));
         assert!(matches!(decide_for(&[], &["a", "b"], enter("c")), Effect::Enter(_)));
-        assert_eq!(decide_for(&["*"], &["a"], enter("a")), Effect::Bar(Bar::AlreadyThere));
-        let full = Effect::Bar(Bar::TooManySubscriptions { most: 3 });
+        let barred = |name: &str, bar| Effect::Bar(name.parse().unwrap(), bar);
+        assert_eq!(decide_for(&["*"], &["a"], enter("a")), barred("a", Bar::AlreadyThere));
+        let full = barred("d", Bar::TooManySubscriptions { most: 3 });
         assert_eq!(decide_for(&["*"], &["a", "b", "c"], enter("d")), full);
-        assert_eq!(decide_for(&["*"], &["a", "b", "c"], enter("a")), Effect::Bar(Bar::AlreadyThere));
+        assert_eq!(decide_for(&["*"], &["a", "b", "c"], enter("a")), barred("a", Bar::AlreadyThere));
     }
 
     #[test]

@@ -3,14 +3,13 @@
 use std::sync::{Arc, PoisonError, Weak};
 
 use bytes::Bytes;
-use log::{debug, info, warn};
+use log::{info, warn};
 use wellhead_proto::{
     bus::BoxFuture,
     mail::{Letter, Mail},
-    roster::{Beat, Heard},
 };
 
-use super::{Cluster, rival::Verdict};
+use super::{Cluster, membership::Cause};
 use crate::bus::wire::{Ear, Subject};
 
 /// The ear of a node, for its wire. Holds the node weakly: the wire belongs to it.
@@ -52,7 +51,9 @@ impl Ear for ClusterEar {
 impl Cluster {
     fn refuse(&self, subject: Subject, why: &str) {
         self.metrics.refused.inc();
-        warn!(subject:% = subject; "refused a message on {subject}: {why}");
+        if self.said().once(Cause::Refused, self.now()) {
+            warn!(subject:% = subject; "refused a message on {subject}: {why} (further ones are counted)");
+        }
     }
 
     fn read(self: &Arc<Self>, subject: Subject, letter: Letter) {
@@ -89,6 +90,8 @@ impl Cluster {
                     inbox.deliver(envelope);
                 }
             }
+            Mail::Ask { from, .. } | Mail::Answer { from, .. } | Mail::Reports { from, .. }
+                if self.is_stranger(from) => {}
             Mail::Ask { id, from, ask } => {
                 let Some(inbox) = self.inbox() else { return };
                 let (answer, outgoing, me) = (inbox.answer(ask), self.outgoing.clone(), self.me.node);
@@ -122,33 +125,8 @@ impl Cluster {
                     inbox.report(from, reports);
                 }
             }
+            Mail::Settings { from, settings } => self.heard_settings(from, &settings),
             Mail::Part { .. } => self.refuse(subject, "pieces in pieces"),
         }
-    }
-
-    /// `asks`: it wants to know who is here. So does every node that was not known.
-    fn heard_beat(&self, beat: Beat, asks: bool) {
-        if beat.node == self.me.node && beat.incarnation != self.me.incarnation {
-            // one in two million for two nodes
-            let verdict = self.rivalry().heard(self.me.incarnation, beat.incarnation, self.now());
-            if verdict != Verdict::Wait {
-                warn!(node_id:% = beat.node; "another node has the number of this one ({}): {verdict:?}", beat.node);
-            }
-            match verdict {
-                Verdict::Yield => drop(self.clashed.send_replace(true)),
-                Verdict::Answer => drop(self.outgoing.send((Subject::Everyone, Mail::Beat(self.me)))),
-                Verdict::Wait => {}
-            }
-            return;
-        }
-        let heard = self.roster().heard(beat, self.now());
-        if (asks || heard != Heard::Known) && beat.node != self.me.node && !self.is_leaving() {
-            let _ = self.outgoing.send((Subject::Node(beat.node), Mail::Beat(self.me)));
-        }
-        if heard != Heard::Known {
-            debug!(node_id:% = beat.node, slave = beat.slave; "heard of node {}", beat.node);
-            self.show_roster();
-        }
-        self.look_who_is_back();
     }
 }

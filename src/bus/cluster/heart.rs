@@ -37,19 +37,25 @@ pub(super) async fn beat(weak: Weak<Cluster>, hello: Duration) {
             warn!(node_id:% = cluster.me.node; "this process stood still for a while: it asks anew who is here");
             cluster.roster().came_back(now);
             cluster.state.send_modify(|state| state.roster_known = false);
-            let _ = cluster.outgoing.send((Subject::Everyone, Mail::Hello(cluster.me)));
+            let _ = cluster.outgoing.send((Subject::Everyone, Mail::Hello(cluster.beat())));
             let weak = weak.clone();
             cluster.runtime.spawn(async move { known(&weak, hello).await });
         } else if !cluster.is_leaving() {
-            let _ = cluster.outgoing.send((Subject::Everyone, Mail::Beat(cluster.me)));
+            let _ = cluster.outgoing.send((Subject::Everyone, Mail::Beat(cluster.beat())));
         }
-        let gone = cluster.roster().expire(cluster.now());
+        // at the time that was looked at: a process that is stopped right here must not take it for their silence
+        let gone = cluster.roster().expire(now);
         for node in &gone {
             warn!(node_id:% = node; "node {node} has been silent for too long: it is forgotten");
         }
         if !gone.is_empty() {
             cluster.show_roster();
         }
+        if late {
+            // slots, too, settle by the time in which something could be read
+            continue;
+        }
+        cluster.stand_back_for_strangers();
         let mut orders = Vec::new();
         let changing = {
             let mut slots = cluster.slots();
@@ -76,15 +82,16 @@ pub(super) async fn watch_wire(cluster: Weak<Cluster>, mut wire: watch::Receiver
             // back a little later than we do
             cluster.roster().came_back(cluster.now());
             if !cluster.is_leaving() {
-                cluster.roster().heard(cluster.me, cluster.now());
+                cluster.roster().heard(cluster.beat(), cluster.now());
             }
             cluster.rivalry().up(cluster.now());
+            cluster.strangers().up(cluster.now());
             // before it is up: pushes wait for them
             cluster.all_back.send_replace(false);
             cluster.show_roster();
             cluster.state.send_modify(|state| (state.up, state.roster_known) = (true, hello.is_zero()));
             if !cluster.is_leaving() {
-                let _ = cluster.outgoing.send((Subject::Everyone, Mail::Hello(cluster.me)));
+                let _ = cluster.outgoing.send((Subject::Everyone, Mail::Hello(cluster.beat())));
             }
             cluster.asked.notify_one();
             info!(node_id:% = cluster.me.node; "the bus is up");

@@ -1,7 +1,8 @@
 //! What a node counts of the cluster.
 
 use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
@@ -14,6 +15,18 @@ pub struct Metrics {
     pub slots: Gauge,
     /// Messages that were no letter of ours.
     pub refused: Counter,
+    beats_refused: Family<Cause, Counter>,
+    differences: Family<About, Counter>,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Cause {
+    cause: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct About {
+    about: &'static str,
 }
 
 impl Metrics {
@@ -23,6 +36,26 @@ impl Metrics {
         registry.register("roster_nodes", "Nodes that are alive, as this one sees it", metrics.nodes.clone());
         registry.register("bus_interests", "Slots of channels that this node listens to", metrics.slots.clone());
         registry.register("bus_refused", "Messages that were not of this cluster's words", metrics.refused.clone());
+        let beats = "Heartbeats of nodes that were not let onto the roster, by cause";
+        registry.register("roster_refused", beats, metrics.beats_refused.clone());
+        let differences = "Times that another node was found to differ from this one, by what differs";
+        registry.register("node_differences", differences, metrics.differences.clone());
+        for cause in ["secret", "full", "crowded"] {
+            drop(metrics.beats_refused.get_or_create(&Cause { cause }));
+        }
+        for about in ["settings", "clock"] {
+            drop(metrics.differences.get_or_create(&About { about }));
+        }
         metrics
+    }
+
+    /// A node was not let onto the roster.
+    pub fn beat_refused(&self, cause: &'static str) {
+        self.beats_refused.get_or_create(&Cause { cause }).inc();
+    }
+
+    /// Another node differs from this one.
+    pub fn differs(&self, about: &'static str) {
+        self.differences.get_or_create(&About { about }).inc();
     }
 }

@@ -1,11 +1,15 @@
 //! The bus of several nodes: who listens to what, questions and answers, the roster. Stands on any [`Wire`].
 
+mod clocks;
+mod common;
 mod ear;
 mod heart;
+mod membership;
 mod metrics;
 mod parts;
 mod rival;
 mod slots;
+mod strangers;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -27,6 +31,7 @@ use wellhead_proto::{
     bus::{BoxFuture, Bus, BusError, BusState, Gathered, Inbox, Interest},
     command::{Command, Target},
     envelope::Envelope,
+    fingerprint::Fingerprint,
     ids::{ChannelKey, NodeId},
     mail::{Letter, Mail},
     query::{Ask, Census},
@@ -34,12 +39,15 @@ use wellhead_proto::{
     roster::{Beat, Roster},
 };
 
-pub use self::{ear::ClusterEar, metrics::Metrics};
 use self::{
+    clocks::Clocks,
+    membership::Said,
     parts::Parts,
     rival::Rivalry,
     slots::{Order, Slots, slot_of},
+    strangers::Strangers,
 };
+pub use self::{common::Common, ear::ClusterEar, metrics::Metrics};
 use super::wire::{Subject, Wire};
 
 /// After so many envelopes in a row a batch lets other requests of its thread have a turn.
@@ -55,6 +63,8 @@ const PUBLISH: Duration = Duration::from_secs(5);
 /// One node's end of the bus.
 pub struct Cluster {
     me: Beat,
+    /// What this node must have in common with the others.
+    common: OnceLock<(Common, Fingerprint)>,
     /// Everything is measured from here.
     start: Instant,
     runtime: Handle,
@@ -80,6 +90,10 @@ pub struct Cluster {
     /// It has heard its own goodbye.
     left: Notify,
     rivalry: Mutex<Rivalry>,
+    strangers: Mutex<Strangers>,
+    clocks: Mutex<Clocks>,
+    /// What was said of others, so that it is said once.
+    said: Mutex<Said>,
     /// Another node has its number, and keeps it.
     clashed: watch::Sender<bool>,
     next: AtomicU64,
@@ -94,6 +108,7 @@ impl Cluster {
         let (outgoing, mail) = mpsc::unbounded_channel();
         let cluster = Arc::new(Self {
             me,
+            common: OnceLock::new(),
             start: Instant::now(),
             runtime: Handle::current(),
             wire: OnceLock::new(),
@@ -110,6 +125,9 @@ impl Cluster {
             leaving: AtomicBool::new(false),
             left: Notify::new(),
             rivalry: Mutex::default(),
+            strangers: Mutex::default(),
+            clocks: Mutex::default(),
+            said: Mutex::default(),
             clashed: watch::Sender::new(false),
             // letters of all nodes differ: the node stands above the count
             next: AtomicU64::new(u64::from(u32::from(me.node)) << 43),
@@ -117,6 +135,13 @@ impl Cluster {
         });
         cluster.runtime.spawn(heart::post(Arc::downgrade(&cluster), mail));
         cluster
+    }
+
+    /// What this node must have in common with the others. To be told before it begins, and once.
+    pub fn share(&self, common: Common) {
+        self.roster().limit(common.max_nodes);
+        let digest = common.digest();
+        assert!(self.common.set((common, digest)).is_ok(), "a node tells once what it shares");
     }
 
     /// What the wire is to tell.
@@ -230,6 +255,11 @@ impl Cluster {
         }
     }
 
+    /// The way to the others, unless this node is not to serve.
+    fn open_wire(&self) -> Result<&Arc<dyn Wire>, BusError> {
+        if self.state.borrow().stranger { Err(BusError::Stranger) } else { self.wire() }
+    }
+
     /// The roster changed: tell those who watch.
     fn show_roster(&self) {
         self.metrics.nodes.set(self.roster().len() as i64);
@@ -325,7 +355,7 @@ pub struct ClusterBus(pub Arc<Cluster>);
 #[async_trait]
 impl Bus for ClusterBus {
     async fn publish_all(&self, envelopes: Vec<Envelope>) -> Result<(), BusError> {
-        let wire = self.0.wire()?;
+        let wire = self.0.open_wire()?;
         let publish = async {
             // slaves that come back a little later than we do would miss it, and their clients would never know
             let _ = self.0.all_back.subscribe().wait_for(|all_back| *all_back).await;
@@ -347,7 +377,7 @@ impl Bus for ClusterBus {
         let mut state = self.0.state.subscribe();
         let known = state.wait_for(|state| !state.up || state.roster_known);
         drop(timeout(ONE_DEADLINE, known).await);
-        let wire = self.0.wire()?;
+        let wire = self.0.open_wire()?;
         let (question, mut answers) = self.0.question();
         let (mut waited_for, mut silent) = (BTreeSet::new(), BTreeSet::new());
         for (node, answers_in_time) in self.0.roster().slaves() {
@@ -393,7 +423,7 @@ impl Bus for ClusterBus {
     }
 
     async fn ask_node(&self, node: NodeId, ask: Ask) -> Result<Census, BusError> {
-        let wire = self.0.wire()?;
+        let wire = self.0.open_wire()?;
         let (question, mut answers) = self.0.question();
         let asked = async {
             self.0.send(wire, Subject::Node(node), Mail::Ask { id: question.id, from: self.0.me.node, ask }).await?;
@@ -434,6 +464,10 @@ impl Bus for ClusterBus {
 
     fn state(&self) -> watch::Receiver<BusState> {
         self.0.state.subscribe()
+    }
+
+    fn clock_ahead_of(&self, node: NodeId) -> i64 {
+        self.0.clock_ahead_of(node)
     }
 }
 

@@ -33,7 +33,7 @@ impl Hub {
     /// The bus of a process whose slave is `node`.
     #[must_use]
     pub fn new(node: NodeId) -> Self {
-        let state = BusState { up: true, roster_known: true, slaves: [node].into() };
+        let state = BusState { up: true, roster_known: true, slaves: [node].into(), stranger: false };
         Self { inbox: OnceLock::new(), state: watch::Sender::new(state), patience: PATIENCE }
     }
 

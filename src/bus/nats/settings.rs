@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use async_nats::{ConnectOptions, ServerAddr};
 
+use crate::files::without_mark;
+
 /// A server that is silent for three of these is gone.
 const PING: Duration = Duration::from_millis(900);
 /// For each address of a server: TCP, TLS, and who we are.
@@ -88,7 +90,7 @@ impl NatsSettings {
             let credentials = tokio::fs::read_to_string(file).await;
             let credentials = credentials.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
             options = options
-                .credentials(&credentials)
+                .credentials(without_mark(&credentials))
                 .map_err(|error| format!("{} is no credentials file: {error}", file.display()))?;
         }
         if let (Some(user), Some(password)) = (&self.user, &self.password) {

@@ -12,6 +12,7 @@ use crate::{
         local::check_socket,
         nats::{NatsSettings, NatsTls},
     },
+    files::begins_with_mark,
     settings::{Bus, place::SettingsError},
 };
 
@@ -56,9 +57,9 @@ impl Check<'_> {
             token: text("nats.token", self.secret("nats", "token", &nats.token, &nats.token_file)?)?,
             tls: NatsTls {
                 required: nats.tls.required,
-                ca_file: self.readable("nats.tls.ca_file", &nats.tls.ca_file)?,
-                cert_file: self.readable("nats.tls.cert_file", &nats.tls.cert_file)?,
-                key_file: self.readable("nats.tls.key_file", &nats.tls.key_file)?,
+                ca_file: self.pem("nats.tls.ca_file", &nats.tls.ca_file)?,
+                cert_file: self.pem("nats.tls.cert_file", &nats.tls.cert_file)?,
+                key_file: self.pem("nats.tls.key_file", &nats.tls.key_file)?,
             },
         };
         // each address by itself first: then it is known what is to blame
@@ -70,7 +71,7 @@ impl Check<'_> {
         Ok(settings)
     }
 
-    /// The path of a file that can be read, if one is named.
+    /// The path of a file that can be read, if one is named. All but an authority hold secrets.
     fn readable(&self, key: &str, file: &str) -> Result<Option<PathBuf>, SettingsError> {
         if file.is_empty() {
             return Ok(None);
@@ -82,8 +83,18 @@ impl Check<'_> {
         let path = PathBuf::from(file);
         match read(&path) {
             Ok(()) => Ok(Some(path)),
-            Err(error) => Err(self.error(key, format!("cannot read {file}: {error}"))),
+            Err(error) => Err(self.unreadable(key, &error.to_string())),
         }
+    }
+
+    /// The same of a file that the library for TLS reads by itself.
+    fn pem(&self, key: &str, file: &str) -> Result<Option<PathBuf>, SettingsError> {
+        let path = self.readable(key, file)?;
+        if path.as_deref().is_some_and(|path| begins_with_mark(path).unwrap_or_default()) {
+            let error = self.error(key, format!("{file} begins with a byte order mark"));
+            return Err(error.hint("save it as UTF-8 without one: the library that reads it takes no such mark"));
+        }
+        Ok(path)
     }
 
     pub(super) fn way_warnings(&self, plan: &Plan) -> Option<String> {
@@ -95,8 +106,11 @@ impl Check<'_> {
             !signed_on && !encrypted && !rest.contains('@') && !is_here(rest)
         };
         nats.urls.iter().find(bare).map(|url| {
+            // a token may stand behind the host, too
+            let (_, rest) = url.split_once("://").unwrap_or(("", url));
+            let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
             format!(
-                "NATS at {url} is spoken to without credentials and without TLS: whoever reaches it can push to \
+                "NATS at {host} is spoken to without credentials and without TLS: whoever reaches it can push to \
                  everybody (see [nats])"
             )
         })

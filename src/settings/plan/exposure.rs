@@ -1,7 +1,6 @@
 //! What other machines reach, what guards it, and what the operator should know of that.
 
 use wellhead_master::Keyless;
-use wellhead_proto::jwt::Key;
 
 use super::{Check, Plan, Way};
 use crate::settings::{Settings, place::SettingsError};
@@ -75,6 +74,16 @@ impl Check<'_> {
                 "there is no push key: at {address} only signed requests of Pusher's libraries are served"
             ));
         }
+        if push_keys.is_empty()
+            && !plan.development
+            && let Some(address) = plan.master
+            && plan.keyless(master.open) == Keyless::ThisMachine
+        {
+            warnings.push(format!(
+                "there is no push key: every program of this machine may push at {address}, and whoever reaches one that \
+                 passes requests on; `wellhead keys push --name backend` makes a key"
+            ));
+        }
         for (app, key) in
             plan.pusher.apps.iter().filter(|app| app.secret.len() < SHORT_SECRET).map(|app| (&app.id, &app.key))
         {
@@ -85,9 +94,6 @@ impl Check<'_> {
         if push_keys.is_empty() && plan.admin.is_some_and(|admin| !admin.ip().is_loopback()) {
             let key = plan.roles.admin();
             warnings.push(format!("{key} is beyond loopback and there is no push key: /metrics refuses everybody"));
-        }
-        if plan.secret.as_ref().is_some_and(|secret| secret.len() < Key::MIN_SECRET_BYTES) {
-            warnings.push("cluster.secret is shorter than 32 bytes: it could be guessed from one token".to_owned());
         }
         warnings.extend(self.way_warnings(plan));
         warnings

@@ -1,16 +1,20 @@
 //! Keys, secrets and listed apps, read from where the settings say that they are.
 
-use std::{collections::HashMap, fs, io, str::FromStr};
+use std::{collections::HashMap, str::FromStr};
 
 use jsonwebtoken::Algorithm;
 use wellhead_proto::{
     app::App,
     ids::AppId,
     jwt::{Key, Keyring},
+    origin::Origins,
 };
 
 use super::Check;
-use crate::settings::{PublicKey, Secret, Unlisted, place::SettingsError};
+use crate::{
+    files::read_text,
+    settings::{PublicKey, Secret, Unlisted, place::SettingsError},
+};
 
 impl Check<'_> {
     pub(super) fn keys(&self, secret: Option<&[u8]>) -> Result<Keyring, SettingsError> {
@@ -42,11 +46,13 @@ impl Check<'_> {
             })
         });
         let only = only.transpose()?;
-        let pem = fs::read(file).map_err(|error| {
+        let pem = read_text(file).map_err(|error| {
+            // who pastes the key itself may have taken the private one
+            let file = if file.contains("-----") { "the file that it names" } else { file.as_str() };
             let error = self.error(key, format!("cannot read {file}: {error}"));
             error.hint("name the PEM file of a public key; `wellhead keys generate` makes a pair")
         })?;
-        Key::from_pem(kid.clone(), &pem, only).map_err(|why| {
+        Key::from_pem(kid.clone(), pem.as_bytes(), only).map_err(|why| {
             self.error(key, format!("{file}: {why}"))
                 .hint("`openssl pkey -in private.pem -pubout` prints the public half")
         })
@@ -69,20 +75,27 @@ impl Check<'_> {
                 Err(self.error(&key, message).hint("say it once: keep one of the two"))
             }
             (true, false) => {
-                let text = fs::read_to_string(file).map_err(|error| {
-                    let why = if error.kind() == io::ErrorKind::InvalidData {
-                        "it is not UTF-8".to_owned()
-                    } else {
-                        error.to_string()
-                    };
-                    self.error(&key, format!("cannot read {file}: {why}"))
-                })?;
+                let text = read_text(file).map_err(|error| self.unreadable(&key, &error.to_string()))?;
                 match text.trim_end_matches(['\r', '\n']) {
-                    "" => Err(self.error(&key, format!("{file} is empty"))),
+                    "" => Err(self.error(&key, "the file that it names is empty")),
                     secret => Ok(Some(secret.as_bytes().to_vec())),
                 }
             }
         }
+    }
+
+    /// The file that `key` names, and that holds a secret, cannot be read. Its name is not shown: it may be the secret
+    /// itself, by mistake.
+    pub(super) fn unreadable(&self, key: &str, why: &str) -> SettingsError {
+        self.error(key, format!("cannot read the file that it names: {why}"))
+            .hint("it is the path of a file; one in the configuration is meant from the folder of that, else from here")
+    }
+
+    pub(super) fn origins(&self, key: &str, entries: &[String]) -> Result<Origins, SettingsError> {
+        Origins::read(entries).map_err(|(index, why)| {
+            let hint = why.hint.clone();
+            self.error(&format!("{key}.{index}"), format!("{:?}: {why}", entries[index])).hint(hint)
+        })
     }
 
     pub(super) fn listed(&self) -> Result<HashMap<AppId, App>, SettingsError> {
@@ -92,7 +105,10 @@ impl Check<'_> {
             let id = AppId::try_from(app.key.as_str()).map_err(|why| self.error(&format!("{key}.key"), why))?;
             let keys = self.public_keys(&format!("{key}.public_keys"), &app.public_keys)?;
             let keys = (!keys.is_empty()).then(|| Keyring::new(keys, self.settings.jwt.require_exp));
-            let own = App { keys, allowed_origins: app.allowed_origins.clone() };
+            let origins = app.allowed_origins.as_ref();
+            let origins =
+                origins.map(|entries| self.origins(&format!("{key}.allowed_origins"), entries)).transpose()?;
+            let own = App { keys, allowed_origins: origins };
             if listed.insert(id, own).is_some() {
                 return Err(self.error(&format!("{key}.key"), format!("the app {:?} is listed twice", app.key)));
             }

@@ -85,9 +85,9 @@ fn there_is_one_way_to_prove_to_nats_who_we_are() {
     for (more, what) in [
         ("[nats]\nuser = \"ann\"", "password"),
         ("[nats]\nuser = \"ann\"\npassword = \"x\"\ntoken = \"y\"", "exclude"),
-        ("[nats]\ncredentials_file = \"missing.creds\"", "nats.credentials_file: cannot read missing.creds"),
-        ("[nats.tls]\nca_file = \"missing.pem\"", "nats.tls.ca_file: cannot read missing.pem"),
-        ("[nats.tls]\ncert_file = \"/\"", "nats.tls.cert_file: cannot read /"),
+        ("[nats]\ncredentials_file = \"missing.creds\"", "nats.credentials_file: cannot read"),
+        ("[nats.tls]\nca_file = \"missing.pem\"", "nats.tls.ca_file: cannot read"),
+        ("[nats.tls]\ncert_file = \"/\"", "nats.tls.cert_file: cannot read"),
     ] {
         let error = nats(more).err().expect(more);
         assert!(error.contains(what), "{more}\n{error}");

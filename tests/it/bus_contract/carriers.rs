@@ -38,7 +38,7 @@ pub trait Breakable: Carrier {
 }
 
 fn beat(number: u32, slave: bool) -> Beat {
-    Beat { node: NodeId::from_random(number), slave, incarnation: u64::from(number) }
+    Beat::new(NodeId::from_random(number), slave, u64::from(number))
 }
 
 /// A thread of its own for a node, as a process has; it ends when the sender is dropped.

@@ -32,6 +32,9 @@ pub struct Field {
     pub slaves: Vec<Server>,
 }
 
+/// What all of them share.
+pub const SECRET: &str = "a secret that all nodes of this test share";
+
 /// What they are joined by.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum By {
@@ -45,7 +48,7 @@ impl Field {
     }
 
     pub async fn start_with(by: By, masters: usize, slaves: usize, more: impl FnOnce(Setup) -> Setup) -> Self {
-        let setup = Setup::keyed().set("cluster.secret", "a secret that all nodes of this test share");
+        let setup = Setup::keyed().set("cluster.secret", SECRET);
         let (nats, setup) = match by {
             By::Nats => {
                 let nats = NatsServer::started("");

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 
 use super::field::{By, Field};
-use crate::support::{client::path, keys::signer, until, websocket::WebSocket};
+use crate::support::{client::path, keys::signer, server::Server, until, websocket::WebSocket};
 
 async fn any_slave_honours_any_slaves_tokens(by: By) {
     let field = Field::start(by, 1, 2).await;
@@ -72,4 +72,52 @@ async fn a_one_time_token_opens_one_socket_on_nats() {
 #[tokio::test]
 async fn a_one_time_token_opens_one_socket_on_one_machine() {
     a_one_time_token_opens_one_socket(By::Local).await;
+}
+
+async fn a_forged_reference_is_refused_where_it_is_shown(by: By) {
+    let one_time = |setup: crate::support::server::Setup| {
+        setup.set("jwt.one_time_tokens", "true").set("jwt.accept_jwt_as_token", "false")
+    };
+    let field = Field::start_with(by, 1, 2, one_time).await;
+    let (issuer, other) = (&field.slaves[1], &field.slaves[0]);
+    let token = issuer.token("blue", "ann", &["news"]).await;
+    let parts: Vec<_> = token.split('.').collect();
+    let [_, node, until, id, signature] = parts[..] else { panic!("{token}") };
+    let opened = async |server: &Server, token: &str| {
+        WebSocket::open(server.slave(), &path("blue", token), &[]).await.map_err(|reply| reply.status)
+    };
+    for number in 0..50 {
+        let random = format!("{number:032x}");
+        // another grant of that node, and one of a node that there is not
+        for forged in
+            [format!("r.{node}.{until}.{random}.{signature}"), format!("r.{}.{until}.{id}.{random}", number + 1)]
+        {
+            assert_eq!(opened(other, &forged).await.err(), Some(401), "{forged}");
+        }
+    }
+    // by their signature: nobody was asked
+    assert_eq!(other.metric("wellhead_slave_auth_failures_total", "reason=\"signature\"").await, 100.0);
+    let right = opened(other, &token).await;
+    assert!(right.is_ok(), "{:?}", right.err());
+    for _ in 0..2 {
+        assert_eq!(opened(other, &token).await.err(), Some(401), "it is good once");
+        assert_eq!(opened(issuer, &token).await.err(), Some(401));
+    }
+    // one that cannot be asked
+    let token = issuer.token("blue", "ann", &["news"]).await;
+    issuer.signal("STOP");
+    let refused = opened(other, &token).await.err();
+    issuer.signal("CONT");
+    // 401 if the machine is so slow that the roster has forgotten it by then
+    assert!(matches!(refused, Some(503 | 401)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_forged_reference_is_refused_where_it_is_shown_on_nats() {
+    a_forged_reference_is_refused_where_it_is_shown(By::Nats).await;
+}
+
+#[tokio::test]
+async fn a_forged_reference_is_refused_where_it_is_shown_on_one_machine() {
+    a_forged_reference_is_refused_where_it_is_shown(By::Local).await;
 }

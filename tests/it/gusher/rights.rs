@@ -176,7 +176,110 @@ async fn a_key_grants_only_what_it_may() {
         assert!(ann.socket.text().await.contains(event));
     }
     ann.say("gusher.querychannel", "0").await;
-    assert_eq!(ann.reply().await.1, json!({ "channels": ["room-1", "room-*"] }));
+    assert_eq!(
+        ann.reply().await.1,
+        json!({ "channels": ["news", "room-1", "room-*"] }),
+        "news is not the key's to take"
+    );
+}
+
+#[tokio::test]
+async fn a_key_of_some_channels_replaces_only_what_lies_inside_them() {
+    let keys = [
+        key("all", "key-of-all", ""),
+        key("some", "key-of-some", "channels = [\"a*\", \"news\"]\nrights = [\"grant\"]"),
+        key("none", "key-of-none", "channels = []\nrights = [\"grant\"]"),
+    ];
+    let server = Setup::keyed().toml(&keys.concat()).start().await;
+    // two sockets of one user that may do different things, and one of somebody else
+    let mut one = server.client("demo", "ann", &["a1", "ab*", "b", "*z", "news"]).await;
+    for channel in ["a1", "abc", "b", "az", "news"] {
+        one = one.subscribed(channel).await;
+    }
+    let mut other = server.client("demo", "ann", &["a2", "c", "*"]).await;
+    for channel in ["a2", "c", "d"] {
+        other = other.subscribed(channel).await;
+    }
+    let mut bob = server.client("demo", "bob", &["a1"]).await.subscribed("a1").await;
+    let mut some = with(&server, "key-of-some").await;
+    let (v1, v3) = ("/api/reload/channel/user/demo/ann", "/v1/apps/demo/users/ann/channels");
+
+    for (channels, status) in [(r#"["b"]"#, 403), (r#"["a7","*"]"#, 403), (r#"["news*"]"#, 403)] {
+        let reply = some.json("PUT", v3, &format!("{{\"channels\":{channels}}}")).await;
+        assert_eq!(reply.status, status, "{channels}: {reply:?}");
+    }
+    let reply = some.json("PUT", v3, r#"{"channels":[]}"#).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(reply.json(), json!({ "user_id": "ann", "data": ["*", "*z", "b", "c"] }), "what is in force");
+    assert_eq!(one.socket.text().await, notice(r#"["b","*z"]"#));
+    assert_eq!(other.socket.text().await, notice(r#"["c","*"]"#));
+    // what was given by a pattern that stays is kept, and nothing else of the scope
+    one.say("gusher.querychannel", "0").await;
+    assert_eq!(one.reply().await.1, json!({ "channels": ["b", "*z"] }));
+    let mut all = with(&server, "key-of-all").await;
+    assert_eq!(all.names("/api/demo/online/bychannel/az").await, ["ann"]);
+    assert_eq!(all.names("/api/demo/online/bychannel/a2").await, ["ann"], "by *");
+    assert_eq!(all.names("/api/demo/online/bychannel/a1").await, ["bob"]);
+    assert_eq!(all.names("/api/demo/channels").await, ["a1", "a2", "az", "b", "c", "d"]);
+
+    let reply = some.form(v1, &[("data", r#"["a7", "news"]"#)]).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let data = reply.json()["data"].as_str().expect("v1 shows text").to_owned();
+    assert_eq!(data, r#"["*","*z","a7","b","c","news"]"#);
+    assert_eq!(one.socket.text().await, notice(r#"["b","*z","a7","news"]"#));
+    // nobody is there, and nothing is in force
+    let reply = some.json("PUT", "/v1/apps/demo/users/eve/channels", r#"{"channels":["a7"]}"#).await;
+    assert_eq!(reply.json(), json!({ "user_id": "eve", "data": [] }));
+    // a key for nothing changes and learns nothing
+    let mut none = with(&server, "key-of-none").await;
+    assert_eq!(none.json("PUT", v3, r#"{"channels":["a7"]}"#).await.status, 403);
+    let reply = none.json("PUT", v3, r#"{"channels":[]}"#).await;
+    assert_eq!(reply.json(), json!({ "user_id": "ann", "data": [] }));
+    assert_eq!(one.socket.text().await, notice(r#"["b","*z","a7","news"]"#));
+    // and one for everything everything, as before
+    assert_eq!(all.json("PUT", v3, r#"{"channels":["b"]}"#).await.json()["data"], json!(["b"]));
+    assert_eq!(one.socket.text().await, notice(r#"["b"]"#));
+    assert_eq!(all.names("/api/demo/channels").await, ["a1", "b"]);
+    bob.say("gusher.querychannel", "0").await;
+    assert_eq!(bob.reply().await.1, json!({ "channels": ["a1"] }));
+}
+
+/// What a socket is told about its new permissions.
+fn notice(channels: &str) -> String {
+    format!(r#"{{"event":"gusher.reloadchannel","socket_id":"","data":{{"channels":{channels}}}}}"#)
+}
+
+#[tokio::test]
+async fn a_key_for_no_channel_sees_nobody_and_one_for_some_sees_who_is_there() {
+    let keys = [
+        key("all", "key-of-all", ""),
+        key("none", "key-of-none", "channels = []\nrights = [\"query\"]"),
+        key("rooms", "key-of-rooms", "channels = [\"room-*\"]\nrights = [\"query\"]"),
+    ];
+    let server = Setup::keyed().toml(&keys.concat()).start().await;
+    let _ann = server.client("demo", "ann", &["*"]).await.subscribed("news").await.subscribed("room-1").await;
+    let _bob = server.listener_on("demo", "bob", "news").await;
+    let _nobody = server.listener_on("demo", "", "room-1").await;
+    let mut asker = with(&server, "key-of-none").await;
+    for list in ["/api/demo/channels", "/demo/channels", "/v1/apps/demo/channels", "/v1/apps"] {
+        assert_eq!(asker.ask(list).await, json!([]), "{list}");
+    }
+    for list in ["/api/demo/online", "/demo/online", "/v1/apps/demo/users"] {
+        assert_eq!(asker.ask(list).await, json!([]), "{list}");
+        assert_eq!(asker.ask(&format!("{list}/count")).await, json!({ "count": 0 }), "{list}");
+    }
+    for count in ["/api/demo/channels/count", "/v1/apps/demo/channels/count"] {
+        assert_eq!(asker.ask(count).await, json!({ "count": 0 }), "{count}");
+    }
+    for channel in ["/api/demo/online/bychannel/news", "/v1/apps/demo/channels/news/users"] {
+        assert_eq!(asker.get(channel).await.status, 403, "{channel}");
+        assert_eq!(asker.get(&format!("{channel}/count")).await.status, 403, "{channel}");
+    }
+    assert_eq!(asker.ask("/v1/stats").await, json!({ "apps": 0, "connections": 0, "users": 0 }));
+    let mut rooms = with(&server, "key-of-rooms").await;
+    assert_eq!(rooms.names("/v1/apps/demo/users").await, ["ann"]);
+    assert_eq!(rooms.ask("/api/demo/online/count").await, json!({ "count": 1 }));
+    assert_eq!(with(&server, "key-of-all").await.names("/v1/apps/demo/users").await, ["ann", "bob"]);
 }
 
 #[tokio::test]

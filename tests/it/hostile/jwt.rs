@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     client::path,
+    http::Http,
     keys::{claims, forged, now, signer, stranger},
     server::{Server, Setup},
     websocket::WebSocket,
@@ -52,7 +53,6 @@ fn bad() -> Vec<(&'static str, String)> {
         ("no app", signer().sign(&json!({ "gusher": { "user_id": "ann", "channels": ["*"] } }))),
         ("app is a number", signer().sign(&with("gusher.app_key", json!(1)))),
         ("user is a number", signer().sign(&with("gusher.user_id", json!(1)))),
-        ("user is null", signer().sign(&with("gusher.user_id", json!(null)))),
         ("channels are text", signer().sign(&with("gusher.channels", json!("*")))),
         ("channels hold a number", signer().sign(&with("gusher.channels", json!(["a", 1])))),
         ("a claim of 100 KiB", signer().sign(&with("padding", json!("x".repeat(100 << 10))))),
@@ -87,6 +87,18 @@ async fn whatever_is_right_is_let_in() {
         ("one audience", signer().sign(&with("aud", json!("a")))),
         ("nbf now", signer().sign(&with("nbf", json!(now() - 1)))),
         ("iat in the future", signer().sign(&with("iat", json!(now() + 60)))),
+        ("iat as text", signer().sign(&with("iat", json!("yesterday")))),
+        ("iat as an object", signer().sign(&with("iat", json!({})))),
+        ("a user that is null", signer().sign(&with("gusher.user_id", json!(null)))),
+        ("a channel that is null", signer().sign(&with("gusher.channels", json!(["a", null])))),
+        ("remotes that are null", signer().sign(&with("gusher.remotes", json!({ "x": null })))),
+        ("everything else null", {
+            let mut claims = claims("demo", "ann", &["*"]);
+            for name in ["exp", "nbf", "iat", "aud", "iss", "sub", "jti"] {
+                claims[name] = json!(null);
+            }
+            signer().sign(&claims)
+        }),
         ("no exp", signer().sign(&json!({ "gusher": { "user_id": "ann", "channels": null, "app_key": "demo" } }))),
         ("no channels", signer().sign(&json!({ "gusher": { "user_id": "", "app_key": "demo" } }))),
     ] {
@@ -174,14 +186,50 @@ async fn an_app_with_keys_of_its_own_trusts_only_those() {
 #[tokio::test]
 async fn a_page_of_a_foreign_origin_is_kept_out_where_origins_are_listed() {
     let setup = Setup::keyed();
-    let toml = "[slave]\nallowed_origins = [\"https://ours.example\"]\n";
+    let toml = "[slave]\nallowed_origins = [\"https://ours.example\", \"https://*.apps.example:443\"]\n";
     let server = setup.toml(toml).start().await;
     let token = server.token("demo", "ann", &["*"]).await;
     let open = async |origin| WebSocket::open(server.slave(), &path("demo", &token), &[("Origin", origin)]).await;
-    assert!(open("https://ours.example").await.is_ok());
+    for ours in ["https://ours.example", "https://a.apps.example"] {
+        assert!(open(ours).await.is_ok(), "{ours}");
+    }
     for foreign in ["https://evil.example", "https://ours.example.evil.example", "http://ours.example", "null"] {
-        assert_eq!(open(foreign).await.err().expect("refused").status, 403, "{foreign}");
+        let refused = open(foreign).await.err().expect("refused");
+        assert_eq!(refused.status, 403, "{foreign}");
+        assert!(refused.text().contains("slave.allowed_origins"), "{refused:?}");
     }
     let native = WebSocket::open(server.slave(), &path("demo", &token), &[]).await;
     assert!(native.is_ok(), "what is no browser sends no origin");
+}
+
+#[tokio::test]
+async fn references_of_large_tokens_cost_one_copy_of_their_channels() {
+    let server = Server::start().await;
+    let channels: Vec<_> = (0..3_000).map(|number| format!("ch-{number}")).collect();
+    let channels: Vec<_> = channels.iter().map(String::as_str).collect();
+    let exchanged = async |users: std::ops::Range<usize>| {
+        let mut slave = Http::to(server.slave()).await;
+        for user in users {
+            let jwt = signer().jwt("demo", &format!("user-{user}"), &channels);
+            let reply = slave.form("/gcs/auth", &[("jwt", &jwt)]).await;
+            assert_eq!(reply.status, 200, "{reply:?}");
+            assert!(reply.text().contains("\"r."), "{reply:?}");
+        }
+    };
+    exchanged(0..20).await;
+    let before = server.resident();
+    exchanged(20..520).await;
+    // 500 copies would take 75 MiB
+    let grown = server.resident().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes for 500 references");
+    // whoever asks again and again has a small number of them
+    let mut slave = Http::to(server.slave()).await;
+    let jwt = signer().jwt("demo", "ann", &channels);
+    let mut tokens = Vec::new();
+    for _ in 0..70 {
+        let reply = slave.form("/gcs/auth", &[("jwt", &jwt)]).await;
+        tokens.push(reply.json()["token"].as_str().expect("a token").to_owned());
+    }
+    let opens = async |token: &str| WebSocket::open(server.slave(), &path("demo", token), &[]).await.is_ok();
+    assert!(!opens(&tokens[5]).await && opens(&tokens[6]).await && opens(&tokens[69]).await);
 }

@@ -18,6 +18,7 @@ async fn what_a_browser_or_a_proxy_passes_on_is_refused() {
         ("Sec-Fetch-Site", "cross-site"),
         ("Forwarded", "for=192.0.2.1"),
         ("X-Forwarded-For", "192.0.2.1"),
+        ("Via", "1.1 proxy"),
         ("Host", rebound.as_str()),
         ("Host", "evil.example"),
         ("Host", "127.0.0.1.evil.example"),

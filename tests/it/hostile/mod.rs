@@ -4,6 +4,8 @@ mod frames;
 mod http;
 mod jwt;
 mod keyless;
+mod memory;
 mod noise;
+mod proxied;
 mod slow;
 mod upgrade;

@@ -5,19 +5,26 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use actix_rt::task::JoinHandle;
 use jsonwebtoken::{EncodingKey, Header};
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use wellhead::bus::cluster::{Cluster, ClusterBus, Metrics};
+use wellhead::{
+    bus::cluster::{Cluster, ClusterBus, Metrics},
+    http::{
+        head::{HeadScanner, RequestHead},
+        reply::{After, encode},
+    },
+};
 use wellhead_proto::{
     app::Apps,
     bus::{Bus, BusState},
     dialect,
     ids::{NodeId, SocketIdSeal},
     jwt::{Key, Keyring},
+    origin::Origins,
     roster::Beat,
 };
-use wellhead_slave::{Setup, Slave, settings};
+use wellhead_slave::{Rejected, Setup, Slave, settings};
 
 use crate::support::{
     keys::claims,
@@ -45,7 +52,7 @@ impl End {
     /// A node that is not begun yet: see [`End::begin`].
     fn new(net: &Net, number: u32, slave: bool, most: usize) -> Self {
         let id = NodeId::from_random(number);
-        let beat = Beat { node: id, slave, incarnation: u64::from(number) };
+        let beat = Beat::new(id, slave, u64::from(number));
         let cluster = Cluster::new(beat, Metrics::default());
         let wire = net.wire(cluster.ear(), most);
         Self { id, bus: Arc::new(ClusterBus(cluster.clone())), cluster, wire }
@@ -91,7 +98,7 @@ impl SlaveNode {
             tokens: settings::Tokens::default(),
             cluster: "model".to_owned(),
             secret: SECRET.to_vec(),
-            apps: Arc::new(Apps::new(Keyring::new(vec![key], false), Default::default(), true, vec!["*".to_owned()])),
+            apps: Arc::new(Apps::new(Keyring::new(vec![key], false), Default::default(), true, Origins::any())),
             dialects: dialect::all(&dialect::Settings::default(), &seal),
             bus: end.bus.clone(),
         };
@@ -121,34 +128,34 @@ impl SlaveNode {
 
 async fn accept(slave: Slave, listener: TcpListener) {
     while let Ok((stream, _)) = listener.accept().await {
-        let slave = slave.clone();
-        actix_rt::spawn(async move {
-            if let Some((request, stream, early)) = knock(stream).await {
-                slave.upgrade(request, stream, early).await;
-            }
-        });
+        actix_rt::spawn(serve(slave.clone(), stream));
     }
 }
 
-/// Read the head of a request, as clients of these tests send it.
-async fn knock(mut stream: TcpStream) -> Option<(actix_http::Request, TcpStream, bytes::BytesMut)> {
+/// Read the head of a handshake, and open the socket that it asks for; a client of these tests that is refused needs no
+/// reason.
+async fn serve(slave: Slave, mut stream: TcpStream) {
     let mut read = bytes::BytesMut::new();
-    let end = loop {
-        if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
-            break end + 4;
+    let mut scanner = HeadScanner::default();
+    let length = loop {
+        if let Some(length) = scanner.find_end(&read).expect("a small head") {
+            break length;
         }
-        if stream.read_buf(&mut read).await.ok()? == 0 {
-            return None;
+        if stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
+            return;
         }
     };
-    let head = String::from_utf8(read.split_to(end).to_vec()).expect("a head is text");
-    let mut lines = head.trim_end().split("\r\n");
-    let mut request = actix_http::Request::new();
-    let path = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a request line");
-    request.head_mut().uri = path.parse().expect("a path");
-    for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
-        let name: actix_http::header::HeaderName = name.parse().expect("a name");
-        request.headers_mut().insert(name, value.parse().expect("a value"));
+    let head = read.split_to(length);
+    let request = RequestHead::parse(&head).expect("a head of HTTP");
+    match slave.handshake(request.head()).await {
+        Ok(accepted) => slave.open(accepted, stream, read),
+        Err(Rejected::Reply(reply)) => {
+            let mut out = Vec::new();
+            encode(&reply, false, After::Closes, &mut out);
+            let _ = stream.write_all(&out).await;
+        }
+        Err(Rejected::TurnedAway(words)) => {
+            let _ = stream.write_all(&words).await;
+        }
     }
-    Some((request, stream, read))
 }

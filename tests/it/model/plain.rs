@@ -124,7 +124,12 @@ impl Plain {
                 let on = |socket: &&Socket| socket.channels().contains(channel.as_str());
                 open.filter(on).map(|socket| socket.user.clone()).collect()
             }
-            Query::States { .. } | Query::StatesUnder { .. } | Query::Members(_) => panic!("that is no list of names"),
+            Query::States { .. }
+            | Query::StatesUnder { .. }
+            | Query::Members(_)
+            | Query::UsersWithin(_)
+            | Query::UserCountWithin(_)
+            | Query::GrantsOf(_) => panic!("the model asks no such thing"),
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod crowds;
 mod faults;
+mod moves;
 
 use serde_json::json;
 

@@ -203,3 +203,16 @@ async fn push_keys_play_no_part() {
     Api::of(&server, DEMO).await.trigger("news", "e", "signed").await;
     assert_eq!(ann.next().await, Said::event("news", "e", "signed"));
 }
+
+#[tokio::test]
+async fn a_body_is_read_of_nobody_who_has_not_signed_its_head() {
+    let server = setup().start().await;
+    let signed = DEMO.signed("POST", PATH, &[], BODY, now());
+    let forged = signed.replace("auth_signature=", "auth_signature=0");
+    for (path, query, status) in [(PATH, "", 401), (PATH, &forged[..], 401), ("/apps/nobody/events", &signed, 404)] {
+        let mut http = Http::to(server.master()).await;
+        let head = format!("POST {path}?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: 9900010\r\n\r\n{{");
+        // all but the first byte never comes
+        assert_eq!(http.exchange(head.as_bytes()).await.status, status, "{path}?{query}");
+    }
+}

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod client;
+pub mod failure;
 pub mod http;
 pub mod keys;
 pub mod ledger;
@@ -9,6 +10,7 @@ pub mod listener;
 pub mod member;
 pub mod memory;
 pub mod nats;
+pub mod nginx;
 pub mod pusher;
 pub mod random;
 pub mod server;

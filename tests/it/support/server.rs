@@ -3,7 +3,8 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -31,7 +32,13 @@ pub struct Setup {
     public_key: bool,
     toml: String,
     env: Vec<(String, String)>,
-    arguments: Vec<String>,
+    /// Settings that are set to nothing.
+    emptied: Vec<String>,
+    pub(super) arguments: Vec<String>,
+    /// Said by a shell that then becomes the server.
+    prelude: String,
+    /// Its standard input, which is nothing else.
+    input: Option<Arc<TcpListener>>,
 }
 
 impl Setup {
@@ -39,11 +46,20 @@ impl Setup {
     pub fn keyed() -> Self {
         let dir = Arc::new(Dir::new());
         fs::write(dir.0.join("public.pem"), &signer().public_pem).expect("the folder is ours");
-        Self { dir, public_key: true, toml: String::new(), env: Vec::new(), arguments: Vec::new() }
-            .set("slave.listen", "127.0.0.1:0")
-            .set("master.listen", "127.0.0.1:0")
-            .set("master.admin", "127.0.0.1:0")
-            .set("slave.admin", "127.0.0.1:0")
+        Self {
+            dir,
+            public_key: true,
+            toml: String::new(),
+            env: Vec::new(),
+            emptied: Vec::new(),
+            arguments: Vec::new(),
+            prelude: String::new(),
+            input: None,
+        }
+        .set("slave.listen", "127.0.0.1:0")
+        .set("master.listen", "127.0.0.1:0")
+        .set("master.admin", "127.0.0.1:0")
+        .set("slave.admin", "127.0.0.1:0")
     }
 
     /// Without any key.
@@ -51,17 +67,34 @@ impl Setup {
         Self { public_key: false, ..Self::keyed() }
     }
 
-    /// One setting, as in `limits.message`.
+    /// One setting, as in `limits.message`. By the environment, unless it is to be emptied.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         let name = format!("WELLHEAD_{}", key.to_uppercase().replace('.', "__"));
         self.env.retain(|(other, _)| *other != name);
-        self.env.push((name, value.to_owned()));
+        self.emptied.retain(|other| other != key);
+        match value {
+            "" => self.emptied.push(key.to_owned()),
+            value => self.env.push((name, value.to_owned())),
+        }
+        self
+    }
+
+    /// One more variable of the environment, whatever it is for.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A variable of its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// No setting but those of the file.
     pub fn unset_all(mut self) -> Self {
         self.env.clear();
+        self.emptied.clear();
         self
     }
 
@@ -77,12 +110,28 @@ impl Setup {
         self
     }
 
+    /// Let a shell say this before it becomes the server.
+    pub fn prelude(mut self, words: &str) -> Self {
+        self.prelude = words.to_owned();
+        self
+    }
+
+    /// Hand a listening socket over, as systemd does.
+    pub fn hand_over(mut self, name: &str, socket: &Arc<TcpListener>) -> Self {
+        for (variable, value) in [("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", name)] {
+            self.env.push((variable.to_owned(), value.to_owned()));
+        }
+        self.input = Some(socket.clone());
+        // the first of those that are handed over is the third
+        self.prelude("export LISTEN_PID=$$; exec 3<&0 </dev/null;")
+    }
+
     /// Where the server lives.
     pub fn folder(&self) -> &Path {
         &self.dir.0
     }
 
-    fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         let config = self.dir.0.join("config.toml");
         let keys = if self.public_key { "[jwt]\npublic_keys = [\"public.pem\"]\n" } else { "" };
         let text = format!("{keys}{}", self.toml);
@@ -90,12 +139,24 @@ impl Setup {
         if fs::read_to_string(&config).ok().as_deref() != Some(&*text) {
             fs::write(&config, text).expect("the folder is ours");
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wellhead"));
+        let program = env!("CARGO_BIN_EXE_wellhead");
+        let mut command = if self.prelude.is_empty() {
+            Command::new(program)
+        } else {
+            let mut shell = Command::new("sh");
+            shell.arg("-c").arg(format!("{} exec \"$0\" \"$@\"", self.prelude)).arg(program);
+            shell
+        };
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WELLHEAD_")) {
             command.env_remove(name);
         }
         command.current_dir(&self.dir.0).arg("-c").arg(&config).args(&self.arguments).envs(self.env.iter().cloned());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        for key in &self.emptied {
+            command.arg("--set").arg(format!("{key}="));
+        }
+        let input = self.input.as_ref().map(|socket| socket.try_clone().expect("it is open"));
+        command.stdin(input.map_or_else(Stdio::null, |socket| Stdio::from(OwnedFd::from(socket))));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
@@ -119,38 +180,6 @@ impl Setup {
         let out = Log::of(child.stdout.take().expect("stdout is a pipe"));
         Server { child, log, out, listeners: Vec::new(), _dir: setup.dir }
     }
-
-    /// Start it, which must fail.
-    pub async fn fails(self) -> Failure {
-        let mut child = self.command().spawn().expect("the binary was built with this test");
-        let (mut out, mut err) = (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
-        let ended = tokio::task::spawn_blocking(move || {
-            let deadline = std::time::Instant::now() + super::PATIENCE;
-            let status = loop {
-                if let Some(status) = child.try_wait().expect("our child") {
-                    break status;
-                }
-                if std::time::Instant::now() > deadline {
-                    let _ = child.kill();
-                }
-                thread::sleep(std::time::Duration::from_millis(5));
-            };
-            let mut said = String::new();
-            err.read_to_string(&mut said).expect("text");
-            out.read_to_string(&mut said).expect("text");
-            Failure { code: status.code(), said }
-        });
-        ended.await.expect("it ends")
-    }
-}
-
-/// A server that did not start.
-#[derive(Debug)]
-pub struct Failure {
-    /// Its exit code, if it was not killed.
-    pub code: Option<i32>,
-    /// What it wrote.
-    pub said: String,
 }
 
 /// A running server; killed when dropped.

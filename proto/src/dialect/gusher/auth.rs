@@ -166,9 +166,7 @@ pub fn refuse(row: usize, why: &Refusal) -> ApiReply {
         _ => ApiReply::new(why.status(), TEXT, format!("{why}\n")),
     };
     let reply = match why {
-        Refusal::Unavailable { retry_after, .. } => {
-            reply.with_header("Retry-After", retry_after.as_secs().max(1).to_string())
-        }
+        Refusal::Unavailable { retry_after, .. } => reply.with_header("Retry-After", retry_after.as_secs().to_string()),
         _ => reply,
     };
     if auth { open_to_all(reply) } else { reply }

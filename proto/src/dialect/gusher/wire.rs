@@ -34,6 +34,8 @@ enum Asked {
     Grants,
 }
 
+const SUBSCRIBE: &str = "gusher.subscribe";
+
 /// A client's command. Other keys are ignored; a repeated key is malformed.
 #[derive(Deserialize)]
 struct Command<'a> {
@@ -79,6 +81,11 @@ impl Talk {
         Action::Answer(self.reply(event, data, None))
     }
 
+    /// The same to a wish to join what no channel is called.
+    fn refuse(&self, event: &str, channel: String, data: &str) -> Action {
+        Action::RejectSubscribe { channel, reason: "bad_name", says: self.reply(&format!("{event}_error"), data, None) }
+    }
+
     fn ask(&mut self, event: &'static str, data: String, action: Action) -> Action {
         self.asked = Some(Asked::Command { event, data: data.into() });
         action
@@ -94,6 +101,7 @@ impl Talk {
         let shown = format!(r#"{{"channel":{}}}"#, quote(&channel));
         Ok(match joinable(&channel) {
             Some(name) => self.ask(event, shown, action(name)),
+            None if event == SUBSCRIBE => self.refuse(event, channel, &shown),
             None => self.at_once(&format!("{event}_error"), &shown),
         })
     }
@@ -126,12 +134,16 @@ impl Talk {
         let channels: Option<Vec<_>> = names.iter().map(|name| joinable(name)).collect();
         Ok(match channels {
             Some(channels) if !channels.is_empty() => self.ask(EVENT, shown, Action::Subscribe(channels)),
-            _ => self.at_once("gusher.multi_subscribe_error", &shown),
+            _ => self.refuse(EVENT, names.join(" "), &shown),
         })
     }
 }
 
 impl Conversation for Talk {
+    fn socket_id(&self) -> String {
+        self.seal.print(self.socket)
+    }
+
     fn hear(&mut self, message: Message, _: Duration) -> Result<Action, CloseCause> {
         let Message::Text(text) = message else {
             return Err(CloseCause::UnsupportedData);
@@ -142,9 +154,7 @@ impl Conversation for Talk {
                 self.asked = Some(Asked::Ping(data.get().into()));
                 Ok(Action::Ping)
             }
-            "gusher.subscribe" => {
-                self.one_channel("gusher.subscribe", data, |channel| Action::Subscribe(vec![channel]))
-            }
+            SUBSCRIBE => self.one_channel(SUBSCRIBE, data, |channel| Action::Subscribe(vec![channel])),
             "gusher.multi_subscribe" => self.many_channels(data),
             "gusher.unsubscribe" => self.one_channel("gusher.unsubscribe", data, Action::Unsubscribe),
             "gusher.querychannel" => {

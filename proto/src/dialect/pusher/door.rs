@@ -1,6 +1,8 @@
 //! The door of sockets (pusher.md §2.1): the app's key in the path, the protocol in the query. Who cannot come in is told
 //! so over the open socket, since libraries look for it there.
 
+use std::time::Duration;
+
 use crate::{
     dialect::contract::{ApiCall, ApiReply, Credentials, Guard, Knock, Role, Route, TurnedAway, Variant},
     refusal::Refusal,
@@ -38,11 +40,11 @@ pub fn no_upgrade(call: &ApiCall<'_>) -> Refusal {
 
 /// The app whose key is in the path, for a client of a protocol that we speak.
 pub fn knock(apps: &Apps, call: &ApiCall<'_>) -> Result<Knock, Refusal> {
-    let coded = |code, text: String| Refusal::Coded { code, text: text.into() };
+    let coded = |code, reason, text: String| Refusal::Coded { code, reason, text: text.into() };
     let [key] = &call.segments[..] else { return Err(Refusal::NotFound) };
     let Some(served) = apps.by_key(key) else {
         let words = "not in this cluster. Did you forget to specify the cluster?";
-        return Err(coded(4001, format!("App key {key} {words}")));
+        return Err(coded(4001, "unknown_app", format!("App key {key} {words}")));
     };
     let params = Params::of(call.query);
     let protocol = params.text("protocol").unwrap_or_default();
@@ -50,11 +52,13 @@ pub fn knock(apps: &Apps, call: &ApiCall<'_>) -> Result<Knock, Refusal> {
         "5" | "6" | "7" => {
             Ok(Knock { app: served.app.key.clone(), credentials: Credentials::Later, variant: Variant::default() })
         }
-        "" => Err(coded(4008, "No protocol version supplied".to_owned())),
-        number if number.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Err(coded(4007, format!("Unsupported protocol version {number}: 5, 6 and 7 are spoken here")))
-        }
-        _ => Err(coded(4006, "Invalid version string format".to_owned())),
+        "" => Err(coded(4008, "no_protocol", "No protocol version supplied".to_owned())),
+        number if number.bytes().all(|byte| byte.is_ascii_digit()) => Err(coded(
+            4007,
+            "unsupported_protocol",
+            format!("Unsupported protocol version {number}: 5, 6 and 7 are spoken here"),
+        )),
+        _ => Err(coded(4006, "bad_protocol", "Invalid version string format".to_owned())),
     }
 }
 
@@ -64,9 +68,7 @@ pub fn refuse(why: &Refusal) -> ApiReply {
     match why {
         Refusal::NotFound => text(404, "404 page not found\n"),
         Refusal::WrongVersion => reply.with_header("Sec-WebSocket-Version", "13"),
-        Refusal::Unavailable { retry_after, .. } => {
-            reply.with_header("Retry-After", retry_after.as_secs().max(1).to_string())
-        }
+        Refusal::Unavailable { retry_after, .. } => reply.with_header("Retry-After", retry_after.as_secs().to_string()),
         _ => reply,
     }
 }
@@ -74,7 +76,10 @@ pub fn refuse(why: &Refusal) -> ApiReply {
 /// Over the socket, what a client must understand: whether to come back, and when.
 pub fn turn_away(why: &Refusal) -> Option<TurnedAway> {
     let (code, reason) = match why {
-        Refusal::Coded { code, text } => (*code, text.to_string()),
+        Refusal::Coded { code, text, .. } => (*code, text.to_string()),
+        Refusal::Unavailable { retry_after: Duration::ZERO, .. } => {
+            (4200, "Server is shutting down, please reconnect".to_owned())
+        }
         // not 4200: whoever comes back at once finds the same
         Refusal::Unavailable { why, .. } => (4100, format!("Over capacity: {why}")),
         Refusal::Forbidden(text) => (4009, format!("Connection is unauthorized: {text}")),
@@ -178,6 +183,7 @@ mod tests {
         let row = router.route(&matched).row;
         for (why, code) in [
             (Refusal::unavailable("shutting down"), Some(4100)),
+            (Refusal::moved("shutting down"), Some(4200)),
             (Refusal::Forbidden("this origin may not".into()), Some(4009)),
             (Refusal::WrongApp, Some(4009)),
             (Refusal::WrongVersion, None),

@@ -51,12 +51,12 @@ impl Dialect for Pusher {
         &self.routes
     }
 
+    fn authenticate(&self, head: &ApiCall<'_>) -> Result<(), Refusal> {
+        if door::is_row(head.row) { Ok(()) } else { api::authenticate(&self.apps, &self.master_prefix, head) }
+    }
+
     fn call(&self, call: ApiCall<'_>) -> Result<ApiTask, Refusal> {
-        if door::is_row(call.row) {
-            Err(door::no_upgrade(&call))
-        } else {
-            api::call(&self.apps, &self.master_prefix, &call)
-        }
+        if door::is_row(call.row) { Err(door::no_upgrade(&call)) } else { api::call(&self.apps, &call) }
     }
 
     fn knock(&self, call: &ApiCall<'_>) -> Result<Knock, Refusal> {

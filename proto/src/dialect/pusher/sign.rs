@@ -69,54 +69,65 @@ impl<'a> Params<'a> {
     }
 }
 
-/// Has the backend of `served` sent this, just now? `path` is that of the call without the prefix, which nobody signs.
+/// Has the backend of `served` sent this head, just now? `path` is that of the call without the prefix, which nobody signs.
+/// What it signed of the body is judged by [`check_body`].
 ///
 /// # Errors
 ///
 /// 401, in the words that people look for.
-pub fn verify(served: &Served, call: &ApiCall<'_>, path: &str, params: &Params<'_>) -> Result<(), Refusal> {
+pub fn verify(served: &Served, head: &ApiCall<'_>, path: &str, params: &Params<'_>) -> Result<(), Refusal> {
     let needed = |name: &str| {
-        let missing = || unauthorized(format!("Parameter {name} is missing: requests to this path are signed"));
+        let missing =
+            || unauthorized("unsigned", format!("Parameter {name} is missing: requests to this path are signed"));
         params.bytes(name.as_bytes()).ok_or_else(missing)
     };
     if needed("auth_key")? != served.app.key.as_str().as_bytes() {
-        return Err(unauthorized("Unknown auth_key"));
+        return Err(unauthorized("unknown_key", "Unknown auth_key"));
     }
     if needed("auth_version")? != b"1.0" {
-        return Err(unauthorized("Version not supported: auth_version is 1.0"));
+        return Err(unauthorized("bad_auth_version", "Version not supported: auth_version is 1.0"));
     }
-    check_timestamp(needed("auth_timestamp")?, call.now)?;
-    check_body(params.bytes(b"body_md5"), &call.body)?;
+    check_timestamp(needed("auth_timestamp")?, head.now)?;
+    let length = head.headers.header("content-length").unwrap_or("0");
+    if params.bytes(b"body_md5").is_none() && (length != "0" || head.headers.header("transfer-encoding").is_some()) {
+        return Err(body_is_not_signed());
+    }
     let signature = needed("auth_signature")?;
 
-    let (method, query) = (call.method.as_bytes(), params.to_be_signed());
+    let (method, query) = (head.method.as_bytes(), params.to_be_signed());
     let signed = |path: &[u8]| served.has_signed(&[method, b"\n", path, b"\n", &query], signature);
     // a name that the sender's HTTP client has escaped was signed before that
     if signed(path.as_bytes()) || (path.contains('%') && signed(&Cow::from(percent_decode(path.as_bytes())))) {
         return Ok(());
     }
     let expected = [method, path.as_bytes(), &query].join(&b'\n');
-    Err(unauthorized(format!(
-        "Invalid signature: you should have sent HmacSHA256Hex({}, your_secret_key), but you sent {}",
-        quote(&String::from_utf8_lossy(&expected)),
-        quote(&String::from_utf8_lossy(signature)),
-    )))
+    Err(unauthorized(
+        "bad_signature",
+        format!(
+            "Invalid signature: you should have sent HmacSHA256Hex({}, your_secret_key), but you sent {}",
+            quote(&String::from_utf8_lossy(&expected)),
+            quote(&String::from_utf8_lossy(signature)),
+        ),
+    ))
 }
 
 fn check_timestamp(given: &[u8], now: Duration) -> Result<(), Refusal> {
     let seconds = std::str::from_utf8(given).ok().and_then(|text| text.parse::<u64>().ok());
     let Some(seconds) = seconds else {
-        return Err(unauthorized("Timestamp invalid: auth_timestamp is in seconds since 1970"));
+        return Err(unauthorized("bad_timestamp", "Timestamp invalid: auth_timestamp is in seconds since 1970"));
     };
     if seconds.abs_diff(now.as_secs()) <= GRACE.as_secs() {
         return Ok(());
     }
     let grace = GRACE.as_secs();
-    Err(unauthorized(format!(
-        "Timestamp expired: Given timestamp ({}) not within {grace}s of server time ({})",
-        iso(seconds),
-        iso(now.as_secs()),
-    )))
+    Err(unauthorized(
+        "expired",
+        format!(
+            "Timestamp expired: Given timestamp ({}) not within {grace}s of server time ({})",
+            iso(seconds),
+            iso(now.as_secs()),
+        ),
+    ))
 }
 
 /// A date in UTC; a number that no date of four digits stands for remains one.
@@ -128,24 +139,35 @@ fn iso(seconds: u64) -> String {
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
 
-/// A body must be signed; no body may be (Python does so on GET).
-fn check_body(given: Option<&[u8]>, body: &[u8]) -> Result<(), Refusal> {
-    match given {
+/// Is `body` the one whose digest was signed? A body must be signed; no body may be (Python does so on GET).
+///
+/// # Errors
+///
+/// 401, in the words that people look for.
+pub fn check_body(params: &Params<'_>, body: &[u8]) -> Result<(), Refusal> {
+    match params.bytes(b"body_md5") {
         None if body.is_empty() => Ok(()),
-        None => Err(unauthorized("Parameter body_md5 is missing: it is needed with a body")),
+        None => Err(body_is_not_signed()),
         Some(given) => {
             let is = hex(&Md5::digest(body));
             if given == is.as_bytes() {
                 return Ok(());
             }
             let given = quote(&String::from_utf8_lossy(given));
-            Err(unauthorized(format!("Invalid body_md5: the body that arrived has {is}, but you sent {given}")))
+            Err(unauthorized(
+                "bad_body_md5",
+                format!("Invalid body_md5: the body that arrived has {is}, but you sent {given}"),
+            ))
         }
     }
 }
 
-fn unauthorized(text: impl Into<Cow<'static, str>>) -> Refusal {
-    Refusal::Coded { code: 401, text: text.into() }
+fn body_is_not_signed() -> Refusal {
+    unauthorized("unsigned", "Parameter body_md5 is missing: it is needed with a body")
+}
+
+fn unauthorized(reason: &'static str, text: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal::Coded { code: 401, reason, text: text.into() }
 }
 
 #[cfg(test)]

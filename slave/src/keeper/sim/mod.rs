@@ -4,8 +4,10 @@
 
 mod world;
 
+use wellhead_proto::ids::NodeId;
+
 use self::world::{Node, State, World};
-use super::Keeper;
+use super::{GRACE, Keeper};
 
 /// Channels and members of channels.
 const POSTS: usize = 4;
@@ -111,11 +113,36 @@ impl World {
                 self.one_at_a_time();
                 self.lose_bus(node);
             }
+            7 => self.move_member(node),
+            8 => {
+                let time = self.below(1_000);
+                self.pass(GRACE.mul_f64(time as f64 / 500.0));
+            }
             _ if self.nodes[&node].state == State::Up => {
                 let post = self.below(POSTS);
                 self.toggle(node, post);
             }
             _ => {}
+        }
+    }
+
+    /// A member moves to another slave within the grace; which of the two is heard first is left to chance.
+    fn move_member(&mut self, from: NodeId) {
+        let ids = self.ids();
+        let to = ids[self.below(ids.len())];
+        let up = |id| self.nodes[&id].state == State::Up;
+        let Some(post) = self.nodes[&from].held.iter().copied().find(|post| post % 2 == 1) else { return };
+        if !up(from) || !up(to) {
+            return;
+        }
+        self.toggle(from, post);
+        for _ in 0..self.below(6) {
+            self.deliver_one();
+        }
+        let time = self.below(1_000);
+        self.pass(GRACE.mul_f64(time as f64 / 1_000.0));
+        if !self.nodes[&to].held.contains(&post) {
+            self.toggle(to, post);
         }
     }
 

@@ -1,6 +1,9 @@
 //! The network, the slaves on it, and what can happen to them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use wellhead_proto::{
     ids::{ChannelKey, NodeId},
@@ -8,7 +11,7 @@ use wellhead_proto::{
 };
 
 use super::{Mode, POSTS};
-use crate::keeper::{Fact, Keeper, Outcome};
+use crate::keeper::{Fact, GRACE, Keeper, Outcome};
 
 /// What travels from one slave to another.
 enum Packet {
@@ -44,6 +47,7 @@ pub(super) struct World {
     seed: u64,
     shown: bool,
     random: u64,
+    now: Duration,
     pub(super) posts: Vec<Post>,
     next: u32,
     pub(super) nodes: BTreeMap<NodeId, Node>,
@@ -70,6 +74,7 @@ impl World {
             seed,
             shown,
             random: seed.wrapping_mul(0x2545_F491_4F6C_DD1D) ^ mode as u64,
+            now: Duration::ZERO,
             posts: (0..POSTS).map(post).collect(),
             next: 1,
             nodes: BTreeMap::new(),
@@ -97,8 +102,9 @@ impl World {
             }
         }
         self.show(|| format!("{id} comes, sees {roster:?}"));
-        self.nodes
-            .insert(id, Node { keeper: Keeper::new(id), state: State::Up, roster, late: false, held: BTreeSet::new() });
+        let mut keeper = Keeper::new(id);
+        keeper.at(self.now);
+        self.nodes.insert(id, Node { keeper, state: State::Up, roster, late: false, held: BTreeSet::new() });
         self.see_roster(id);
     }
 
@@ -147,7 +153,9 @@ impl World {
     pub(super) fn wake(&mut self, id: NodeId) {
         let State::Stopped { long } = self.nodes[&id].state else { return };
         self.show(|| format!("{id} goes on"));
-        self.nodes.get_mut(&id).unwrap().state = State::Up;
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.state = State::Up;
+        node.keeper.at(self.now);
         if long {
             for other in self.ids() {
                 self.send(id, other, Packet::Here);
@@ -289,11 +297,32 @@ impl World {
         true
     }
 
+    /// Time passes for those that run.
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.show(|| format!("it is {:?}", self.now));
+        for id in self.ids() {
+            let node = self.nodes.get_mut(&id).unwrap();
+            if node.state == State::Up {
+                let mut out = Outcome::default();
+                node.keeper.at(self.now);
+                node.keeper.tick(&mut out);
+                self.take(id, out);
+            }
+        }
+    }
+
+    /// Everything is heard, and every grace is over.
     pub(super) fn drain(&mut self) {
+        let waits = |node: &Node| node.state == State::Up && node.keeper.due().is_some();
         for _ in 0..1_000_000 {
-            if !self.deliver_one() {
+            if self.deliver_one() {
+                continue;
+            }
+            if !self.nodes.values().any(waits) {
                 return;
             }
+            self.pass(GRACE);
         }
         panic!("they never stop talking, {}", self.replay());
     }

@@ -12,7 +12,7 @@ use wellhead_proto::{
     query::{Ask, Census, name_hash},
 };
 
-use super::{Floor, Push};
+use super::{Floor, Push, SeatNo};
 use crate::{
     backlog::Ticket,
     registry::{
@@ -98,6 +98,15 @@ impl Floor {
             Task::Survey(survey) => survey.answer(),
             Task::Push(push) => Census::Hashes(push.matched),
         });
+    }
+
+    /// A socket comes to a channel while questions are under way.
+    pub(super) fn note_join(&mut self, seat: SeatNo, channel: &ChannelName) {
+        for question in &mut self.questions {
+            if let Task::Survey(survey) = &mut question.task {
+                survey.note_join(self.index.app_of(seat), self.index.user_of(seat), channel);
+            }
+        }
     }
 
     /// Push to the next channels that match. `true` if those were the last.

@@ -35,6 +35,7 @@ impl Floor {
         attendance.enter(channel, member, most, |since| {
             let mut change = Change::default();
             self.index.join(no, &channel.name, tag, &mut change);
+            self.note_join(no, &channel.name);
             self.note(change);
             if let Some(room) = self.index.room(&channel.app, &channel.name) {
                 self.attendees.add(room, no, Attendee { member: member.clone(), since });

@@ -32,7 +32,7 @@ impl Scene {
     }
 
     fn users_of(&mut self, channel: &str) -> Census {
-        let query = wellhead_proto::query::Query::UsersOf(channel.parse().unwrap());
+        let query = Query::UsersOf(channel.parse().unwrap());
         self.ask(Ask::Query { app: "app".parse().unwrap(), query }).0
     }
 }
@@ -118,7 +118,7 @@ async fn who_ends_is_a_member_no_more_and_lists_know_members_by_their_names() {
     }
     assert_eq!(scene.attend(&late, "q", "m-joe").unwrap(), ["m-bob", "m-joe"]);
     assert_eq!(scene.users_of("p"), names(&["ann", "m-bob"]));
-    let query = wellhead_proto::query::Query::Members("q".parse().unwrap());
+    let query = Query::Members("q".parse().unwrap());
     let census = scene.ask(Ask::Query { app: "app".parse().unwrap(), query }).0;
     assert_eq!(census, Census::Members(["m-bob", "m-joe"].map(|user| (user.parse().unwrap(), "{}".into())).into()));
     for client in [&bob, &late] {

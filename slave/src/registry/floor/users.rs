@@ -8,19 +8,24 @@ use log::warn;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use wellhead_proto::{
-    channel::{ChannelPattern, written},
+    channel::{ChannelPattern, PatternSet, written},
     envelope::Envelope,
     event::Payload,
     frame::Frame,
-    ids::{AppId, ChannelKey, UserId},
+    ids::{AppId, ChannelKey, ChannelName, UserId},
     notice::Notice,
     query::{Ask, Census},
 };
 
 use super::{Change, Floor, SeatNo};
-use crate::{attendance::Told, backlog::Ticket, registry::grants::Grants, voices::Voice};
+use crate::{
+    attendance::Told,
+    backlog::Ticket,
+    registry::grants::{Grants, replaced},
+    voices::Voice,
+};
 
-/// Subscriptions that are judged in the time of one delivery.
+/// Subscriptions, or permissions, that are judged in the time of one delivery.
 const JUDGED: usize = 4;
 
 /// An order under way.
@@ -28,7 +33,8 @@ pub(super) struct UserOrder {
     what: What,
     /// Whom it has not reached yet. Numbers of sockets, since a seat may meanwhile be somebody else's.
     sockets: vec::IntoIter<u32>,
-    /// What they are told, encoded once for each voice; empty if its dialect has no word for it.
+    /// What they are told, encoded once for each voice as long as they are told the same; empty if its dialect has no word
+    /// for it.
     frames: SmallVec<[Option<Option<Frame>>; 4]>,
     _ticket: Ticket,
 }
@@ -37,10 +43,19 @@ pub(super) struct UserOrder {
 pub(super) enum What {
     /// Hand it this.
     Direct(Payload),
-    /// Let it subscribe to these from now on, and to nothing else.
-    Reload(Grants),
+    /// Let it subscribe to others from now on.
+    Reload(Reload),
     /// Let it subscribe to this, too.
     Grant(ChannelPattern, Option<(Grants, Option<Grants>)>),
+}
+
+/// Permissions in place of others.
+pub(super) struct Reload {
+    /// What lies inside these is replaced, and nothing else.
+    within: PatternSet,
+    channels: Vec<ChannelPattern>,
+    /// What became of the socket before: most often all of a user's hold the same.
+    last: Option<(Grants, Grants)>,
 }
 
 /// What waits for its end.
@@ -98,8 +113,10 @@ impl Floor {
                     self.metrics.deliveries.inc();
                     true
                 }
-                What::Reload(grants) => {
-                    self.reload(seat, grants);
+                What::Reload(reload) => {
+                    if self.reload(seat, reload) {
+                        order.frames.clear();
+                    }
                     true
                 }
                 What::Grant(channel, last) => self.grant(seat, channel, last),
@@ -111,15 +128,31 @@ impl Floor {
         order.sockets.len() == 0
     }
 
-    fn reload(&mut self, seat: SeatNo, grants: &Grants) {
+    /// `true` if it now holds something else than the socket before.
+    fn reload(&mut self, seat: SeatNo, reload: &mut Reload) -> bool {
+        let held = self.index.at(seat).grants.clone();
+        let is_as_before = reload.last.as_ref().is_some_and(|(before, _)| before.is(&held));
+        if !is_as_before {
+            // each socket has patterns of its own, of which some may stay
+            let Reload { within, channels, .. } = reload;
+            self.spent += (held.len() + channels.len()) / JUDGED;
+            let grants = replaced(&held, within, channels, self.most_granted);
+            if !grants.ends_with(channels) {
+                self.note_full();
+            }
+            reload.last = Some((held, self.grants.share(grants)));
+        }
+        let Reload { within, last: Some((_, grants)), .. } = reload else { return false };
         self.index.at_mut(seat).grants = grants.clone();
         self.spent += self.index.subscriptions_of(seat) / JUDGED;
-        let lost: Vec<_> = self.index.channels_of(seat).filter(|channel| !grants.allow(channel)).cloned().collect();
+        let is_lost = |channel: &&ChannelName| within.allows(channel) && !grants.allow(channel);
+        let lost: Vec<_> = self.index.channels_of(seat).filter(is_lost).cloned().collect();
         let mut change = Change::default();
         for channel in &lost {
             self.index.leave(seat, channel, &mut change);
         }
         self.note(change);
+        !is_as_before
     }
 
     /// `false` if that would be more than anybody may have. `last` is what became of the socket before: most often all of
@@ -145,6 +178,11 @@ impl Floor {
         if written(&more) <= self.most_granted {
             return Some(self.grants.share(more));
         }
+        self.note_full();
+        None
+    }
+
+    fn note_full(&mut self) {
         if !std::mem::replace(&mut self.has_refused_grants, true) {
             let most = self.most_granted;
             warn!(
@@ -152,7 +190,12 @@ impl Floor {
                  limits.grants ({most} bytes). Further cases on this thread are not logged"
             );
         }
-        None
+    }
+}
+
+impl Reload {
+    pub(super) fn new(within: &[ChannelPattern], channels: Vec<ChannelPattern>) -> Self {
+        Self { within: PatternSet::new(within), channels, last: None }
     }
 }
 
@@ -171,7 +214,10 @@ impl What {
     fn told(&self, Voice { dialect, variant }: &Voice) -> Option<Frame> {
         match self {
             Self::Direct(data) => Some(dialect.direct(*variant, data)),
-            Self::Reload(grants) => dialect.notice(*variant, Notice::Reloaded(grants)),
+            Self::Reload(Reload { last, .. }) => {
+                let (_, grants) = last.as_ref()?;
+                dialect.notice(*variant, Notice::Reloaded(grants))
+            }
             Self::Grant(channel, _) => dialect.notice(*variant, Notice::Granted(channel)),
         }
     }

@@ -159,10 +159,25 @@ pub fn push_socket(app: AppId, socket: &str, data: Payload, echo: impl EchoText,
     echoed(Work::Publish(seal.read(socket).ok().map(envelope).into_iter().collect()), "socket_id", socket, echo)
 }
 
-/// New permissions for a user.
-pub fn reload(app: AppId, user: &str, channels: Vec<ChannelPattern>, echo: impl EchoText) -> Result<ApiTask, Refusal> {
-    let command = Command::Reload { user: user.parse().map_err(bad_name)?, channels };
-    Ok(echoed(Work::Publish(vec![Envelope { app, command }]), "user_id", user, echo))
+/// New permissions for a user. The reply shows those that were sent, or, if the caller could replace a part only,
+/// those that are in force now: a list that `written` puts where `data` stands.
+pub fn reload(
+    app: AppId,
+    user: &str,
+    channels: Vec<ChannelPattern>,
+    echo: impl EchoText,
+    written: fn(String) -> String,
+) -> Result<ApiTask, Refusal> {
+    let within = vec![ChannelPattern::everything()];
+    let command = Command::Reload { user: user.parse().map_err(bad_name)?, within, channels };
+    let user = quote(user);
+    Ok(ApiTask::new(Work::Publish(vec![Envelope { app, command }]), move |done| {
+        let data = match done {
+            Done::Census(Census::Names(in_force)) => written(list(in_force.iter().map(String::as_str))),
+            _ => echo(),
+        };
+        json(format!(r#"{{"user_id":{user},"data":{data}}}"#))
+    }))
 }
 
 /// One more permission for a user.
@@ -259,7 +274,7 @@ fn shown(claims: &Claims) -> String {
         ("aud", raw(&claims.aud)),
         ("exp", claims.exp.as_ref().map(date)),
         ("jti", raw(&claims.jti)),
-        ("iat", claims.iat.as_ref().map(date)),
+        ("iat", raw(&claims.iat)),
         ("iss", raw(&claims.iss)),
         ("nbf", claims.nbf.as_ref().map(date)),
         ("sub", raw(&claims.sub)),

@@ -67,7 +67,7 @@ pub fn reload(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> 
     let [app_key, user] = segments(call)?;
     let data = Params::of(call).value("data");
     let channels = patterns(&data, "data unmarshal error")?;
-    task::reload(app(app_key)?, user, channels, move || quote(&data))
+    task::reload(app(app_key)?, user, channels, move || quote(&data), |list| quote(&list))
 }
 
 pub fn grant(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {

@@ -69,7 +69,8 @@ pub fn reload(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> 
     let [channels] = body(call, ["channels"])?;
     let channels = patterns(channels.map_or("null", RawValue::get), BODY)?;
     let echo: Vec<_> = channels.clone();
-    task::reload(app(app_key)?, user, channels, move || task::list(echo.iter().map(|channel| channel.as_str())))
+    let echo = move || task::list(echo.iter().map(|channel| channel.as_str()));
+    task::reload(app(app_key)?, user, channels, echo, |list| list)
 }
 
 pub fn grant(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {

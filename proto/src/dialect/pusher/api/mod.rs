@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     apps::{Apps, Served},
-    sign::{Params, verify},
+    sign::{Params, check_body, verify},
 };
 
 const JSON: &str = "application/json";
@@ -56,26 +56,40 @@ pub fn routes(prefix: &str) -> impl Iterator<Item = Route> {
     })
 }
 
-/// What a request to one of them comes down to.
-pub fn call(apps: &Apps, prefix: &str, call: &ApiCall<'_>) -> Result<ApiTask, Refusal> {
-    let row = ROWS.get(call.row).ok_or(Refusal::NotFound)?;
+/// The app that a request is for, and the channel in its path; empty if there is none.
+fn target<'a>(apps: &'a Apps, call: &'a ApiCall<'_>) -> Result<(&'a Arc<Served>, &'a str), Refusal> {
     let (id, channel) = match &call.segments[..] {
         [id] => (id, ""),
         [id, channel] => (id, channel.as_str()),
         _ => return Err(Refusal::NotFound),
     };
-    let unknown =
-        || Refusal::Coded { code: 404, text: "No app has this id (apps.listed with an id and a secret)".into() };
-    let served = apps.by_id(id).ok_or_else(unknown)?;
+    let unknown = || Refusal::Coded {
+        code: 404,
+        reason: "unknown_app",
+        text: "No app has this id (apps.listed with an id and a secret)".into(),
+    };
+    Ok((apps.by_id(id).ok_or_else(unknown)?, channel))
+}
+
+/// Is the head of a request signed by the app that it is for?
+pub fn authenticate(apps: &Apps, prefix: &str, head: &ApiCall<'_>) -> Result<(), Refusal> {
+    let (served, _) = target(apps, head)?;
+    verify(served, head, head.path.strip_prefix(prefix).unwrap_or(head.path), &Params::of(head.query))
+}
+
+/// What a request to one of them comes down to, whose head was signed.
+pub fn call(apps: &Apps, call: &ApiCall<'_>) -> Result<ApiTask, Refusal> {
+    let row = ROWS.get(call.row).ok_or(Refusal::NotFound)?;
+    let (served, channel) = target(apps, call)?;
     let params = Params::of(call.query);
-    verify(served, call, call.path.strip_prefix(prefix).unwrap_or(call.path), &params)?;
+    check_body(&params, &call.body)?;
     (row.handle)(&Request { served, channel, params, body: &call.body })
 }
 
 /// In plain text: libraries hand it through as it is (pusher.md §1.12).
 pub fn refuse(why: &Refusal) -> ApiReply {
     match why {
-        Refusal::Coded { code, text } => ApiReply::new(*code, TEXT, text.clone().into_owned()),
+        Refusal::Coded { code, text, .. } => ApiReply::new(*code, TEXT, text.clone().into_owned()),
         Refusal::NotFound => text(404, "404 page not found\n"),
         Refusal::Unavailable { retry_after, .. } => ApiReply::new(why.status(), TEXT, why.to_string())
             .with_header("Retry-After", retry_after.as_secs().max(1).to_string()),

@@ -129,7 +129,7 @@ fn element(event: &RawValue, limits: &Limits) -> Result<Checked, Refusal> {
 fn in_batch(number: usize, why: Refusal) -> Refusal {
     let at = |text: &str| Cow::from(format!("Event {} of the batch: {text}", number + 1));
     match why {
-        Refusal::Coded { code, text } => Refusal::Coded { code, text: at(&text) },
+        Refusal::Coded { code, reason, text } => Refusal::Coded { code, reason, text: at(&text) },
         Refusal::Malformed(text) => Refusal::Malformed(at(&text)),
         why => why,
     }
@@ -146,7 +146,7 @@ fn check(written: Written<'_>, channels: Vec<ChannelName>, limits: &Limits) -> R
     let data = text(data).ok_or_else(|| bad("data must be a string (of JSON, usually)"))?;
     if data.len() > limits.event_data {
         let text = format!("The data content of this event exceeds the allowed maximum ({} bytes)", limits.event_data);
-        return Err(Refusal::Coded { code: 413, text: text.into() });
+        return Err(Refusal::Coded { code: 413, reason: "too_large", text: text.into() });
     }
     let except = match field("socket_id", written.socket_id)? {
         Some(id) => socket(&id).ok_or_else(|| bad("Invalid socket id: two numbers joined by a dot are one"))?,

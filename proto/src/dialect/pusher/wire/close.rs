@@ -7,12 +7,15 @@ use super::frames;
 /// Close code and reason.
 pub fn close(cause: CloseCause) -> (u16, &'static str) {
     match cause {
-        // at once, and to another server
+        // at once: another server takes it
         CloseCause::ShuttingDown => (4200, "Server is shutting down, please reconnect"),
+        // not at once: who finds nobody listening waits 15 seconds for its next try
+        CloseCause::ShuttingDownAlone => (4100, "Server is shutting down, please reconnect in a moment"),
         CloseCause::PongTimeout => (4201, "Pong reply not received"),
         CloseCause::Idle => (4202, "Closed after inactivity"),
         // not at once: it would be as slow again
-        CloseCause::SlowConsumer => (4100, "Over capacity: reading too slowly"),
+        CloseCause::SlowConsumer | CloseCause::OwedTooMuch => (4100, "Over capacity: reading too slowly"),
+        CloseCause::UnfinishedTooMuch => (4100, "Over capacity: message unfinished while memory is short"),
         _ => (cause.code(), cause.reason()),
     }
 }
@@ -31,9 +34,12 @@ mod tests {
     fn each_cause_has_the_code_that_makes_a_client_do_the_right_thing() {
         for (cause, code, said) in [
             (CloseCause::ShuttingDown, 4200, true),
+            (CloseCause::ShuttingDownAlone, 4100, true),
             (CloseCause::PongTimeout, 4201, true),
             (CloseCause::Idle, 4202, true),
             (CloseCause::SlowConsumer, 4100, true),
+            (CloseCause::OwedTooMuch, 4100, true),
+            (CloseCause::UnfinishedTooMuch, 4100, true),
             (CloseCause::ProtocolError, 1002, false),
             (CloseCause::UnsupportedData, 1003, false),
             (CloseCause::BadUtf8, 1007, false),

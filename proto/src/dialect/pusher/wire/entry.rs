@@ -17,7 +17,10 @@ use crate::{
     member::Member,
 };
 
-use super::{frames::NotSubscribed, said::Wish};
+use super::{
+    frames::{NotSubscribed, quoted},
+    said::Wish,
+};
 
 /// How the socket may enter, if it may.
 pub fn judge(served: &Served, socket: SocketId, wish: &Wish<'_>) -> Result<Entry, NotSubscribed> {
@@ -45,7 +48,10 @@ fn check(served: &Served, socket: SocketId, wish: &Wish<'_>) -> Result<(), NotSu
     // a key may have colons, a signature has none
     let (key, signature) = auth.rsplit_once(':').unwrap_or((auth, ""));
     if key != served.app.key.as_str() {
-        return Err(NotSubscribed::unauthorized(format!("Invalid key in subscription auth data: '{key}'")));
+        return Err(NotSubscribed::unauthorized(
+            "unknown_key",
+            format!("Invalid key in subscription auth data: '{}'", quoted(key)),
+        ));
     }
     let mut signed = format!("{socket}:{}", wish.channel);
     if let Some(data) = &wish.channel_data {
@@ -54,9 +60,11 @@ fn check(served: &Served, socket: SocketId, wish: &Wish<'_>) -> Result<(), NotSu
     if served.has_signed(&[signed.as_bytes()], signature.as_bytes()) {
         return Ok(());
     }
-    Err(NotSubscribed::unauthorized(format!(
-        "Invalid signature: Expected HMAC SHA256 hex digest of {signed}, but got {signature}"
-    )))
+    let (signed, signature) = (quoted(&signed), quoted(signature));
+    Err(NotSubscribed::unauthorized(
+        if signature.is_empty() { "unsigned" } else { "bad_signature" },
+        format!("Invalid signature: Expected HMAC SHA256 hex digest of {signed}, but got {signature}"),
+    ))
 }
 
 /// The member that signed `channel_data` speaks of.

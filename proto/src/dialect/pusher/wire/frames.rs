@@ -35,9 +35,20 @@ pub fn error(code: Option<u16>, message: &str) -> Frame {
     Frame::text(&format!(r#"{{"event":"pusher:error","data":{{"code":{code},"message":{message}}}}}"#))
 }
 
+/// What a client said, as far as a refusal quotes it: who does not read should not hold more than it sent.
+pub fn quoted(said: &str) -> String {
+    const MOST: usize = 2_000;
+    match said.floor_char_boundary(MOST) {
+        end if end == said.len() => said.to_owned(),
+        end => format!("{}… ({} bytes)", &said[..end], said.len()),
+    }
+}
+
 /// Why a subscription is refused. Libraries tell the application's channel only of the second frame.
 #[derive(Debug, Eq, PartialEq)]
 pub struct NotSubscribed {
+    /// Why, for logs and metrics.
+    pub reason: &'static str,
     kind: &'static str,
     status: u16,
     words: String,
@@ -45,23 +56,23 @@ pub struct NotSubscribed {
 
 impl NotSubscribed {
     /// Its credentials do not prove that it may.
-    pub fn unauthorized(words: impl Into<String>) -> Self {
-        Self { kind: "AuthError", status: 401, words: words.into() }
+    pub fn unauthorized(reason: &'static str, words: impl Into<String>) -> Self {
+        Self { reason, kind: "AuthError", status: 401, words: words.into() }
     }
 
     /// Nobody may.
     pub fn malformed(words: impl Into<String>) -> Self {
-        Self { kind: "InvalidSubscription", status: 400, words: words.into() }
+        Self { reason: "malformed", kind: "InvalidSubscription", status: 400, words: words.into() }
     }
 
     /// There is no room.
     pub fn limit(words: impl Into<String>) -> Self {
-        Self { kind: "LimitReached", status: 403, words: words.into() }
+        Self { reason: "too_large", kind: "LimitReached", status: 403, words: words.into() }
     }
 
     /// What the client is told.
     pub fn told(&self, channel: &str) -> Frame {
-        let Self { kind, status, words } = self;
+        let Self { kind, status, words, .. } = self;
         let (channel, quoted) = (quote(channel), quote(words));
         let of_channel = format!(
             r#"{{"event":"pusher:subscription_error","channel":{channel},"data":{{"type":"{kind}","error":{quoted},"status":{status}}}}}"#

@@ -22,7 +22,7 @@ use crate::{
 
 use self::{
     allowance::Allowance,
-    frames::{NotSubscribed, error},
+    frames::{NotSubscribed, error, quoted},
     said::{Said, Unreadable},
 };
 use super::{
@@ -57,12 +57,23 @@ impl Talk {
         Self { served, socket, asked: None, member_of: Vec::new(), allowance: Allowance::default() }
     }
 
-    fn subscribe(&mut self, data: Option<&RawValue>) -> Result<Action, No> {
-        let wish = said::wish(data).map_err(unreadable)?;
-        let entry = entry::judge(&self.served, self.socket, &wish).map_err(|why| why.told(&wish.channel))?;
+    fn subscribe(&mut self, data: Option<&RawValue>) -> Action {
+        let refuse =
+            |channel: &str, reason, says| Action::RejectSubscribe { channel: channel.to_owned(), reason, says };
+        let wish = match said::wish(data) {
+            Ok(wish) => wish,
+            Err(Unreadable { channel }) => {
+                let channel = channel.as_deref();
+                return refuse(channel.unwrap_or_default(), "malformed", unreadable(channel));
+            }
+        };
+        let entry = match entry::judge(&self.served, self.socket, &wish) {
+            Ok(entry) => entry,
+            Err(why) => return refuse(&wish.channel, why.reason, why.told(&wish.channel)),
+        };
         let user = entry.member.as_ref().map(|member| member.user.clone());
         self.asked = Some(Box::new(Asked::Enter { channel: entry.channel.clone(), user }));
-        Ok(Action::Enter(entry))
+        Action::Enter(entry)
     }
 
     fn unsubscribe(&mut self, data: Option<&RawValue>) -> Result<Action, No> {
@@ -131,6 +142,10 @@ impl Talk {
 }
 
 impl Conversation for Talk {
+    fn socket_id(&self) -> String {
+        self.socket.to_string()
+    }
+
     fn greeting(&mut self) -> Option<Frame> {
         Some(frames::established(self.socket, self.served.limits().activity_timeout))
     }
@@ -144,10 +159,10 @@ impl Conversation for Talk {
             Ok((event, said)) => match &*event {
                 "pusher:ping" => Ok(Action::Answer(frames::pong())),
                 "pusher:pong" => Ok(Action::Ignore),
-                "pusher:subscribe" => self.subscribe(said.data),
+                "pusher:subscribe" => Ok(self.subscribe(said.data)),
                 "pusher:unsubscribe" => self.unsubscribe(said.data),
                 event if event.starts_with("client-") => self.say(event, &said, now),
-                event => Err(error(None, &format!("Unsupported event received on socket: '{event}'"))),
+                event => Err(error(None, &format!("Unsupported event received on socket: '{}'", quoted(event)))),
             },
         };
         Ok(answer.unwrap_or_else(Action::Answer))
@@ -183,9 +198,9 @@ impl Conversation for Talk {
 }
 
 /// A wish to subscribe that cannot be read is refused like any other if it says for which channel it is.
-fn unreadable(Unreadable { channel }: Unreadable) -> No {
+fn unreadable(channel: Option<&str>) -> No {
     match channel {
-        Some(channel) => NotSubscribed::malformed(said::NO_WISH).told(&channel),
+        Some(channel) => NotSubscribed::malformed(said::NO_WISH).told(channel),
         None => error(None, said::NO_WISH),
     }
 }
@@ -201,11 +216,11 @@ fn barred(channel: &ChannelName, bar: Bar) -> Frame {
 }
 
 fn no_subscription(channel: &str) -> Frame {
-    error(None, &format!("No current subscription to channel {channel}, or subscription in progress"))
+    error(None, &format!("No current subscription to channel {}, or subscription in progress", quoted(channel)))
 }
 
 fn not_on(channel: &str) -> String {
-    format!("Cannot broadcast client event (connection not subscribed to channel {channel})")
+    format!("Cannot broadcast client event (connection not subscribed to channel {})", quoted(channel))
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ fn texts(frame: &Frame) -> Vec<String> {
 fn shown(action: &Action) -> Value {
     match action {
         Action::Ignore => json!("ignore"),
-        Action::Answer(frame) => json!({ "answer": texts(frame) }),
+        Action::Answer(frame) | Action::RejectSubscribe { says: frame, .. } => json!({ "answer": texts(frame) }),
         Action::Enter(entry) => {
             let member = entry.member.as_ref().map(|member| json!({ "user": member.user, "info": &*member.info }));
             json!({ "enter": { "channel": entry.channel, "member": member, "most_members": entry.most_members } })
@@ -241,7 +241,7 @@ proptest! {
         for text in said {
             let action = talk.hear(Message::Text(text.into()), Duration::from_secs(1)).unwrap();
             let frame = match action {
-                Action::Answer(frame) => Some(frame),
+                Action::Answer(frame) | Action::RejectSubscribe { says: frame, .. } => Some(frame),
                 Action::Ignore => None,
                 _ => talk.tell(if fine { Outcome::Done } else { Outcome::Denied }),
             };
@@ -263,6 +263,27 @@ proptest! {
             r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}","auth":"{auth}","channel_data":"{data}"}}}}"#
         );
         let action = talk(app()).hear(Message::Text(text.into()), Duration::ZERO).unwrap();
-        prop_assert!(matches!(action, Action::Answer(_)), "{action:?}");
+        prop_assert!(matches!(action, Action::RejectSubscribe { .. }), "{action:?}");
+    }
+}
+
+#[test]
+fn a_refusal_quotes_little_of_what_was_said() {
+    let long = "ä".repeat(25_000);
+    let signed = json!({ "channel": "presence-a", "auth": "demo:x", "channel_data": long });
+    for (said, whole) in [
+        (json!({ "event": long, "data": {} }), 0),
+        (json!({ "event": "pusher:unsubscribe", "data": { "channel": long } }), 0),
+        (json!({ "event": "pusher:subscribe", "data": { "channel": "private-a", "auth": long } }), 0),
+        (json!({ "event": "pusher:subscribe", "data": signed }), 0),
+        // libraries find their channel by its name
+        (json!({ "event": "pusher:subscribe", "data": { "channel": long } }), long.len()),
+    ] {
+        let answer = talk(app()).hear(Message::Text(said.to_string().into()), Duration::ZERO);
+        let Ok(Action::Answer(frame) | Action::RejectSubscribe { says: frame, .. }) = answer else {
+            panic!("{answer:?}")
+        };
+        assert!(frame.len() < whole + 6_000, "{} bytes", frame.len());
+        assert!(texts(&frame).iter().all(|text| serde_json::from_str::<Value>(text).is_ok()));
     }
 }

@@ -1,0 +1,83 @@
+//! What this process must have in common with the other nodes, as fingerprints that they can compare.
+
+use std::{collections::BTreeMap, fs};
+
+use wellhead_proto::fingerprint::Fingerprint;
+
+use super::Trust;
+use crate::{
+    bus::cluster::Common,
+    settings::{
+        PublicKey, Settings,
+        plan::{Plan, Way},
+    },
+};
+
+/// What a process with these settings shares.
+pub(super) fn common(settings: &Settings, plan: &Plan, trust: &Trust) -> Common {
+    let secret = &trust.secret;
+    let of = |parts: &[Vec<u8>]| Fingerprint::of(secret, parts.iter().map(Vec::as_slice));
+    let mut shared = BTreeMap::new();
+    for app in &settings.apps.listed {
+        // in the settings or in a file: the plan has read it
+        let signs = plan.pusher.apps.iter().find(|one| one.key.as_str() == app.key).map(|one| one.secret.clone());
+        let mut parts = vec![app.id.clone().into_bytes(), signs.unwrap_or_default()];
+        parts.push(format!("{} {:?} {:?}", app.client_events, app.allowed_origins, app.limits).into_bytes());
+        parts.extend(keys(&app.public_keys));
+        shared.insert(format!("app {}", app.key), of(&parts));
+    }
+    shared.insert("apps.unlisted".to_owned(), of(&[format!("{:?}", settings.apps.unlisted).into_bytes()]));
+    let mut jwt = vec![plan.jwt_secret.clone().unwrap_or_default()];
+    jwt.extend(keys(&settings.jwt.public_keys));
+    shared.insert("keys of [jwt]".to_owned(), of(&jwt));
+    Common {
+        secret: Fingerprint::of_secret(secret),
+        given: matches!(plan.way, Way::Socket(_)),
+        settings: shared,
+        max_nodes: settings.cluster.max_nodes,
+        clock_tolerance: settings.cluster.clock_tolerance.0,
+    }
+}
+
+/// The keys themselves, in any order: files have their own names on each machine.
+fn keys(keys: &[PublicKey]) -> Vec<Vec<u8>> {
+    let key = |key: &PublicKey| {
+        let mut text = fs::read(&key.file).unwrap_or_default();
+        text.extend(format!("{:?} {:?}", key.kid, key.algorithm).into_bytes());
+        text
+    };
+    let mut keys: Vec<_> = keys.iter().map(key).collect();
+    keys.sort();
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use wellhead_proto::jwt::Keyring;
+
+    use super::*;
+    use crate::settings::{ListedApp, plan::Roles};
+
+    fn app(key: &str, secret: &str) -> ListedApp {
+        ListedApp { key: key.to_owned(), id: key.to_owned(), secret: secret.into(), ..ListedApp::default() }
+    }
+
+    fn of(listed: Vec<ListedApp>, secret: &[u8]) -> Common {
+        let mut settings = Settings::default();
+        settings.apps.listed = listed;
+        let plan = Plan::new(&settings.clone().into(), Roles::Standalone).unwrap();
+        common(&settings, &plan, &Trust { keys: Keyring::default(), secret: secret.to_vec() })
+    }
+
+    #[test]
+    fn an_apps_secret_counts_and_is_not_told() {
+        let apps = |secret| vec![app("demo", secret), app("other", "the same secret")];
+        let (one, two) = (of(apps("a secret"), b"cluster"), of(apps("another secret"), b"cluster"));
+        assert_eq!(one.settings["app other"], two.settings["app other"]);
+        assert_ne!(one.settings["app demo"], two.settings["app demo"]);
+        assert_eq!(one.settings, of(apps("a secret"), b"cluster").settings);
+        assert_ne!(one.settings["app demo"], of(apps("a secret"), b"another cluster").settings["app demo"]);
+        let more = ListedApp { client_events: true, ..app("demo", "a secret") };
+        assert_ne!(one.settings["app demo"], of(vec![more], b"cluster").settings["app demo"]);
+    }
+}

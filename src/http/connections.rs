@@ -1,0 +1,172 @@
+//! The HTTP connections of a listener: how many there may be, and who goes when there are more.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Waker},
+};
+
+use actix_server::GracefulShutdownSignal;
+use prometheus_client::metrics::gauge::Gauge;
+use slab::Slab;
+use tokio::time::Instant;
+use wellhead_slave::Slave;
+
+/// The file descriptors that HTTP connections and WebSockets share.
+#[derive(Clone)]
+pub struct Descriptors(Arc<Shared>);
+
+struct Shared {
+    most: usize,
+    http: AtomicUsize,
+    slave: Option<Slave>,
+}
+
+impl Descriptors {
+    /// `most` for all, the sockets of `slave` among them.
+    #[must_use]
+    pub fn new(most: usize, slave: Option<Slave>) -> Self {
+        Self(Arc::new(Shared { most, http: AtomicUsize::new(0), slave }))
+    }
+
+    fn has_room(&self) -> bool {
+        let sockets = self.0.slave.as_ref().map_or(0, Slave::connections);
+        self.0.http.load(Ordering::Relaxed) + sockets < self.0.most
+    }
+}
+
+/// How many HTTP connections a listener may have.
+#[derive(Clone)]
+pub struct Bounds {
+    most: usize,
+    open: Arc<AtomicUsize>,
+    shared: Option<Descriptors>,
+}
+
+impl Bounds {
+    /// `most`, none of which uses up what others share.
+    #[must_use]
+    pub fn of_its_own(most: usize) -> Self {
+        Self { most, open: Arc::default(), shared: None }
+    }
+
+    /// `most`, as far as the descriptors reach that it shares.
+    #[must_use]
+    pub fn sharing(most: usize, descriptors: &Descriptors) -> Self {
+        Self { most, open: Arc::default(), shared: Some(descriptors.clone()) }
+    }
+
+    fn has_room(&self) -> bool {
+        self.open.load(Ordering::Relaxed) < self.most && self.shared.as_ref().is_none_or(Descriptors::has_room)
+    }
+
+    /// The counters of open connections.
+    fn counters(&self) -> impl Iterator<Item = &AtomicUsize> {
+        [&*self.open].into_iter().chain(self.shared.as_ref().map(|shared| &shared.0.http))
+    }
+}
+
+/// The connections of a listener that one worker thread serves.
+pub struct Connections {
+    bounds: Bounds,
+    gauge: Gauge,
+    entries: RefCell<Slab<Rc<Entry>>>,
+    ending: Cell<bool>,
+}
+
+struct Entry {
+    /// Since when it has been waiting for a request, or for the rest of a head; `None` while it is served.
+    waiting: Cell<Option<Instant>>,
+    dismissed: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Entry {
+    fn dismiss(&self) {
+        self.dismissed.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Connections {
+    /// None yet; `gauge` shows how many. When `ending` is told, those that wait are dismissed.
+    #[must_use]
+    pub fn new(bounds: Bounds, gauge: Gauge, ending: GracefulShutdownSignal) -> Rc<Self> {
+        let connections = Rc::new(Self { bounds, gauge, entries: RefCell::default(), ending: Cell::new(false) });
+        let ended = connections.clone();
+        actix_rt::spawn(async move {
+            ending.notified().await;
+            ended.ending.set(true);
+            ended.entries.borrow().iter().for_each(|(_, entry)| entry.dismiss());
+        });
+        connections
+    }
+
+    /// One more, if there is room, or if somebody waits who can go for it: the one that has waited longest.
+    pub fn enter(self: &Rc<Self>) -> Option<Place> {
+        if !self.bounds.has_room() && !self.dismiss_longest_waiting() {
+            return None;
+        }
+        self.bounds.counters().for_each(|open| _ = open.fetch_add(1, Ordering::Relaxed));
+        self.gauge.inc();
+        let waiting = Cell::new(Some(Instant::now()));
+        let entry = Rc::new(Entry { waiting, dismissed: Cell::new(false), waker: RefCell::default() });
+        let key = self.entries.borrow_mut().insert(entry.clone());
+        Some(Place { connections: self.clone(), entry, key })
+    }
+
+    /// Only this thread's are looked at: they come to all threads in turn.
+    fn dismiss_longest_waiting(&self) -> bool {
+        let entries = self.entries.borrow();
+        let waiting = entries.iter().filter(|(_, entry)| !entry.dismissed.get());
+        let longest =
+            waiting.filter_map(|(_, entry)| Some((entry.waiting.get()?, entry))).min_by_key(|(since, _)| *since);
+        longest.map(|(_, entry)| entry.dismiss()).is_some()
+    }
+}
+
+/// One of the connections.
+pub struct Place {
+    connections: Rc<Connections>,
+    entry: Rc<Entry>,
+    key: usize,
+}
+
+impl Place {
+    /// It waits for its client from `since` on, or it does not.
+    pub fn set_waiting(&self, since: Option<Instant>) {
+        self.entry.waiting.set(since);
+    }
+
+    /// Is it to go while it waits? If not, the task of `cx` is woken when it is.
+    pub fn poll_dismissed(&self, cx: &Context<'_>) -> bool {
+        if self.entry.dismissed.get() || self.is_ending() {
+            return true;
+        }
+        let mut waker = self.entry.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        false
+    }
+
+    /// Does the server shut down?
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.connections.ending.get()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.entries.borrow_mut().remove(self.key);
+        self.connections.bounds.counters().for_each(|open| _ = open.fetch_sub(1, Ordering::Relaxed));
+        self.connections.gauge.dec();
+    }
+}

@@ -1,0 +1,97 @@
+//! Heartbeats of nodes that do not exist: whoever is known stays known, and queries are answered.
+
+use std::time::Instant;
+
+use prometheus_client::registry::Registry;
+use wellhead::bus::{
+    metrics::WireMetrics,
+    nats::NatsWire,
+    wire::{Subject, Wire},
+};
+use wellhead_proto::{
+    bus::BoxFuture,
+    fingerprint::Fingerprint,
+    ids::NodeId,
+    mail::{Letter, Mail},
+    roster::Beat,
+};
+
+use super::field::{By, Field, SECRET};
+use crate::support::{PATIENCE, within};
+
+/// Hears nothing.
+struct Deaf;
+
+impl wellhead::bus::wire::Ear for Deaf {
+    fn hear(&self, _: Subject, _: bytes::Bytes) {}
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn room(&self) -> BoxFuture<()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn gap(&self) {}
+}
+
+/// Beats of `count` slaves that do not exist, with this fingerprint of a secret.
+async fn forge(wire: &dyn Wire, count: u32, secret: Fingerprint) {
+    for no in 0..count {
+        let beat = Beat { secret, ..Beat::new(NodeId::from_random(no), true, 1) };
+        let mail = if no % 2 == 0 { Mail::Beat(beat) } else { Mail::Hello(beat) };
+        let letter = Letter { id: u64::from(no), mail };
+        within("NATS takes it", wire.send(Subject::Everyone, letter.encode())).await.expect("it is up");
+    }
+    within("NATS has it", wire.confirm()).await.expect("it is up");
+}
+
+/// A push and a query are answered as ever, and the real slave is waited for.
+async fn serves(field: &Field, rivals: bool) {
+    let began = Instant::now();
+    let mut backend = field.masters[0].backend().await;
+    backend.push("blue", "news", "e", "1").await;
+    let reply = backend.get("/v1/stats").await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(reply.json()["connections"], 1);
+    assert!(rivals || reply.header("X-Wellhead-Partial").is_none(), "{reply:?}");
+    assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_forged_heartbeats_change_nothing() {
+    let field = Field::start(By::Nats, 1, 1).await;
+    let nats = field.nats.as_ref().expect("it is by NATS");
+    let mut ann = field.slaves[0].listener_on("blue", "ann", "news").await;
+    let metrics = WireMetrics::new(&mut Registry::default());
+    let wire = NatsWire::connect(nats.settings(), "wellhead", std::sync::Arc::new(Deaf), metrics).expect("a thread");
+    drop(within("it is up", wire.state().wait_for(|up| *up)).await.expect("it lives"));
+
+    // of another cluster's secret: none of them is let in
+    forge(&*wire, 100_000, Fingerprint::default()).await;
+    for server in field.masters.iter().chain(&field.slaves) {
+        server.metric_becomes("wellhead_roster_refused_total", "cause=\"secret\"", 100_000.0).await;
+        server.metric_becomes("wellhead_roster_nodes", "", 2.0).await;
+        let said = server.said("has another cluster.secret");
+        assert!((1..=64).contains(&said), "{said}");
+    }
+    serves(&field, false).await;
+    ann.next_event().await;
+
+    // as if they had it: some are, and no more than there may be
+    forge(&*wire, 100_000, Fingerprint::of_secret(SECRET.as_bytes())).await;
+    serves(&field, true).await;
+    ann.next_event().await;
+    for server in field.masters.iter().chain(&field.slaves) {
+        let nodes = server.metric("wellhead_roster_nodes", "").await;
+        assert!((2.0..=1_024.0).contains(&nodes), "{nodes}");
+        let refused = server.metric("wellhead_roster_refused_total", "cause=\"crowded\"").await;
+        assert!(refused > 50_000.0, "{refused}");
+        assert_eq!(server.said("nodes are not let into the cluster"), 1);
+    }
+    // and they go as they came
+    field.is_whole().await;
+    serves(&field, false).await;
+    ann.next_event().await;
+}
