@@ -40,7 +40,7 @@ impl Surface for Master {
                 let judged = self.0.router.dialect(&row).authenticate(&call);
                 row.segments = call.segments;
                 if let Err(why) = judged {
-                    debug!(method = head.method, path = head.path; "caller refused: {why}");
+                    self.note_refused(Caller::Anyone, &row, head, &why);
                     return Err(self.0.router.refuse(&row, &why));
                 }
                 // whoever is judged by the dialect is limited by it, too
@@ -79,14 +79,7 @@ impl Surface for Master {
         };
         done.unwrap_or_else(|error| {
             if let MasterError::Refused(why) = &error {
-                let key_name = self.0.dispatcher.keys().name(admitted.caller);
-                let (dialect, reason) = (self.0.router.dialect(&admitted.row).name(), why.reason());
-                self.0.metrics.rejected(dialect, why);
-                let why = why.in_short();
-                debug!(
-                    key_name, dialect, method = head.method, path = head.path, reason;
-                    "request of {key_name} refused: {why}"
-                );
+                self.note_refused(admitted.caller, &admitted.row, head, why);
             }
             self.0.router.refuse(&admitted.row, &error.into_refusal())
         })
@@ -101,6 +94,18 @@ impl Surface for Master {
 type Read = Result<(ApiTask, Result<(), Refusal>), Refusal>;
 
 impl Master {
+    /// Count a request that was refused, and let who debugs see why.
+    fn note_refused(&self, caller: Caller, row: &Matched, head: Head<'_>, why: &Refusal) {
+        let key_name = self.0.dispatcher.keys().name(caller);
+        let (dialect, reason) = (self.0.router.dialect(row).name(), why.reason());
+        self.0.metrics.rejected(dialect, why);
+        let why = why.in_short();
+        debug!(
+            key_name, dialect, method = head.method, path = head.path, reason;
+            "request of {key_name} refused: {why}"
+        );
+    }
+
     fn read(&self, admitted: &Admitted, segments: Vec<String>, head: Head<'_>, body: Bytes) -> Read {
         let call = call(self.0.router.route(&admitted.row).row, segments, head, body, admitted.at);
         let mut task = self.0.router.dialect(&admitted.row).call(call)?;
@@ -113,9 +118,9 @@ impl Master {
         let (master, admitted) = (self.clone(), admitted.clone());
         let (method, path, query) = (head.method.to_owned(), head.path.to_owned(), head.query.to_owned());
         let headers = ContentType(head.headers.header(CONTENT_TYPE).map(str::to_owned));
-        let head_version = head.version;
+        let version = head.version;
         let read = tokio::task::spawn_blocking(move || {
-            let head = Head { method: &method, path: &path, query: &query, headers: &headers, version: head_version };
+            let head = Head { method: &method, path: &path, query: &query, headers: &headers, version };
             master.read(&admitted, segments, head, body)
         });
         read.await.unwrap_or_else(|error| {

@@ -38,11 +38,13 @@ pub enum Ask {
     },
     /// Sizes of every app.
     Stats,
-    /// To the slave that issued it: what does this reference to a connection token stand for? A one-time token is used
-    /// up by it.
+    /// To the slave that issued it: what does this reference to a connection token stand for? A one-time token of the app
+    /// is used up by it; one of another app is not.
     Redeem {
         /// The reference.
         token: String,
+        /// The app that its bearer wants to enter.
+        app: AppId,
     },
     /// To the slave that keeps these channels: who are their members, as far as it has announced them? Channels that it
     /// does not keep, or not yet, are left out of the answer.

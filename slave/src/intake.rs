@@ -132,9 +132,9 @@ impl Inbox for Intake {
 
     fn answer(&self, ask: Ask) -> BoxFuture<Census> {
         let shared = self.0.clone();
-        if let Ask::Redeem { token } = &ask {
+        if let Ask::Redeem { token, app } = &ask {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let bearer = shared.tokens.redeem_own(token, now).ok();
+            let bearer = shared.tokens.redeem_own(token, app, now).ok();
             return Box::pin(std::future::ready(Census::Redeemed(bearer)));
         }
         if let Ask::Attendance(channels) = &ask {

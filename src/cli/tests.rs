@@ -106,6 +106,9 @@ fn a_push_key_comes_with_the_lines_that_let_it_in() {
     assert_eq!(settings.push_keys[0].name, "back\"end");
     assert_eq!(settings.push_keys[0].sha256, wellhead_master::keys::KeyHash::of(key));
     assert_ne!(said, printed(&["keys", "push", "--name", "back\"end"]).unwrap());
+    // a name that is no word between commas has a table only
+    assert!(said.contains("\nWELLHEAD_PUSH_KEYS='back\"end:"), "{said}");
+    assert!(!printed(&["keys", "push", "--name", "a,b"]).unwrap().contains("WELLHEAD_PUSH_KEYS"));
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub mod http;
 pub mod keys;
 pub mod ledger;
 pub mod listener;
+pub mod measure;
 pub mod member;
 pub mod memory;
 pub mod nats;
