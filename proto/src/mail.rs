@@ -182,6 +182,7 @@ mod tests {
         prop_oneof![
             any::<String>().prop_map(|text| Payload::Text(text.into())),
             any::<f64>().prop_map(|number| Payload::Json(number.to_string().into())),
+            Just(Payload::Absent),
         ]
     }
 

@@ -164,8 +164,11 @@ impl Census {
     /// Take in what another slave answered. Answers of different kinds do not mix: ours stays.
     pub fn merge(&mut self, other: Self) {
         match (self, other) {
-            (Self::Names(names), Self::Names(more)) => names.extend(more),
+            // one by one would take as long for the first of the answers as for all of them
+            (Self::Names(names), Self::Names(mut more)) => names.append(&mut more),
+            (Self::Hashes(hashes), Self::Hashes(more)) if hashes.is_empty() => *hashes = more,
             (Self::Hashes(hashes), Self::Hashes(more)) => hashes.extend(more),
+            (Self::States(channels), Self::States(more)) if channels.is_empty() => *channels = more,
             (Self::Stats(apps), Self::Stats(more)) => {
                 for (app, count) in more {
                     let sum = apps.entry(app).or_default();

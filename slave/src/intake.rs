@@ -10,6 +10,7 @@ use actix::Addr;
 use futures_util::future::join_all;
 use log::warn;
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 use wellhead_proto::{
     bus::{BoxFuture, Gap, Inbox},
     command::{Command, Target},
@@ -148,10 +149,13 @@ impl Inbox for Intake {
             return Box::pin(std::future::ready(Census::Attendance(shared.keeping.attendance(channels))));
         }
         let payload = if let Ask::PublishMatching { event, .. } = &ask { event.data.len() } else { 0 };
+        let ask = Arc::new(ask);
         Box::pin(async move {
             let asked = |worker: &Addr<Registry>| {
                 let ticket = shared.backlog.admit(payload);
-                worker.send(Answer { ask: ask.clone(), ticket })
+                let (reply, answer) = oneshot::channel();
+                worker.do_send(Answer { ask: ask.clone(), ticket, reply });
+                answer
             };
             let answers: Vec<_> = shared.workers().iter().map(asked).collect();
             let answers = join_all(answers).await;

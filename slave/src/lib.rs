@@ -184,7 +184,15 @@ impl Slave {
         assert!(worker < MAX_WORKERS, "a slave has at most {MAX_WORKERS} worker threads");
         let voices = Rc::new(shared.voices.clone());
         let (interests, attendance) = (shared.interests.clone(), shared.attendance.clone());
-        let floor = Floor::new(worker, CHUNK, voices, interests, attendance, shared.metrics.clone());
+        let floor = Floor::new(
+            worker,
+            CHUNK,
+            shared.limits.grants.bytes(),
+            voices,
+            interests,
+            attendance,
+            shared.metrics.clone(),
+        );
         let hall = Hall::new(floor, Share::new(shared.memory.clone(), shared.limits.queue.bytes()));
         let rhythm = Rhythm::new(&shared.settings, &shared.limits);
         workers.push(Registry::new(hall.clone(), rhythm, shared.metrics.clone()).start());

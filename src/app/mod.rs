@@ -274,6 +274,7 @@ impl App {
             dialects: dialects.to_vec(),
             keys: settings.push_keys.clone(),
             body_limit: settings.limits.body.bytes(),
+            grants_limit: settings.limits.grants.bytes(),
             keyless: self.plan.keyless(settings.master.open),
         };
         Master::new(setup, registry)

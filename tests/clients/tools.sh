@@ -19,6 +19,9 @@ need nginx-light sh -c 'command -v nginx || test -x /usr/sbin/nginx'
 need openssl has openssl
 need faketime has faketime
 need chromium test -x "${CHROMIUM:-/usr/bin/chromium}"
+# their side of Pusher's signatures
+need php-cli has php
+need ruby has ruby
 need python3-venv sh -c 'python3 -c "import ensurepip, venv" || /usr/bin/python3 -c "import ensurepip, venv"'
 # a Node from elsewhere brings its own npm, and Debian's npm would pull in Debian's Node
 if ! has node >/dev/null; then

@@ -3,6 +3,7 @@
 mod attacks;
 mod bus_contract;
 mod cli;
+mod cli_client;
 mod cluster;
 mod cluster_start;
 mod deploy;

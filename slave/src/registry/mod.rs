@@ -128,15 +128,15 @@ impl Handler<TellMembers> for Registry {
     type Result = ();
 
     fn handle(&mut self, TellMembers { channel, told, ticket }: TellMembers, _: &mut Self::Context) {
-        self.hall.floor.borrow_mut().tell_members(&channel, told, ticket);
+        self.hall.floor.borrow_mut().tell_members(channel, told, ticket);
     }
 }
 
 impl Handler<Answer> for Registry {
-    type Result = actix::MessageResult<Answer>;
+    type Result = ();
 
-    fn handle(&mut self, Answer { ask, ticket }: Answer, _: &mut Self::Context) -> Self::Result {
-        actix::MessageResult(self.hall.floor.borrow_mut().answer(&ask, ticket))
+    fn handle(&mut self, Answer { ask, ticket, reply }: Answer, _: &mut Self::Context) {
+        self.hall.floor.borrow_mut().ask(ask, ticket, reply);
     }
 }
 

@@ -24,6 +24,9 @@ use wellhead_proto::{
 use super::{Cluster, DEADLINE, ONE_DEADLINE, PUBLISH, Wanted, slots::slot_of};
 use crate::bus::wire::{Subject, Wire};
 
+/// After so many envelopes in a row a batch lets other requests of its thread have a turn.
+const BURST: usize = 256;
+
 /// Where the messages of a command go.
 fn subject_of(envelope: &Envelope) -> Subject {
     match &envelope.command {
@@ -44,7 +47,10 @@ impl Bus for ClusterBus {
         let wire = self.0.open_wire()?;
         let publish = async {
             let mut pushes = Pushes::begin(&self.0, wire).await?;
-            for envelope in envelopes {
+            for (no, envelope) in envelopes.into_iter().enumerate() {
+                if no % BURST == BURST - 1 {
+                    tokio::task::yield_now().await;
+                }
                 pushes.push(subject_of(&envelope), Mail::Order(envelope)).await?;
             }
             pushes.confirm().await

@@ -105,7 +105,7 @@ fn text_of(heard: &Heard) -> Option<String> {
     let (Command::Publish { event: Event { data, .. }, .. } | Command::Direct { data, .. }) = command else {
         return None;
     };
-    let (Payload::Text(text) | Payload::Json(text)) = data;
+    let (Payload::Text(text) | Payload::Json(text)) = data else { panic!("a payload of these tests is text") };
     Some(text.split(' ').next().unwrap_or_default().to_owned())
 }
 
