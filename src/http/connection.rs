@@ -8,7 +8,7 @@
 
 use std::{
     future::poll_fn,
-    net::Shutdown,
+    net::{Shutdown, SocketAddr},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use log::debug;
+use log::{Level, debug, log_enabled};
 use socket2::SockRef;
 use tokio::{
     io::AsyncWrite,
@@ -172,7 +172,7 @@ async fn exchange<S: Site>(door: &Door<S>, line: &mut Line, input: &mut BytesMut
     let head = request.head();
     let is_head = head.method == "HEAD";
     if request.asks_for_websocket && head.method == "GET" && door.surface.opens_socket(head) {
-        let judged = door.surface.handshake(head).await;
+        let judged = door.surface.handshake(head, line.peer()).await;
         drop(request);
         return match judged {
             Ok(socket) => {
@@ -199,7 +199,7 @@ async fn exchange<S: Site>(door: &Door<S>, line: &mut Line, input: &mut BytesMut
     door.requests.count(head.method, reply.status, took);
     debug!(
         role = door.requests.role(), method = head.method, path = head.path, status = reply.status,
-        duration_us = took.as_micros() as u64;
+        peer = line.peer().map(|peer| peer.to_string()).unwrap_or_default(), duration_us = took.as_micros() as u64;
         "{} {}: {}", head.method, head.path, reply.status
     );
     let lives = request.keep_alive && !matches!(used, Used::NotYetAll) && !line.place.is_ending();
@@ -295,6 +295,11 @@ struct Line {
 }
 
 impl Line {
+    /// Where the client is, if somebody debugs: for anybody else it is not worth a call to the kernel.
+    fn peer(&self) -> Option<SocketAddr> {
+        if log_enabled!(Level::Debug) { self.stream.peer_addr().ok() } else { None }
+    }
+
     /// The length of the next head, once all of it is in `input`; nothing if the client has gone without one.
     async fn read_head(&mut self, input: &mut BytesMut, is_first: bool) -> Result<Option<usize>, Incomplete> {
         let mut scanner = HeadScanner::default();
