@@ -57,7 +57,7 @@ fn what_is_not_run_says_why_and_is_counted() {
     let not_run: Vec<_> = blocks.iter().filter_map(|block| Some((block, block.not_run.as_ref()?))).collect();
     for (block, why) in &not_run {
         assert!(why.contains(' '), "{block}: {why:?} is no reason");
-        println!("{block} is not run: {why}");
+        eprintln!("{block} is not run: {why}");
     }
     assert_eq!(not_run.len(), NOT_RUN, "blocks that are not run, of {}", blocks.len());
 }
