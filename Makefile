@@ -8,12 +8,14 @@ VENV := $(CLIENTS)/.venv
 NODE_MODULES := $(CLIENTS)/node_modules/.package-lock.json
 
 .PHONY: help fmt fmt-check lint doc test test-rust test-clients test-conformance tools clean-clients \
-	bench bench-instructions bench-scale soak bench-build
+	bench bench-instructions bench-scale soak bench-build hostile fuzz
 
 help:
 	@echo "make fmt    format everything"
 	@echo "make lint   clippy, warnings are errors"
 	@echo "make test   everything that must hold: format, lints, Rust tests, real clients, Autobahn"
+	@echo "make hostile  attacks by crowds on the optimized binary, some minutes; make test has small ones"
+	@echo "make fuzz   random input for every parser, a minute each; SECONDS=60, ONLY=frames for one of them"
 	@echo "make doc    the API documentation, warnings are errors"
 	@echo "make bench  Wellhead beside the least that it could cost, some 17 minutes; BENCH=quick, some 3"
 	@echo "make bench-instructions  user instructions for a delivery and for a push; needs valgrind"
@@ -55,6 +57,26 @@ test-clients: $(NODE_MODULES) $(VENV)/installed
 test-conformance: $(VENV)/installed
 	$(CARGO) test --locked --workspace --no-run
 	$(VENV)/bin/python $(CLIENTS)/conformance.py $(TARGET)/debug/examples/echo
+
+# the attacks of tests/it/attacks at full size, one after the other: some measure the server that they attack
+hostile:
+	$(CARGO) build --locked --release
+	WELLHEAD_ATTACKS=full WELLHEAD_BIN="$(TARGET)/release/wellhead" \
+		$(CARGO) test --locked --test it -- attacks:: --test-threads=1
+
+# Coverage counters need no nightly toolchain; AddressSanitizer does: SANITIZER=address CARGO="cargo +nightly".
+# The fuzzer shares the server's lock file, so that it tries what is shipped.
+SECONDS ?= 60
+SANITIZER ?= none
+fuzz:
+	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
+	cp Cargo.lock fuzz/Cargo.lock
+	python3 fuzz/seeds.py
+	cd fuzz && $(CARGO) fuzz build --sanitizer $(SANITIZER) --debug-assertions
+	cd fuzz && for target in $(or $(ONLY),$$($(CARGO) fuzz list)); do \
+		$(CARGO) fuzz run --sanitizer $(SANITIZER) --debug-assertions $$target -- \
+			-max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 || exit 1; \
+	done
 
 # Debian packages that are missing; only root can install them
 tools:

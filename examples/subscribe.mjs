@@ -24,10 +24,12 @@ async function connect() {
     socket.send(JSON.stringify({ event: 'gusher.multi_subscribe', data: { multi_channel: channels } }));
   };
   socket.onmessage = ({ data: text }) => {
-    const { channel, event, data } = JSON.parse(text);
+    // what is pushed to a user or a socket comes without anything around it: any JSON, null among it
+    const { channel, event, data } = Object(JSON.parse(text));
     if (event === 'gusher.multi_subscribe_succeeded') console.log('subscribed to', channels.join(', '));
     else if (event === 'gusher.multi_subscribe_error') console.log('not allowed:', channels.join(', '));
-    else console.log(channel ?? '(to you)', event, JSON.stringify(data));
+    else if (channel !== undefined && event !== undefined) console.log(channel, event, JSON.stringify(data));
+    else console.log('(to you)', text);
   };
   socket.onclose = ({ code, reason }) => {
     console.error(`closed (${code} ${reason}), coming back`);

@@ -32,12 +32,17 @@ def main() -> None:
             socket.send(json.dumps({"event": "gusher.subscribe", "data": {"channel": channel}}))
         for text in socket:
             message = json.loads(text)
-            if message["event"] == "gusher.subscribe_succeeded":
+            # what is pushed to a user or a socket comes without anything around it: any JSON
+            if not isinstance(message, dict):
+                message = {}
+            if message.get("event") == "gusher.subscribe_succeeded":
                 print("subscribed to", message["data"]["channel"], flush=True)
-            elif message["event"] == "gusher.subscribe_error":
+            elif message.get("event") == "gusher.subscribe_error":
                 print("not allowed:", message["data"]["channel"], flush=True)
+            elif {"channel", "event", "data"} <= message.keys():
+                print(message["channel"], message["event"], json.dumps(message["data"]), flush=True)
             else:
-                print(message.get("channel", "(to you)"), message["event"], json.dumps(message["data"]), flush=True)
+                print("(to you)", text, flush=True)
 
 
 if __name__ == "__main__":

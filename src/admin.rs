@@ -193,6 +193,7 @@ mod tests {
             dialects: wellhead_proto::dialect::all(&Default::default(), &SocketIdSeal::new(b"seal")),
             keys: keys.clone(),
             body_limit: 1,
+            grants_limit: 1,
             keyless: Keyless::ThisMachine,
         };
         let mut registry = Registry::default();

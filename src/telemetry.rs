@@ -17,7 +17,7 @@ use crate::settings::{Log, LogFormat};
 
 /// What actix reports of clients that break off or send rubbish is no error of ours; the door counts them. What happens
 /// to the bus we say ourselves.
-const QUIET: &str = "actix_http=off,actix_server=warn,async_nats=error,mio=warn,";
+const QUIET: &str = "actix_http=off,actix_server=warn,async_nats=off,mio=warn,";
 
 /// From now on log as `log` says. Later calls change nothing.
 pub fn start(log: &Log) {

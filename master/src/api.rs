@@ -3,15 +3,19 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use log::debug;
+use log::{debug, error};
 use wellhead_proto::{
-    dialect::contract::{ApiCall, ApiReply, ApiTask, Guard},
+    dialect::contract::{ApiCall, ApiReply, ApiTask, Guard, Headers},
     ids::NodeId,
     refusal::Refusal,
     surface::{Head, Matched, Surface},
 };
 
 use crate::{Master, dispatch::Answer, error::MasterError, keys::Caller};
+
+/// The largest body that is read on the thread that took it, in bytes: a millisecond or two. Sockets of the same thread
+/// would wait for a batch of ten megabytes some hundred times as long.
+const SMALL: usize = 128 << 10;
 
 /// A request whose caller was let in.
 #[derive(Clone, Debug)]
@@ -36,7 +40,7 @@ impl Surface for Master {
                 let judged = self.0.router.dialect(&row).authenticate(&call);
                 row.segments = call.segments;
                 if let Err(why) = judged {
-                    debug!(method = head.method, path = head.path; "caller refused: {why}");
+                    self.note_refused(Caller::Anyone, &row, head, &why);
                     return Err(self.0.router.refuse(&row, &why));
                 }
                 // whoever is judged by the dialect is limited by it, too
@@ -60,24 +64,22 @@ impl Surface for Master {
 
     async fn serve(&self, mut admitted: Admitted, head: Head<'_>, body: Bytes) -> ApiReply {
         let segments = std::mem::take(&mut admitted.row.segments);
-        let call = call(self.0.router.route(&admitted.row).row, segments, head, body, admitted.at);
-        let done = match self.0.router.dialect(&admitted.row).call(call) {
-            Ok(ApiTask { work, reply }) => {
-                let done = self.0.dispatcher.carry_out(admitted.caller, work, admitted.at.as_secs_f64()).await;
+        let read = if body.len() <= SMALL {
+            self.read(&admitted, segments, head, body)
+        } else {
+            self.read_elsewhere(&admitted, segments, head, body).await
+        };
+        let done = match read {
+            Ok((ApiTask { work, reply }, checked)) => {
+                let now = admitted.at.as_secs_f64();
+                let done = self.0.dispatcher.carry_out(admitted.caller, work, checked, now).await;
                 done.map(|Answer { done, missing }| name_missing(reply(done), &missing))
             }
             Err(refusal) => Err(MasterError::Refused(refusal)),
         };
         done.unwrap_or_else(|error| {
             if let MasterError::Refused(why) = &error {
-                let key_name = self.0.dispatcher.keys().name(admitted.caller);
-                let (dialect, reason) = (self.0.router.dialect(&admitted.row).name(), why.reason());
-                self.0.metrics.rejected(dialect, why);
-                let why = why.in_short();
-                debug!(
-                    key_name, dialect, method = head.method, path = head.path, reason;
-                    "request of {key_name} refused: {why}"
-                );
+                self.note_refused(admitted.caller, &admitted.row, head, why);
             }
             self.0.router.refuse(&admitted.row, &error.into_refusal())
         })
@@ -85,6 +87,57 @@ impl Surface for Master {
 
     fn body_limit(&self) -> usize {
         self.0.body_limit
+    }
+}
+
+/// A request that was understood, and whether its caller may have it carried out.
+type Read = Result<(ApiTask, Result<(), Refusal>), Refusal>;
+
+impl Master {
+    /// Count a request that was refused, and let who debugs see why.
+    fn note_refused(&self, caller: Caller, row: &Matched, head: Head<'_>, why: &Refusal) {
+        let key_name = self.0.dispatcher.keys().name(caller);
+        let (dialect, reason) = (self.0.router.dialect(row).name(), why.reason());
+        self.0.metrics.rejected(dialect, why);
+        let why = why.in_short();
+        debug!(
+            key_name, dialect, method = head.method, path = head.path, reason;
+            "request of {key_name} refused: {why}"
+        );
+    }
+
+    fn read(&self, admitted: &Admitted, segments: Vec<String>, head: Head<'_>, body: Bytes) -> Read {
+        let call = call(self.0.router.route(&admitted.row).row, segments, head, body, admitted.at);
+        let mut task = self.0.router.dialect(&admitted.row).call(call)?;
+        let checked = self.0.dispatcher.check(admitted.caller, &mut task.work);
+        Ok((task, checked))
+    }
+
+    /// The same on a thread that serves nobody else meanwhile.
+    async fn read_elsewhere(&self, admitted: &Admitted, segments: Vec<String>, head: Head<'_>, body: Bytes) -> Read {
+        let (master, admitted) = (self.clone(), admitted.clone());
+        let (method, path, query) = (head.method.to_owned(), head.path.to_owned(), head.query.to_owned());
+        let headers = ContentType(head.headers.header(CONTENT_TYPE).map(str::to_owned));
+        let version = head.version;
+        let read = tokio::task::spawn_blocking(move || {
+            let head = Head { method: &method, path: &path, query: &query, headers: &headers, version };
+            master.read(&admitted, segments, head, body)
+        });
+        read.await.unwrap_or_else(|error| {
+            error!("a request could not be read: {error}");
+            Err(Refusal::unavailable("the request could not be read"))
+        })
+    }
+}
+
+const CONTENT_TYPE: &str = "content-type";
+
+/// The one header of a request with a large body that its row looks at.
+struct ContentType(Option<String>);
+
+impl Headers for ContentType {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.0.as_deref().filter(|_| name == CONTENT_TYPE)
     }
 }
 

@@ -16,7 +16,8 @@ use tokio::time::timeout;
 use wellhead_proto::{
     app::Apps,
     bus::{Bus, BusError, Gathered},
-    command::PushKind,
+    channel::written,
+    command::{Command, PushKind},
     dialect::contract::{Done, Work},
     envelope::Envelope,
     ids::{AppId, NodeId},
@@ -41,6 +42,8 @@ pub struct Dispatcher {
     bus: Arc<dyn Bus>,
     apps: Arc<Apps>,
     keys: Keys,
+    /// What the permissions of a user may come to, in bytes.
+    grants_limit: usize,
     metrics: Metrics,
     /// Has a fault of the bus been logged since it last did its part?
     faulty: AtomicBool,
@@ -63,8 +66,8 @@ impl Answer {
 
 impl Dispatcher {
     /// A dispatcher onto `bus`.
-    pub fn new(bus: Arc<dyn Bus>, apps: Arc<Apps>, keys: Keys, metrics: Metrics) -> Self {
-        Self { bus, apps, keys, metrics, faulty: AtomicBool::new(false) }
+    pub fn new(bus: Arc<dyn Bus>, apps: Arc<Apps>, keys: Keys, grants_limit: usize, metrics: Metrics) -> Self {
+        Self { bus, apps, keys, grants_limit, metrics, faulty: AtomicBool::new(false) }
     }
 
     /// The push keys.
@@ -72,12 +75,19 @@ impl Dispatcher {
         &self.keys
     }
 
-    /// Do all of `work`, or, if it is refused, nothing. `now`: seconds since 1970.
+    /// Do all of `work`, or, if it is refused, nothing. `checked` is what came of [`Dispatcher::check`]; `now`: seconds since
+    /// 1970.
     ///
     /// # Errors
     ///
     /// What the caller may not do, and faults of the bus: then a part of a batch may have been sent.
-    pub async fn carry_out(&self, caller: Caller, mut work: Work, now: f64) -> Result<Answer, MasterError> {
+    pub async fn carry_out(
+        &self,
+        caller: Caller,
+        work: Work,
+        checked: Result<(), Refusal>,
+        now: f64,
+    ) -> Result<Answer, MasterError> {
         let kind = match &work {
             Work::Nothing | Work::Exchange(_) => None,
             Work::Publish(envelopes) | Work::PublishAndAsk(envelopes, _) => Some(Kind::Push(match &envelopes[..] {
@@ -87,7 +97,7 @@ impl Dispatcher {
             Work::Ask(ask) => Some(Kind::of(ask)),
             Work::Decode(_) => Some(Kind::DECODE),
         };
-        let result = match self.check(caller, &mut work) {
+        let result = match checked {
             Ok(()) => self.obey(caller, work, now).await,
             Err(refused) => Err(refused.into()),
         };
@@ -97,8 +107,31 @@ impl Dispatcher {
         result
     }
 
-    /// The key's limits first, then the apps: who has no business with an app does not learn whether it is served.
-    fn check(&self, caller: Caller, work: &mut Work) -> Result<(), Refusal> {
+    /// What costs least first: permissions that are too many are refused before they are compared with the caller's own.
+    fn fits(&self, envelopes: &[Envelope]) -> Result<(), Refusal> {
+        let too_large = |envelope: &Envelope| match &envelope.command {
+            Command::Reload { channels, .. } => written(channels) > self.grants_limit,
+            _ => false,
+        };
+        if envelopes.iter().any(too_large) {
+            return Err(Refusal::TooLarge {
+                what: "a user's permissions (limits.grants)",
+                limit: self.grants_limit as u64,
+            });
+        }
+        Ok(())
+    }
+
+    /// May `caller` have `work` done? The key's limits first, then the apps: who has no business with an app does not
+    /// learn whether it is served. What the key limits in part is cut down to it.
+    ///
+    /// # Errors
+    ///
+    /// Any part of it that is refused.
+    pub fn check(&self, caller: Caller, work: &mut Work) -> Result<(), Refusal> {
+        if let Work::Publish(envelopes) | Work::PublishAndAsk(envelopes, _) = &work {
+            self.fits(envelopes)?;
+        }
         self.keys.limit(caller, work)?;
         match work {
             Work::Publish(envelopes) => self.serves_all(envelopes),

@@ -49,6 +49,8 @@ pub struct Setup {
     pub keys: Vec<PushKey>,
     /// The largest body that is read, in bytes.
     pub body_limit: usize,
+    /// What the permissions of a user may come to, written as a JSON list, in bytes.
+    pub grants_limit: usize,
     /// Whom the rows that push keys guard serve, as long as there are none.
     pub keyless: Keyless,
 }
@@ -71,7 +73,7 @@ impl Master {
         let keys = Keys::new(setup.keys, setup.keyless);
         Self(Arc::new(Inner {
             router: Router::new(Role::Master, setup.dialects),
-            dispatcher: Dispatcher::new(setup.bus, setup.apps, keys, metrics.clone()),
+            dispatcher: Dispatcher::new(setup.bus, setup.apps, keys, setup.grants_limit, metrics.clone()),
             metrics,
             body_limit: setup.body_limit,
         }))

@@ -103,7 +103,7 @@ fn start(bus: Arc<dyn Bus>, keys: Vec<PushKey>, open: bool, serve_unlisted: bool
     let apps = Arc::new(Apps::new(ring, listed, serve_unlisted, Origins::any()));
     let dialects = dialect::all(&dialect::Settings::default(), &seal());
     let keyless = if open { Keyless::Everybody } else { Keyless::ThisMachine };
-    let setup = Setup { bus, apps, dialects, keys, body_limit: 1 << 20, keyless };
+    let setup = Setup { bus, apps, dialects, keys, body_limit: 1 << 20, grants_limit: 1_000, keyless };
     (Master::new(setup, &mut metrics), metrics)
 }
 
@@ -111,7 +111,8 @@ fn start(bus: Arc<dyn Bus>, keys: Vec<PushKey>, open: bool, serve_unlisted: bool
 fn closed() -> Master {
     let (bus, dialects) = (Arc::new(RecordingBus::default()), dialect::all(&dialect::Settings::default(), &seal()));
     let apps = Arc::new(Apps::new(Keyring::default(), HashMap::new(), true, Origins::any()));
-    let setup = Setup { bus, apps, dialects, keys: vec![], body_limit: 1 << 20, keyless: Keyless::Nobody };
+    let setup =
+        Setup { bus, apps, dialects, keys: vec![], body_limit: 1 << 20, grants_limit: 1_000, keyless: Keyless::Nobody };
     Master::new(setup, &mut Registry::default())
 }
 

@@ -140,8 +140,60 @@ pub trait Inbox: Send + Sync {
     /// Another slave tells something about channels that this one keeps.
     fn report(&self, from: NodeId, reports: Vec<Report>);
 
-    /// Pushes were lost although the bus is up: this node was too slow and was cut off.
-    fn gap(&self);
+    /// The number that the next socket of this node gets.
+    fn opened(&self) -> u32;
+
+    /// Pushes passed this node by, or may have: its sockets are to be told.
+    fn gap(&self, gap: Gap);
+}
+
+/// Pushes that did not come, and why.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Gap {
+    /// This node was too slow for the bus: what waited for it was dropped.
+    TooSlow,
+    /// Another node says that it pushed something, and it did not come: one of the two had no connection.
+    Missed {
+        /// Who pushed.
+        from: NodeId,
+        /// How many letters.
+        lost: usize,
+        /// Sockets that were opened later missed nothing.
+        opened_before: Option<u32>,
+    },
+    /// Another node could have pushed while this one heard nothing, and does not say whether it did.
+    Unknown {
+        /// Who.
+        from: NodeId,
+        /// Sockets that were opened later missed nothing.
+        opened_before: Option<u32>,
+    },
+}
+
+impl Gap {
+    /// Its name in logs.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::TooSlow => "too slow",
+            Self::Missed { .. } => "missed",
+            Self::Unknown { .. } => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooSlow => write!(f, "this node was too slow for the bus, which dropped what waited for it"),
+            Self::Missed { from, lost, .. } => {
+                write!(f, "{lost} pushes of node {from} did not come: one of the two had no connection")
+            }
+            Self::Unknown { from, .. } => {
+                write!(f, "this node had no connection, and node {from} does not say what it pushed meanwhile")
+            }
+        }
+    }
 }
 
 /// What came of a [`Bus::gather`].

@@ -1,9 +1,12 @@
 //! Patterns over channel names, as permissions write them (gusher.md §2.1).
 
-use std::{fmt, sync::Arc};
+mod set;
+
+use std::{borrow::Borrow, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::set::PatternSet;
 use crate::ids::{BadName, ChannelName};
 
 /// A permission: a channel name in which each `*` stands for one or more characters, none of them LF. It is anchored
@@ -51,10 +54,23 @@ impl ChannelPattern {
     }
 }
 
-/// May someone who holds `patterns` use `channel`?
+/// May someone who holds `patterns` use `channel`? For a few patterns; many are compiled to a [`PatternSet`].
 #[must_use]
 pub fn allowed(patterns: &[ChannelPattern], channel: &ChannelName) -> bool {
     patterns.iter().any(|pattern| pattern.allows(channel))
+}
+
+/// How many bytes a list of patterns takes, written as JSON; escapes aside.
+#[must_use]
+pub fn written(patterns: &[ChannelPattern]) -> usize {
+    // two quotes and a comma
+    patterns.iter().map(|pattern| pattern.as_str().len() + 3).sum()
+}
+
+impl Borrow<str> for ChannelPattern {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 impl TryFrom<&str> for ChannelPattern {

@@ -16,6 +16,8 @@ pub enum Payload {
     Json(ByteString),
     /// Text, which each dialect delivers its own way.
     Text(ByteString),
+    /// None at all. Only a client's event can have none; a dialect whose events always carry something shows `null`.
+    Absent,
 }
 
 impl Payload {
@@ -40,12 +42,14 @@ impl Payload {
         Self::Json(ByteString::from_static("null"))
     }
 
-    /// The payload as JSON text: itself, text that is wholly JSON as that JSON, any other text as a JSON string.
+    /// The payload as JSON text: itself, text that is wholly JSON as that JSON, any other text as a JSON string, and
+    /// `null` where there is none.
     #[must_use]
     pub fn to_json(&self) -> Cow<'_, str> {
         match self {
             Self::Json(json) => Cow::Borrowed(json),
             Self::Text(text) => json(text).map_or_else(|| Cow::Owned(quote(text)), Cow::Borrowed),
+            Self::Absent => Cow::Borrowed("null"),
         }
     }
 
@@ -54,10 +58,11 @@ impl Payload {
     pub fn len(&self) -> usize {
         match self {
             Self::Json(text) | Self::Text(text) => text.len(),
+            Self::Absent => 0,
         }
     }
 
-    /// Is it the empty text?
+    /// Is it the empty text, or none at all?
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

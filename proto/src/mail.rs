@@ -16,8 +16,11 @@ use crate::{
 /// One message between nodes.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Letter {
-    /// Tells two letters apart, whoever sent them.
+    /// Tells two letters apart, whoever sent them. Its sender stands above the 43rd bit; below it they are numbered in the
+    /// order in which the sender hands them to the bus.
     pub id: u64,
+    /// Over which of the sender's connections it travels. What comes over one has no holes.
+    pub session: u32,
     /// What it says.
     pub mail: Mail,
 }
@@ -76,6 +79,25 @@ pub enum Mail {
         /// All that nodes must share.
         settings: Vec<(String, Fingerprint)>,
     },
+    /// "What have you pushed behind that letter of yours? It may have passed me by."
+    AskPushed {
+        /// Stands in the answer.
+        no: u64,
+        /// Who asks.
+        from: NodeId,
+        /// The letter.
+        after: u64,
+    },
+    /// To who asked.
+    Pushed {
+        /// The number of the question.
+        no: u64,
+        /// Who answers.
+        from: NodeId,
+        /// The letters that were not refused, each with its slot; or with none, if it went to everybody or to who asks. `None`:
+        /// that is too long ago.
+        letters: Option<Vec<(Option<u16>, u64)>>,
+    },
 }
 
 /// Bytes that are no letter of ours.
@@ -119,7 +141,7 @@ impl Letter {
         let part = |index: u32| {
             let from = index as usize * size;
             let bytes = whole.slice(from..whole.len().min(from + size));
-            Self { id: self.id, mail: Mail::Part { of: self.id, index, count, bytes } }.encode()
+            Self { id: self.id, session: self.session, mail: Mail::Part { of: self.id, index, count, bytes } }.encode()
         };
         (0..count).map(part).collect()
     }
@@ -153,13 +175,14 @@ mod tests {
     };
 
     fn order(app: &str, command: Command) -> Letter {
-        Letter { id: 7, mail: Mail::Order(Envelope { app: app.parse().unwrap(), command }) }
+        Letter { id: 7, session: 3, mail: Mail::Order(Envelope { app: app.parse().unwrap(), command }) }
     }
 
     fn payload() -> impl Strategy<Value = Payload> {
         prop_oneof![
             any::<String>().prop_map(|text| Payload::Text(text.into())),
             any::<f64>().prop_map(|number| Payload::Json(number.to_string().into())),
+            Just(Payload::Absent),
         ]
     }
 
@@ -238,7 +261,7 @@ mod tests {
         let long = "x".repeat(1_025);
         // an order (variant 0) for an app with that name
         let mut forged = vec![Letter::VERSION];
-        forged.extend(postcard::to_allocvec(&(7u64, 0u32, long.as_str(), 0u8)).unwrap());
+        forged.extend(postcard::to_allocvec(&(7u64, 3u32, 0u32, long.as_str(), 0u8)).unwrap());
         assert_eq!(Letter::decode(&forged), Err(BadLetter::Malformed));
     }
 }

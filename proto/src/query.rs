@@ -38,11 +38,13 @@ pub enum Ask {
     },
     /// Sizes of every app.
     Stats,
-    /// To the slave that issued it: what does this reference to a connection token stand for? A one-time token is used
-    /// up by it.
+    /// To the slave that issued it: what does this reference to a connection token stand for? A one-time token of the app
+    /// is used up by it; one of another app is not.
     Redeem {
         /// The reference.
         token: String,
+        /// The app that its bearer wants to enter.
+        app: AppId,
     },
     /// To the slave that keeps these channels: who are their members, as far as it has announced them? Channels that it
     /// does not keep, or not yet, are left out of the answer.
@@ -162,8 +164,11 @@ impl Census {
     /// Take in what another slave answered. Answers of different kinds do not mix: ours stays.
     pub fn merge(&mut self, other: Self) {
         match (self, other) {
-            (Self::Names(names), Self::Names(more)) => names.extend(more),
+            // one by one would take as long for the first of the answers as for all of them
+            (Self::Names(names), Self::Names(mut more)) => names.append(&mut more),
+            (Self::Hashes(hashes), Self::Hashes(more)) if hashes.is_empty() => *hashes = more,
             (Self::Hashes(hashes), Self::Hashes(more)) => hashes.extend(more),
+            (Self::States(channels), Self::States(more)) if channels.is_empty() => *channels = more,
             (Self::Stats(apps), Self::Stats(more)) => {
                 for (app, count) in more {
                     let sum = apps.entry(app).or_default();

@@ -159,6 +159,11 @@ impl Roster {
         self.members.values().filter(|member| member.beat.slave).map(|member| (member.beat.node, !member.overdue))
     }
 
+    /// Nodes that hold no sockets.
+    pub fn masters(&self) -> impl Iterator<Item = NodeId> {
+        self.members.values().filter(|member| !member.beat.slave).map(|member| member.beat.node)
+    }
+
     /// How many nodes are on it.
     #[must_use]
     pub fn len(&self) -> usize {

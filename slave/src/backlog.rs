@@ -60,6 +60,11 @@ impl Backlog {
 }
 
 impl Ticket {
+    /// One more delivery begins to wait, of a payload that is counted already.
+    pub fn another(&self) -> Self {
+        self.backlog.admit(0)
+    }
+
     /// So many sockets are to get it.
     pub fn set_deliveries(&mut self, deliveries: usize) {
         if deliveries == self.deliveries {

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use wellhead_proto::{
     dialect::contract::{ApiCall, ApiReply, Credentials, Headers, Knock, Route, TurnedAway},
     frame::Frame,
-    ids::UserId,
+    ids::{AppId, UserId},
     jwt::BadToken,
     query::Bearer,
     refusal::Refusal,
@@ -158,13 +158,9 @@ fn knock(shared: &Shared, matched: &Matched, head: Head<'_>) -> Result<Knock, Re
 }
 
 /// Whom the credentials stand for, if that is somebody of `app`.
-async fn identify(
-    shared: &Arc<Shared>,
-    app: wellhead_proto::ids::AppId,
-    credentials: Credentials,
-) -> Result<Bearer, Refusal> {
+async fn identify(shared: &Arc<Shared>, app: AppId, credentials: Credentials) -> Result<Bearer, Refusal> {
     let bearer = match credentials {
-        Credentials::Token(token) => redeem(shared, token, now()).await.map_err(|why| {
+        Credentials::Token(token) => redeem(shared, token, &app).await.map_err(|why| {
             shared.metrics.auth_failed(why);
             match why {
                 BadToken::WrongApp => Refusal::WrongApp,
@@ -185,12 +181,11 @@ async fn identify(
 }
 
 /// What a token stands for; a reference is redeemed by the slave that issued it, once, whoever gets it.
-async fn redeem(shared: &Shared, token: String, now: Duration) -> Result<Bearer, BadToken> {
-    let issuer = match shared.tokens.redeem(&token, &shared.apps, now)? {
-        Redeemed::Bearer(bearer) => return Ok(bearer),
-        Redeemed::Elsewhere(issuer) => issuer,
-    };
-    ask_issuer(shared, issuer, token).await
+async fn redeem(shared: &Shared, token: String, app: &AppId) -> Result<Bearer, BadToken> {
+    match shared.tokens.redeem(&token, app, &shared.apps, now())? {
+        Redeemed::Bearer(bearer) => Ok(bearer),
+        Redeemed::Elsewhere(issuer) => ask_issuer(shared, issuer, token, app).await,
+    }
 }
 
 /// What RFC 6455 §4.2.1 demands; the key, if all of it is there.

@@ -1,7 +1,7 @@
 //! From the bus to the registries: a push goes to the threads that have subscribers, a query to all of them.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{SystemTime, UNIX_EPOCH},
     vec,
 };
@@ -10,8 +10,9 @@ use actix::Addr;
 use futures_util::future::join_all;
 use log::warn;
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 use wellhead_proto::{
-    bus::{BoxFuture, Inbox},
+    bus::{BoxFuture, Gap, Inbox},
     command::{Command, Target},
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
@@ -119,31 +120,42 @@ impl Inbox for Intake {
         self.0.keeping.reported(from, reports);
     }
 
-    fn gap(&self) {
-        warn!("this node was too slow for the bus and missed pushes: its sockets are told to come back");
+    fn opened(&self) -> u32 {
+        self.0.next_socket.load(Ordering::Relaxed)
+    }
+
+    fn gap(&self, gap: Gap) {
+        warn!(gap = gap.label(); "{gap}: sockets are told to come back");
         if self.0.is_draining() {
             return self.0.close_all(self.0.farewell());
         }
         self.0.keeping.lost(&self.0.bus.state().borrow().clone());
+        let opened_before = match gap {
+            Gap::TooSlow => None,
+            Gap::Missed { opened_before, .. } | Gap::Unknown { opened_before, .. } => opened_before,
+        };
         // this node takes them back itself
-        self.0.close_all(CloseCause::ShuttingDown);
+        self.0.close(CloseCause::ShuttingDown, opened_before);
     }
 
     fn answer(&self, ask: Ask) -> BoxFuture<Census> {
         let shared = self.0.clone();
-        if let Ask::Redeem { token } = &ask {
+        if let Ask::Redeem { token, app } = &ask {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let bearer = shared.tokens.redeem_own(token, now).ok();
+            let bearer = shared.tokens.redeem_own(token, app, now).ok();
             return Box::pin(std::future::ready(Census::Redeemed(bearer)));
         }
         if let Ask::Attendance(channels) = &ask {
             return Box::pin(std::future::ready(Census::Attendance(shared.keeping.attendance(channels))));
         }
         let payload = if let Ask::PublishMatching { event, .. } = &ask { event.data.len() } else { 0 };
+        let ask = Arc::new(ask);
         Box::pin(async move {
             let asked = |worker: &Addr<Registry>| {
                 let ticket = shared.backlog.admit(payload);
-                worker.send(Answer { ask: ask.clone(), ticket })
+                let (reply, answer) = oneshot::channel();
+                worker.do_send(Answer { ask: ask.clone(), ticket, reply });
+                answer
             };
             let answers: Vec<_> = shared.workers().iter().map(asked).collect();
             let answers = join_all(answers).await;

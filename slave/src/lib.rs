@@ -184,7 +184,15 @@ impl Slave {
         assert!(worker < MAX_WORKERS, "a slave has at most {MAX_WORKERS} worker threads");
         let voices = Rc::new(shared.voices.clone());
         let (interests, attendance) = (shared.interests.clone(), shared.attendance.clone());
-        let floor = Floor::new(worker, CHUNK, voices, interests, attendance, shared.metrics.clone());
+        let floor = Floor::new(
+            worker,
+            CHUNK,
+            shared.limits.grants.bytes(),
+            voices,
+            interests,
+            attendance,
+            shared.metrics.clone(),
+        );
         let hall = Hall::new(floor, Share::new(shared.memory.clone(), shared.limits.queue.bytes()));
         let rhythm = Rhythm::new(&shared.settings, &shared.limits);
         workers.push(Registry::new(hall.clone(), rhythm, shared.metrics.clone()).start());
@@ -329,8 +337,13 @@ async fn watch_roster(shared: Weak<Shared>, mut state: watch::Receiver<BusState>
 impl Shared {
     /// Close every socket, a few at a time, telling each to come back.
     fn close_all(&self, cause: CloseCause) {
+        self.close(cause, None);
+    }
+
+    /// The same for those that were opened before the socket of that number, if it is about some only.
+    fn close(&self, cause: CloseCause, opened_before: Option<u32>) {
         for worker in self.workers().iter() {
-            worker.do_send(Drain { cause, at_once: None });
+            worker.do_send(Drain { cause, at_once: None, opened_before });
         }
     }
 

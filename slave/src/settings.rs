@@ -57,6 +57,8 @@ pub struct Limits {
     pub send_buffer: Size,
     /// Subscriptions of one socket.
     pub subscriptions: usize,
+    /// What a user may subscribe to: its permissions, written as a JSON list.
+    pub grants: Size,
     /// One HTTP body.
     pub body: Size,
     /// HTTP connections of a listener; 0: a quarter of the file descriptors.
@@ -77,6 +79,7 @@ impl Default for Limits {
             stall: Span::seconds(30),
             send_buffer: Size::kib(128),
             subscriptions: 1_000,
+            grants: Size::kib(64),
             body: Size::mib(10),
             http_connections: 0,
             http_memory: Size::mib(64),

@@ -22,7 +22,7 @@ use sha2::Sha256;
 use tokio::sync::Semaphore;
 use wellhead_proto::{
     app::Apps,
-    ids::NodeId,
+    ids::{AppId, NodeId},
     jwt::{BadToken, CONNECTION_TOKEN_TYP, Claims, Grant},
     query::Bearer,
 };
@@ -161,15 +161,16 @@ impl Tokens {
         if token.len() <= MAX_WHOLE { Ok(token) } else { self.keep(id, bearer(body.gusher), exp, now) }
     }
 
-    /// What `token` stands for: one of ours, or a client's JWT where those are accepted.
+    /// What `token` stands for: one of ours, or a client's JWT where those are accepted. Whose app that is, is for the caller
+    /// to judge; what is good once is used up only by a bearer of `app`.
     ///
     /// # Errors
     ///
     /// Unknown, forged, expired or used.
-    pub fn redeem(&self, token: &str, apps: &Apps, now: Duration) -> Result<Redeemed, BadToken> {
+    pub fn redeem(&self, token: &str, app: &AppId, apps: &Apps, now: Duration) -> Result<Redeemed, BadToken> {
         if let Some(Reference { node, until, id }) = self.reference(token)? {
             return match node == self.node {
-                true => self.redeem_own(token, now).map(Redeemed::Bearer),
+                true => self.redeem_own(token, app, now).map(Redeemed::Bearer),
                 false if until.saturating_add(LATE) <= millis(now) => Err(BadToken::Expired),
                 false if locked(&self.spent).contains(&id) => Err(BadToken::Used),
                 false => Ok(Redeemed::Elsewhere(node)),
@@ -199,12 +200,12 @@ impl Tokens {
     /// # Errors
     ///
     /// No reference of ours, expired or used.
-    pub fn redeem_own(&self, token: &str, now: Duration) -> Result<Bearer, BadToken> {
+    pub fn redeem_own(&self, token: &str, app: &AppId, now: Duration) -> Result<Bearer, BadToken> {
         let Some(Reference { node, id, .. }) = self.reference(token)? else { return Err(BadToken::WrongKind) };
         if node != self.node {
             return Err(BadToken::Used);
         }
-        locked(&self.references).redeem(id, self.settings.one_time, millis(now))
+        locked(&self.references).redeem(id, self.settings.one_time.then_some(app), millis(now))
     }
 
     /// Another slave was asked for a reference that [`Tokens::redeem`] let pass; did it stand for something?

@@ -204,7 +204,7 @@ impl App {
             match (&self.plan.way, link) {
                 (_, Some(link)) => joining.as_link(link),
                 (Way::Nats(settings), None) => {
-                    joining.over_nats(settings.clone(), &self.loaded.settings.cluster.name).context("no bus")?;
+                    joining.over_nats((**settings).clone(), &self.loaded.settings.cluster.name).context("no bus")?;
                 }
                 (Way::Socket(path), None) => {
                     let welcome = Welcome::new(&self.loaded.settings.cluster.name, &trust, self.development.as_ref());
@@ -274,6 +274,7 @@ impl App {
             dialects: dialects.to_vec(),
             keys: settings.push_keys.clone(),
             body_limit: settings.limits.body.bytes(),
+            grants_limit: settings.limits.grants.bytes(),
             keyless: self.plan.keyless(settings.master.open),
         };
         Master::new(setup, registry)

@@ -73,7 +73,8 @@ impl Joining {
     /// The node that beats as `me`; `registry` shows what it counts.
     pub fn new(me: Beat, registry: &mut Registry) -> Self {
         let metrics = WireMetrics::new(registry);
-        Self { cluster: Cluster::new(me, Metrics::new(registry)), node: me.node, metrics }
+        let cluster = Cluster::new(me, Metrics::new(registry, metrics.gaps.clone()));
+        Self { cluster, node: me.node, metrics }
     }
 
     /// Its end of the bus.

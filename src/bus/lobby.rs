@@ -34,9 +34,15 @@ pub(super) struct Lobby {
 
 #[derive(Default)]
 struct Waiting {
-    messages: VecDeque<(Subject, Bytes)>,
+    arrivals: VecDeque<Arrival>,
     bytes: usize,
     gap: bool,
+}
+
+enum Arrival {
+    Message(Subject, Bytes),
+    /// Between two connections.
+    Interruption,
 }
 
 impl Lobby {
@@ -50,13 +56,12 @@ impl Lobby {
         let mut waiting = self.waiting();
         let bytes = message.len() + OVERHEAD;
         if waiting.bytes > 0 && waiting.bytes + bytes > self.bound {
-            let lost = waiting.messages.len() as u64 + 1;
-            waiting.drop_all();
+            let lost = waiting.drop_all() + 1;
             drop(waiting);
-            warn!(lost; "this node fell behind the bus by more than {} bytes: {lost} messages are lost", self.bound);
+            warn!(lost, gap = "too slow"; "this node fell behind the bus by more than {} bytes: {lost} messages are lost", self.bound);
         } else {
             waiting.bytes += bytes;
-            waiting.messages.push_back((subject, message));
+            waiting.arrivals.push_back(Arrival::Message(subject, message));
             drop(waiting);
         }
         self.arrived.notify_one();
@@ -65,6 +70,16 @@ impl Lobby {
     /// Messages were lost before they came here.
     pub(super) fn gap(&self) {
         self.waiting().gap = true;
+        self.arrived.notify_one();
+    }
+
+    /// The connection ended; what comes next comes over another.
+    pub(super) fn interrupted(&self) {
+        let mut waiting = self.waiting();
+        if !matches!(waiting.arrivals.back(), Some(Arrival::Interruption)) {
+            waiting.arrivals.push_back(Arrival::Interruption);
+        }
+        drop(waiting);
         self.arrived.notify_one();
     }
 
@@ -86,10 +101,10 @@ impl Lobby {
                 self.ear.gap();
             }
             let next = self.waiting().pop();
-            if let Some((subject, message)) = next
-                && listens(subject)
-            {
-                self.ear.hear(subject, message);
+            match next {
+                Some(Arrival::Message(subject, message)) if listens(subject) => self.ear.hear(subject, message),
+                Some(Arrival::Interruption) => self.ear.interrupted(),
+                Some(Arrival::Message(..)) | None => {}
             }
             in_a_row += 1;
             if in_a_row == TURN {
@@ -101,7 +116,7 @@ impl Lobby {
 
     fn is_empty(&self) -> bool {
         let waiting = self.waiting();
-        waiting.messages.is_empty() && !waiting.gap
+        waiting.arrivals.is_empty() && !waiting.gap
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -110,16 +125,21 @@ impl Lobby {
 }
 
 impl Waiting {
-    fn pop(&mut self) -> Option<(Subject, Bytes)> {
-        let next = self.messages.pop_front()?;
-        self.bytes -= next.1.len() + OVERHEAD;
+    fn pop(&mut self) -> Option<Arrival> {
+        let next = self.arrivals.pop_front()?;
+        if let Arrival::Message(_, message) = &next {
+            self.bytes -= message.len() + OVERHEAD;
+        }
         Some(next)
     }
 
-    fn drop_all(&mut self) {
-        self.messages.clear();
+    /// Drop the messages; how many they were.
+    fn drop_all(&mut self) -> u64 {
+        let before = self.arrivals.len();
+        self.arrivals.retain(|arrival| matches!(arrival, Arrival::Interruption));
         self.bytes = 0;
         self.gap = true;
+        (before - self.arrivals.len()) as u64
     }
 }
 
@@ -136,6 +156,7 @@ mod tests {
     struct TestEar {
         heard: Mutex<Vec<Bytes>>,
         gaps: AtomicUsize,
+        interruptions: Mutex<Vec<usize>>,
         room: watch::Sender<bool>,
     }
 
@@ -157,6 +178,10 @@ mod tests {
 
         fn gap(&self) {
             self.gaps.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn interrupted(&self) {
+            self.interruptions.lock().unwrap().push(self.heard.lock().unwrap().len());
         }
     }
 
@@ -190,6 +215,24 @@ mod tests {
         lobby.admit(Subject::Everyone, Bytes::from_static(b"after"));
         assert_eq!(heard(&lobby, &ear, |_| true).await, (vec![Bytes::from_static(b"after")], 1));
         assert_eq!(lobby.waiting().bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn an_interruption_is_told_between_what_came_before_it_and_what_came_after() {
+        let ear = Arc::new(TestEar::default());
+        let lobby = Lobby::new(ear.clone(), 10_000, WireMetrics::default());
+        lobby.admit(Subject::Everyone, Bytes::from_static(b"before"));
+        lobby.interrupted();
+        lobby.interrupted();
+        lobby.admit(Subject::Everyone, Bytes::from_static(b"after"));
+        assert_eq!(heard(&lobby, &ear, |_| true).await.0.len(), 2);
+        assert_eq!(*ear.interruptions.lock().unwrap(), [1]);
+        // it is not forgotten with the messages that are dropped
+        lobby.admit(Subject::Everyone, Bytes::from(vec![0; 9_000]));
+        lobby.interrupted();
+        lobby.admit(Subject::Everyone, Bytes::from(vec![0; 9_000]));
+        assert_eq!(heard(&lobby, &ear, |_| true).await, (vec![], 1));
+        assert_eq!(*ear.interruptions.lock().unwrap(), [1, 0]);
     }
 
     #[tokio::test]

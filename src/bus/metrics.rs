@@ -56,7 +56,7 @@ impl WireMetrics {
         };
         registry.register("bus_up", "Is the bus connected?", metrics.up.clone());
         registry.register("bus_reconnects", "Times that the bus came back", metrics.reconnects.clone());
-        registry.register("bus_gaps", "Times that messages were lost to slowness", metrics.gaps.clone());
+        registry.register("bus_gaps", "Times that pushes passed this node by, or may have", metrics.gaps.clone());
         registry.register("bus_subscriptions", "Subjects that this node listens to", metrics.subscriptions.clone());
         registry.register("bus_cut_off", "Nodes cut off by their master for slowness", metrics.cut_off.clone());
         registry.register("bus_messages", "Messages on the bus, by direction", messages);

@@ -42,13 +42,26 @@ impl fmt::Display for Subject {
 /// subject. A node hears its own messages, if it listens to their subject.
 #[async_trait]
 pub trait Wire: Send + Sync {
+    /// The number of the connection that is up; the next one has another.
+    fn session(&self) -> Option<u32>;
+
     /// Hand over a message; back once it stands in the queue to the server, and waiting while that is full.
     ///
     /// # Errors
     ///
     /// The wire is down, or stays full for longer than it makes anyone wait: then nobody gets the message. A message that
     /// was taken while the wire was up is never sent after it came back.
-    async fn send(&self, subject: Subject, message: Bytes) -> Result<(), BusError>;
+    async fn send(&self, subject: Subject, message: Bytes) -> Result<(), BusError> {
+        let session = self.session().ok_or(BusError::Down)?;
+        self.send_in(session, subject, message).await
+    }
+
+    /// The same, over that connection and no other.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wire::send`]; and another connection is up.
+    async fn send_in(&self, session: u32, subject: Subject, message: Bytes) -> Result<(), BusError>;
 
     /// Hear `subject` from now on, also after the wire was down. Listening twice is listening once.
     fn listen(&self, subject: Subject);
@@ -66,6 +79,11 @@ pub trait Wire: Send + Sync {
 
     /// The largest message, in bytes; `None` if there is no limit.
     fn max_message(&self) -> Option<usize>;
+
+    /// Is the server itself a node, so that the wire is down as long as that node is not there?
+    fn is_served_by_a_node(&self) -> bool {
+        false
+    }
 
     /// Is it up? It is once the server has everything that is listened to.
     fn state(&self) -> watch::Receiver<bool>;
@@ -89,4 +107,8 @@ pub trait Ear: Send + Sync {
 
     /// Messages were lost although the wire is up: this node was too slow and was cut off.
     fn gap(&self);
+
+    /// A connection ended. Everything that came over it has been heard by now, and what is heard from now on comes over
+    /// another; what was sent in between was not heard.
+    fn interrupted(&self);
 }

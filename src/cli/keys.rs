@@ -64,13 +64,14 @@ pub(super) fn run(command: Command) -> Result<String> {
             // as a word between commas it can hold no comma
             let word = !name.is_empty() && !name.contains([',', '[', '\'']) && name.trim() == name;
             let variable = match word {
-                true => format!("\nOr, in the environment of a container:\n\nWELLHEAD_PUSH_KEYS='{name}:{hash}'\n"),
+                true => format!("In the environment of a container:\n\nWELLHEAD_PUSH_KEYS='{name}:{hash}'\n\n"),
                 false => String::new(),
             };
             let name = toml::Value::String(name);
             Ok(format!(
                 "The key, shown this once. The backend sends it as \"Authorization: Bearer KEY\":\n\n{key}\n\n\
-                 For config.toml, which never holds the key itself:\n\n[[push_keys]]\nname = {name}\nsha256 = \"{hash}\"\n{variable}"
+                 The server is given its hash, and never holds the key itself. {variable}\
+                 In config.toml:\n\n[[push_keys]]\nname = {name}\nsha256 = \"{hash}\"\n"
             ))
         }
     }

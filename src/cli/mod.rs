@@ -1,8 +1,12 @@
 //! The command line: what can be asked for, and how it ends.
 
-mod client;
+mod health;
 mod keys;
+mod net;
+mod push;
+mod pusher;
 mod serve;
+mod sub;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -13,11 +17,13 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{
     app,
+    files::read_text,
     health::VERSION,
     settings::{
         load::{self, Loaded},
@@ -87,12 +93,12 @@ enum Command {
     /// Make key pairs for clients' tokens, and keys for backends
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Push one event to a channel, through a master
-    Push(client::Push),
+    /// Push one event to a channel, a pattern of channels, a user or a socket, through a master
+    Push(push::Push),
     /// Subscribe to channels at a slave and print what arrives, one line each
-    Sub(client::Sub),
+    Sub(sub::Sub),
     /// Ask a running process whether it is ready: exit code 0 if so, else 1
-    Health(Reading<client::Health>),
+    Health(Reading<health::Health>),
     /// Print the version
     Version,
 }
@@ -164,9 +170,9 @@ pub fn run() -> ExitCode {
         Command::CheckConfig(check) => check_config(&source, check.command.role).and_then(|text| say(&text)),
         Command::Token(command) => token::run(command, &source).and_then(|text| say(&text)),
         Command::Keys(command) => keys::run(command).and_then(|text| say(&text)),
-        Command::Push(push) => client::push(&push),
-        Command::Sub(sub) => client::sub(&sub),
-        Command::Health(health) => client::health(&health.command, &source),
+        Command::Push(push) => push::push(&push),
+        Command::Sub(sub) => sub::sub(&sub),
+        Command::Health(health) => health::health(&health.command, &source),
         Command::Version => say(&format!("wellhead {VERSION}\n")),
     };
     match done {
@@ -201,4 +207,32 @@ fn say(text: &str) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done.map_err(|error| anyhow!(error).context("cannot write to standard output")),
     }
+}
+
+/// What is named on the command line or, better, stands in a file.
+fn secret_of(named: Option<&String>, file: Option<&PathBuf>) -> Result<Option<String>> {
+    match (named, file) {
+        (Some(secret), _) => Ok(Some(secret.clone())),
+        (None, Some(file)) => {
+            let secret = read_text(file).with_context(|| format!("cannot read {}", file.display()))?;
+            Ok(Some(secret.trim().to_owned()))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// One segment of a path, or a value in a query.
+fn encoded(segment: &str) -> String {
+    utf8_percent_encode(segment, NON_ALPHANUMERIC).to_string()
+}
+
+/// JSON on one line. Outside of strings line ends are blanks, and inside there are none; whatever else would steer the
+/// terminal is escaped.
+fn one_line(text: &str) -> String {
+    let escape = |c: char| match c {
+        '\n' | '\r' | '\t' => " ".to_owned(),
+        c if c.is_control() => format!("\\u{:04x}", c as u32),
+        c => c.to_string(),
+    };
+    text.trim_end().chars().map(escape).collect()
 }

@@ -125,13 +125,14 @@ fn a_push_key_comes_with_the_lines_that_let_it_in() {
     let said = printed(&["keys", "push", "--name", "back\"end"]).unwrap();
     let key = said.lines().find(|line| line.starts_with("wh_")).unwrap();
     let lines = &said[said.find("[[push_keys]]").unwrap()..];
-    // behind them come those for an environment
-    let lines = lines.split_once("\n\n").unwrap().0;
     assert!(!lines.contains(key), "{said}");
     let settings: Settings = toml::from_str(lines).unwrap();
     assert_eq!(settings.push_keys[0].name, "back\"end");
     assert_eq!(settings.push_keys[0].sha256, wellhead_master::keys::KeyHash::of(key));
     assert_ne!(said, printed(&["keys", "push", "--name", "back\"end"]).unwrap());
+    // a name that is no word between commas has a table only
+    assert!(said.contains("\nWELLHEAD_PUSH_KEYS='back\"end:"), "{said}");
+    assert!(!printed(&["keys", "push", "--name", "a,b"]).unwrap().contains("WELLHEAD_PUSH_KEYS"));
 }
 
 #[test]
@@ -142,4 +143,54 @@ fn check_config_says_what_a_start_would() {
     assert!(printed(&["check-config"]).unwrap().starts_with("note: no key is configured"));
     let error = printed(&["check-config", "--set", "slave.listen=8888"]).unwrap_err();
     assert!(error.is::<SettingsError>(), "{error:#}");
+}
+
+#[test]
+fn a_message_is_one_line_and_cannot_steer_the_terminal() {
+    assert_eq!(one_line("{\"a\":\n 1, \"b\":\"\u{9b}2J\"}\n"), "{\"a\":  1, \"b\":\"\\u009b2J\"}");
+}
+
+#[test]
+fn a_push_has_one_addressee_and_an_event_where_there_is_one() {
+    let parse = |arguments: &str| Cli::try_parse_from(format!("wellhead push {arguments}").split(' ')).is_ok();
+    for fine in [
+        "--app a --channel c --event e 1",
+        "--app a --pattern ^c --event e 1",
+        "--app a --user ann 1",
+        "--app a --socket x 1",
+        "--pusher-key k --pusher-id 1 --pusher-secret s --channel c --event e 1",
+        "--pusher-key k --pusher-id 1 --pusher-secret-file f --channel c --event e 1",
+    ] {
+        assert!(parse(fine), "{fine}");
+    }
+    for wrong in [
+        "--app a --event e 1",
+        "--channel c --event e 1",
+        "--app a --channel c 1",
+        "--app a --channel c --user ann --event e 1",
+        "--app a --user ann --event e 1",
+        "--pusher-key k --pusher-id 1 --user ann 1",
+        "--app a --channel c --event e --pusher-id 1 1",
+    ] {
+        assert!(!parse(wrong), "{wrong}");
+    }
+}
+
+#[test]
+fn a_subscriber_shows_one_proof() {
+    let parse =
+        |arguments: &str| Cli::try_parse_from(format!("wellhead sub --channel c {arguments}").split(' ')).is_ok();
+    for fine in [
+        "--token t",
+        "--token-file f --reconnect",
+        "--key k --app a",
+        "--pusher-key k",
+        "--pusher-key k --pusher-secret s",
+    ] {
+        assert!(parse(fine), "{fine}");
+    }
+    for wrong in ["--reconnect", "--token t --token-file f", "--key k", "--pusher-key k --token t", "--pusher-secret s"]
+    {
+        assert!(!parse(wrong), "{wrong}");
+    }
 }

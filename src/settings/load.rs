@@ -87,8 +87,13 @@ fn read(file: &Path) -> Result<String, SettingsError> {
     })
 }
 
-/// The settings in `text` (of a file called `file`), changed by variables and then by flags.
-pub(super) fn layers(
+/// The settings in `text` (of a file called `file`), changed by variables, whose names begin with `WELLHEAD_`, and then
+/// by flags.
+///
+/// # Errors
+///
+/// A key that does not exist, a value that does not fit.
+pub fn layers(
     file: &str,
     text: &str,
     variables: &[(String, String)],

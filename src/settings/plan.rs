@@ -205,6 +205,7 @@ impl Check<'_> {
             ("limits.queue", limits.queue.0),
             ("limits.send_buffer", limits.send_buffer.0),
             ("limits.body", limits.body.0),
+            ("limits.grants", limits.grants.0),
             ("limits.subscriptions", limits.subscriptions as u64),
             ("jwt.reference_memory", jwt.reference_memory.0),
             ("jwt.references_per_user", jwt.references_per_user as u64),

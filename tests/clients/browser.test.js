@@ -174,5 +174,9 @@ test('the browser example exchanges its JWT from a page of any origin and hears 
   await tab.getByText('subscribed to news').waitFor();
   await server.push('demo', 'news', 'hello', { text: 'to the browser' });
   await tab.locator('#arrived li', { hasText: 'to the browser' }).waitFor();
+  // without anything around it, and any JSON
+  const body = JSON.stringify({ data: null });
+  await fetch(`http://${server.master}/v1/apps/demo/users/ann/messages`, { method: 'POST', body });
+  await tab.locator('#arrived li', { hasText: '(to you) null' }).waitFor();
   assert.deepEqual(troubles, []);
 });

@@ -55,5 +55,13 @@ for (const [listener, [command, ...options]] of Object.entries(listeners)) {
       const refused = promisify(execFile)(command, [...options, example(pusher)], { env: { ...env, WELLHEAD_PUSH_KEY: '' } });
       await assert.rejects(refused, { code: pusher === 'push.sh' ? 22 : 1 }, `${pusher} without a key`);
     }
+    // what is pushed to a user has nothing around it, and may be any JSON
+    for (const data of ['null', '7', '"text"', '["a"]', '{"x":1}', '{"event":"hi"}']) {
+      const path = '/v1/apps/demo/users/ann/messages';
+      const headers = { Authorization: `Bearer ${pushKey}`, 'Content-Type': 'application/json' };
+      const pushed = await fetch(`http://${server.master}${path}`, { method: 'POST', headers, body: `{"data":${data}}` });
+      assert.equal(pushed.status, 200);
+      assert.equal(await line(), `(to you) ${data}`, listener);
+    }
   });
 }

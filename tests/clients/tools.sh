@@ -21,6 +21,9 @@ need faketime has faketime
 # README and docs are run in a network of their own
 need iproute2 sh -c 'command -v ip || test -x /usr/sbin/ip'
 need chromium test -x "${CHROMIUM:-/usr/bin/chromium}"
+# their side of Pusher's signatures
+need php-cli has php
+need ruby has ruby
 need python3-venv sh -c 'python3 -c "import ensurepip, venv" || /usr/bin/python3 -c "import ensurepip, venv"'
 # a Node from elsewhere brings its own npm, and Debian's npm would pull in Debian's Node
 if ! has node >/dev/null; then

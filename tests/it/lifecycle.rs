@@ -126,7 +126,7 @@ async fn a_bad_configuration_is_refused_with_file_line_and_hint() {
         ("[slave]\nlisten = \"127.0.0.1:0\"\nlistn = \"x\"\n", &["config.toml:", "listn", "listen"][..]),
         ("[slaves]\n", &["config.toml:", "slaves", "slave"]),
         ("[limits]\nmessage = \"64 potatoes\"\n", &["config.toml:", "64 potatoes", "KiB"]),
-        ("[limits]\nmessage = 64\n", &["config.toml:2", "64"]),
+        ("[limits]\nmessage = 64\n", &["config.toml:2", "integer", "string"]),
         ("[jwt]\ntoken_ttl = \"sixty\"\n", &["config.toml:", "sixty", "60s"]),
         ("[jwt]\npublic_keys = [\"nowhere.pem\"]\n", &["nowhere.pem", "public_keys"]),
         ("[jwt]\npublic_keys = [\"config.toml\"]\n", &["config.toml", "PEM"]),

@@ -1,7 +1,9 @@
 //! Whole-process tests: the real binary, real sockets, every byte as a client or a backend would send and see it.
 
+mod attacks;
 mod bus_contract;
 mod cli;
+mod cli_client;
 mod cluster;
 mod cluster_start;
 mod deploy;

@@ -157,3 +157,20 @@ fn a_push_key_reads_from_the_settings_with_its_defaults() {
     }
     assert!(!format!("{everything:?}").contains(&hash));
 }
+
+#[tokio::test]
+async fn permissions_have_a_limit_that_says_how_large_they_may_be() {
+    let house = House::new(keys(), false, true);
+    let list = |many: usize| format!("[{}]", vec![r#""abcdefg""#; many].join(","));
+    // ten bytes each, with quotes and comma; the limit of these tests is 1,000
+    for (many, expected) in [(100, (200, 1)), (101, (413, 0)), (20_000, (413, 0))] {
+        let form = format!("data={}", list(many));
+        assert_eq!(house.with_key("all", "POST", "/api/reload/channel/user/shop/ann", &form).await, expected, "{many}");
+        let json = format!(r#"{{"channels":{}}}"#, list(many));
+        assert_eq!(house.with_key("all", "PUT", "/v1/apps/shop/users/ann/channels", &json).await, expected, "{many}");
+    }
+    let headers = [("authorization", "Bearer all"), ("content-type", "application/x-www-form-urlencoded")];
+    let form = format!("data={}", list(101));
+    let reply = house.call("POST", "/api/reload/channel/user/shop/ann", &headers, &form).await;
+    assert!(text(&reply).contains("1000 bytes") && text(&reply).contains("limits.grants"), "{}", text(&reply));
+}

@@ -7,7 +7,7 @@ use wellhead_proto::{
 };
 
 use super::*;
-use crate::keys::Caller;
+use crate::{dispatch::Answer, keys::Caller};
 
 fn say_and_count(app: &str, asked: &str) -> Work {
     let channel = |name: &str| name.parse().expect("a name");
@@ -20,6 +20,11 @@ fn say_and_count(app: &str, asked: &str) -> Work {
     )
 }
 
+async fn carried_out(dispatcher: &Dispatcher, caller: Caller, mut work: Work) -> Result<Answer, error::MasterError> {
+    let checked = dispatcher.check(caller, &mut work);
+    dispatcher.carry_out(caller, work, checked, 0.0).await
+}
+
 #[tokio::test]
 async fn what_is_published_is_counted_afterwards() {
     let house = House::new(keys(), false, false);
@@ -28,7 +33,7 @@ async fn what_is_published_is_counted_afterwards() {
     *house.bus.answer.lock().unwrap() = Some(states.clone());
     *house.bus.missing.lock().unwrap() = vec![NodeId::from_random(7)];
     let dispatcher = &house.master.0.dispatcher;
-    let answer = dispatcher.carry_out(Caller::Anyone, say_and_count("shop", "shop"), 0.0).await.unwrap();
+    let answer = carried_out(dispatcher, Caller::Anyone, say_and_count("shop", "shop")).await.unwrap();
     assert!(matches!(answer.done, Done::Census(census) if census == states));
     assert_eq!(answer.missing, [NodeId::from_random(7)]);
     assert_eq!((house.bus.take_published().len(), house.bus.asked.lock().unwrap().len()), (1, 1));
@@ -53,7 +58,7 @@ async fn it_is_done_as_a_whole_or_not_at_all() {
         (holder("nothing"), "shop", "shop"),
         (holder("rooms"), "shop", "shop"),
     ] {
-        let refused = dispatcher.carry_out(caller, say_and_count(app, asked), 0.0).await;
+        let refused = carried_out(dispatcher, caller, say_and_count(app, asked)).await;
         assert!(matches!(refused, Err(error::MasterError::Refused(_))), "{caller:?} {app} {asked}");
     }
     assert!(house.bus.take_published().is_empty() && house.bus.asked.lock().unwrap().is_empty());

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -253,6 +254,8 @@ async fn it_is_behind_since_the_first_beat_that_found_something_owed() {
 async fn a_reader_that_keeps_reading_is_measured_anew_and_one_that_drips_is_not() {
     const QUEUE: usize = 64 << 10;
     let (outbox, mut client) = pair(QUEUE).await;
+    // so that the kernel takes less than that at once
+    SockRef::from(&client).set_recv_buffer_size(8 << 10).unwrap();
     outbox.push(Frame::Whole(Bytes::from(vec![0; LARGE])));
     assert_eq!(outbox.flush(), Flushed::Rest);
     assert!(!outbox.take_heard());

@@ -1,32 +1,35 @@
 //! The heart of a registry: the sockets of one thread, and what is done to them. Never waits; an outbox is flushed once
 //! after everything that the mailbox held has been put into it.
 
+mod asks;
 mod members;
 mod pushes;
+mod users;
 
-use std::{num::NonZeroUsize, rc::Rc, sync::Arc, time::Instant};
+use std::{collections::VecDeque, num::NonZeroUsize, rc::Rc, sync::Arc, time::Instant};
 
 use lru::LruCache;
 use tokio::sync::oneshot;
 use wellhead_proto::{
-    channel::{ChannelPattern, allowed},
     command::{Command, Target},
     envelope::Envelope,
     event::Payload,
     frame::Frame,
     ids::{AppId, ChannelName, SocketId, UserId},
     matcher::Matcher,
-    notice::Notice,
-    query::{Ask, Census, Query},
     refusal::CloseCause,
 };
 
+use self::{
+    asks::Question,
+    users::{Reload, UserOrder, Waiting, What},
+};
 use super::{
     attendees::Attendees,
     fanout::{Fanout, Held, PendingJoin, Push, Run, Turn},
-    grants::{AllGrants, Grants, replaced},
+    grants::{AllGrants, Grants},
     index::{Change, Index, RoomNo, SeatNo},
-    presence,
+    presence::Granted,
 };
 use crate::{
     attendance::Attendance,
@@ -59,6 +62,12 @@ pub struct Seat {
     pub pulse: Pulse,
 }
 
+impl Granted for Seat {
+    fn grants(&self) -> Grants {
+        self.grants.clone()
+    }
+}
+
 /// The sockets of one thread.
 pub struct Floor {
     /// Who sits where.
@@ -69,6 +78,12 @@ pub struct Floor {
     attendees: Attendees,
     voices: Rc<Voices>,
     fanout: Fanout,
+    /// What is ordered for a user with many sockets.
+    order: Option<UserOrder>,
+    /// What arrived since.
+    waiting: VecDeque<Waiting>,
+    /// Questions under way.
+    questions: VecDeque<Question>,
     /// Outboxes to flush after the drain.
     dirty: Vec<Rc<Outbox>>,
     /// Deliveries between two flushes.
@@ -80,6 +95,9 @@ pub struct Floor {
     patterns: LruCache<String, Option<Matcher>>,
     /// Which worker thread this is.
     worker: usize,
+    /// What the permissions of a socket may come to, in bytes.
+    most_granted: usize,
+    has_refused_grants: bool,
     interests: Arc<Interests>,
     attendance: Arc<Attendance>,
     metrics: Metrics,
@@ -90,6 +108,7 @@ impl Floor {
     pub fn new(
         worker: usize,
         chunk: usize,
+        most_granted: usize,
         voices: Rc<Voices>,
         interests: Arc<Interests>,
         attendance: Arc<Attendance>,
@@ -101,12 +120,17 @@ impl Floor {
             attendees: Attendees::default(),
             voices,
             fanout: Fanout::default(),
+            order: None,
+            waiting: VecDeque::new(),
+            questions: VecDeque::new(),
             dirty: Vec::new(),
             chunk,
             spent: 0,
             finished: Vec::new(),
             patterns: LruCache::new(NonZeroUsize::new(PATTERNS).expect("some are kept")),
             worker,
+            most_granted,
+            has_refused_grants: false,
             interests,
             attendance,
             metrics,
@@ -115,6 +139,9 @@ impl Floor {
 
     /// A socket was opened.
     pub fn enter(&mut self, app: AppId, user: UserId, seat: Seat) {
+        for question in &mut self.questions {
+            question.note(&app, &user);
+        }
         if !user.is_nobody() && !self.index.is_online(&app, &user) {
             self.metrics.users.connected(&app, &user);
         }
@@ -160,6 +187,7 @@ impl Floor {
             let mut change = Change::default();
             for channel in &join.channels {
                 self.index.join(seat, channel, join.tag.clone(), &mut change);
+                self.note_join(seat, channel);
             }
             self.note(change);
             // the session that asks flushes its own outbox; waiting for a fan-out, it has had its turn
@@ -193,6 +221,14 @@ impl Floor {
 
     /// Carry out a command, which arrived at `since`.
     pub fn obey(&mut self, envelope: Envelope, ticket: Ticket, since: Instant) {
+        if self.is_held() {
+            self.waiting.push_back(Waiting::Order(envelope, ticket, since));
+        } else {
+            self.carry_out(envelope, ticket, since);
+        }
+    }
+
+    fn carry_out(&mut self, envelope: Envelope, ticket: Ticket, since: Instant) {
         let Envelope { app, command } = envelope;
         match command {
             Command::Publish { channel, event, except } => {
@@ -204,18 +240,20 @@ impl Floor {
                     self.publish(room, Push::new(channel, event, except, Some(ticket), since));
                 }
             }
-            Command::Direct { to: Target::User(user), data } => {
-                for seat in self.index.seats_of(&app, &user) {
-                    self.direct(seat, &data);
-                }
-            }
+            Command::Direct { to: Target::User(user), data } => match self.index.seats_of(&app, &user)[..] {
+                // most users have one socket
+                [only] => self.direct(only, &data),
+                _ => self.order(&app, &user, What::Direct(data), ticket),
+            },
             Command::Direct { to: Target::Socket(socket), data } => {
                 if let Some(seat) = self.seat_in(&app, socket) {
                     self.direct(seat, &data);
                 }
             }
-            Command::Reload { user, within, channels } => self.reload(&app, &user, &within, &channels),
-            Command::Grant { user, channel } => self.grant(&app, &user, &channel),
+            Command::Reload { user, within, channels } => {
+                self.order(&app, &user, What::Reload(Reload::new(&within, channels)), ticket);
+            }
+            Command::Grant { user, channel } => self.order(&app, &user, What::Grant(channel, None), ticket),
             // the slave makes one message for each change out of it
             Command::Members { .. } => {}
         }
@@ -231,59 +269,6 @@ impl Floor {
         let frame = voice.dialect.direct(voice.variant, data);
         self.owe(seat, frame);
         self.metrics.deliveries.inc();
-    }
-
-    fn reload(&mut self, app: &AppId, user: &UserId, within: &[ChannelPattern], channels: &[ChannelPattern]) {
-        for seat in self.index.seats_of(app, user) {
-            // each socket has patterns of its own, of which some may stay
-            let grants = replaced(&self.index.at(seat).grants, within, channels);
-            let grants = self.grants.share(grants);
-            self.index.at_mut(seat).grants = grants.clone();
-            let is_lost = |channel: &&ChannelName| allowed(within, channel) && !allowed(&grants, channel);
-            let lost: Vec<_> = self.index.channels_of(seat).filter(is_lost).cloned().collect();
-            let mut change = Change::default();
-            for channel in &lost {
-                self.index.leave(seat, channel, &mut change);
-            }
-            self.note(change);
-            self.notify(seat, Notice::Reloaded(&grants));
-        }
-    }
-
-    fn grant(&mut self, app: &AppId, user: &UserId, channel: &ChannelPattern) {
-        for seat in self.index.seats_of(app, user) {
-            let grants = &mut self.index.at_mut(seat).grants;
-            if !grants.contains(channel) {
-                *grants = self.grants.share([grants, std::slice::from_ref(channel)].concat());
-            }
-            self.notify(seat, Notice::Granted(channel));
-        }
-    }
-
-    fn notify(&mut self, seat: SeatNo, notice: Notice<'_>) {
-        let voice = self.voices.at(self.index.at(seat).voice);
-        if let Some(frame) = voice.dialect.notice(voice.variant, notice) {
-            self.owe(seat, frame);
-        }
-    }
-
-    /// Answer a question; for a push to a pattern, push.
-    pub fn answer(&mut self, ask: &Ask, ticket: Ticket) -> Census {
-        match ask {
-            Ask::Query { app, query: Query::GrantsOf(user) } => {
-                let grants =
-                    self.index.seats_of(app, user).into_iter().flat_map(|seat| self.index.at(seat).grants.iter());
-                Census::Names(grants.map(|pattern| pattern.as_str().to_owned()).collect())
-            }
-            Ask::Query { app, query } => presence::census(&self.index, &self.attendees, app, query),
-            Ask::Stats => presence::stats(&self.index),
-            // the slave answers these itself
-            Ask::Redeem { .. } | Ask::Attendance(_) => ask.nothing(),
-            Ask::PublishMatching { app, pattern, within, event } => {
-                let matched = self.publish_matching(app, pattern, within, event, ticket);
-                Census::Hashes(matched)
-            }
-        }
     }
 
     /// Owe a frame to one socket; it leaves with the next flush.
@@ -324,8 +309,8 @@ pub struct SeatStanding<'a> {
 }
 
 impl Standing for SeatStanding<'_> {
-    fn grants(&self) -> &[ChannelPattern] {
-        &self.index.at(self.seat).grants
+    fn may_join(&self, channel: &ChannelName) -> bool {
+        self.index.at(self.seat).grants.allow(channel)
     }
 
     fn is_on(&self, channel: &ChannelName) -> bool {

@@ -6,10 +6,12 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use wellhead_proto::{
+    channel::ChannelPattern,
     dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Shared, Variant},
     event::Event,
     member::{Member, MemberChange},
-    query::name_hash,
+    notice::Notice,
+    query::{Ask, Census, Query, name_hash},
     refusal::Refusal,
     testkit::RecordingBus,
 };
@@ -22,6 +24,8 @@ use crate::{
     transport::Transport,
 };
 
+#[path = "floor/asks_tests.rs"]
+mod asks;
 #[path = "floor/members_tests.rs"]
 mod members;
 
@@ -128,7 +132,7 @@ impl Scene {
         let interests = Arc::new(Interests::new(bus.clone(), keeping.clone()));
         let attendance = Arc::new(Attendance::new(keeping, bus));
         Self {
-            floor: Floor::new(0, CHUNK, voices, interests, attendance, metrics),
+            floor: Floor::new(0, CHUNK, 64 << 10, voices, interests, attendance, metrics),
             share: Rc::new(Share::new(Arc::new(Memory::new(MEMORY)), 1 << 20)),
             backlog: Arc::default(),
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -142,7 +146,7 @@ impl Scene {
         self.clients += 1;
         let id = SocketId::new(wellhead_proto::ids::NodeId::from_random(1), self.clients);
         let outbox = Rc::new(Outbox::new(transport, self.share.clone()));
-        let seat = Seat { id, outbox, voice, grants: Rc::default(), pulse: Pulse::default() };
+        let seat = Seat { id, outbox, voice, grants: Grants::default(), pulse: Pulse::default() };
         self.floor.enter("app".parse().unwrap(), "ann".parse().unwrap(), seat);
         Client { id, stream: BufReader::new(stream) }
     }
@@ -167,6 +171,26 @@ impl Scene {
         let command = Command::Publish { channel: channel.parse().unwrap(), event, except };
         let ticket = self.backlog.admit(0);
         self.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket, Instant::now());
+    }
+
+    fn order(&mut self, command: Command) {
+        let ticket = self.backlog.admit(0);
+        self.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket, Instant::now());
+    }
+
+    /// The answer to a question, whatever turns it takes, and how many those are.
+    fn ask(&mut self, ask: Ask) -> (Census, usize) {
+        let (reply, mut answer) = oneshot::channel();
+        self.floor.ask(Arc::new(ask), self.backlog.admit(0), reply);
+        let (mut more, mut turns) = (true, 0);
+        loop {
+            match answer.try_recv() {
+                Ok(census) => return (census, turns),
+                Err(_) => assert!(more, "it is under way"),
+            }
+            more = self.floor.settle();
+            turns += 1;
+        }
     }
 
     fn settle(&mut self) {
@@ -282,8 +306,7 @@ async fn another_app_hears_nothing() {
         within: vec![ChannelPattern::everything()],
         event,
     };
-    let ticket = scene.backlog.admit(0);
-    assert_eq!(scene.floor.answer(&ask, ticket).count(), 0);
+    assert_eq!(scene.ask(ask).0.count(), 0);
     scene.push("c", "1", None);
     scene.settle();
     assert_eq!(client.reads(2).await, ["joined", "c:1"]);
@@ -302,8 +325,7 @@ async fn a_pattern_reaches_every_channel_that_it_matches_within_what_the_key_all
         within: vec!["*b".try_into().unwrap(), "b*".try_into().unwrap()],
         event: Event::new("e".parse().unwrap(), Payload::sniff(Bytes::from_static(b"1").try_into().unwrap())),
     };
-    let ticket = scene.backlog.admit(0);
-    assert_eq!(scene.floor.answer(&ask, ticket), Census::Hashes([name_hash("ab")].into()));
+    assert_eq!(scene.ask(ask).0, Census::Hashes([name_hash("ab")].into()));
     scene.push("b", "2", None);
     scene.settle();
     assert_eq!(client.reads(5).await[3..], ["ab:1", "b:2"]);

@@ -54,8 +54,8 @@ struct Room {
     /// In join order, with holes.
     places: Vec<SeatNo>,
     occupied: u32,
-    /// A fan-out walks it: places must not move.
-    walked: bool,
+    /// So many walk it, fan-outs and questions: places must not move.
+    walks: u32,
 }
 
 #[derive(Default)]
@@ -130,7 +130,7 @@ impl<S> Index<S> {
         let house = self.apps.entry(app.clone()).or_default();
         let room = *house.rooms.entry(channel.clone()).or_insert_with(|| {
             let key = ChannelKey { app, name: channel.clone() };
-            let room = Room { key, places: Vec::new(), occupied: 0, walked: false };
+            let room = Room { key, places: Vec::new(), occupied: 0, walks: 0 };
             let room = self.rooms.insert(room) as RoomNo;
             house.ordered.insert(channel.clone(), room);
             room
@@ -179,7 +179,7 @@ impl<S> Index<S> {
     /// Close the holes of a room, or drop it if it is empty, unless somebody walks it.
     fn tidy(&mut self, no: RoomNo) {
         let room = &mut self.rooms[no as usize];
-        if room.walked {
+        if room.walks > 0 {
             return;
         }
         if room.occupied == 0 {
@@ -246,12 +246,12 @@ impl<S> Index<S> {
 
     /// From now on the places of a room do not move, and it stays even when it is empty.
     pub fn begin_walk(&mut self, room: RoomNo) {
-        self.rooms[room as usize].walked = true;
+        self.rooms[room as usize].walks += 1;
     }
 
     /// The walk is over. `false` if the room was empty and is gone.
     pub fn end_walk(&mut self, room: RoomNo) -> bool {
-        self.rooms[room as usize].walked = false;
+        self.rooms[room as usize].walks -= 1;
         self.tidy(room);
         self.rooms.contains(room as usize)
     }
@@ -332,8 +332,9 @@ impl<S> Index<S> {
     /// Is `seat` on `channel`?
     #[must_use]
     pub fn is_on(&self, seat: SeatNo, channel: &ChannelName) -> bool {
+        let rooms = &self.seats[seat as usize].rooms;
         self.room(self.app_of(seat), channel)
-            .is_some_and(|room| self.seats[seat as usize].rooms.iter().any(|there| there.room == room))
+            .is_some_and(|room| rooms.binary_search_by_key(&room, |there| there.room).is_ok())
     }
 
     /// Every seat.
@@ -341,15 +342,27 @@ impl<S> Index<S> {
         self.seats.iter().map(|(no, seat)| (no as SeatNo, &seat.it))
     }
 
-    /// Channels of `app` that somebody is on.
-    pub fn channels(&self, app: &AppId) -> impl Iterator<Item = &ChannelName> {
-        let rooms = self.apps.get(app).into_iter().flat_map(|house| &house.ordered);
-        rooms.filter(|(_, room)| self.rooms[**room as usize].occupied > 0).map(|(name, _)| name)
+    /// Channels of `app` that somebody is on and whose names begin with `prefix`, in order, from behind `after` on.
+    pub fn channels<'a>(
+        &'a self,
+        app: &AppId,
+        prefix: &'a str,
+        after: Option<&'a ChannelName>,
+    ) -> impl Iterator<Item = (&'a ChannelName, RoomNo)> {
+        let from = after.map_or(Bound::Included(prefix), |after| Bound::Excluded(after.as_str()));
+        let rooms = self
+            .apps
+            .get(app)
+            .into_iter()
+            .flat_map(move |house| house.ordered.range::<str, _>((from, Bound::Unbounded)));
+        let under = rooms.take_while(move |(name, _)| name.as_str().starts_with(prefix));
+        under.map(|(name, &room)| (name, room)).filter(|&(_, room)| self.occupied(room) > 0)
     }
 
-    /// Users of `app`, each once.
-    pub fn users(&self, app: &AppId) -> impl Iterator<Item = &UserId> {
-        self.apps.get(app).into_iter().flat_map(|house| house.users.keys())
+    /// Every seat from `from` on, the empty ones too: whose it is, in which app.
+    pub fn seats_from(&self, from: SeatNo) -> impl Iterator<Item = (SeatNo, Option<(&AppId, &UserId)>)> {
+        (from..self.seats.capacity() as SeatNo)
+            .map(|no| (no, self.seats.get(no as usize).map(|seat| (&seat.app, &seat.user))))
     }
 
     /// Apps with sockets: how many, and their users.

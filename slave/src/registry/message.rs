@@ -1,7 +1,10 @@
 //! The messages that a registry understands. Everything in them may cross threads.
 
+use std::sync::Arc;
+
 use actix::Message;
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 use wellhead_proto::{
     envelope::Envelope,
     ids::ChannelKey,
@@ -41,12 +44,14 @@ pub struct TellMembers {
 
 /// Answer from what this thread holds.
 #[derive(Message)]
-#[rtype(result = "Census")]
+#[rtype(result = "()")]
 pub struct Answer {
     /// The question.
-    pub ask: Ask,
+    pub ask: Arc<Ask>,
     /// For a push to a pattern: counts it as waiting until it is done.
     pub ticket: Ticket,
+    /// Where the answer goes. It may take several turns of the thread.
+    pub reply: oneshot::Sender<Census>,
 }
 
 /// Close every socket, a few at a time.
@@ -57,4 +62,6 @@ pub struct Drain {
     pub cause: CloseCause,
     /// How many at a time, if that was decided already.
     pub at_once: Option<usize>,
+    /// Only those that were opened before the socket of this number.
+    pub opened_before: Option<u32>,
 }

@@ -128,32 +128,36 @@ impl Handler<TellMembers> for Registry {
     type Result = ();
 
     fn handle(&mut self, TellMembers { channel, told, ticket }: TellMembers, _: &mut Self::Context) {
-        self.hall.floor.borrow_mut().tell_members(&channel, told, ticket);
+        self.hall.floor.borrow_mut().tell_members(channel, told, ticket);
     }
 }
 
 impl Handler<Answer> for Registry {
-    type Result = actix::MessageResult<Answer>;
+    type Result = ();
 
-    fn handle(&mut self, Answer { ask, ticket }: Answer, _: &mut Self::Context) -> Self::Result {
-        actix::MessageResult(self.hall.floor.borrow_mut().answer(&ask, ticket))
+    fn handle(&mut self, Answer { ask, ticket, reply }: Answer, _: &mut Self::Context) {
+        self.hall.floor.borrow_mut().ask(ask, ticket, reply);
     }
 }
 
 impl Handler<Drain> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Drain { cause, at_once }: Drain, ctx: &mut Self::Context) {
+    fn handle(&mut self, drain: Drain, ctx: &mut Self::Context) {
+        let Drain { cause, at_once, opened_before } = drain;
         let floor = self.hall.floor.borrow();
         let at_once = at_once.unwrap_or_else(|| drain_chunk(cause, floor.index.seats().count()));
-        let open = |(_, seat): &(SeatNo, &floor::Seat)| !seat.outbox.is_ending();
+        // numbers begin anew after 2^32
+        let older = |seat: &floor::Seat, number: u32| number.wrapping_sub(seat.id.counter()).cast_signed() > 0;
+        let meant = |seat: &floor::Seat| opened_before.is_none_or(|number| older(seat, number));
+        let open = |(_, seat): &(SeatNo, &floor::Seat)| !seat.outbox.is_ending() && meant(seat);
         let some: Vec<_> = floor.index.seats().filter(open).map(|(no, _)| no).take(at_once).collect();
         for no in &some {
             floor.close(*no, cause);
         }
         if some.len() == at_once {
             let pause = actix_rt::time::sleep(DRAIN_PAUSE).into_actor(self);
-            let next = Drain { cause, at_once: Some(at_once) };
+            let next = Drain { cause, at_once: Some(at_once), opened_before };
             ctx.spawn(pause.map(move |(), _, ctx| ctx.notify(next)));
         }
     }

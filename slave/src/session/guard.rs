@@ -137,7 +137,8 @@ impl Guard {
             127 => 8,
             _ => 0,
         };
-        if usize::from(self.header_have) < 2 + extended + 4 {
+        let have = usize::from(self.header_have);
+        if have < 2 + extended {
             return Ok(None);
         }
         let length = match extended {
@@ -148,15 +149,19 @@ impl Guard {
             // RFC 6455 §5.2: the most significant bit must be 0
             return Err(CloseCause::ProtocolError);
         }
+        // judged before the mask is there, since the parser does so, too, and in other words
+        let message = self.message.unwrap_or(0).saturating_add(length);
+        if !control && message > self.limit {
+            return Err(CloseCause::TooBig);
+        }
+        if have < 2 + extended + 4 {
+            return Ok(None);
+        }
         if control {
             if opcode == 0x8 {
                 self.close = Some(Vec::new());
             }
             return Ok(Some(length));
-        }
-        let message = self.message.unwrap_or(0).saturating_add(length);
-        if message > self.limit {
-            return Err(CloseCause::TooBig);
         }
         self.message = (!fin).then_some(message);
         Ok(Some(length))
@@ -248,6 +253,21 @@ mod tests {
             assert!(checked.accepted >= good.len() && checked.accepted < good.len() + bad.len(), "{bad:?}");
         }
         assert_eq!(verdict(&frame(0x81, &[0; 1_000])), Verdict::Open);
+    }
+
+    #[test]
+    fn a_length_over_the_limit_is_judged_before_its_mask_has_come() {
+        let good = frame(0x81, b"good");
+        for (header, cause) in [
+            (&[0x81, 0xFE, 3, 233][..], CloseCause::TooBig),
+            (&[0x82, 0xFF, 0, 0, 1, 0, 0, 0, 0, 0], CloseCause::TooBig),
+            (&[0x82, 0xFF, 255, 0, 0, 0, 0, 0, 0, 0], CloseCause::ProtocolError),
+        ] {
+            let checked = Guard::new(1_000).check(&[&good, header].concat());
+            // the parser would find fault with it, too, and not say which
+            assert_eq!(checked, Checked { accepted: good.len(), frames: 1, verdict: Verdict::Broken(cause) });
+        }
+        assert_eq!(verdict(&[0x81, 0xFE, 3, 232]), Verdict::Open);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use wellhead_proto::{
     action::{Action, Entry},
-    channel::{ChannelPattern, allowed},
     event::Event,
     frame::Frame,
     ids::ChannelName,
@@ -11,8 +10,8 @@ use wellhead_proto::{
 
 /// What a socket may do and does, at this moment.
 pub trait Standing {
-    /// Channels that it may subscribe to.
-    fn grants(&self) -> &[ChannelPattern];
+    /// May it subscribe to this channel?
+    fn may_join(&self, channel: &ChannelName) -> bool;
     /// Is it on this channel?
     fn is_on(&self, channel: &ChannelName) -> bool;
     /// How many channels it is on.
@@ -64,14 +63,20 @@ pub fn decide(action: Action, standing: &impl Standing, most: usize) -> Effect {
         Action::Ping => Effect::TellTime,
         Action::ListGrants => Effect::TellGrants,
         Action::Subscribe(channels) => {
-            let permitted = channels.iter().all(|channel| allowed(standing.grants(), channel));
+            // what costs least comes first: who could not be on so many is refused before any of them is looked at
+            if channels.len() > most {
+                return Effect::DenySubscribe(channels, "too_many_subscriptions");
+            }
             // counted as if all were distinct: who names one twice near the limit is refused
             let new = channels.iter().filter(|channel| !standing.is_on(channel)).count();
             let fits = new == 0 || standing.subscriptions() + new <= most;
-            match (permitted, fits) {
-                (true, true) => Effect::Join(channels),
-                (false, _) => Effect::DenySubscribe(channels, "not_permitted"),
-                (true, false) => Effect::DenySubscribe(channels, "too_many_subscriptions"),
+            if !fits {
+                return Effect::DenySubscribe(channels, "too_many_subscriptions");
+            }
+            if channels.iter().all(|channel| standing.may_join(channel)) {
+                Effect::Join(channels)
+            } else {
+                Effect::DenySubscribe(channels, "not_permitted")
             }
         }
         Action::Enter(entry) if standing.is_on(&entry.channel) => Effect::Bar(entry.channel, Bar::AlreadyThere),
@@ -82,7 +87,7 @@ pub fn decide(action: Action, standing: &impl Standing, most: usize) -> Effect {
         Action::Say { channel, event } if standing.is_on(&channel) => Effect::Say(channel, event),
         Action::Say { .. } => Effect::Deny,
         // leaving is always allowed to those who are there, whatever became of their permission
-        Action::Unsubscribe(channel) if standing.is_on(&channel) || allowed(standing.grants(), &channel) => {
+        Action::Unsubscribe(channel) if standing.is_on(&channel) || standing.may_join(&channel) => {
             Effect::Leave(channel)
         }
         Action::Unsubscribe(_) => Effect::Deny,
@@ -91,21 +96,30 @@ pub fn decide(action: Action, standing: &impl Standing, most: usize) -> Effect {
 
 #[cfg(test)]
 mod tests {
-    use wellhead_proto::event::Payload;
+    use std::cell::Cell;
+
+    use wellhead_proto::{
+        channel::{ChannelPattern, allowed},
+        event::Payload,
+    };
 
     use super::*;
 
     struct Fake {
         grants: Vec<ChannelPattern>,
         on: Vec<ChannelName>,
+        /// How often something was looked up.
+        asked: Cell<usize>,
     }
 
     impl Standing for Fake {
-        fn grants(&self) -> &[ChannelPattern] {
-            &self.grants
+        fn may_join(&self, channel: &ChannelName) -> bool {
+            self.asked.set(self.asked.get() + 1);
+            allowed(&self.grants, channel)
         }
 
         fn is_on(&self, channel: &ChannelName) -> bool {
+            self.asked.set(self.asked.get() + 1);
             self.on.contains(channel)
         }
 
@@ -120,7 +134,7 @@ mod tests {
 
     fn decide_for(grants: &[&str], on: &[&str], action: Action) -> Effect {
         let grants = grants.iter().map(|&grant| grant.try_into().unwrap()).collect();
-        decide(action, &Fake { grants, on: channels(on) }, 3)
+        decide(action, &Fake { grants, on: channels(on), asked: Cell::default() }, 3)
     }
 
     #[test]
@@ -140,6 +154,20 @@ mod tests {
         assert_eq!(decide_for(&["*"], &["a", "b"], subscribe(&["c", "d"])), denied(&["c", "d"]));
         assert!(matches!(decide_for(&["*"], &["a", "b", "c"], subscribe(&["a", "c"])), Effect::Join(_)));
         assert_eq!(decide_for(&["*"], &["a", "b", "c"], subscribe(&["d"])), denied(&["d"]));
+    }
+
+    #[test]
+    fn who_names_more_channels_than_anybody_may_have_costs_nothing() {
+        let fake = Fake { grants: vec!["*".try_into().unwrap()], on: Vec::new(), asked: Cell::default() };
+        let many: Vec<_> = (0..7_000).map(|no| format!("c{no}").parse().unwrap()).collect();
+        let denied = |names: &[ChannelName]| Effect::DenySubscribe(names.to_vec(), "too_many_subscriptions");
+        assert_eq!(decide(Action::Subscribe(many.clone()), &fake, 1_000), denied(&many));
+        assert_eq!(fake.asked.get(), 0);
+        // the same channel over and over, too
+        let fake = Fake { on: channels(&["a"]), ..fake };
+        let many = channels(&["a"; 5]);
+        assert_eq!(decide(Action::Subscribe(many.clone()), &fake, 4), denied(&many));
+        assert_eq!(fake.asked.get(), 0);
     }
 
     #[test]

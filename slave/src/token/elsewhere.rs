@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use wellhead_proto::{
-    ids::NodeId,
+    ids::{AppId, NodeId},
     jwt::BadToken,
     query::{Ask, Bearer, Census},
 };
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// It stands for nothing, or the issuer does not say.
 ///
 /// [`Tokens::redeem`]: super::Tokens::redeem
-pub async fn ask_issuer(shared: &Shared, issuer: NodeId, token: String) -> Result<Bearer, BadToken> {
+pub async fn ask_issuer(shared: &Shared, issuer: NodeId, token: String, app: &AppId) -> Result<Bearer, BadToken> {
     let is_gone = {
         let state = shared.bus.state();
         let state = state.borrow();
@@ -36,10 +36,13 @@ pub async fn ask_issuer(shared: &Shared, issuer: NodeId, token: String) -> Resul
     let Ok(Ok(_under_way)) = timeout(PATIENCE, lookups.acquire()).await else {
         return Err(BadToken::Unanswered);
     };
-    let asked = shared.bus.ask_node(issuer, Ask::Redeem { token: token.clone() }).await;
+    let asked = shared.bus.ask_node(issuer, Ask::Redeem { token: token.clone(), app: app.clone() }).await;
     match asked {
         Ok(Census::Redeemed(Some(bearer))) => {
-            shared.tokens.redeemed_elsewhere(&token, true);
+            // one of another app was not used up
+            if bearer.app == *app {
+                shared.tokens.redeemed_elsewhere(&token, true);
+            }
             Ok(bearer)
         }
         Ok(_) => {

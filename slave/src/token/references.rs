@@ -118,16 +118,16 @@ impl References {
         Ok(())
     }
 
-    /// What `id` stands for, at `now`; `once`: afterwards it stands for nothing.
+    /// What `id` stands for, at `now`; if that is somebody of the app `once`, it stands for nothing afterwards.
     ///
     /// # Errors
     ///
     /// Nothing, or its time is over.
-    pub fn redeem(&mut self, id: u128, once: bool, now: u64) -> Result<Bearer, BadToken> {
+    pub fn redeem(&mut self, id: u128, once: Option<&AppId>, now: u64) -> Result<Bearer, BadToken> {
         let Kept { app, user, grants, until, .. } = self.kept.get(&id).ok_or(BadToken::Used)?;
         let live = *until > now;
         let bearer = live.then(|| Bearer { app: app.clone(), user: user.clone(), channels: grants.to_vec() });
-        if once || !live {
+        if !live || bearer.as_ref().zip(once).is_some_and(|(bearer, app)| bearer.app == *app) {
             self.remove(id);
         }
         bearer.ok_or(BadToken::Expired)
@@ -195,6 +195,10 @@ fn cost_of(grants: &[ChannelPattern]) -> usize {
 mod tests {
     use super::*;
 
+    fn app() -> AppId {
+        "app".parse().unwrap()
+    }
+
     /// A list of 3,000 patterns: what a JWT of 32 KB holds.
     fn many(kind: &str) -> Vec<ChannelPattern> {
         (0..3_000).map(|n| format!("{kind}-{n}").as_str().try_into().unwrap()).collect()
@@ -215,10 +219,10 @@ mod tests {
         let (copy, names) = (cost_of(&channels), 2 * ("app".len() + "user-9999".len()));
         assert!(references.bytes <= copy + 10_000 * (REFERENCE + names), "{}", references.bytes);
         assert!(references.bytes < 6 << 20, "{}: one copy, not 10,000", references.bytes);
-        let one = references.redeem(5, false, 99).unwrap();
+        let one = references.redeem(5, None, 99).unwrap();
         assert_eq!((one.user.as_str(), one.channels.len()), ("user-5", 3_000));
         for user in 0..10_000 {
-            references.redeem(user, true, 99).unwrap();
+            references.redeem(user, Some(&app()), 99).unwrap();
         }
         assert_eq!((references.bytes, references.grants.len(), references.users.len()), (0, 0, 0));
     }
@@ -238,7 +242,7 @@ mod tests {
         assert!((8..16).contains(&kept), "{kept} of some 180 KiB each");
         assert!(references.bytes <= MOST);
         // who was there first stays, until the time is over
-        assert!(references.redeem(0, false, 50).is_ok());
+        assert!(references.redeem(0, None, 50).is_ok());
         let late = bearer("late", &many("room-of-the-late"));
         assert_eq!(references.keep(2_000, late.clone(), 5_000, 50), Err(NoRoom));
         assert_eq!(references.keep(2_000, late, 5_000, 2_000), Ok(()));
@@ -257,7 +261,7 @@ mod tests {
             references.keep(id, bearer("", &channels), 100, 0).unwrap();
             assert_eq!((references.kept.len(), references.grants.len()), (1, 1));
         }
-        references.redeem(9, true, 1).unwrap();
+        references.redeem(9, Some(&app()), 1).unwrap();
         assert_eq!((references.bytes, references.grants.len()), (0, 0));
     }
 
@@ -269,15 +273,15 @@ mod tests {
             references.keep(id, bearer("ann", &[]), 100, 0).unwrap();
         }
         for id in 0..7 {
-            assert_eq!(references.redeem(id, false, 1), Err(BadToken::Used), "{id}");
+            assert_eq!(references.redeem(id, None, 1), Err(BadToken::Used), "{id}");
         }
         for id in [7, 8, 9, 100] {
-            assert!(references.redeem(id, false, 1).is_ok(), "{id}");
+            assert!(references.redeem(id, None, 1).is_ok(), "{id}");
         }
         // one that is used up makes room
-        references.redeem(8, true, 1).unwrap();
+        references.redeem(8, Some(&app()), 1).unwrap();
         references.keep(10, bearer("ann", &[]), 100, 1).unwrap();
-        assert!(references.redeem(7, false, 1).is_ok());
+        assert!(references.redeem(7, None, 1).is_ok());
     }
 
     #[test]
@@ -288,12 +292,12 @@ mod tests {
             references.keep(id, bearer("", &[]), 100, 0).unwrap();
         }
         assert_eq!(references.kept.len(), 100);
-        assert_eq!(references.redeem(899, false, 1), Err(BadToken::Used));
-        assert!(references.redeem(900, false, 1).is_ok());
+        assert_eq!(references.redeem(899, None, 1), Err(BadToken::Used));
+        assert!(references.redeem(900, None, 1).is_ok());
         for id in 1_000..1_050 {
             references.keep(id, bearer(&format!("{id}"), &[]), 100, 0).unwrap();
         }
-        assert!((1_000..1_050).all(|id| references.redeem(id, false, 1).is_ok()));
+        assert!((1_000..1_050).all(|id| references.redeem(id, None, 1).is_ok()));
         assert!(references.bytes <= most);
         references.sweep(100);
         assert_eq!((references.bytes, references.kept.len(), references.nobodys.len()), (0, 0, 0));

@@ -13,6 +13,10 @@ use super::*;
 const SECRET: &[u8] = b"a secret of thirty-two bytes !!!";
 const NOW: Duration = Duration::from_secs(1_700_000_000);
 
+fn app() -> AppId {
+    "app".parse().unwrap()
+}
+
 fn apps() -> Apps {
     let keys = Keyring::new(vec![Key::from_secret(SECRET).unwrap()], false);
     Apps::new(keys, HashMap::new(), true, Origins::any())
@@ -44,14 +48,14 @@ fn any_slave_of_the_cluster_honours_a_token_within_its_time() {
     let token = tokens(Settings::default()).issue(&jwt(&["a*"], None), &apps(), NOW).unwrap();
     let other = Tokens::new(Settings::default(), NodeId::from_random(8), "wellhead".into(), b"cluster secret");
     for _ in 0..2 {
-        let grant = let_in(other.redeem(&token, &apps(), after(59)));
+        let grant = let_in(other.redeem(&token, &app(), &apps(), after(59)));
         assert_eq!((grant.user.as_str(), grant.app.as_str(), grant.channels.len()), ("ann", "app", 1));
     }
-    assert_eq!(other.redeem(&token, &apps(), after(60)), Err(BadToken::Expired));
+    assert_eq!(other.redeem(&token, &app(), &apps(), after(60)), Err(BadToken::Expired));
     let stranger = Tokens::new(Settings::default(), NodeId::from_random(8), "other".into(), b"cluster secret");
-    assert_eq!(stranger.redeem(&token, &apps(), NOW), Err(BadToken::WrongKind));
+    assert_eq!(stranger.redeem(&token, &app(), &apps(), NOW), Err(BadToken::WrongKind));
     let forged = Tokens::new(Settings::default(), NodeId::from_random(8), "wellhead".into(), b"another secret");
-    assert_eq!(forged.redeem(&token, &apps(), NOW), Err(BadToken::Signature));
+    assert_eq!(forged.redeem(&token, &app(), &apps(), NOW), Err(BadToken::Signature));
 }
 
 #[test]
@@ -64,21 +68,21 @@ fn a_token_lives_by_the_clock_of_its_issuer() {
         // what the other's clock shows that many seconds after the token was issued
         let shows = |after: i64| Duration::from_secs(NOW.as_secs().saturating_add_signed(after + ahead));
         for after in [0, 59] {
-            assert!(other.redeem(&token, &apps(), shows(after)).is_ok(), "{ahead}, {after}");
+            assert!(other.redeem(&token, &app(), &apps(), shows(after)).is_ok(), "{ahead}, {after}");
         }
-        assert_eq!(other.redeem(&token, &apps(), shows(60)), Err(BadToken::Expired), "{ahead}");
+        assert_eq!(other.redeem(&token, &app(), &apps(), shows(60)), Err(BadToken::Expired), "{ahead}");
     }
     // whatever was heard of a node of its own number
     let issuer = tokens(Settings::default()).with_clocks(Box::new(|_| 60_000));
-    assert_eq!(issuer.redeem(&token, &apps(), after(60)), Err(BadToken::Expired));
+    assert_eq!(issuer.redeem(&token, &app(), &apps(), after(60)), Err(BadToken::Expired));
 }
 
 #[test]
 fn a_token_never_outlives_its_jwt_and_is_no_jwt_itself() {
     let tokens = tokens(Settings::default());
     let token = tokens.issue(&jwt(&[], Some(NOW.as_secs() + 10)), &apps(), NOW).unwrap();
-    assert!(tokens.redeem(&token, &apps(), after(9)).is_ok());
-    assert_eq!(tokens.redeem(&token, &apps(), after(10)), Err(BadToken::Expired));
+    assert!(tokens.redeem(&token, &app(), &apps(), after(9)).is_ok());
+    assert_eq!(tokens.redeem(&token, &app(), &apps(), after(10)), Err(BadToken::Expired));
     assert_eq!(tokens.issue(&token, &apps(), NOW), Err(NotIssued::Refused(BadToken::WrongKind)));
     assert_eq!(apps().verify(&token, NOW.as_secs_f64()).unwrap_err(), BadToken::WrongKind);
 }
@@ -87,15 +91,20 @@ fn a_token_never_outlives_its_jwt_and_is_no_jwt_itself() {
 fn a_one_time_token_is_good_once() {
     let tokens = tokens(Settings { one_time: true, accept_jwt: false, ..Settings::default() });
     let token = tokens.issue(&jwt(&["a"], None), &apps(), NOW).unwrap();
-    assert!(tokens.redeem(&token, &apps(), NOW).is_ok());
-    assert_eq!(tokens.redeem(&token, &apps(), NOW), Err(BadToken::Used));
+    let elsewhere = "other".parse().unwrap();
+    assert!(
+        tokens.redeem(&token, &elsewhere, &apps(), NOW).is_ok(),
+        "its bearer will be told that this is the wrong app"
+    );
+    assert!(tokens.redeem(&token, &app(), &apps(), NOW).is_ok(), "and that spent nothing");
+    assert_eq!(tokens.redeem(&token, &app(), &apps(), NOW), Err(BadToken::Used));
     let late = tokens.issue(&jwt(&["a"], None), &apps(), NOW).unwrap();
-    assert_eq!(tokens.redeem(&late, &apps(), after(60)), Err(BadToken::Expired));
-    assert_eq!(tokens.redeem(&jwt(&["a"], None), &apps(), NOW), Err(BadToken::WrongKind));
+    assert_eq!(tokens.redeem(&late, &app(), &apps(), after(60)), Err(BadToken::Expired));
+    assert_eq!(tokens.redeem(&jwt(&["a"], None), &app(), &apps(), NOW), Err(BadToken::WrongKind));
     tokens.issue(&jwt(&["a"], None), &apps(), NOW).unwrap();
     tokens.sweep(after(61));
     let expired = tokens.issue(&jwt(&["a"], None), &apps(), NOW).unwrap();
-    assert_eq!(tokens.redeem_own(&expired, after(61)), Err(BadToken::Expired));
+    assert_eq!(tokens.redeem_own(&expired, &app(), after(61)), Err(BadToken::Expired));
 }
 
 #[test]
@@ -106,12 +115,12 @@ fn a_token_too_long_for_a_url_is_a_reference_that_can_be_used_again() {
     let token = tokens.issue(&jwt(&many, None), &apps(), NOW).unwrap();
     assert!(token.len() < 100, "{token}");
     for _ in 0..2 {
-        assert_eq!(let_in(tokens.redeem(&token, &apps(), after(4))).channels.len(), 300);
+        assert_eq!(let_in(tokens.redeem(&token, &app(), &apps(), after(4))).channels.len(), 300);
     }
-    assert_eq!(tokens.redeem(&token, &apps(), after(5)), Err(BadToken::Expired));
+    assert_eq!(tokens.redeem(&token, &app(), &apps(), after(5)), Err(BadToken::Expired));
     let other = Tokens::new(tokens.settings, NodeId::from_random(8), "wellhead".into(), b"cluster secret");
     assert_eq!(
-        other.redeem(&token, &apps(), NOW),
+        other.redeem(&token, &app(), &apps(), NOW),
         Ok(Redeemed::Elsewhere(NodeId::from_random(7))),
         "its issuer must be asked"
     );
@@ -119,7 +128,7 @@ fn a_token_too_long_for_a_url_is_a_reference_that_can_be_used_again() {
     let unsigned = format!("r.7.{zeros}");
     let no_node = format!("r.9999999.1.{zeros}.{zeros}");
     for rubbish in ["r.", "r.7.", "r.7.zz", "r.7.1.2.3", "r....", &unsigned, &no_node, "", "x", "a.b.c"] {
-        assert!(tokens.redeem(rubbish, &apps(), NOW).is_err(), "{rubbish}");
+        assert!(tokens.redeem(rubbish, &app(), &apps(), NOW).is_err(), "{rubbish}");
     }
 }
 
@@ -151,19 +160,19 @@ fn a_forged_reference_is_refused_where_it_is_shown() {
         forged(4, &"0".repeat(32)),
     ] {
         for tokens in [&issuer, &other] {
-            assert_eq!(tokens.redeem(&token, &apps(), NOW), Err(BadToken::Signature), "{token}");
-            assert_eq!(tokens.redeem_own(&token, NOW), Err(BadToken::Signature), "{token}");
+            assert_eq!(tokens.redeem(&token, &app(), &apps(), NOW), Err(BadToken::Signature), "{token}");
+            assert_eq!(tokens.redeem_own(&token, &app(), NOW), Err(BadToken::Signature), "{token}");
         }
     }
     for token in
         [forged(4, &parts[4][..31]), format!("{token}0"), format!("{token}.0"), forged(3, "+1"), forged(2, "x")]
     {
-        assert_eq!(other.redeem(&token, &apps(), NOW), Err(BadToken::Malformed), "{token}");
+        assert_eq!(other.redeem(&token, &app(), &apps(), NOW), Err(BadToken::Malformed), "{token}");
     }
     let stranger = Tokens::new(issuer.settings, NodeId::from_random(8), "wellhead".into(), b"another secret");
-    assert_eq!(stranger.redeem(&token, &apps(), NOW), Err(BadToken::Signature));
-    assert_eq!(other.redeem_own(&token, NOW), Err(BadToken::Used), "asked for what another issued");
-    assert!(issuer.redeem(&token, &apps(), NOW).is_ok(), "and nothing of that used it up");
+    assert_eq!(stranger.redeem(&token, &app(), &apps(), NOW), Err(BadToken::Signature));
+    assert_eq!(other.redeem_own(&token, &app(), NOW), Err(BadToken::Used), "asked for what another issued");
+    assert!(issuer.redeem(&token, &app(), &apps(), NOW).is_ok(), "and nothing of that used it up");
 }
 
 #[test]
@@ -172,17 +181,17 @@ fn a_reference_that_stands_for_nothing_is_asked_for_once() {
     let tokens: Vec<_> = (0..3).map(|_| issuer.issue(&jwt(&["a"], None), &apps(), NOW).unwrap()).collect();
     let elsewhere = Ok(Redeemed::Elsewhere(NodeId::from_random(7)));
     for token in &tokens {
-        assert_eq!(other.redeem(token, &apps(), NOW), elsewhere);
+        assert_eq!(other.redeem(token, &app(), &apps(), NOW), elsewhere);
     }
     // one stood for nothing, one was used up by it, one was not answered for
     other.redeemed_elsewhere(&tokens[0], false);
     other.redeemed_elsewhere(&tokens[1], true);
-    assert_eq!(other.redeem(&tokens[0], &apps(), NOW), Err(BadToken::Used));
-    assert_eq!(other.redeem(&tokens[1], &apps(), NOW), Err(BadToken::Used));
-    assert_eq!(other.redeem(&tokens[2], &apps(), NOW), elsewhere);
+    assert_eq!(other.redeem(&tokens[0], &app(), &apps(), NOW), Err(BadToken::Used));
+    assert_eq!(other.redeem(&tokens[1], &app(), &apps(), NOW), Err(BadToken::Used));
+    assert_eq!(other.redeem(&tokens[2], &app(), &apps(), NOW), elsewhere);
     // long after its time nobody asks any more, whatever the clocks say
-    assert_eq!(other.redeem(&tokens[2], &apps(), after(119)), elsewhere);
-    assert_eq!(other.redeem(&tokens[2], &apps(), after(120)), Err(BadToken::Expired));
+    assert_eq!(other.redeem(&tokens[2], &app(), &apps(), after(119)), elsewhere);
+    assert_eq!(other.redeem(&tokens[2], &app(), &apps(), after(120)), Err(BadToken::Expired));
     // what is remembered is bounded
     for _ in 0..2 * SPENT.get() {
         let id = random();
@@ -193,7 +202,7 @@ fn a_reference_that_stands_for_nothing_is_asked_for_once() {
     let reusable = Settings { one_time: false, ..issuer.settings };
     let reusable = Tokens::new(reusable, NodeId::from_random(8), "wellhead".into(), b"cluster secret");
     reusable.redeemed_elsewhere(&tokens[2], true);
-    assert_eq!(reusable.redeem(&tokens[2], &apps(), NOW), elsewhere);
+    assert_eq!(reusable.redeem(&tokens[2], &app(), &apps(), NOW), elsewhere);
 }
 
 #[test]
@@ -206,9 +215,9 @@ fn references_of_a_large_jwt_cost_one_copy_of_it() {
     let issued: Vec<_> = (0..200).map(|_| tokens.issue(&large, &apps(), NOW).unwrap()).collect();
     assert!(issued.iter().all(|token| token.starts_with("r.")));
     // of one user the last ones are good
-    let good = issued.iter().filter(|token| tokens.redeem(token, &apps(), NOW).is_ok()).count();
+    let good = issued.iter().filter(|token| tokens.redeem(token, &app(), &apps(), NOW).is_ok()).count();
     assert_eq!(good, Settings::default().references_per_user);
-    assert!(issued[200 - good..].iter().all(|token| tokens.redeem(token, &apps(), NOW).is_ok()));
+    assert!(issued[200 - good..].iter().all(|token| tokens.redeem(token, &app(), &apps(), NOW).is_ok()));
 }
 
 #[test]
@@ -225,7 +234,7 @@ fn a_full_memory_is_said() {
 
 #[test]
 fn a_jwt_opens_a_socket_only_where_that_is_allowed() {
-    assert!(tokens(Settings::default()).redeem(&jwt(&["a"], None), &apps(), NOW).is_ok());
+    assert!(tokens(Settings::default()).redeem(&jwt(&["a"], None), &app(), &apps(), NOW).is_ok());
     let strict = tokens(Settings { accept_jwt: false, ..Settings::default() });
-    assert_eq!(strict.redeem(&jwt(&["a"], None), &apps(), NOW), Err(BadToken::WrongKind));
+    assert_eq!(strict.redeem(&jwt(&["a"], None), &app(), &apps(), NOW), Err(BadToken::WrongKind));
 }

@@ -5,11 +5,15 @@ use std::sync::{Arc, PoisonError, Weak};
 use bytes::Bytes;
 use log::{info, warn};
 use wellhead_proto::{
-    bus::BoxFuture,
+    bus::{BoxFuture, Gap},
+    ids::NodeId,
     mail::{Letter, Mail},
 };
 
-use super::{Cluster, membership::Cause};
+use super::{
+    Cluster,
+    continuity::{Question, sender_of},
+};
 use crate::bus::wire::{Ear, Subject};
 
 /// The ear of a node, for its wire. Holds the node weakly: the wire belongs to it.
@@ -42,8 +46,15 @@ impl Ear for ClusterEar {
     }
 
     fn gap(&self) {
+        // the wire has counted it
         if let Some(inbox) = self.0.upgrade().and_then(|cluster| cluster.inbox()) {
-            inbox.gap();
+            inbox.gap(Gap::TooSlow);
+        }
+    }
+
+    fn interrupted(&self) {
+        if let Some(cluster) = self.0.upgrade() {
+            cluster.interrupted();
         }
     }
 }
@@ -51,8 +62,9 @@ impl Ear for ClusterEar {
 impl Cluster {
     fn refuse(&self, subject: Subject, why: &str) {
         self.metrics.refused.inc();
-        if self.said().once(Cause::Refused, self.now()) {
-            warn!(subject:% = subject; "refused a message on {subject}: {why} (further ones are counted)");
+        let times = self.complaints.lock().unwrap_or_else(PoisonError::into_inner).happened(why, self.now());
+        if let Some(times) = times {
+            warn!(subject:% = subject, times; "refused a message on {subject}: {why}");
         }
     }
 
@@ -62,6 +74,7 @@ impl Cluster {
         if of_slot && !self.slots().counts((letter.id, piece), subject == Subject::EverySlot) {
             return;
         }
+        let (id, session) = (letter.id, letter.session);
         match letter.mail {
             Mail::Part { of, index, count, bytes } => {
                 let now = self.now();
@@ -73,13 +86,68 @@ impl Cluster {
                     Ok(None) => {}
                     Ok(Some(whole)) => match Letter::decode(&whole) {
                         Ok(Letter { mail: Mail::Part { .. }, .. }) => self.refuse(subject, "pieces in pieces"),
-                        Ok(letter) => self.obey_mail(subject, letter.mail),
+                        Ok(letter) => {
+                            self.came(id, session);
+                            self.obey_mail(subject, letter.mail);
+                        }
                         Err(error) => self.refuse(subject, &error.to_string()),
                     },
                     Err(()) => self.refuse(subject, "a piece of a letter that does not belong there"),
                 }
             }
-            mail => self.obey_mail(subject, mail),
+            mail => {
+                self.came(id, session);
+                self.obey_mail(subject, mail);
+            }
+        }
+    }
+
+    /// A whole letter came.
+    fn came(&self, letter: u64, session: u32) {
+        let sender = sender_of(letter);
+        if self.holds_sockets() && sender != self.me.node && !self.is_stranger(sender) {
+            self.continuity().heard(letter, session, self.now());
+        }
+    }
+
+    /// Somebody may have missed what does not come.
+    fn holds_sockets(&self) -> bool {
+        self.me.slave
+    }
+
+    /// This node's connection ended. Where the server is a node, nobody pushed through it once it was gone; what it had
+    /// taken before went with it.
+    fn interrupted(&self) {
+        if !self.holds_sockets() {
+            return;
+        }
+        let by_a_node = self.wire.get().is_some_and(|wire| wire.is_served_by_a_node());
+        let masters: Vec<_> = self.roster().masters().filter(|_| by_a_node).collect();
+        self.continuity().interrupted(|node| !masters.contains(&node), self.now());
+    }
+
+    /// What went to whoever asks, or to a slot, behind the letter `after`.
+    fn pushed_since(&self, after: u64, asks: NodeId) -> Option<Vec<(Option<u16>, u64)>> {
+        let journal = self.journal();
+        let pushed = journal.since(after)?.filter_map(|(letter, subject)| match subject {
+            Subject::Slot(slot) => Some((Some(slot), letter)),
+            Subject::Everyone => Some((None, letter)),
+            Subject::Node(node) => (node == asks).then_some((None, letter)),
+            Subject::EverySlot => None,
+        });
+        Some(pushed.collect())
+    }
+
+    /// A node said what it pushed; which of it concerns this one?
+    fn told_pushed(&self, from: NodeId, no: u64, letters: Option<Vec<(Option<u16>, u64)>>) {
+        let letters = letters.map(|letters| {
+            let slots = self.slots();
+            let ours = |&(slot, _): &(Option<u16>, u64)| slot.is_none_or(|slot| slots.is_wanted(slot));
+            letters.into_iter().filter(ours).map(|(_, letter)| letter).collect()
+        });
+        let gap = self.continuity().answered(from, no, letters, self.now());
+        if let Some(gap) = gap {
+            self.tell_gap(gap);
         }
     }
 
@@ -90,7 +158,11 @@ impl Cluster {
                     inbox.deliver(envelope);
                 }
             }
-            Mail::Ask { from, .. } | Mail::Answer { from, .. } | Mail::Reports { from, .. }
+            Mail::Ask { from, .. }
+            | Mail::Answer { from, .. }
+            | Mail::Reports { from, .. }
+            | Mail::AskPushed { from, .. }
+            | Mail::Pushed { from, .. }
                 if self.is_stranger(from) => {}
             Mail::Ask { id, from, ask } => {
                 let Some(inbox) = self.inbox() else { return };
@@ -105,6 +177,11 @@ impl Cluster {
                     let _ = question.send((from, census));
                 }
             }
+            Mail::AskPushed { no, from, after } => {
+                let letters = self.pushed_since(after, from);
+                let _ = self.outgoing.send((Subject::Node(from), Mail::Pushed { no, from: self.me.node, letters }));
+            }
+            Mail::Pushed { no, from, letters } => self.told_pushed(from, no, letters),
             Mail::Beat(beat) => self.heard_beat(beat, false),
             Mail::Hello(beat) => self.heard_beat(beat, true),
             Mail::Goodbye(node, incarnation) => {
@@ -116,6 +193,7 @@ impl Cluster {
                     roster.incarnation(node) == Some(incarnation) && roster.goodbye(node)
                 };
                 if gone {
+                    self.continuity().goodbye(node);
                     info!(node_id:% = node; "node {node} says goodbye");
                     self.show_roster();
                 }
@@ -127,6 +205,23 @@ impl Cluster {
             }
             Mail::Settings { from, settings } => self.heard_settings(from, &settings),
             Mail::Part { .. } => self.refuse(subject, "pieces in pieces"),
+        }
+    }
+
+    /// `node` can be heard: ask it, if it is in doubt whether everything came.
+    pub(super) fn look_what_was_missed(&self, node: NodeId) {
+        let Some(inbox) = self.inbox().filter(|_| self.holds_sockets() && node != self.me.node) else { return };
+        let question = {
+            let mut continuity = self.continuity();
+            continuity.member(node, self.now());
+            match self.state.borrow().up {
+                true => continuity.question(node, inbox.opened(), self.now()),
+                false => None,
+            }
+        };
+        if let Some(Question { no, after }) = question {
+            let ask = Mail::AskPushed { no, from: self.me.node, after };
+            let _ = self.outgoing.send((Subject::Node(node), ask));
         }
     }
 }

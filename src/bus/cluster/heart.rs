@@ -46,6 +46,7 @@ pub(super) async fn beat(weak: Weak<Cluster>, hello: Duration) {
         // at the time that was looked at: a process that is stopped right here must not take it for their silence
         let gone = cluster.roster().expire(now);
         for node in &gone {
+            cluster.continuity().expired(*node);
             warn!(node_id:% = node; "node {node} has been silent for too long: it is forgotten");
         }
         if !gone.is_empty() {
@@ -56,6 +57,10 @@ pub(super) async fn beat(weak: Weak<Cluster>, hello: Duration) {
             continue;
         }
         cluster.stand_back_for_strangers();
+        let gaps = cluster.continuity().tick(cluster.now());
+        for gap in gaps {
+            cluster.tell_gap(gap);
+        }
         let mut orders = Vec::new();
         let changing = {
             let mut slots = cluster.slots();
@@ -76,8 +81,9 @@ pub(super) async fn watch_wire(cluster: Weak<Cluster>, mut wire: watch::Receiver
         if wire.wait_for(|up| *up).await.is_err() {
             return;
         }
-        {
+        let session = {
             let Some(cluster) = cluster.upgrade() else { return };
+            let session = cluster.wire.get().and_then(|wire| wire.session());
             // whoever went while we heard nothing is not waited for, and not forgotten before its time either: it may come
             // back a little later than we do
             cluster.roster().came_back(cluster.now());
@@ -86,6 +92,8 @@ pub(super) async fn watch_wire(cluster: Weak<Cluster>, mut wire: watch::Receiver
             }
             cluster.rivalry().up(cluster.now());
             cluster.strangers().up(cluster.now());
+            let opened = cluster.inbox().map_or(0, |inbox| inbox.opened());
+            cluster.continuity().up(opened, cluster.now());
             // before it is up: pushes wait for them
             cluster.all_back.send_replace(false);
             cluster.show_roster();
@@ -95,12 +103,15 @@ pub(super) async fn watch_wire(cluster: Weak<Cluster>, mut wire: watch::Receiver
             }
             cluster.asked.notify_one();
             info!(node_id:% = cluster.me.node; "the bus is up");
-        }
+            session
+        };
         let mut down = wire.clone();
+        let other = |up: &bool| !*up || cluster.upgrade().and_then(|it| it.wire.get()?.session()) != session;
         let ended = tokio::select! {
             never = async { known(&cluster, hello).await; std::future::pending().await } => never,
             never = async { all_back(&cluster).await; std::future::pending().await } => never,
-            down = down.wait_for(|up| !*up) => down.is_err(),
+            // down for a moment only is down
+            down = down.wait_for(other) => down.is_err(),
         };
         if ended {
             return;

@@ -28,8 +28,6 @@ const COMPLAINTS: usize = 1_024;
 /// What is said once, for as long as it goes on.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Cause {
-    /// A message that is none of ours.
-    Refused,
     /// The roster is full.
     Full,
     /// Too many nodes come at once.
@@ -122,6 +120,7 @@ impl Cluster {
             self.stand_back_for_strangers();
         }
         self.look_who_is_back();
+        self.look_what_was_missed(beat.node);
     }
 
     fn heard_rival(&self, beat: Beat) {

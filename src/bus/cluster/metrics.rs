@@ -15,6 +15,8 @@ pub struct Metrics {
     pub slots: Gauge,
     /// Messages that were no letter of ours.
     pub refused: Counter,
+    /// Times that pushes passed this node by; the wire counts those of its own there, too.
+    pub gaps: Counter,
     beats_refused: Family<Cause, Counter>,
     differences: Family<About, Counter>,
 }
@@ -30,9 +32,9 @@ struct About {
 }
 
 impl Metrics {
-    /// Counters that `registry` shows.
-    pub fn new(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+    /// Counters that `registry` shows; `gaps` are the wire's.
+    pub fn new(registry: &mut Registry, gaps: Counter) -> Self {
+        let metrics = Self { gaps, ..Self::default() };
         registry.register("roster_nodes", "Nodes that are alive, as this one sees it", metrics.nodes.clone());
         registry.register("bus_interests", "Slots of channels that this node listens to", metrics.slots.clone());
         registry.register("bus_refused", "Messages that were not of this cluster's words", metrics.refused.clone());

@@ -1,9 +1,13 @@
 //! The bus of several nodes: who listens to what, questions and answers, the roster. Stands on any [`Wire`].
 
+mod bus;
 mod clocks;
 mod common;
+mod complaints;
+mod continuity;
 mod ear;
 mod heart;
+mod journal;
 mod membership;
 mod metrics;
 mod parts;
@@ -12,7 +16,7 @@ mod slots;
 mod strangers;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,34 +24,33 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use log::debug;
 use tokio::{
     runtime::Handle,
     sync::{Notify, mpsc, watch},
-    time::{timeout, timeout_at},
+    time::timeout,
 };
 use wellhead_proto::{
-    bus::{BoxFuture, Bus, BusError, BusState, Gathered, Inbox, Interest},
-    command::{Command, Target},
-    envelope::Envelope,
+    bus::{BusError, BusState, Gap, Inbox},
     fingerprint::Fingerprint,
-    ids::{ChannelKey, NodeId},
+    ids::NodeId,
     mail::{Letter, Mail},
-    query::{Ask, Census},
-    report::Report,
+    query::Census,
     roster::{Beat, Roster},
 };
 
+pub use self::{bus::ClusterBus, common::Common, ear::ClusterEar, metrics::Metrics};
 use self::{
     clocks::Clocks,
+    complaints::Complaints,
+    continuity::{Continuity, SENDER},
+    journal::Journal,
     membership::Said,
     parts::Parts,
     rival::Rivalry,
-    slots::{Order, Slots, slot_of},
+    slots::{Order, Slots},
     strangers::Strangers,
 };
-pub use self::{common::Common, ear::ClusterEar, metrics::Metrics};
 use super::wire::{Subject, Wire};
 
 /// How long slaves may take to answer a question.
@@ -75,6 +78,11 @@ pub struct Cluster {
     /// Something was confirmed.
     confirmed: Notify,
     parts: Mutex<Parts>,
+    /// Held while a letter is handed to the wire: their numbers are the order in which it gets them.
+    line: tokio::sync::Mutex<()>,
+    journal: Mutex<Journal>,
+    continuity: Mutex<Continuity>,
+    complaints: Mutex<Complaints>,
     /// Questions that wait for answers.
     questions: Mutex<HashMap<u64, mpsc::UnboundedSender<(NodeId, Census)>>>,
     /// What waits to be sent to other nodes, in order.
@@ -115,6 +123,10 @@ impl Cluster {
             asked: Notify::new(),
             confirmed: Notify::new(),
             parts: Mutex::default(),
+            line: tokio::sync::Mutex::default(),
+            journal: Mutex::default(),
+            continuity: Mutex::default(),
+            complaints: Mutex::default(),
             questions: Mutex::default(),
             outgoing,
             state: watch::Sender::new(BusState::default()),
@@ -127,7 +139,7 @@ impl Cluster {
             said: Mutex::default(),
             clashed: watch::Sender::new(false),
             // letters of all nodes differ: the node stands above the count
-            next: AtomicU64::new(u64::from(u32::from(me.node)) << 43),
+            next: AtomicU64::new(u64::from(u32::from(me.node)) << SENDER),
             metrics,
         });
         cluster.runtime.spawn(heart::post(Arc::downgrade(&cluster), mail));
@@ -233,8 +245,20 @@ impl Cluster {
         self.start.elapsed()
     }
 
-    fn letter(&self, mail: Mail) -> Letter {
-        Letter { id: self.next.fetch_add(1, Ordering::Relaxed), mail }
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn continuity(&self) -> MutexGuard<'_, Continuity> {
+        self.continuity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Pushes passed this node by: tell its sockets.
+    fn tell_gap(&self, gap: Gap) {
+        self.metrics.gaps.inc();
+        if let Some(inbox) = self.inbox() {
+            inbox.gap(gap);
+        }
     }
 
     fn roster(&self) -> MutexGuard<'_, Roster> {
@@ -253,7 +277,7 @@ impl Cluster {
     }
 
     /// The way to the others, unless this node is not to serve.
-    fn open_wire(&self) -> Result<&Arc<dyn Wire>, BusError> {
+    pub(super) fn open_wire(&self) -> Result<&Arc<dyn Wire>, BusError> {
         if self.state.borrow().stranger { Err(BusError::Stranger) } else { self.wire() }
     }
 
@@ -276,10 +300,26 @@ impl Cluster {
         }
     }
 
-    /// Send a letter, in pieces if it must be.
+    /// Send a letter.
     async fn send(&self, wire: &Arc<dyn Wire>, subject: Subject, mail: Mail) -> Result<(), BusError> {
-        for message in self.letter(mail).encode_within(wire.max_message()) {
-            wire.send(subject, message).await?;
+        let session = wire.session().ok_or(BusError::Down)?;
+        self.send_in(wire, session, subject, mail, |_| ()).await
+    }
+
+    /// Send a letter over that connection, in pieces if it must be; `note` its number before the wire has it.
+    async fn send_in(
+        &self,
+        wire: &Arc<dyn Wire>,
+        session: u32,
+        subject: Subject,
+        mail: Mail,
+        note: impl FnOnce(u64),
+    ) -> Result<(), BusError> {
+        let _in_order = self.line.lock().await;
+        let letter = Letter { id: self.next.fetch_add(1, Ordering::Relaxed), session, mail };
+        note(letter.id);
+        for message in letter.encode_within(wire.max_message()) {
+            wire.send_in(session, subject, message).await?;
         }
         Ok(())
     }
@@ -310,17 +350,6 @@ impl Cluster {
     }
 }
 
-/// Where the messages of a command go.
-fn subject_of(envelope: &Envelope) -> Subject {
-    match &envelope.command {
-        Command::Publish { channel, .. } | Command::Members { channel, .. } => {
-            Subject::Slot(slot_of(&ChannelKey { app: envelope.app.clone(), name: channel.clone() }))
-        }
-        Command::Direct { to: Target::Socket(socket), .. } => Subject::Node(socket.node()),
-        Command::Direct { .. } | Command::Reload { .. } | Command::Grant { .. } => Subject::Everyone,
-    }
-}
-
 /// A question that waits for answers.
 struct Question<'a> {
     cluster: &'a Cluster,
@@ -343,142 +372,5 @@ impl Drop for Wanted {
     fn drop(&mut self) {
         let now = self.cluster.now();
         self.cluster.slots().unwant(self.slot, now);
-    }
-}
-
-/// A node's bus, as the roles hold it.
-pub struct ClusterBus(pub Arc<Cluster>);
-
-#[async_trait]
-impl Bus for ClusterBus {
-    async fn publish_all(&self, envelopes: Vec<Envelope>) -> Result<(), BusError> {
-        let wire = self.0.open_wire()?;
-        let publish = async {
-            // slaves that come back a little later than we do would miss it, and their clients would never know
-            let _ = self.0.all_back.subscribe().wait_for(|all_back| *all_back).await;
-            let wire_state = wire.state();
-            for envelope in envelopes {
-                self.0.send(wire, subject_of(&envelope), Mail::Order(envelope)).await?;
-            }
-            wire.confirm().await?;
-            // down and up again meanwhile: what was sent before is lost, and only the rest is confirmed
-            if wire_state.has_changed().unwrap_or(true) { Err(BusError::Down) } else { Ok(()) }
-        };
-        timeout(PUBLISH, publish).await.map_err(|_| BusError::Full)?
-    }
-
-    async fn gather(&self, ask: Ask) -> Result<Gathered, BusError> {
-        let mut state = self.0.state.subscribe();
-        let known = state.wait_for(|state| !state.up || state.roster_known);
-        drop(timeout(ONE_DEADLINE, known).await);
-        let wire = self.0.open_wire()?;
-        let (question, mut answers) = self.0.question();
-        let (mut waited_for, mut silent) = (BTreeSet::new(), BTreeSet::new());
-        for (node, answers_in_time) in self.0.roster().slaves() {
-            if answers_in_time { &mut waited_for } else { &mut silent }.insert(node);
-        }
-        let mut census = ask.nothing();
-        let deadline = tokio::time::Instant::now() + DEADLINE;
-        let mail = Mail::Ask { id: question.id, from: self.0.me.node, ask };
-        let sent = timeout_at(deadline, self.0.send(wire, Subject::Everyone, mail)).await;
-        sent.map_err(|_| BusError::Full)??;
-        while !waited_for.is_empty() {
-            // who leaves the roster meanwhile owes nothing any more
-            let gone = state.wait_for(|state| waited_for.iter().any(|node| !state.slaves.contains(node)));
-            tokio::select! {
-                answer = answers.recv() => {
-                    let Some((node, answer)) = answer else { break };
-                    census.merge(answer);
-                    waited_for.remove(&node);
-                    silent.remove(&node);
-                }
-                gone = gone => {
-                    let Ok(state) = gone else { break };
-                    waited_for.retain(|node| state.slaves.contains(node));
-                }
-                () = tokio::time::sleep_until(deadline) => break,
-            }
-        }
-        {
-            let mut roster = self.0.roster();
-            for &late in &waited_for {
-                roster.missed_deadline(late);
-            }
-        }
-        // a slave that is not on the roster may have answered, too
-        while let Ok((node, answer)) = answers.try_recv() {
-            census.merge(answer);
-            waited_for.remove(&node);
-            silent.remove(&node);
-        }
-        silent.extend(waited_for);
-        let missing: Vec<_> = silent.into_iter().collect();
-        Ok(Gathered { census, missing })
-    }
-
-    async fn ask_node(&self, node: NodeId, ask: Ask) -> Result<Census, BusError> {
-        let wire = self.0.open_wire()?;
-        let (question, mut answers) = self.0.question();
-        let asked = async {
-            self.0.send(wire, Subject::Node(node), Mail::Ask { id: question.id, from: self.0.me.node, ask }).await?;
-            answers.recv().await.map(|(_, census)| census).ok_or(BusError::Silent)
-        };
-        timeout(ONE_DEADLINE, asked).await.map_err(|_| BusError::Silent)?
-    }
-
-    fn interest(&self, channel: &ChannelKey) -> Option<Interest> {
-        let slot = slot_of(channel);
-        let cluster = &self.0;
-        let mut orders = Vec::new();
-        let heard = {
-            // the wire is told before anyone else sees the table: nothing is confirmed that it has not heard of
-            let mut slots = cluster.slots();
-            let heard = slots.want(slot, &mut orders);
-            cluster.obey(&orders);
-            heard
-        };
-        let hold = Arc::new(Wanted { cluster: cluster.clone(), slot });
-        if heard && cluster.state.borrow().up {
-            return Some(Interest { hold, confirmed: None });
-        }
-        cluster.asked.notify_one();
-        let confirmed: BoxFuture<()> = Box::pin(heard_and_up(cluster.clone(), slot));
-        Some(Interest { hold, confirmed: Some(confirmed) })
-    }
-
-    fn report(&self, to: NodeId, reports: Vec<Report>) {
-        // fails only when the process ends
-        let _ = self.0.outgoing.send((Subject::Node(to), Mail::Reports { from: self.0.me.node, reports }));
-    }
-
-    fn attach(&self, inbox: Arc<dyn Inbox>) {
-        let before = self.0.inbox.write().unwrap_or_else(PoisonError::into_inner).replace(inbox);
-        assert!(before.is_none(), "a node has one slave");
-    }
-
-    fn state(&self) -> watch::Receiver<BusState> {
-        self.0.state.subscribe()
-    }
-
-    fn clock_ahead_of(&self, node: NodeId) -> i64 {
-        self.0.clock_ahead_of(node)
-    }
-}
-
-async fn heard_and_up(cluster: Arc<Cluster>, slot: u16) {
-    let mut state = cluster.state.subscribe();
-    loop {
-        let confirmed = cluster.confirmed.notified();
-        if state.wait_for(|state| state.up).await.is_err() {
-            // the process ends, and the socket with it
-            return std::future::pending().await;
-        }
-        if cluster.slots().is_heard(slot) {
-            return;
-        }
-        tokio::select! {
-            () = confirmed => {}
-            _ = state.changed() => {}
-        }
     }
 }

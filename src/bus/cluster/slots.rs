@@ -134,6 +134,12 @@ impl Slots {
         }
     }
 
+    /// Does somebody want `slot`?
+    #[must_use]
+    pub fn is_wanted(&self, slot: u16) -> bool {
+        self.slots.get(&slot).is_some_and(|slot| slot.wanted > 0)
+    }
+
     /// Is `slot` heard?
     #[must_use]
     pub fn is_heard(&self, slot: u16) -> bool {

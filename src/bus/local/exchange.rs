@@ -141,7 +141,12 @@ impl Drop for Exchange {
 
 #[async_trait]
 impl Wire for Exchange {
-    async fn send(&self, subject: Subject, message: Bytes) -> Result<(), BusError> {
+    fn session(&self) -> Option<u32> {
+        // the only one: it ends with the process
+        self.shared.up.borrow().then_some(0)
+    }
+
+    async fn send_in(&self, _: u32, subject: Subject, message: Bytes) -> Result<(), BusError> {
         debug_assert!(subject != Subject::EverySlot, "only to be listened to");
         if !*self.shared.up.borrow() {
             return Err(BusError::Down);
@@ -174,6 +179,10 @@ impl Wire for Exchange {
 
     fn max_message(&self) -> Option<usize> {
         Some(self.shared.limits.message)
+    }
+
+    fn is_served_by_a_node(&self) -> bool {
+        true
     }
 
     fn state(&self) -> watch::Receiver<bool> {

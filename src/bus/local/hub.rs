@@ -120,7 +120,7 @@ mod tests {
 
     use tokio::sync::watch;
     use wellhead_proto::{
-        bus::BoxFuture,
+        bus::{BoxFuture, Gap},
         channel::ChannelPattern,
         command::{Command, Target},
         event::{Event, Payload},
@@ -162,7 +162,11 @@ mod tests {
 
         fn report(&self, _: NodeId, _: Vec<Report>) {}
 
-        fn gap(&self) {}
+        fn opened(&self) -> u32 {
+            0
+        }
+
+        fn gap(&self, _: Gap) {}
     }
 
     fn ear(room: bool) -> Arc<Ear> {

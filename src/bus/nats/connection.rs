@@ -14,12 +14,16 @@ use std::{
 use async_nats::{Client, Event, Subscriber, connection::State};
 use bytes::Bytes;
 use futures_util::{
-    Stream, StreamExt,
+    FutureExt, Stream, StreamExt,
     stream::{AbortHandle, Abortable, SelectAll},
 };
 use log::warn;
 use rustc_hash::FxHashMap;
-use tokio::{sync::mpsc, task::unconstrained, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, unconstrained},
+    time::timeout,
+};
 
 use super::{Shared, settings};
 use crate::bus::{
@@ -54,7 +58,9 @@ pub(super) struct Connection {
     echo: Subscriber,
     confirms: Confirms,
     listening: FxHashMap<Subject, AbortHandle>,
-    sources: mpsc::UnboundedSender<Source>,
+    /// Until it ends.
+    sources: Option<mpsc::UnboundedSender<Source>>,
+    forwarding: JoinHandle<()>,
 }
 
 /// What one subscription hears, until it is unlistened.
@@ -75,7 +81,7 @@ impl Stream for Heard {
 }
 
 impl Connection {
-    /// Connect and ask for everything that is listened to.
+    /// Connect.
     pub(super) async fn open(shared: Arc<Shared>, url: &str) -> Result<Self, String> {
         let address = settings::address(url)?;
         let (event, events) = mpsc::unbounded_channel();
@@ -103,15 +109,11 @@ impl Connection {
         let echo_subject = format!("{}echo.{:016x}", shared.prefix, nonce());
         let echo = in_time(client.subscribe(echo_subject.clone())).await?;
         let (order, orders) = mpsc::unbounded_channel();
-        let subjects: Vec<Subject> = {
-            let mut table = shared.table();
-            table.connection = Some(order);
-            table.subjects.iter().copied().collect()
-        };
+        shared.table().connection = Some(order);
         let (sources, arriving) = mpsc::unbounded_channel();
         // within a budget it would take 128 messages in a turn, while the library reads thousands in each of its own
-        tokio::spawn(unconstrained(forward(shared.clone(), arriving)));
-        let mut connection = Self {
+        let forwarding = tokio::spawn(unconstrained(forward(shared.clone(), arriving)));
+        Ok(Self {
             shared,
             client,
             events,
@@ -120,25 +122,32 @@ impl Connection {
             echo,
             confirms: Confirms::default(),
             listening: FxHashMap::default(),
-            sources,
-        };
-        for subject in subjects {
-            connection.listen(subject).await?;
-        }
-        Ok(connection)
+            sources: Some(sources),
+            forwarding,
+        })
     }
 
-    /// Serve until it breaks, and why it did; `up` is called once the server has everything.
+    /// Ask for everything that is listened to and serve until it breaks, and why it did; `up` is called once the server has
+    /// everything. What came over it is in the lobby then, and behind it the interruption.
     pub(super) async fn run(mut self, up: impl FnOnce()) -> String {
         let why = match self.serve(up).await {
             Ok(never) => match never {},
             Err(why) => why,
         };
+        self.shared.down();
         self.confirms.down();
+        // it takes what was read, and ends
+        self.sources.take();
+        let _ = (&mut self.forwarding).await;
+        self.shared.lobby.interrupted();
         why
     }
 
     async fn serve(&mut self, up: impl FnOnce()) -> Result<std::convert::Infallible, String> {
+        let subjects: Vec<Subject> = self.shared.table().subjects.iter().copied().collect();
+        for subject in subjects {
+            self.listen(subject).await?;
+        }
         let mut up = Some(up);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -223,10 +232,9 @@ impl Connection {
         let subscriber = in_time(self.client.subscribe(self.shared.subject(subject))).await?;
         let (handle, registration) = AbortHandle::new_pair();
         self.listening.insert(subject, handle);
-        self.sources
-            .send(Abortable::new(Heard { subject, subscriber }, registration))
-            .map_err(|_| "the client ended")?;
-        Ok(())
+        let source = Abortable::new(Heard { subject, subscriber }, registration);
+        let taken = self.sources.as_ref().is_some_and(|sources| sources.send(source).is_ok());
+        if taken { Ok(()) } else { Err("the client ended".to_owned()) }
     }
 
     /// The forwarding task drops the subscriber, which tells the server; nothing is heard from now on.
@@ -237,7 +245,8 @@ impl Connection {
     }
 }
 
-/// All subscriptions into one lobby. Takes what comes at once: the library drops silently what is not taken.
+/// All subscriptions into one lobby, until the connection ends; then what was read of each. Takes what comes at once: the
+/// library drops silently what is not taken.
 async fn forward(shared: Arc<Shared>, mut arriving: mpsc::UnboundedReceiver<Source>) {
     let lobby: &Lobby = &shared.lobby;
     let mut sources = SelectAll::new();
@@ -245,9 +254,15 @@ async fn forward(shared: Arc<Shared>, mut arriving: mpsc::UnboundedReceiver<Sour
         tokio::select! {
             source = arriving.recv() => match source {
                 Some(source) => sources.push(source),
-                None => return,
+                None => break,
             },
             Some((subject, message)) = sources.next(), if !sources.is_empty() => lobby.admit(subject, message),
+        }
+    }
+    // the library's task runs on this thread, too: nothing more is read meanwhile
+    for mut source in sources {
+        while let Some(Some((subject, message))) = source.next().now_or_never() {
+            lobby.admit(subject, message);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -18,7 +18,6 @@ use std::{
 use async_nats::{Client, PublishErrorKind};
 use async_trait::async_trait;
 use bytes::Bytes;
-use log::warn;
 use rustc_hash::FxHashSet;
 use tokio::{
     runtime,
@@ -61,11 +60,10 @@ struct Shared {
     lobby: Lobby,
     metrics: WireMetrics,
     table: Mutex<Table>,
-    /// There while the wire is up.
-    client: RwLock<Option<Arc<Client>>>,
+    /// There while the wire is up, with the number of the connection.
+    client: RwLock<Option<(u32, Arc<Client>)>>,
+    sessions: AtomicU32,
     up: watch::Sender<bool>,
-    /// Which server the last connection was to: each start of one has a name of its own.
-    last_server: Mutex<Option<String>>,
     max_message: AtomicUsize,
     large: Semaphore,
 }
@@ -99,8 +97,8 @@ impl NatsWire {
             table: Mutex::default(),
             client: RwLock::default(),
             up: watch::Sender::new(false),
+            sessions: AtomicU32::new(0),
             max_message: AtomicUsize::new(MAX_MESSAGE),
-            last_server: Mutex::default(),
             large: Semaphore::new(LARGE_ONES),
         });
         let (stop, stopped) = watch::channel(false);
@@ -118,8 +116,12 @@ impl Drop for NatsWire {
 
 #[async_trait]
 impl Wire for NatsWire {
-    async fn send(&self, subject: Subject, message: Bytes) -> Result<(), BusError> {
-        self.shared.send(subject, message).await
+    fn session(&self) -> Option<u32> {
+        self.shared.client().map(|(session, _)| session)
+    }
+
+    async fn send_in(&self, session: u32, subject: Subject, message: Bytes) -> Result<(), BusError> {
+        self.shared.send(session, subject, message).await
     }
 
     fn listen(&self, subject: Subject) {
@@ -168,9 +170,13 @@ impl Wire for NatsWire {
 }
 
 impl Shared {
-    async fn send(&self, subject: Subject, message: Bytes) -> Result<(), BusError> {
+    fn client(&self) -> Option<(u32, Arc<Client>)> {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn send(&self, session: u32, subject: Subject, message: Bytes) -> Result<(), BusError> {
         debug_assert!(subject != Subject::EverySlot, "only to be listened to");
-        let client = self.client.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(BusError::Down)?;
+        let (_, client) = self.client().filter(|(up, _)| *up == session).ok_or(BusError::Down)?;
         let bytes = message.len();
         let limit = client.max_payload();
         if bytes > limit {
@@ -213,15 +219,8 @@ impl Shared {
     }
 
     fn up(&self, client: Arc<Client>) {
-        let server = client.server_info().server_id;
-        let last = self.last_server.lock().unwrap_or_else(PoisonError::into_inner).replace(server.clone());
-        // A server that was started anew took nothing meanwhile, if it is the only one. Any other may have served the other
-        // nodes while this one had no connection; so has one that cut this node off for slowness, without a word.
-        if last.is_some_and(|last| last == server || self.settings.urls.len() > 1) {
-            warn!("this node had no connection for a while in which others may have pushed");
-            self.lobby.gap();
-        }
-        *self.client.write().unwrap_or_else(PoisonError::into_inner) = Some(client);
+        let session = self.sessions.fetch_add(1, Ordering::Relaxed);
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = Some((session, client));
         self.metrics.up.set(1);
         self.up.send_replace(true);
     }
@@ -267,11 +266,7 @@ impl Shared {
         tokio::time::sleep(outage.pause()).await;
         let place = settings::place(url);
         let why = match Connection::open(self.clone(), url).await {
-            Ok(connection) => {
-                let why = connection.run(|| outage.over(&place, &self.metrics)).await;
-                self.down();
-                why
-            }
+            Ok(connection) => connection.run(|| outage.over(&place, &self.metrics)).await,
             Err(why) => why,
         };
         outage.failed(&place, &why);

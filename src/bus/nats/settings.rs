@@ -29,8 +29,12 @@ pub struct NatsSettings {
     pub user: Option<String>,
     /// The user's password.
     pub password: Option<String>,
+    /// A file that holds it; read anew for each connection, so that it may be replaced.
+    pub password_file: Option<PathBuf>,
     /// A token.
     pub token: Option<String>,
+    /// A file that holds it; read anew for each connection.
+    pub token_file: Option<PathBuf>,
     /// Encryption.
     pub tls: NatsTls,
 }
@@ -61,11 +65,13 @@ impl NatsSettings {
         for url in &self.urls {
             address(url)?;
         }
-        let ways = [self.credentials_file.is_some(), self.user.is_some(), self.token.is_some()];
+        let token = self.token.is_some() || self.token_file.is_some();
+        let password = self.password.is_some() || self.password_file.is_some();
+        let ways = [self.credentials_file.is_some(), self.user.is_some(), token];
         if ways.into_iter().filter(|way| *way).count() > 1 {
             return Err("credentials file, user and token exclude each other".to_owned());
         }
-        if self.user.is_some() != self.password.is_some() {
+        if self.user.is_some() != password {
             return Err("a user needs a password, and a password a user".to_owned());
         }
         if self.tls.cert_file.is_some() != self.tls.key_file.is_some() {
@@ -93,11 +99,11 @@ impl NatsSettings {
                 .credentials(without_mark(&credentials))
                 .map_err(|error| format!("{} is no credentials file: {error}", file.display()))?;
         }
-        if let (Some(user), Some(password)) = (&self.user, &self.password) {
-            options = options.user_and_password(user.clone(), password.clone());
+        if let (Some(user), Some(password)) = (&self.user, latest(&self.password, &self.password_file).await?) {
+            options = options.user_and_password(user.clone(), password);
         }
-        if let Some(token) = &self.token {
-            options = options.token(token.clone());
+        if let Some(token) = latest(&self.token, &self.token_file).await? {
+            options = options.token(token);
         }
         // the library would send them as they stand in the address
         options = match (decoded(address.username()), decoded(address.password())) {
@@ -113,6 +119,14 @@ impl NatsSettings {
         }
         Ok(options)
     }
+}
+
+/// What stands in `file` now, if one is named.
+async fn latest(secret: &Option<String>, file: &Option<PathBuf>) -> Result<Option<String>, String> {
+    let Some(file) = file else { return Ok(secret.clone()) };
+    let text = tokio::fs::read_to_string(file).await;
+    let text = text.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 /// `url` as an address.

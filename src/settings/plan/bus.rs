@@ -24,7 +24,7 @@ pub enum Way {
     /// A socket on this machine, which the master owns.
     Socket(PathBuf),
     /// NATS servers.
-    Nats(NatsSettings),
+    Nats(Box<NatsSettings>),
 }
 
 impl Check<'_> {
@@ -38,7 +38,7 @@ impl Check<'_> {
                 })?;
                 Ok(Way::Socket(path))
             }
-            Bus::Nats(urls) => self.nats(urls).map(Way::Nats),
+            Bus::Nats(urls) => self.nats(urls).map(Box::new).map(Way::Nats),
         }
     }
 
@@ -54,7 +54,9 @@ impl Check<'_> {
             credentials_file: self.readable("nats.credentials_file", &nats.credentials_file)?,
             user: (!nats.user.is_empty()).then(|| nats.user.clone()),
             password: text("nats.password", self.secret("nats", "password", &nats.password, &nats.password_file)?)?,
+            password_file: (!nats.password_file.is_empty()).then(|| PathBuf::from(&nats.password_file)),
             token: text("nats.token", self.secret("nats", "token", &nats.token, &nats.token_file)?)?,
+            token_file: (!nats.token_file.is_empty()).then(|| PathBuf::from(&nats.token_file)),
             tls: NatsTls {
                 required: nats.tls.required,
                 ca_file: self.pem("nats.tls.ca_file", &nats.tls.ca_file)?,

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::{oneshot, watch};
 use wellhead::bus::cluster::Cluster;
 use wellhead_proto::{
-    bus::{BoxFuture, Bus, BusState, Inbox, Interest},
+    bus::{BoxFuture, Bus, BusState, Gap, Inbox, Interest},
     command::{Command, Target},
     envelope::Envelope,
     event::{Event, Payload},
@@ -47,7 +47,7 @@ pub struct Book {
 pub enum Heard {
     Push(Envelope),
     Report(NodeId, Report),
-    Gap,
+    Gap(Gap),
 }
 
 impl Book {
@@ -105,7 +105,7 @@ fn text_of(heard: &Heard) -> Option<String> {
     let (Command::Publish { event: Event { data, .. }, .. } | Command::Direct { data, .. }) = command else {
         return None;
     };
-    let (Payload::Text(text) | Payload::Json(text)) = data;
+    let (Payload::Text(text) | Payload::Json(text)) = data else { panic!("a payload of these tests is text") };
     Some(text.split(' ').next().unwrap_or_default().to_owned())
 }
 
@@ -139,8 +139,12 @@ impl Inbox for Book {
         }
     }
 
-    fn gap(&self) {
-        self.write(Heard::Gap);
+    fn opened(&self) -> u32 {
+        0
+    }
+
+    fn gap(&self, gap: Gap) {
+        self.write(Heard::Gap(gap));
     }
 }
 

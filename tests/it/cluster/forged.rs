@@ -34,6 +34,8 @@ impl wellhead::bus::wire::Ear for Deaf {
     }
 
     fn gap(&self) {}
+
+    fn interrupted(&self) {}
 }
 
 /// Beats of `count` slaves that do not exist, with this fingerprint of a secret.
@@ -41,7 +43,7 @@ async fn forge(wire: &dyn Wire, count: u32, secret: Fingerprint) {
     for no in 0..count {
         let beat = Beat { secret, ..Beat::new(NodeId::from_random(no), true, 1) };
         let mail = if no % 2 == 0 { Mail::Beat(beat) } else { Mail::Hello(beat) };
-        let letter = Letter { id: u64::from(no), mail };
+        let letter = Letter { id: u64::from(no), session: 0, mail };
         within("NATS takes it", wire.send(Subject::Everyone, letter.encode())).await.expect("it is up");
     }
     within("NATS has it", wire.confirm()).await.expect("it is up");

@@ -5,6 +5,7 @@ mod clocks;
 mod faults;
 pub mod field;
 mod forged;
+mod gaps;
 mod keeper;
 mod load;
 mod mixed;

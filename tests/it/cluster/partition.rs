@@ -1,16 +1,8 @@
 //! A slave that cannot reach its bus, which goes on without it.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::watch,
-    time::sleep,
-};
+use tokio::time::sleep;
 
 use super::{
     field::{By, Field, all_sent, lost_by_all},
@@ -19,62 +11,9 @@ use super::{
 use crate::support::{
     keys::signer,
     listener::{End, Listener},
+    proxy::Proxy,
     until,
 };
-
-/// Forwards to a server, and stops when it is told so: nothing is closed, nothing comes through.
-struct Proxy {
-    address: SocketAddr,
-    cut: watch::Sender<bool>,
-}
-
-impl Proxy {
-    async fn to(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.2:0").await.expect("a free port");
-        let address = listener.local_addr().expect("it listens");
-        let (cut, is_cut) = watch::channel(false);
-        tokio::spawn(async move {
-            while let Ok((near, _)) = listener.accept().await {
-                let is_cut = is_cut.clone();
-                tokio::spawn(async move {
-                    // who comes while it is cut hears nothing until it is healed
-                    connected(is_cut.clone()).await;
-                    let Ok(far) = TcpStream::connect(server).await else { return };
-                    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-                    tokio::select! {
-                        () = forward(near_in, far_out, is_cut.clone()) => {}
-                        () = forward(far_in, near_out, is_cut) => {}
-                    }
-                });
-            }
-        });
-        Self { address, cut }
-    }
-
-    fn set_cut(&self, cut: bool) {
-        self.cut.send_replace(cut);
-    }
-}
-
-async fn connected(mut is_cut: watch::Receiver<bool>) {
-    let _ = is_cut.wait_for(|cut| !*cut).await;
-}
-
-async fn forward(
-    mut from: impl AsyncReadExt + Unpin,
-    mut to: impl AsyncWriteExt + Unpin,
-    is_cut: watch::Receiver<bool>,
-) {
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        connected(is_cut.clone()).await;
-        let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
-        connected(is_cut.clone()).await;
-        if to.write_all(&buffer[..read]).await.is_err() {
-            return;
-        }
-    }
-}
 
 #[tokio::test]
 async fn a_slave_cut_off_from_nats_sends_its_clients_away_and_comes_back_by_itself() {

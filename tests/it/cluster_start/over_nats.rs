@@ -132,3 +132,34 @@ async fn a_node_whose_number_is_taken_draws_another() {
     arrives(&master, &mut ann).await;
     rival.line().stop().await;
 }
+
+/// Every line of a server's log that is not from `ours`, and how often it says that there is no bus.
+async fn what_it_says_of_its_bus(bus: &str, tries: impl Fn() -> usize) -> (usize, Vec<String>) {
+    let mut master = Setup::keyed().set("cluster.secret", SECRET).set("cluster.bus", bus).role("master").launch();
+    master.ready().await;
+    until("it has tried often enough", true, || async { tries() >= 4 }).await;
+    let foreign = master.log.collect(|line| line.contains("async_nats").then(|| line.to_owned()));
+    (master.said("no bus"), foreign)
+}
+
+#[tokio::test]
+async fn who_is_refused_by_nats_says_so_once_and_not_per_try() {
+    let nats = NatsServer::started("authorization { user: \"ann\", password: \"hush\" }");
+    let wrong = format!("nats://ann:wrong@{}", nats.address);
+    let tries = || nats.log().matches("authentication error").count();
+    assert_eq!(what_it_says_of_its_bus(&wrong, tries).await, (1, vec![]));
+
+    // an address that accepts and closes
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let bus = format!("nats://{}", listener.local_addr().expect("it listens"));
+    let accepted = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counts = accepted.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(stream);
+            counts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    });
+    let tries = || accepted.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(what_it_says_of_its_bus(&bus, tries).await, (1, vec![]));
+}

@@ -30,6 +30,35 @@ async fn with(server: &Server, key: &str) -> Backend {
 }
 
 #[tokio::test]
+async fn a_message_that_names_more_channels_than_a_socket_may_have_is_refused_and_the_socket_stays() {
+    let server = Server::start().await;
+    let grants: Vec<_> = (0..2_000).map(|no| format!("g{no:05}")).collect();
+    let mut ann = server.client("demo", "ann", &grants.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    for (many, expected) in [(1_001, "gusher.multi_subscribe_error"), (1_000, "gusher.multi_subscribe_succeeded")] {
+        let data = json!({ "multi_channel": grants[..many] }).to_string();
+        ann.say("gusher.multi_subscribe", &data).await;
+        assert_eq!(ann.reply().await.0, expected, "{many} channels");
+    }
+}
+
+#[tokio::test]
+async fn a_reload_beyond_the_limit_is_413_and_changes_nothing() {
+    let server = Setup::keyed().toml("[limits]\ngrants = \"100B\"").start().await;
+    let mut ann = server.client("demo", "ann", &["*"]).await;
+    let mut backend = server.backend().await;
+    let names: Vec<_> = (0..11).map(|no| format!("room-{no:02}")).collect();
+    let path = "/api/reload/channel/user/demo/ann";
+    let refused = backend.form(path, &[("data", &json!(names).to_string())]).await;
+    assert_eq!(refused.status, 413, "{refused:?}");
+    assert!(refused.text().contains("limits.grants"), "{refused:?}");
+    assert_eq!(ann.subscribe("news").await, "gusher.subscribe_succeeded");
+    assert_eq!(backend.form(path, &[("data", &json!(names[..10]).to_string())]).await.status, 200);
+    assert_eq!(ann.reply().await.0, "gusher.reloadchannel");
+    assert_eq!(ann.subscribe("room-09").await, "gusher.subscribe_succeeded");
+    assert_eq!(ann.subscribe("news").await, "gusher.subscribe_error");
+}
+
+#[tokio::test]
 async fn without_a_known_key_nothing_is_done() {
     let server = server().await;
     let mut ann = server.listener_on("demo", "ann", "news").await;

@@ -27,6 +27,20 @@ async fn is_untouched((bob, api): &mut (Pusher, Api)) {
 }
 
 #[tokio::test]
+async fn a_wish_of_the_wrong_types_is_told_to_its_channel_too() {
+    let server = setup().start().await;
+    let mut ann = Pusher::connect(server.slave(), DEMO).await.subscribed("mine").await;
+    for channel in ["mine", "private-a", "presence-a"] {
+        for rest in [r#""auth":7"#, r#""auth":{"x":1}"#, r#""auth":"a","channel_data":{"user_id":"7"}"#] {
+            let wish = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}",{rest}}}}}"#);
+            ann.socket.send_text(&wish).await;
+            assert_eq!(ann.barred(channel).await.0, 400, "{wish}");
+        }
+    }
+    ann.is_quiet().await;
+}
+
+#[tokio::test]
 async fn a_frame_that_makes_no_sense_is_told_so_and_the_socket_stays() {
     let server = setup().start().await;
     let mut other = bystander(&server).await;
@@ -57,8 +71,6 @@ async fn a_frame_that_makes_no_sense_is_told_so_and_the_socket_stays() {
         r#"{"event":"pusher:subscribe","data":"news"}"#,
         r#"{"event":"pusher:subscribe","data":{"channel":7}}"#,
         r#"{"event":"pusher:subscribe","data":{"channel":["a"]}}"#,
-        r#"{"event":"pusher:subscribe","data":{"channel":"private-a","auth":{"x":1}}}"#,
-        r#"{"event":"pusher:subscribe","data":{"channel":"presence-a","auth":"a","channel_data":{"user_id":"7"}}}"#,
         r#"{"event":"pusher:subscribe","data":{"channel":"\ud800"}}"#,
         r#"{"event":"pusher:unsubscribe"}"#,
         r#"{"event":"pusher:unsubscribe","data":{"channel":7}}"#,

@@ -4,5 +4,6 @@ mod hostile;
 mod limits;
 mod presence;
 mod publish;
+mod replay;
 mod signing;
 mod socket;

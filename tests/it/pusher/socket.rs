@@ -279,6 +279,9 @@ async fn clients_speak_to_each_other() {
         ann.whisper("private-desk", "client-e", &data).await;
         assert_eq!(bob.next().await, Said::event("private-desk", "client-e", data));
     }
+    // who says nothing is not said to have said null
+    bob.socket.send_text(r#"{"event":"client-e","channel":"private-desk"}"#).await;
+    assert_eq!(ann.socket.text().await, r#"{"event":"client-e","channel":"private-desk"}"#);
     bob.whisper("presence-room", "client-e", &json!({ "x": 1 })).await;
     assert_eq!(ann.next().await, Said::event("presence-room", "client-e", json!({ "x": 1 })).by("bob"));
     // a backend has no user id

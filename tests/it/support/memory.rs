@@ -161,7 +161,11 @@ async fn delay(random: &mut Random) {
 
 #[async_trait]
 impl Wire for MemoryWire {
-    async fn send(&self, subject: Subject, message: Bytes) -> Result<(), BusError> {
+    fn session(&self) -> Option<u32> {
+        self.state().borrow().then_some(0)
+    }
+
+    async fn send_in(&self, _: u32, subject: Subject, message: Bytes) -> Result<(), BusError> {
         if message.len() > self.most {
             return Err(BusError::TooLarge { limit: self.most });
         }

@@ -56,7 +56,7 @@ impl NatsServer {
 
     /// The same, in a folder that holds what `config` names.
     pub fn prepared_in(folder: Folder, config: &str) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port");
+        let address = free_address();
         let config = folder.write("nats.conf", &format!("listen: \"{address}\"\nmax_payload: 1MB\n{config}"));
         Self { folder, address, config, process: None }
     }
@@ -66,6 +66,29 @@ impl NatsServer {
         let mut server = Self::prepared(config);
         server.start();
         server
+    }
+
+    /// A server of a NATS cluster that others find at `own`; it looks for one of them at `other`.
+    pub fn clustered(own: SocketAddr, other: Option<SocketAddr>) -> Self {
+        let routes = other.map_or_else(String::new, |other| format!("\"nats://{other}\""));
+        Self::started(&format!("cluster {{ name: some, listen: \"{own}\", routes: [{routes}] }}\n"))
+    }
+
+    /// Two servers of one NATS cluster that know each other.
+    pub fn pair() -> [Self; 2] {
+        let routes = [free_address(), free_address()];
+        let servers = [0, 1].map(|own| Self::clustered(routes[own], Some(routes[1 - own])));
+        servers[0].has_route();
+        servers
+    }
+
+    /// Wait until it knows another server of its cluster.
+    pub fn has_route(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains("Route connection created") {
+            assert!(Instant::now() < deadline, "no route: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Run, and be back once it listens.
@@ -128,6 +151,11 @@ impl Drop for NatsServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Where nobody listens.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port")
 }
 
 /// Does a server say who it is?

@@ -126,6 +126,11 @@ impl Setup {
         self.prelude("export LISTEN_PID=$$; exec 3<&0 </dev/null;")
     }
 
+    /// With so many file descriptors, and no way to more.
+    pub fn descriptors(self, most: usize) -> Self {
+        self.prelude(&format!("ulimit -n {most} &&"))
+    }
+
     /// Where the server lives.
     pub fn folder(&self) -> &Path {
         &self.dir.0
@@ -139,12 +144,13 @@ impl Setup {
         if fs::read_to_string(&config).ok().as_deref() != Some(&*text) {
             fs::write(&config, text).expect("the folder is ours");
         }
-        let program = env!("CARGO_BIN_EXE_wellhead");
+        // `make hostile` attacks what is shipped
+        let program = std::env::var_os("WELLHEAD_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_wellhead").into());
         let mut command = if self.prelude.is_empty() {
-            Command::new(program)
+            Command::new(&program)
         } else {
             let mut shell = Command::new("sh");
-            shell.arg("-c").arg(format!("{} exec \"$0\" \"$@\"", self.prelude)).arg(program);
+            shell.arg("-c").arg(format!("{} exec \"$0\" \"$@\"", self.prelude)).arg(&program);
             shell
         };
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WELLHEAD_")) {
@@ -295,6 +301,11 @@ impl Server {
     /// Wait until a metric has a value.
     pub async fn metric_becomes(&self, name: &str, label: &str, wanted: f64) {
         until(&format!("{name}{{{label}}}"), wanted, || self.metric(name, label)).await;
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Its resident memory, in bytes.

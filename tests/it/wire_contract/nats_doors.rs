@@ -129,6 +129,19 @@ async fn by_a_credentials_file_that_may_come_later() {
     is_refused(&server, "authentication error", server.settings()).await;
 }
 
+#[tokio::test]
+async fn by_a_password_file_that_is_read_anew_for_each_connection() {
+    let server = NatsServer::started("authorization { user: \"ann\", password: \"first\" }");
+    let file = server.folder.write("password", "wrong\n");
+    let settings =
+        NatsSettings { user: Some("ann".to_owned()), password_file: Some(file.clone()), ..server.settings() };
+    let node = node(settings);
+    until("it is refused", true, || async { server.log().contains("authentication error") }).await;
+    assert!(!*node.wire.state().borrow());
+    std::fs::write(&file, "first\n").unwrap();
+    node.is(true).await;
+}
+
 fn openssl(folder: &Path, arguments: &str) {
     let ran =
         Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().expect("openssl is there");

@@ -24,6 +24,7 @@ pub struct TestEar {
     inbox: Mutex<mpsc::UnboundedReceiver<(Subject, Bytes)>>,
     room: watch::Sender<bool>,
     gaps: AtomicUsize,
+    interruptions: AtomicUsize,
     count: AtomicUsize,
     busy: std::sync::Mutex<()>,
 }
@@ -36,6 +37,7 @@ impl TestEar {
             inbox: Mutex::new(inbox),
             room: watch::Sender::new(true),
             gaps: AtomicUsize::new(0),
+            interruptions: AtomicUsize::new(0),
             count: AtomicUsize::new(0),
             busy: std::sync::Mutex::default(),
         })
@@ -43,6 +45,10 @@ impl TestEar {
 
     pub fn gaps(&self) -> usize {
         self.gaps.load(Ordering::SeqCst)
+    }
+
+    pub fn interruptions(&self) -> usize {
+        self.interruptions.load(Ordering::SeqCst)
     }
 
     /// As long as this is held, the wire's thread gets nothing done beyond the next message.
@@ -85,6 +91,10 @@ impl Ear for TestEar {
 
     fn gap(&self) {
         self.gaps.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn interrupted(&self) {
+        self.interruptions.fetch_add(1, Ordering::SeqCst);
     }
 }
 

@@ -9,7 +9,7 @@ use wellhead_proto::{
     notice::Bar,
 };
 
-use super::{Change, Floor, Push, SeatNo};
+use super::{Change, Floor, Push, SeatNo, Waiting};
 use crate::{attendance::Told, backlog::Ticket, registry::attendees::Attendee};
 
 impl Floor {
@@ -35,6 +35,7 @@ impl Floor {
         attendance.enter(channel, member, most, |since| {
             let mut change = Change::default();
             self.index.join(no, &channel.name, tag, &mut change);
+            self.note_join(no, &channel.name);
             self.note(change);
             if let Some(room) = self.index.room(&channel.app, &channel.name) {
                 self.attendees.add(room, no, Attendee { member: member.clone(), since });
@@ -43,7 +44,15 @@ impl Floor {
     }
 
     /// Tell the members on a channel what has changed.
-    pub fn tell_members(&mut self, channel: &ChannelKey, told: Told, ticket: Ticket) {
+    pub fn tell_members(&mut self, channel: ChannelKey, told: Told, ticket: Ticket) {
+        if self.is_held() {
+            self.waiting.push_back(Waiting::Members(channel, told, ticket));
+        } else {
+            self.announce(&channel, told, ticket);
+        }
+    }
+
+    pub(super) fn announce(&mut self, channel: &ChannelKey, told: Told, ticket: Ticket) {
         if let Some(room) = self.index.room(&channel.app, &channel.name)
             && self.attendees.has(room)
         {

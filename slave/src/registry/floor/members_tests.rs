@@ -23,7 +23,7 @@ impl Scene {
     /// The bus brings a change, and the slave's book numbers it.
     fn tell(&mut self, channel: &str, number: u64, change: MemberChange) {
         let ticket = self.backlog.admit(0);
-        self.floor.tell_members(&key(channel), Told { number, change }, ticket);
+        self.floor.tell_members(key(channel), Told { number, change }, ticket);
     }
 
     /// The book hears of a change, and the thread does not yet.
@@ -33,8 +33,7 @@ impl Scene {
 
     fn users_of(&mut self, channel: &str) -> Census {
         let query = Query::UsersOf(channel.parse().unwrap());
-        let ticket = self.backlog.admit(0);
-        self.floor.answer(&Ask::Query { app: "app".parse().unwrap(), query }, ticket)
+        self.ask(Ask::Query { app: "app".parse().unwrap(), query }).0
     }
 }
 
@@ -120,8 +119,7 @@ async fn who_ends_is_a_member_no_more_and_lists_know_members_by_their_names() {
     assert_eq!(scene.attend(&late, "q", "m-joe").unwrap(), ["m-bob", "m-joe"]);
     assert_eq!(scene.users_of("p"), names(&["ann", "m-bob"]));
     let query = Query::Members("q".parse().unwrap());
-    let ticket = scene.backlog.admit(0);
-    let census = scene.floor.answer(&Ask::Query { app: "app".parse().unwrap(), query }, ticket);
+    let census = scene.ask(Ask::Query { app: "app".parse().unwrap(), query }).0;
     assert_eq!(census, Census::Members(["m-bob", "m-joe"].map(|user| (user.parse().unwrap(), "{}".into())).into()));
     for client in [&bob, &late] {
         scene.floor.exit(client.id);

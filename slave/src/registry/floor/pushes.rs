@@ -4,18 +4,14 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 use wellhead_proto::{
-    channel::{ChannelPattern, allowed},
     dialect::contract::Shared,
     event::Event,
     frame::Frame,
-    ids::{AppId, ChannelName, SocketId},
-    matcher::Matcher,
-    query::name_hash,
+    ids::{ChannelName, SocketId},
 };
 
 use super::{Floor, Held, Push, Run, Seat, Turn};
 use crate::{
-    backlog::Ticket,
     registry::{attendees::Attendee, index::RoomNo},
     voices::Voices,
 };
@@ -25,37 +21,6 @@ use crate::{
 const GROUP: usize = 16;
 
 impl Floor {
-    pub(super) fn publish_matching(
-        &mut self,
-        app: &AppId,
-        pattern: &str,
-        within: &[ChannelPattern],
-        event: &Event,
-        ticket: Ticket,
-    ) -> std::collections::HashSet<u64> {
-        let matcher = self.patterns.get_or_insert_ref(pattern, || Matcher::compile(pattern).ok());
-        let Some(matcher) = matcher else {
-            return Default::default();
-        };
-        let mut rooms = self.index.rooms_matching(app, matcher);
-        let since = Instant::now();
-        rooms.retain(|&room| self.index.occupied(room) > 0 && allowed(within, &self.index.channel(room).name));
-        let mut ticket = Some(ticket);
-        if let (Some(ticket), [_, ..]) = (&mut ticket, &*rooms) {
-            ticket.set_deliveries(rooms.iter().map(|&room| self.index.occupied(room)).sum());
-        }
-        let mut hashes = std::collections::HashSet::with_capacity(rooms.len());
-        let last = rooms.last().copied();
-        for room in rooms {
-            let channel = self.index.channel(room).name.clone();
-            hashes.insert(name_hash(channel.as_str()));
-            // the last room carries the ticket: it is served last, or close to it
-            let ticket = if Some(room) == last { ticket.take() } else { None };
-            self.publish(room, Push::new(channel, event.clone(), None, ticket, since));
-        }
-        hashes
-    }
-
     /// Hand an event to the only socket of a room. Most channels have one; it needs no run.
     pub(super) fn publish_alone(
         &mut self,
@@ -175,16 +140,23 @@ impl Floor {
     /// After the mailbox was drained: send what was put into outboxes, then a chunk of what waits. `true` if more waits.
     pub fn settle(&mut self) -> bool {
         self.flush();
-        if self.fanout.is_idle() {
+        if self.is_idle() {
             return false;
         }
         if self.fanout.take_fresh() {
             // requests that are here already are read before the first large push walks: then they all walk together
             return true;
         }
+        self.go_on();
         self.step();
+        self.pursue();
         self.flush();
-        !self.fanout.is_idle()
+        !self.is_idle()
+    }
+
+    /// Does nothing wait for another turn?
+    fn is_idle(&self) -> bool {
+        self.fanout.is_idle() && !self.is_held() && self.questions.is_empty()
     }
 
     fn flush(&mut self) {

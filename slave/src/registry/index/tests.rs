@@ -108,7 +108,7 @@ proptest! {
             let mut after = BTreeSet::new();
             for app in [app(0), app(1)] {
                 let expected = occupied(&model, &app);
-                let channels: Vec<_> = index.channels(&app).cloned().collect();
+                let channels: Vec<_> = index.channels(&app, "", None).map(|(name, _)| name.clone()).collect();
                 prop_assert_eq!(&channels, &expected.keys().cloned().collect::<Vec<_>>());
                 for (name, sockets) in expected {
                     let room = index.room(&app, &name).unwrap();
@@ -118,7 +118,8 @@ proptest! {
                     prop_assert_eq!(seated.into_iter().collect::<BTreeSet<_>>(), sockets);
                     after.insert(ChannelKey { app: app.clone(), name });
                 }
-                let users: BTreeSet<_> = index.users(&app).cloned().collect();
+                let seats = index.seats_from(0).filter_map(|(_, seat)| seat);
+                let users: BTreeSet<_> = seats.filter(|(there, _)| **there == app).map(|(_, user)| user.clone()).collect();
                 let there = model.values().filter(|(there, ..)| *there == app);
                 prop_assert_eq!(users, there.map(|(_, user, _)| user.clone()).collect::<BTreeSet<_>>());
                 for user in (0..3).map(user) {

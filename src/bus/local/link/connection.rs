@@ -57,6 +57,7 @@ impl Shared {
                 state.out = None;
                 state.confirms.down();
             }
+            self.ear.interrupted();
             out.cut_off(ToExchange::Goodbye.frame());
             out.wake();
             match ended {
@@ -144,6 +145,7 @@ impl Shared {
                 out.push_urgent(ToExchange::Listen(*subject).frame());
             }
             state.out = Some(out.clone());
+            state.session = state.session.wrapping_add(1);
             state.paused = false;
             state.begin_round();
         }

@@ -64,6 +64,8 @@ struct State {
     subjects: FxHashSet<Subject>,
     /// There while we are connected.
     out: Option<Arc<Outbound>>,
+    /// Counts the connections.
+    session: u32,
     confirms: Confirms,
     /// The ear has no room, so nothing is read, confirmations neither.
     paused: bool,
@@ -117,14 +119,21 @@ impl Drop for Link {
 
 #[async_trait]
 impl Wire for Link {
-    async fn send(&self, subject: Subject, message: Bytes) -> Result<(), BusError> {
+    fn session(&self) -> Option<u32> {
+        self.shared.out().ok().map(|(session, _)| session)
+    }
+
+    async fn send_in(&self, session: u32, subject: Subject, message: Bytes) -> Result<(), BusError> {
         debug_assert!(subject != Subject::EverySlot, "only to be listened to");
         let limit = self.shared.limits.message;
         let bytes = message.len();
         if bytes > limit {
             return Err(BusError::TooLarge { limit });
         }
-        let out = self.shared.out()?;
+        let (up, out) = self.shared.out()?;
+        if up != session {
+            return Err(BusError::Down);
+        }
         let frame = ToExchange::Send(subject, message).frame();
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
@@ -180,6 +189,10 @@ impl Wire for Link {
         Some(self.shared.limits.message)
     }
 
+    fn is_served_by_a_node(&self) -> bool {
+        true
+    }
+
     fn state(&self) -> watch::Receiver<bool> {
         self.shared.up.subscribe()
     }
@@ -192,10 +205,11 @@ impl Wire for Link {
 }
 
 impl Shared {
-    /// Where to send, while we are up.
-    fn out(&self) -> Result<Arc<Outbound>, BusError> {
+    /// Where to send, while we are up, and over which connection that is.
+    fn out(&self) -> Result<(u32, Arc<Outbound>), BusError> {
         let state = self.state();
-        if *self.up.borrow() { state.out.clone().ok_or(BusError::Down) } else { Err(BusError::Down) }
+        let out = state.out.clone().filter(|_| *self.up.borrow());
+        out.map(|out| (state.session, out)).ok_or(BusError::Down)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

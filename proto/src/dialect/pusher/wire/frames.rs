@@ -120,16 +120,17 @@ fn internal(event: &str, channel: &ChannelName, data: &str) -> Frame {
     Frame::text(&format!(r#"{{"event":"pusher_internal:{event}","channel":{channel},"data":{data}}}"#))
 }
 
-/// A published event. A backend's data is a string, that of a client what it was.
+/// A published event. A backend's data is a string, that of a client what it was, if it was anything.
 pub fn event(channel: &ChannelName, event: &Event) -> Shared {
     let mut text =
         Text::with_capacity(64 + channel.as_str().len() + event.name.as_str().len() + event.data.len() * 9 / 8);
     text.raw(r#"{"event":"#).string(event.name.as_str());
     text.raw(r#","channel":"#).string(channel.as_str());
-    text.raw(r#","data":"#);
     match (&event.data, &event.sender) {
-        (Payload::Json(json), Some(_)) => text.raw(json),
-        (Payload::Json(data) | Payload::Text(data), _) => text.string(data),
+        // who said nothing is not said to have said null
+        (Payload::Absent, _) => &mut text,
+        (Payload::Json(json), Some(_)) => text.raw(r#","data":"#).raw(json),
+        (Payload::Json(data) | Payload::Text(data), _) => text.raw(r#","data":"#).string(data),
     };
     if let Some(Sender::Member(user)) = &event.sender {
         text.raw(r#","user_id":"#).string(user.as_str());
@@ -143,7 +144,10 @@ pub fn event(channel: &ChannelName, event: &Event) -> Shared {
 
 /// A payload of another dialect for this very socket or user, who has no channel for it.
 pub fn direct(data: &Payload) -> Frame {
-    let (Payload::Json(data) | Payload::Text(data)) = data;
+    let data = match data {
+        Payload::Json(data) | Payload::Text(data) => data,
+        Payload::Absent => "null",
+    };
     Frame::text(&format!(r#"{{"event":"wellhead:direct","data":{}}}"#, quote(data)))
 }
 

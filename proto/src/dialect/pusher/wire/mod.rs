@@ -23,7 +23,7 @@ use crate::{
 use self::{
     allowance::Allowance,
     frames::{NotSubscribed, error, quoted},
-    said::Said,
+    said::{Said, Unreadable},
 };
 use super::{
     apps::Served,
@@ -60,9 +60,12 @@ impl Talk {
     fn subscribe(&mut self, data: Option<&RawValue>) -> Action {
         let refuse =
             |channel: &str, reason, says| Action::RejectSubscribe { channel: channel.to_owned(), reason, says };
-        let wish = match said::subscription(data) {
+        let wish = match said::wish(data) {
             Ok(wish) => wish,
-            Err(words) => return refuse("", "malformed", error(None, words)),
+            Err(Unreadable { channel }) => {
+                let channel = channel.as_deref();
+                return refuse(channel.unwrap_or_default(), "malformed", unreadable(channel));
+            }
         };
         let entry = match entry::judge(&self.served, self.socket, &wish) {
             Ok(entry) => entry,
@@ -74,9 +77,9 @@ impl Talk {
     }
 
     fn unsubscribe(&mut self, data: Option<&RawValue>) -> Result<Action, No> {
-        let wish = said::subscription(data).map_err(|words| error(None, words))?;
-        // nobody is on a channel of another name
-        let channel = ChannelName::try_from(&*wish.channel).map_err(|_| no_subscription(&wish.channel))?;
+        // only the channel counts; nobody is on one that cannot have that name
+        let channel = said::channel(data).ok_or_else(|| error(None, said::NO_CHANNEL))?;
+        let channel = ChannelName::try_from(&*channel).map_err(|_| no_subscription(&channel))?;
         self.asked = Some(Box::new(Asked::Leave(channel.clone())));
         Ok(Action::Unsubscribe(channel))
     }
@@ -105,7 +108,7 @@ impl Talk {
                 Payload::Text(text(data).ok_or_else(|| no("The data is not a string of Unicode"))?.into_owned().into())
             }
             Some(data) => Payload::from_raw(data),
-            None => Payload::null(),
+            None => Payload::Absent,
         };
         if data.len() > limits.event_data {
             let most = limits.event_data;
@@ -191,6 +194,14 @@ impl Conversation for Talk {
             )),
             (Asked::Leave(_) | Asked::Say(_), _) => None,
         }
+    }
+}
+
+/// A wish to subscribe that cannot be read is refused like any other if it says for which channel it is.
+fn unreadable(channel: Option<&str>) -> No {
+    match channel {
+        Some(channel) => NotSubscribed::malformed(said::NO_WISH).told(channel),
+        None => error(None, said::NO_WISH),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::dialect::pusher::json::{object, text};
@@ -15,12 +15,12 @@ pub struct Said<'a> {
     /// Where it is said; only events of clients have it here.
     #[serde(borrow, default)]
     pub channel: Option<&'a RawValue>,
-    /// The rest of it.
-    #[serde(borrow, default)]
+    /// The rest of it. `null` is something: a client's event that says so says it to the others.
+    #[serde(borrow, default, deserialize_with = "present")]
     pub data: Option<&'a RawValue>,
 }
 
-/// What `pusher:subscribe` and `pusher:unsubscribe` ask for.
+/// What `pusher:subscribe` asks for.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct Wish<'a> {
     /// The channel.
@@ -38,33 +38,66 @@ pub fn read(message: &str) -> Result<(Cow<'_, str>, Said<'_>), &'static str> {
     Ok((text(said.event).ok_or(WORDS)?, said))
 }
 
-/// The data of a subscription.
-pub fn subscription<'a>(data: Option<&'a RawValue>) -> Result<Wish<'a>, &'static str> {
+/// What is said of data that is no [`Wish`].
+pub const NO_WISH: &str = "Invalid data: it must be a JSON object whose channel, auth and channel_data are strings";
+/// What is said of data that names no channel to leave.
+pub const NO_CHANNEL: &str = "Invalid data: it must be a JSON object whose channel is a string";
+
+/// Data that is no [`Wish`].
+#[derive(Debug, Eq, PartialEq)]
+pub struct Unreadable {
+    /// The channel, if that much can be read: then the channel hears of it, too.
+    pub channel: Option<String>,
+}
+
+/// What the data of a `pusher:subscribe` asks for.
+pub fn wish<'a>(data: Option<&'a RawValue>) -> Result<Wish<'a>, Unreadable> {
     #[derive(Deserialize)]
     struct Data<'a> {
-        #[serde(borrow, default)]
-        channel: Option<&'a RawValue>,
+        #[serde(borrow)]
+        channel: &'a RawValue,
         #[serde(borrow, default)]
         auth: Option<&'a RawValue>,
         #[serde(borrow, default)]
         channel_data: Option<&'a RawValue>,
     }
-    const WORDS: &str = "Invalid data: it must be a JSON object whose channel, auth and channel_data are strings";
-    fn wish<'a>(json: &'a str) -> Option<Wish<'a>> {
+    fn read<'a>(json: &'a str) -> Option<Wish<'a>> {
         let data: Data<'a> = object(json.as_bytes()).ok()?;
         let maybe = |value: Option<&'a RawValue>| match value {
             Some(value) => text(value).map(Some),
             None => Some(None),
         };
-        Some(Wish { channel: text(data.channel?)?, auth: maybe(data.auth)?, channel_data: maybe(data.channel_data)? })
+        Some(Wish { channel: text(data.channel)?, auth: maybe(data.auth)?, channel_data: maybe(data.channel_data)? })
     }
-    let data = data.ok_or(WORDS)?;
-    if !data.get().starts_with('"') {
-        return wish(data.get()).ok_or(WORDS);
+    let wish = data.and_then(|data| match unwrapped(data)? {
+        Cow::Borrowed(json) => read(json),
+        Cow::Owned(json) => {
+            let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+            let Wish { channel, auth, channel_data } = read(&json)?;
+            Some(Wish { channel: own(channel), auth: auth.map(own), channel_data: channel_data.map(own) })
+        }
+    });
+    wish.ok_or_else(|| Unreadable { channel: channel(data) })
+}
+
+/// The one channel that the data of a subscription names, whatever else it says.
+pub fn channel(data: Option<&RawValue>) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Data<'a> {
+        #[serde(borrow)]
+        channel: &'a RawValue,
     }
-    // some clients encode it twice, as servers do
-    let inner = text(data).ok_or(WORDS)?;
-    let Wish { channel, auth, channel_data } = wish(&inner).ok_or(WORDS)?;
-    let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-    Ok(Wish { channel: own(channel), auth: auth.map(own), channel_data: channel_data.map(own) })
+    let json = unwrapped(data?)?;
+    let data: Data<'_> = object(json.as_bytes()).ok()?;
+    text(data.channel).map(Cow::into_owned)
+}
+
+/// The JSON of the data: some clients encode it twice, as servers do.
+fn unwrapped(data: &RawValue) -> Option<Cow<'_, str>> {
+    if data.get().starts_with('"') { text(data) } else { Some(data.get().into()) }
+}
+
+/// Whatever is there, also a `null`.
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(from).map(Some)
 }

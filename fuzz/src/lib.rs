@@ -1,0 +1,296 @@
+//! What the targets share: the dialects as a server has them, requests as text, and what must hold of every answer.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use hmac::{Hmac, Mac};
+use md5::{Digest, Md5};
+use percent_encoding::percent_decode_str;
+use serde_json::value::RawValue;
+use sha2::Sha256;
+use wellhead_proto::{
+    dialect::{
+        Settings, all,
+        contract::{ApiCall, ApiReply, Dialect, Done, Headers, Role, Route, Shared, Variant, Work},
+        pusher,
+    },
+    event::{Event, Payload},
+    frame::Frame,
+    ids::{ChannelName, NodeId, SocketId, SocketIdSeal},
+    jwt::BadToken,
+    mail::{Letter, Mail},
+    query::{Ask, Census},
+    surface::{Matched, Router},
+};
+
+/// When everything happens.
+pub const NOW: Duration = Duration::from_secs(1_700_000_000);
+/// The key, and the id, of the one app that Pusher's side serves.
+pub const KEY: &str = "wh-key";
+const SECRET: &[u8] = b"wh-secret";
+
+/// The socket that speaks.
+#[must_use]
+pub fn socket() -> SocketId {
+    SocketId::new(NodeId::from_random(11), 22)
+}
+
+/// Every dialect that is spoken, with one app on Pusher's side.
+#[must_use]
+pub fn dialects() -> Vec<Arc<dyn Dialect>> {
+    let app = pusher::App {
+        key: KEY.parse().expect("a short name"),
+        id: "42".to_owned(),
+        secret: SECRET.to_vec(),
+        client_events: true,
+        limits: pusher::Limits::default(),
+    };
+    let pusher = pusher::Settings { apps: vec![app], ..pusher::Settings::default() };
+    all(&Settings { pusher, ..Settings::default() }, &SocketIdSeal::new(b"seal"))
+}
+
+/// What the app's secret makes of `text`, in hexadecimal digits.
+#[must_use]
+pub fn sign(text: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET).expect("HMAC takes a key of any length");
+    mac.update(text);
+    hex(&mac.finalize().into_bytes())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A request as text: `METHOD TARGET`, then a line for the value of whatever header is looked at, then the body.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// `GET`, `POST`, …
+    pub method: &'a str,
+    /// The path.
+    pub path: &'a str,
+    /// The query string.
+    pub query: String,
+    header: Header<'a>,
+    body: Bytes,
+}
+
+/// One line for all headers.
+#[derive(Debug)]
+struct Header<'a>(&'a str);
+
+impl Headers for Header<'_> {
+    fn header(&self, _: &str) -> Option<&str> {
+        (!self.0.is_empty()).then_some(self.0)
+    }
+}
+
+impl<'a> Request<'a> {
+    /// Read one.
+    #[must_use]
+    pub fn read(data: &'a [u8]) -> Option<Self> {
+        let mut parts = data.splitn(3, |&byte| byte == b'\n');
+        let mut line = || std::str::from_utf8(parts.next().unwrap_or_default()).ok();
+        let (first, kind) = (line()?, line()?);
+        let (method, target) = first.split_once(' ')?;
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        Some(Self {
+            method,
+            path,
+            query: query.to_owned(),
+            header: Header(kind),
+            body: Bytes::copy_from_slice(parts.next().unwrap_or_default()),
+        })
+    }
+
+    /// The same, signed by the app's backend.
+    #[must_use]
+    pub fn signed(mut self) -> Self {
+        let decoded = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
+        let mut query = format!("auth_key={KEY}&auth_timestamp={}&auth_version=1.0", NOW.as_secs());
+        if !self.body.is_empty() {
+            query += &format!("&body_md5={}", hex(&Md5::digest(&self.body)));
+        }
+        for pair in self.query.split('&') {
+            let (name, _) = pair.split_once('=').unwrap_or((pair, ""));
+            // of two the first counts
+            if !decoded(name).eq_ignore_ascii_case(b"auth_signature") {
+                query.extend(["&", pair]);
+            }
+        }
+        let mut pairs: Vec<_> = query
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+            .map(|(name, value)| (decoded(name).to_ascii_lowercase(), decoded(value)))
+            .collect();
+        pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let pairs: Vec<_> = pairs.iter().map(|(name, value)| [&name[..], b"=", value].concat()).collect();
+        let text = [self.method.as_bytes(), self.path.as_bytes(), &pairs.join(&b'&')].join(&b'\n');
+        self.query = format!("{query}&auth_signature={}", sign(&text));
+        self
+    }
+
+    /// Put it to the router of `role`, carry out nothing, and hold what comes to the rules.
+    pub fn serve(&self, dialects: &[Arc<dyn Dialect>], role: Role) {
+        let router = Router::new(role, dialects.to_vec());
+        if let Ok(matched) = router.find(Route::SOCKET, self.path) {
+            self.knock(&router, &matched);
+        }
+        match router.find(self.method, self.path) {
+            Ok(matched) if self.method != Route::SOCKET => self.call(dialects, &router, &matched),
+            Ok(_) => {}
+            Err(reply) => check_reply(&reply),
+        }
+    }
+
+    /// As a handshake.
+    fn knock(&self, router: &Router, matched: &Matched) {
+        let (dialect, row) = (router.dialect(matched), router.route(matched).row);
+        let Err(why) = dialect.knock(&self.as_call(router, matched)) else { return };
+        match dialect.turn_away(row, &why) {
+            None => check_reply(&dialect.refuse(row, &why)),
+            Some(turned_away) => {
+                check_frame(turned_away.says);
+                assert!(turned_away.reason.len() <= 123, "it fits a close frame");
+            }
+        }
+    }
+
+    fn call(&self, dialects: &[Arc<dyn Dialect>], router: &Router, matched: &Matched) {
+        match router.dialect(matched).call(self.as_call(router, matched)) {
+            Ok(task) => {
+                let done = carry_out(dialects, task.work);
+                check_reply(&(task.reply)(done));
+            }
+            Err(why) => check_reply(&router.refuse(matched, &why)),
+        }
+    }
+
+    fn as_call(&self, router: &Router, matched: &Matched) -> ApiCall<'_> {
+        ApiCall {
+            row: router.route(matched).row,
+            method: self.method,
+            path: self.path,
+            segments: matched.segments.clone(),
+            query: &self.query,
+            headers: &self.header,
+            body: self.body.clone(),
+            now: NOW,
+        }
+    }
+}
+
+/// What comes of `work` where nobody is there. Whatever was accepted can travel and be told.
+fn carry_out(dialects: &[Arc<dyn Dialect>], work: Work) -> Done {
+    let travels = |mail: Mail| {
+        let letter = Letter { id: 1, mail };
+        assert_eq!(Letter::decode(&letter.encode()).as_ref(), Ok(&letter), "what is written is what is read");
+        tell(dialects, letter, check_frame);
+    };
+    let asked = |ask: Ask| {
+        travels(Mail::Ask { id: 1, from: socket().node(), ask: ask.clone() });
+        Done::Census(ask.nothing())
+    };
+    match work {
+        Work::Nothing => Done::Done,
+        Work::Publish(envelopes) => {
+            envelopes.into_iter().for_each(|envelope| travels(Mail::Order(envelope)));
+            Done::Done
+        }
+        Work::Ask(ask) => asked(ask),
+        Work::PublishAndAsk(envelopes, ask) => {
+            envelopes.into_iter().for_each(|envelope| travels(Mail::Order(envelope)));
+            asked(ask)
+        }
+        Work::Decode(_) => Done::Claims(Err(BadToken::Malformed)),
+        Work::Exchange(_) => Done::Token(Err(BadToken::Malformed)),
+    }
+}
+
+/// A letter that was read is told in every dialect; `check` looks at what clients hear.
+pub fn tell(dialects: &[Arc<dyn Dialect>], letter: Letter, check: fn(Frame)) {
+    use wellhead_proto::{command::Command, matcher::Matcher};
+
+    match letter.mail {
+        Mail::Order(envelope) => match envelope.command {
+            Command::Publish { channel, event, .. } => tell_event(dialects, &channel, &event, check),
+            Command::Direct { data, .. } => tell_direct(dialects, &data, check),
+            _ => {}
+        },
+        Mail::Ask { ask: Ask::PublishMatching { pattern, event, .. }, .. } => {
+            let _ = Matcher::compile(&pattern);
+            tell_event(dialects, &"news".parse().expect("a short name"), &event, check);
+        }
+        Mail::Answer { census, .. } => check_census(census),
+        _ => {}
+    }
+}
+
+fn check_census(census: Census) {
+    let count = census.count();
+    let mut twice = census.clone();
+    twice.merge(census);
+    assert!(twice.count() >= count, "two that say the same count no less than one");
+}
+
+fn tell_event(dialects: &[Arc<dyn Dialect>], channel: &ChannelName, event: &Event, check: fn(Frame)) {
+    for dialect in dialects {
+        for variant in (0..dialect.variants()).map(Variant) {
+            // a tail is nothing by itself
+            if let Shared::Whole(frame) = dialect.event(variant, channel, event) {
+                check(Frame::Whole(frame));
+            }
+        }
+    }
+    tell_direct(dialects, &event.data, check);
+}
+
+fn tell_direct(dialects: &[Arc<dyn Dialect>], data: &Payload, check: fn(Frame)) {
+    for dialect in dialects {
+        for variant in (0..dialect.variants()).map(Variant) {
+            check(dialect.direct(variant, data));
+        }
+    }
+}
+
+/// What a socket is told: whole frames of RFC 6455, and JSON in those that are text.
+pub fn check_frame(frame: Frame) {
+    let bytes = frame.into_bytes();
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        assert_eq!(rest[0] & 0xF0, 0x80, "no reserved bit, no fragment");
+        let (length, head) = match rest[1] {
+            short @ 0..=125 => (usize::from(short), 2),
+            126 => (usize::from(u16::from_be_bytes([rest[2], rest[3]])), 4),
+            127 => (u64::from_be_bytes(rest[2..10].try_into().expect("eight")) as usize, 10),
+            _ => panic!("a server does not mask"),
+        };
+        let payload = &rest[head..head + length];
+        match rest[0] & 0x0F {
+            1 => check_json(payload),
+            8..=10 => assert!(length <= 125, "control frames are short"),
+            other => panic!("opcode {other}"),
+        }
+        rest = &rest[head + length..];
+    }
+}
+
+/// What a caller is told over HTTP.
+pub fn check_reply(reply: &ApiReply) {
+    assert!((200..600).contains(&reply.status), "{reply:?}");
+    assert!(reply.status < 500 || [501, 503].contains(&reply.status), "a request is no fault of ours: {reply:?}");
+    if reply.content_type.contains("json") {
+        check_json(&reply.body);
+    }
+    for (name, value) in &reply.headers {
+        let printable = |byte: u8| (b' '..=b'~').contains(&byte);
+        assert!(value.bytes().all(printable), "{name}: {value:?} splits no answer");
+    }
+}
+
+fn check_json(bytes: &[u8]) {
+    let text = std::str::from_utf8(bytes).expect("JSON is UTF-8");
+    // gusher ends its answers with a line
+    let json = serde_json::from_str::<&RawValue>(text.trim_end());
+    assert!(json.is_ok(), "{json:?}: {text}");
+}

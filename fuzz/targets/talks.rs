@@ -1,0 +1,93 @@
+//! What clients say on an open socket, a message a line. The digit before a message says how its wish ends. `@AUTH@`
+//! stands for the signature that the app's backend would give.
+#![no_main]
+
+use std::sync::{Arc, LazyLock};
+
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+use wellhead_fuzz::{KEY, NOW, check_frame, dialects, sign, socket};
+use wellhead_proto::{
+    action::Action,
+    channel::ChannelPattern,
+    dialect::contract::{Dialect, Message, Variant},
+    notice::{Bar, Outcome},
+};
+
+static DIALECTS: LazyLock<Vec<Arc<dyn Dialect>>> = LazyLock::new(dialects);
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    for dialect in &*DIALECTS {
+        for variant in (0..dialect.variants()).map(Variant) {
+            talk(&**dialect, variant, text);
+        }
+    }
+});
+
+fn talk(dialect: &dyn Dialect, variant: Variant, text: &str) {
+    let mut conversation = dialect.converse(&KEY.parse().expect("a short name"), variant, socket());
+    conversation.greeting().into_iter().for_each(check_frame);
+    for line in text.lines() {
+        let (ends, line) = match line.as_bytes().first() {
+            Some(digit @ b'0'..=b'9') => (digit - b'0', &line[1..]),
+            _ => (0, line),
+        };
+        let message = Message::Text(authorised(line).into());
+        match conversation.hear(message, NOW) {
+            Ok(Action::Answer(frame)) => check_frame(frame),
+            Ok(Action::Ignore) => {}
+            Ok(action) => {
+                let told = with_outcome(&action, ends, |outcome| conversation.tell(outcome));
+                told.into_iter().for_each(check_frame);
+                let _ = conversation.tag();
+            }
+            Err(cause) => {
+                dialect.farewell(cause).into_iter().for_each(check_frame);
+                let (_, reason) = dialect.close(cause);
+                assert!(reason.len() <= 123, "it fits a close frame");
+                return;
+            }
+        }
+    }
+}
+
+/// The message with the signature that it asks for.
+fn authorised(line: &str) -> String {
+    if !line.contains("@AUTH@") {
+        return line.to_owned();
+    }
+    let wish: Value = serde_json::from_str(line).unwrap_or_default();
+    let part = |name: &str| wish["data"][name].as_str();
+    let mut signed = format!("{}:{}", socket(), part("channel").unwrap_or_default());
+    if let Some(data) = part("channel_data") {
+        signed.extend([":", data]);
+    }
+    line.replace("@AUTH@", &format!("{KEY}:{}", sign(signed.as_bytes())))
+}
+
+/// One of the ways in which a session may end `action`.
+fn with_outcome<T>(action: &Action, ends: u8, tell: impl FnOnce(Outcome<'_>) -> T) -> T {
+    match action {
+        Action::Ping => tell(Outcome::Here { unix_seconds: NOW.as_secs() }),
+        Action::ListGrants => {
+            let patterns = ["a*", "b\"", ""].map(|pattern| ChannelPattern::try_from(pattern).expect("short"));
+            tell(Outcome::Grants(&patterns[..usize::from(ends) % 4]))
+        }
+        Action::Enter(entry) => match ends {
+            0 => match &entry.member {
+                Some(member) => tell(Outcome::Joined { members: &[(&member.user, &member.info)] }),
+                None => tell(Outcome::Done),
+            },
+            1 => tell(Outcome::Barred(Bar::AlreadyThere)),
+            2 => tell(Outcome::Barred(Bar::TooManySubscriptions { most: 1 })),
+            3 => tell(Outcome::Barred(Bar::Full { most: 1 })),
+            _ => tell(Outcome::Failed),
+        },
+        _ => match ends {
+            0 => tell(Outcome::Done),
+            1 => tell(Outcome::Denied),
+            _ => tell(Outcome::Failed),
+        },
+    }
+}

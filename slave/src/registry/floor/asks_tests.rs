@@ -1,0 +1,170 @@
+//! Long orders and long questions on the floor: in slices, and in order.
+
+use super::*;
+use crate::registry::presence::SLICE;
+
+async fn crowd(scene: &mut Scene, many: usize) -> Vec<Client> {
+    let mut crowd = Vec::new();
+    for _ in 0..many {
+        let client = scene.client(0).await;
+        scene.join(&client, "c", "");
+        crowd.push(client);
+    }
+    crowd
+}
+
+fn ann() -> UserId {
+    "ann".parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_reload_of_many_sockets_is_cut_and_no_push_overtakes_it() {
+    let mut scene = Scene::new().await;
+    let mut crowd = crowd(&mut scene, 4 * CHUNK).await;
+    let channels = vec!["d*".try_into().unwrap()];
+    scene.order(Command::Reload { user: ann(), within: vec![ChannelPattern::everything()], channels });
+    let held = |scene: &Scene| scene.floor.index.seats().filter(|(_, seat)| seat.grants.len() == 1).count();
+    assert_eq!(held(&scene), CHUNK, "one turn reaches no more");
+    scene.push("c", "1", None);
+    scene.order(Command::Direct { to: Target::User(ann()), data: Payload::sniff("2".into()) });
+    let mut turns = 0;
+    while scene.floor.settle() {
+        turns += 1;
+        assert!(held(&scene) <= (turns + 1) * CHUNK, "turn {turns}");
+    }
+    assert!(turns >= 6, "{turns} turns for two orders to four times {CHUNK} sockets");
+    assert!(scene.backlog.is_empty());
+    for client in &mut crowd {
+        assert_eq!(client.reads(2).await, ["joined", "2"], "nobody who has lost the channel hears of it");
+    }
+}
+
+#[tokio::test]
+async fn a_reload_within_some_channels_leaves_each_socket_what_it_has_elsewhere() {
+    let mut scene = Scene::new().await;
+    let mut crowd = crowd(&mut scene, 3 * CHUNK).await;
+    let patterns = |names: &[&str]| names.iter().map(|&name| name.try_into().unwrap()).collect::<Vec<_>>();
+    let seat_of = |scene: &Scene, client: &Client| scene.floor.index.seat_of(client.id.counter()).unwrap();
+    for (no, client) in crowd.iter().enumerate() {
+        let (seat, own) = (seat_of(&scene, client), format!("own{}", no % 3));
+        let grants = scene.floor.grants.share(patterns(&["c*", &own]));
+        scene.floor.index.at_mut(seat).grants = grants;
+        scene.join(client, &own, "");
+    }
+    scene.order(Command::Reload { user: ann(), within: patterns(&["c", "c*"]), channels: patterns(&["c2", "c3"]) });
+    let held = |scene: &Scene| scene.floor.index.seats().filter(|(_, seat)| seat.grants.len() == 3).count();
+    assert!((1..=CHUNK).contains(&held(&scene)), "one turn reaches no more");
+    scene.push("c", "1", None);
+    // whoever asks after the reload hears what is in force then
+    let query = Query::GrantsOf(ann());
+    let (census, turns) = scene.ask(Ask::Query { app: "app".parse().unwrap(), query });
+    assert!(turns >= 2, "{turns}");
+    assert_eq!(census, Census::Names(["c2", "c3", "own0", "own1", "own2"].map(str::to_owned).into()));
+    scene.settle();
+    for (no, client) in crowd.iter_mut().enumerate() {
+        let own = format!("own{}", no % 3);
+        assert_eq!(*scene.floor.index.at(seat_of(&scene, client)).grants, patterns(&[&own, "c2", "c3"]));
+        scene.push(&own, "2", None);
+        scene.settle();
+        let expected = ["joined".to_owned(), "joined".to_owned(), format!("{own}:2")];
+        assert_eq!(client.reads(3).await, expected, "of what it has lost it hears nothing");
+        scene.floor.exit(client.id);
+    }
+}
+
+#[tokio::test]
+async fn a_reload_beyond_the_limit_takes_away_and_adds_what_there_is_room_for() {
+    let mut scene = Scene::new().await;
+    let client = scene.client(0).await;
+    let seat = scene.floor.index.seat_of(client.id.counter()).unwrap();
+    let many = |letter: &str, many: usize| -> Vec<ChannelPattern> {
+        (0..many).map(|no| format!("{letter}{no:03}{}", "x".repeat(1_000)).as_str().try_into().unwrap()).collect()
+    };
+    let within = |pattern: &str| vec![pattern.try_into().unwrap()];
+    scene.order(Command::Reload { user: ann(), within: within("a*"), channels: many("a", 60) });
+    scene.order(Command::Reload { user: ann(), within: within("b*"), channels: many("b", 60) });
+    scene.settle();
+    let full = (64 << 10) / 1_007;
+    assert_eq!(*scene.floor.index.at(seat).grants, [many("a", 60), many("b", full - 60)].concat());
+    scene.order(Command::Reload { user: ann(), within: within("a*"), channels: vec![] });
+    scene.settle();
+    assert_eq!(*scene.floor.index.at(seat).grants, many("b", full - 60));
+}
+
+#[tokio::test]
+async fn what_a_user_may_is_found_in_slices() {
+    let mut scene = Scene::new().await;
+    let client = scene.client(0).await;
+    let seat = scene.floor.index.seat_of(client.id.counter()).unwrap();
+    let names: std::collections::BTreeSet<_> = (0..9 * SLICE).map(|no| format!("{no:06}")).collect();
+    let grants = names.iter().map(|name| name.as_str().try_into().unwrap()).collect();
+    scene.floor.index.at_mut(seat).grants = scene.floor.grants.share(grants);
+    let query = Query::GrantsOf(ann());
+    let (census, turns) = scene.ask(Ask::Query { app: "app".parse().unwrap(), query });
+    assert_eq!(census, Census::Names(names));
+    assert!((8..20).contains(&turns), "{turns}");
+}
+
+#[tokio::test]
+async fn sockets_that_come_or_go_during_an_order_do_not_confuse_it() {
+    let mut scene = Scene::new().await;
+    let mut crowd = crowd(&mut scene, 2 * CHUNK).await;
+    scene.order(Command::Direct { to: Target::User(ann()), data: Payload::sniff("1".into()) });
+    let gone = crowd.pop().unwrap();
+    scene.floor.exit(gone.id);
+    // on the seat of the one that is gone
+    let mut late = scene.client(0).await;
+    scene.order(Command::Direct { to: Target::User(ann()), data: Payload::sniff("2".into()) });
+    scene.settle();
+    for client in &mut crowd {
+        assert_eq!(client.reads(3).await, ["joined", "1", "2"]);
+    }
+    assert_eq!(late.reads(1).await, ["2"], "the first order was not for it");
+}
+
+#[tokio::test]
+async fn what_is_added_beyond_the_limit_is_left_out() {
+    let mut scene = Scene::new().await;
+    let client = scene.client(0).await;
+    let grants = |scene: &Scene| {
+        let seat = scene.floor.index.seat_of(client.id.counter()).unwrap();
+        scene.floor.index.at(seat).grants.clone()
+    };
+    for no in 0..100 {
+        let channel = format!("{no:03}-{}", "x".repeat(1_000)).as_str().try_into().unwrap();
+        scene.order(Command::Grant { user: ann(), channel });
+        scene.settle();
+    }
+    let full = grants(&scene);
+    assert_eq!(full.len(), (64 << 10) / 1_007);
+    scene.order(Command::Grant { user: ann(), channel: full[0].clone() });
+    assert_eq!(grants(&scene), full, "what is there already needs no room");
+    scene.order(Command::Grant { user: ann(), channel: "y".try_into().unwrap() });
+    assert_eq!(grants(&scene).len(), full.len() + 1, "what fits is added");
+    scene.settle();
+}
+
+#[tokio::test]
+async fn a_push_to_a_pattern_looks_at_so_many_channels_a_turn() {
+    let mut scene = Scene::new().await;
+    let mut client = scene.client(0).await;
+    let channels: Vec<ChannelName> = (0..9 * SLICE).map(|no| format!("c{no:06}").parse().unwrap()).collect();
+    let socket = client.id.counter();
+    let join = PendingJoin { socket, channels, tag: None, reply: None, done: None };
+    assert!(scene.floor.join(join).is_none());
+    let matching = |pattern: &str| Ask::PublishMatching {
+        app: "app".parse().unwrap(),
+        pattern: pattern.to_owned(),
+        within: vec![ChannelPattern::everything()],
+        event: Event::new("e".parse().unwrap(), Payload::sniff("1".into())),
+    };
+    let (matched, turns) = scene.ask(matching("0$"));
+    assert_eq!(matched.count(), 9 * SLICE / 10 + 1);
+    assert!((2..20).contains(&turns), "{turns}");
+    scene.settle();
+    let heard = client.reads(matched.count()).await;
+    let expected: Vec<_> = (0..9 * SLICE).step_by(10).map(|no| format!("c{no:06}:1")).collect();
+    assert_eq!(heard, expected, "each once");
+    assert_eq!(scene.ask(matching("^c000007$")), (Census::Hashes([name_hash("c000007")].into()), 0));
+    scene.settle();
+}
