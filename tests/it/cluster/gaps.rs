@@ -211,7 +211,7 @@ async fn every_kind_of_push_waits_for_slaves_that_are_not_back() {
             }
         });
         // it is waiting, or about to
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
         proxy.set_cut(false);
         pushed.await.expect("it was taken");
         field.is_whole().await;
