@@ -3,11 +3,13 @@
 
 pub mod budget;
 pub mod chunks;
+pub mod client_stream;
 pub mod connection;
 pub mod connections;
 pub mod door;
 pub mod head;
 pub mod metrics;
+mod receive;
 pub mod reply;
 #[cfg(test)]
 mod tests;
