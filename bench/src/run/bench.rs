@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use super::{contender::Contender, nats::Nats, nchan, running::Running};
+use super::{contender::Contender, nats::Nats, nchan, running::Running, uws};
 use crate::{
     child::Server,
     load::{App, Job, Protocol, Tokens, Work},
@@ -134,9 +134,13 @@ impl Bench {
             (running.protocol, running.tokens) = (Some(Protocol::Nchan), Some(Tokens::None));
             return Ok(running);
         }
-        let (_, command) = self.command(contender, "standalone", settings);
+        let command = if contender == Contender::Uws {
+            uws::command()
+        } else {
+            self.command(contender, "standalone", settings).1
+        };
         let mut running = Running::of(vec![Server::start(command, &self.server_cores)?]);
-        if contender.is_baseline() {
+        if contender.is_baseline() || contender == Contender::Uws {
             let protocol = if contender == Contender::Textbook { Protocol::Gusher } else { Protocol::Raw };
             (running.protocol, running.tokens) = (Some(protocol), Some(Tokens::None));
         }
