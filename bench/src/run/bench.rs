@@ -139,15 +139,7 @@ impl Bench {
         } else {
             self.command(contender, "standalone", settings).1
         };
-        let mut running = Running::of(vec![Server::start(command, &self.server_cores)?]);
-        if contender.is_baseline() || contender == Contender::Uws {
-            let protocol = if contender == Contender::Textbook { Protocol::Gusher } else { Protocol::Raw };
-            (running.protocol, running.tokens) = (Some(protocol), Some(Tokens::None));
-        }
-        if contender == Contender::Pusher {
-            (running.protocol, running.tokens) = (Some(Protocol::Pusher(app())), Some(Tokens::None));
-        }
-        Ok(running)
+        Ok(Running::speaking(contender, Server::start(command, &self.server_cores)?))
     }
 
     /// A master and its slaves, on the bus of this machine or on NATS.
@@ -202,7 +194,7 @@ impl Bench {
 }
 
 /// The app that speaks Pusher here.
-fn app() -> App {
+pub fn app() -> App {
     App { id: "1".to_owned(), key: "bench".to_owned(), secret: "the bench's secret".to_owned() }
 }
 
