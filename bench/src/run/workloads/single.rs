@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// What batches have to reach of the baseline's deliveries a second: 1.25 times what they did when the baseline came to
-/// stand beside them.
-pub const BATCHES: f64 = 0.5;
+/// stand beside them, which was 0.81 of it.
+pub const BATCHES: f64 = 1.0;
 
 /// What an idle socket may take of what one of the textbook takes.
 const IDLE: Goal = Goal::Beside(Textbook, 0.22);
