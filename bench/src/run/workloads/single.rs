@@ -85,7 +85,7 @@ pub fn connections(bench: &Bench, setup: &Setup) -> Result<Vec<Workload>> {
             &[Write, Wellhead],
             Job { sockets: own.len(), tokens: Tokens::Each(own), work: Work::Idle, ..setup.plain.clone() },
             vec![
-                measure("CPU µs per socket", &[Goal::Ratio(4.0)], |report| {
+                measure("CPU µs per socket", &[Goal::Ratio(4.6)], |report| {
                     total(&report["connect"]["cpu"]) / number(&report["sockets"]) * 1e6
                 }),
                 measure("sockets/s", &[Goal::RatioAtLeast(0.25)], |report| {
