@@ -8,7 +8,7 @@ VENV := $(CLIENTS)/.venv
 NODE_MODULES := $(CLIENTS)/node_modules/.package-lock.json
 
 .PHONY: help fmt fmt-check lint doc test test-rust test-clients test-conformance tools clean-clients \
-	bench bench-instructions bench-scale soak bench-build hostile fuzz
+	bench bench-peers bench-instructions bench-scale soak bench-build hostile fuzz
 
 help:
 	@echo "make fmt    format everything"
@@ -18,6 +18,7 @@ help:
 	@echo "make fuzz   random input for every parser, a minute each; SECONDS=60, ONLY=frames for one of them"
 	@echo "make doc    the API documentation, warnings are errors"
 	@echo "make bench  Wellhead beside the least that it could cost, some 17 minutes; BENCH=quick, some 3"
+	@echo "make bench-peers  install uWebSockets.js (npm, 270 MB), which make bench then measures beside Wellhead"
 	@echo "make bench-instructions  user instructions for a delivery and for a push; needs valgrind"
 	@echo "make bench-scale  how cost grows with sockets, channels, subscriptions and slaves, some 6 minutes"
 	@echo "make soak   churn, then see whether everything is given back; MINUTES=10"
@@ -102,6 +103,12 @@ MINUTES ?= 10
 bench-build:
 	$(CARGO) build --locked --release
 	$(CARGO) build --locked --release --package wellhead-bench
+
+# who takes part where it is installed; Nchan comes with nginx from the distribution
+bench-peers: bench/uws/node_modules/.package-lock.json
+
+bench/uws/node_modules/.package-lock.json: bench/uws/package.json bench/uws/package-lock.json
+	cd bench/uws && npm ci --ignore-scripts
 
 # the table is printed, and stands with every figure in target/bench
 bench: bench-build

@@ -1,6 +1,7 @@
 //! The baseline `limit`: one thread, bare epoll, one write of a prepared frame for each socket and message; or, with
 //! `coalesce`, one for each socket and round. It understands just enough to be driven like Wellhead: a GET opens a
-//! socket, the first frame on it names a channel, a POST to a channel goes out to its sockets as it came in.
+//! socket, the first frame on it names a channel, a POST to a channel goes out to its sockets as it came in, and
+//! of any other POST each line to the channel that it names.
 
 use std::io::{ErrorKind, Read, Write};
 
@@ -142,8 +143,15 @@ impl Limit {
         let body = bytes.get(head..length)?;
         let channel = name_behind(&bytes[..head], b"/channels/");
         peer.send(OK);
-        if let Some(channel) = channel {
-            self.publish(channel, wire::text(body));
+        match channel {
+            Some(channel) => self.publish(channel, wire::text(body)),
+            None => {
+                for line in body.split(|&byte| byte == b'\n') {
+                    if let Some(channel) = name_behind(line, b"\"channel\":\"") {
+                        self.publish(channel, wire::text(line));
+                    }
+                }
+            }
         }
         Some(length)
     }

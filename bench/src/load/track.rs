@@ -196,7 +196,7 @@ impl Track {
 
     /// The reply to a publisher's request came.
     pub fn answered(&mut self, publisher: usize, now: Instant) {
-        // connections behind the publishers exchange tokens
+        // connections that exchange tokens have nothing open
         if let Some(Some(open)) = self.open.get_mut(publisher) {
             open.unanswered = false;
             self.settle(publisher, now);

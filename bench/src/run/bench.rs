@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use super::{contender::Contender, nats::Nats, nchan, running::Running};
+use super::{contender::Contender, nats::Nats, nchan, running::Running, uws};
 use crate::{
     child::Server,
     load::{App, Job, Protocol, Tokens, Work},
@@ -134,16 +134,12 @@ impl Bench {
             (running.protocol, running.tokens) = (Some(Protocol::Nchan), Some(Tokens::None));
             return Ok(running);
         }
-        let (_, command) = self.command(contender, "standalone", settings);
-        let mut running = Running::of(vec![Server::start(command, &self.server_cores)?]);
-        if contender.is_baseline() {
-            let protocol = if contender == Contender::Textbook { Protocol::Gusher } else { Protocol::Raw };
-            (running.protocol, running.tokens) = (Some(protocol), Some(Tokens::None));
-        }
-        if contender == Contender::Pusher {
-            (running.protocol, running.tokens) = (Some(Protocol::Pusher(app())), Some(Tokens::None));
-        }
-        Ok(running)
+        let command = if contender == Contender::Uws {
+            uws::command()
+        } else {
+            self.command(contender, "standalone", settings).1
+        };
+        Ok(Running::speaking(contender, Server::start(command, &self.server_cores)?))
     }
 
     /// A master and its slaves, on the bus of this machine or on NATS.
@@ -198,7 +194,7 @@ impl Bench {
 }
 
 /// The app that speaks Pusher here.
-fn app() -> App {
+pub fn app() -> App {
     App { id: "1".to_owned(), key: "bench".to_owned(), secret: "the bench's secret".to_owned() }
 }
 

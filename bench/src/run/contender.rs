@@ -25,6 +25,8 @@ pub enum Contender {
     Textbook,
     /// nginx with Nchan, if it is installed.
     Nchan,
+    /// uWebSockets.js with a server of ours, if it is installed.
+    Uws,
     /// A server that runs already.
     Peer(&'static Peer),
 }
@@ -43,13 +45,14 @@ impl Contender {
             Self::Coalesce => "limit/coalesce",
             Self::Textbook => "textbook",
             Self::Nchan => "Nchan",
+            Self::Uws => "uWebSockets.js",
             Self::Peer(peer) => &peer.name,
         }
     }
 
     /// It has nothing to do with Wellhead, and a column of its own.
     pub fn is_foreign(self) -> bool {
-        matches!(self, Self::Nchan | Self::Peer(_))
+        matches!(self, Self::Nchan | Self::Uws | Self::Peer(_))
     }
 
     /// It is in this program.

@@ -1,4 +1,4 @@
-//! User instructions for one delivery and for one push. Two runs under callgrind that differ in how much is pushed;
+//! User instructions for one delivery, for one push and for one batch. Two runs under callgrind that differ in how much is pushed;
 //! what one does more than the other, divided by what it did more. Free of noise, and blind to the kernel.
 
 use std::{
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     child::Server,
-    load::{Job, Protocol, Tokens, Work},
+    load::{Job, Work},
 };
 
 /// Sockets; under callgrind everything takes fifty times as long.
@@ -38,15 +38,24 @@ pub fn run(options: &Options) -> Result<()> {
     let fan_out = Job { sockets: SOCKETS, ..bench.job()? };
     let own_channels = Job { channels: SOCKETS, ..fan_out.clone() };
     let mut out = stdout().lock();
-    writeln!(out, "| user instructions | a delivery | a delivery, eight under way | a push |")?;
-    writeln!(out, "| --- | --- | --- | --- |")?;
-    for contender in [Contender::Write, Contender::Coalesce, Contender::Wellhead, Contender::Textbook] {
+    writeln!(out, "| user instructions | a delivery | a delivery, eight under way | a push | a batch of 10 |")?;
+    writeln!(out, "| --- | --- | --- | --- | --- |")?;
+    let contenders =
+        [Contender::Write, Contender::Coalesce, Contender::Wellhead, Contender::Pusher, Contender::Textbook];
+    for contender in contenders {
         write!(out, "| {} |", contender.name())?;
         // few and many pushes: what they differ in is fan-out alone
-        for (job, window, few, many, each) in
-            [(&fan_out, 1, 20, 120, SOCKETS), (&fan_out, 8, 40, 240, SOCKETS), (&own_channels, 16, 200, 2200, 1)]
-        {
-            let count = |pushes| counted(&bench, contender, job, pushes, window);
+        for (job, window, batch, few, many, each) in [
+            (&fan_out, 1, 1, 20, 120, SOCKETS),
+            (&fan_out, 8, 1, 40, 240, SOCKETS),
+            (&own_channels, 16, 1, 200, 2200, 1),
+            (&own_channels, 16, 10, 100, 600, 1),
+        ] {
+            if contender == Contender::Textbook && batch > 1 {
+                write!(out, " – |")?;
+                continue;
+            }
+            let count = |pushes| counted(&bench, contender, job, Work::Windowed { pushes, window, batch });
             let (more, less) = (count(many)?, count(few)?);
             write!(out, " {:.0} |", (more - less) / ((many - few) * each as u64) as f64)?;
             out.flush()?;
@@ -56,19 +65,15 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn counted(bench: &Bench, contender: Contender, job: &Job, pushes: u64, window: usize) -> Result<f64> {
+fn counted(bench: &Bench, contender: Contender, job: &Job, work: Work) -> Result<f64> {
     let (program, _) = bench.command(contender, "standalone", &[]);
     let mut command = Command::new("valgrind");
     let profile = bench.folder.join("callgrind.out");
     command.args(["--tool=callgrind", &format!("--callgrind-out-file={}", profile.display())]).arg(program);
     bench.arguments(&mut command, contender, "standalone", &[]);
     let server = Server::start(command, bench.cores().0)?;
-    let job = Job { work: Work::Windowed { pushes, window, batch: 1 }, ..job.clone() };
-    let mut running = Running::of(vec![server]);
-    if contender.is_baseline() {
-        running.protocol = Some(if contender == Contender::Textbook { Protocol::Gusher } else { Protocol::Raw });
-        running.tokens = Some(Tokens::None);
-    }
+    let job = Job { work, ..job.clone() };
+    let running = Running::speaking(contender, server);
     let report = bench.load(contender, &running, &job)?;
     ensure!(report["lost"] == 0 && report["wrong"] == 0, "{} lost something: {report}", contender.name());
     let mut collected = None;
@@ -79,6 +84,6 @@ fn counted(bench: &Bench, contender: Contender, job: &Job, pushes: u64, window: 
             }
         }
     }
-    writeln!(stderr(), "{} · {pushes} pushes · {collected:?}", contender.name())?;
+    writeln!(stderr(), "{} · {:?} · {collected:?}", contender.name(), job.work)?;
     collected.context("callgrind did not say what it collected")
 }

@@ -8,6 +8,7 @@ mod nchan;
 mod peer;
 pub mod running;
 mod table;
+mod uws;
 mod workloads;
 
 use std::{

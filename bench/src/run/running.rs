@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 
-use super::nats::Nats;
+use super::{bench::app, contender::Contender, nats::Nats};
 use crate::{
     child::Server,
     load::{Job, Protocol, Tokens},
@@ -34,6 +34,18 @@ impl Running {
     /// These, which say themselves where they listen.
     pub fn of(servers: Vec<Server>) -> Self {
         Self { servers, ..Self::default() }
+    }
+
+    /// One, and what such a contender speaks.
+    pub fn speaking(contender: Contender, server: Server) -> Self {
+        let protocol = match contender {
+            Contender::Write | Contender::Coalesce | Contender::Uws => Protocol::Raw,
+            Contender::Textbook => Protocol::Gusher,
+            Contender::Pusher => Protocol::Pusher(app()),
+            // as the job has it
+            _ => return Self::of(vec![server]),
+        };
+        Self { protocol: Some(protocol), tokens: Some(Tokens::None), ..Self::of(vec![server]) }
     }
 
     /// The job, for them.

@@ -43,29 +43,14 @@ fn row(text: &mut String, title: &str, outcome: &Outcome, measure: &Measure, oth
     };
     let ours = of(outcome.workload.ours).unwrap_or_default();
     let base = outcome.workload.base.and_then(|base| Some((base, of(base)?)));
-    let more = base.as_ref().map_or(f64::NAN, |(_, base)| median(base) - median(&ours));
-    let ratios: Vec<_> = base
-        .iter()
-        .flat_map(|(_, base)| ours.iter().zip(base).map(|(ours, base)| ours / base))
-        .filter(|ratio| ratio.is_finite())
-        .collect();
+    let base_values = base.as_ref().map(|(_, values)| values.clone());
+    let ratios = base_values.as_ref().map(|base| ratios_of(&ours, base)).unwrap_or_default();
     let base = base.map_or("–".to_owned(), |(base, values)| format!("{} ({})", spread(&values), base.name()));
     let column = |contender| of(contender).map_or("–".to_owned(), |values| spread(&values));
     let textbook = column(Contender::Textbook);
     let others: String = others.iter().map(|&other| format!(" {} |", column(other))).collect();
     let ratio = if ratios.is_empty() { "–".to_owned() } else { format!("**{}**", spread(&ratios)) };
-    let (goal, reached) = match measure.goal {
-        None => ("", true),
-        Some(Goal::Ratio(most)) => (&*format!("≤ {most:.2} ×"), median(&ratios) <= most),
-        Some(Goal::AtMost(most)) => (&*format!("≤ {}", figure(most)), median(&ours) <= most),
-        Some(Goal::BaseAtMostMore(most)) => (&*format!("baseline ≤ + {most}"), more <= most),
-        Some(Goal::AtLeast(least)) => (&*format!("≥ {}", figure(least)), median(&ours) >= least),
-    };
-    let mark = match (measure.goal, reached) {
-        (None, _) => "",
-        (_, true) => "reached",
-        (_, false) => "not reached",
-    };
+    let (goal, mark) = judged(&measure.goals, &ours, base_values.as_deref(), of);
     let flaws = if title.is_empty() { String::new() } else { flaws(outcome) };
     writeln!(
         text,
@@ -74,6 +59,47 @@ fn row(text: &mut String, title: &str, outcome: &Outcome, measure: &Measure, oth
         spread(&ours)
     )?;
     Ok(())
+}
+
+/// What is to reach, in words, and whether it is; `of` has the figures of who took part.
+fn judged(
+    goals: &[Goal],
+    ours: &[f64],
+    base: Option<&[f64]>,
+    of: impl Fn(Contender) -> Option<Vec<f64>>,
+) -> (String, String) {
+    let ratio = base.map_or(f64::NAN, |base| median(&ratios_of(ours, base)));
+    let (mut words, mut reached) = (Vec::new(), 0);
+    for &goal in goals {
+        let (word, is_reached) = match goal {
+            Goal::Ratio(most) => (format!("≤ {most:.2} ×"), ratio <= most),
+            Goal::RatioAtLeast(least) => (format!("≥ {least:.2} ×"), ratio >= least),
+            Goal::Beside(other, most) => {
+                let Some(others) = of(other) else { continue };
+                let ratio = median(&ratios_of(ours, &others));
+                (format!("≤ {most:.2} × {} (is {})", other.name(), figure(ratio)), ratio <= most)
+            }
+            Goal::AtMost(most) => (format!("≤ {}", figure(most)), median(ours) <= most),
+            Goal::AtLeast(least) => (format!("≥ {}", figure(least)), median(ours) >= least),
+            Goal::BaseAtMostMore(most) => {
+                (format!("baseline ≤ + {most}"), base.is_some_and(|base| median(base) - median(ours) <= most))
+            }
+        };
+        words.push(word);
+        reached += usize::from(is_reached);
+    }
+    let mark = match words.len() {
+        0 => String::new(),
+        all if reached == all => "reached".to_owned(),
+        1 => "not reached".to_owned(),
+        all => format!("{reached} of {all} reached"),
+    };
+    (words.join(", "), mark)
+}
+
+/// Round by round.
+fn ratios_of(ours: &[f64], others: &[f64]) -> Vec<f64> {
+    ours.iter().zip(others).map(|(ours, other)| ours / other).filter(|ratio| ratio.is_finite()).collect()
 }
 
 /// What did not arrive as it should.
@@ -131,4 +157,31 @@ fn machine() -> String {
         info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("?", |(_, name)| name);
     let kernel = read("/proc/sys/kernel/osrelease");
     format!("{model}, Linux {}", kernel.trim().split('-').next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goals_are_judged_by_who_took_part_in_the_same_round() {
+        let of = |one| (one == Contender::Nchan).then(|| vec![10.0, 100.0, 20.0]);
+        let goals = [Goal::Ratio(1.35), Goal::Beside(Contender::Nchan, 1.0), Goal::Beside(Contender::Uws, 1.0)];
+        // the second round was slow for everybody; medians of their own would say 1.30 and 0.65
+        let (ours, base) = ([13.0, 60.0, 13.0], [10.0, 40.0, 9.0]);
+        let (words, mark) = judged(&goals, &ours, Some(&base), of);
+        assert_eq!((&*words, &*mark), ("≤ 1.35 ×, ≤ 1.00 × Nchan (is 0.65)", "1 of 2 reached"));
+        assert_eq!(judged(&goals[..1], &[13.0], Some(&[10.0]), of).1, "reached");
+        assert_eq!(judged(&goals[2..], &[13.0], Some(&[10.0]), of), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn more_is_better_for_rates() {
+        let of = |_| None;
+        let goal = [Goal::RatioAtLeast(0.5)];
+        assert_eq!(judged(&goal, &[60.0], Some(&[100.0]), of), ("≥ 0.50 ×".to_owned(), "reached".to_owned()));
+        assert_eq!(judged(&goal, &[40.0], Some(&[100.0]), of).1, "not reached");
+        // and without a baseline nothing is reached
+        assert_eq!(judged(&goal, &[40.0], None, of).1, "not reached");
+    }
 }

@@ -10,7 +10,7 @@ use crate::load::track;
 
 /// The protocol; `raw` if what is pushed must look as subscribers shall see it.
 pub struct Gusher {
-    /// A pushed body is passed on as it is.
+    /// A pushed body is passed on as it is, of a batch each line.
     pub raw: bool,
 }
 
@@ -40,6 +40,8 @@ impl Speech for Gusher {
 
     fn batch(&self, channels: &[String], data: &str) -> Post {
         let messages: Vec<_> = channels.iter().map(|channel| track::frame(channel, data)).collect();
-        Post { target: "/v1/apps/bench/messages/batch".to_owned(), body: format!("[{}]", messages.join(",")) }
+        // for who does not parse JSON, a line for each
+        let body = if self.raw { messages.join("\n") } else { format!("[{}]", messages.join(",")) };
+        Post { target: "/v1/apps/bench/messages/batch".to_owned(), body }
     }
 }

@@ -50,9 +50,6 @@ pub fn carry_out(job: Job) -> Result<Value> {
     let speech = job.protocol.speech();
     let track = Track::new(read + job.stuck, publishers.max(1), job.size, speech.layout());
     let mut engine = Engine::new(speech, track, urgent_from)?;
-    for _ in 0..publishers {
-        engine.add_publisher(job.master)?;
-    }
 
     let (before, slab_before) = (resident(&job)?, proc::slab());
     let mut meter = Meter::start(&job)?;
@@ -73,6 +70,11 @@ pub fn carry_out(job: Job) -> Result<Value> {
         engine.turn(Duration::from_millis(50))?;
     }
     let (open, slab_open) = (resident(&job)?, proc::slab());
+    // only now: a server need not wait as long as all sockets take for a first request. Those that exchanged tokens go
+    engine.publishers.clear();
+    for _ in 0..publishers {
+        engine.add_publisher(job.master)?;
+    }
 
     let mut worker = Worker::new(&job, engine, publishers);
     meter = Meter::start(&job)?;

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::run::contender::Contender;
+
 /// A number in a report.
 pub struct Measure {
     /// What tables call it.
@@ -9,14 +11,18 @@ pub struct Measure {
     /// Where it comes from.
     pub of: Box<dyn Fn(&Value) -> f64>,
     /// What it should be.
-    pub goal: Option<Goal>,
+    pub goals: Vec<Goal>,
 }
 
 /// What a number should be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Goal {
     /// At most so many times the baseline's.
     Ratio(f64),
+    /// At least so many times the baseline's.
+    RatioAtLeast(f64),
+    /// At most so many times another's; where that one did not take part, nothing.
+    Beside(Contender, f64),
     /// At most.
     AtMost(f64),
     /// At least.
@@ -25,9 +31,12 @@ pub enum Goal {
     BaseAtMostMore(f64),
 }
 
+/// Ahead of the others in C and C++, where they are installed.
+pub const AHEAD: [Goal; 2] = [Goal::Beside(Contender::Nchan, 1.0), Goal::Beside(Contender::Uws, 1.0)];
+
 /// A measure.
-pub fn measure(name: &str, goal: Option<Goal>, of: impl Fn(&Value) -> f64 + 'static) -> Measure {
-    Measure { name: name.to_owned(), of: Box::new(of), goal }
+pub fn measure(name: &str, goals: &[Goal], of: impl Fn(&Value) -> f64 + 'static) -> Measure {
+    Measure { name: name.to_owned(), of: Box::new(of), goals: goals.to_vec() }
 }
 
 /// A number that may not be there.
@@ -41,42 +50,42 @@ pub fn total(cpu: &Value) -> f64 {
 }
 
 /// Seconds on the processor for a million deliveries.
-pub fn cpu_per_million(goal: Option<Goal>) -> Measure {
-    measure("CPU s per 1M deliveries", goal, |report| {
+pub fn cpu_per_million(goals: &[Goal]) -> Measure {
+    measure("CPU s per 1M deliveries", goals, |report| {
         total(&report["work"]["cpu"]) / number(&report["work"]["deliveries"]) * 1e6
     })
 }
 
 /// The part of it that the program itself uses.
 pub fn user_per_million() -> Measure {
-    measure("of it in the program, s", None, |report| {
+    measure("of it in the program, s", &[], |report| {
         number(&report["work"]["cpu"]["user"]) / number(&report["work"]["deliveries"]) * 1e6
     })
 }
 
 /// Microseconds on the processor for a push.
-pub fn cpu_per_push(goal: Option<Goal>) -> Measure {
-    measure("CPU µs per push", goal, |report| total(&report["work"]["cpu"]) / number(&report["work"]["pushes"]) * 1e6)
+pub fn cpu_per_push(goals: &[Goal]) -> Measure {
+    measure("CPU µs per push", goals, |report| total(&report["work"]["cpu"]) / number(&report["work"]["pushes"]) * 1e6)
 }
 
 /// Pushes in a second.
-pub fn pushes_per_second(goal: Option<Goal>) -> Measure {
-    measure("pushes/s", goal, |report| number(&report["work"]["pushes"]) / number(&report["work"]["seconds"]))
+pub fn pushes_per_second(goals: &[Goal]) -> Measure {
+    measure("pushes/s", goals, |report| number(&report["work"]["pushes"]) / number(&report["work"]["seconds"]))
 }
 
 /// Deliveries in a second.
-pub fn delivered_per_second(goal: Option<Goal>) -> Measure {
-    measure("deliveries/s", goal, |report| number(&report["work"]["deliveries"]) / number(&report["work"]["seconds"]))
+pub fn delivered_per_second(goals: &[Goal]) -> Measure {
+    measure("deliveries/s", goals, |report| number(&report["work"]["deliveries"]) / number(&report["work"]["seconds"]))
 }
 
 /// The time that this share of the pushes stays below.
-pub fn latency(share: &'static str, goal: Option<Goal>) -> Measure {
-    measure(&format!("{share} ms"), goal, move |report| number(&report["work"]["latency"][share]) / 1e3)
+pub fn latency(share: &'static str, goals: &[Goal]) -> Measure {
+    measure(&format!("{share} ms"), goals, move |report| number(&report["work"]["latency"][share]) / 1e3)
 }
 
 /// Resident memory that sockets cost.
-pub fn memory_per_socket(goal: Option<Goal>) -> Measure {
-    measure("RSS KiB per socket", goal, |report| {
+pub fn memory_per_socket(goals: &[Goal]) -> Measure {
+    measure("RSS KiB per socket", goals, |report| {
         let memory = &report["memory"];
         // without processes to look at there are zeros
         let before = number(&memory["before_kib"]);

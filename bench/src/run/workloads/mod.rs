@@ -8,7 +8,7 @@ mod single;
 use anyhow::{Result, ensure};
 
 pub use self::measure::{Goal, Measure};
-use super::{bench::Bench, contender::Contender, nchan, peer::Peer};
+use super::{bench::Bench, contender::Contender, nchan, peer::Peer, uws};
 use crate::load::{Job, Protocol};
 
 /// Something that is measured with several servers.
@@ -38,7 +38,7 @@ pub struct Setup {
     quick: bool,
     rounds: usize,
     plain: Job,
-    /// Nchan and peers, as far as they are there.
+    /// Nchan, uWebSockets.js and peers, as far as they are there.
     others: Vec<Contender>,
 }
 
@@ -80,13 +80,14 @@ impl Setup {
 /// All of them, or those that `only` names: one by its name, or those whose names begin with one of its words.
 pub fn chosen(bench: &Bench, quick: bool, peers: &[Peer], only: Option<&str>) -> Result<Vec<Workload>> {
     let nchan = nchan::module().map(|_| Contender::Nchan);
+    let uws = uws::is_there().then_some(Contender::Uws);
     // they live as long as the program
     let peers = peers.iter().map(|peer| Contender::Peer(Box::leak(Box::new(peer.clone()))));
     let setup = Setup {
         quick,
         rounds: if quick { 1 } else { 3 },
         plain: bench.job()?,
-        others: nchan.into_iter().chain(peers).collect(),
+        others: nchan.into_iter().chain(uws).chain(peers).collect(),
     };
     let mut all = fanout::all(&setup);
     all.extend(single::channels(&setup));

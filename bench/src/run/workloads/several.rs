@@ -1,7 +1,7 @@
 //! Several processes with a bus between them, and a second API on the same channels.
 
 use super::{
-    Contender::{self, Nats, Pusher, Slaves, SlavesNats, Wellhead},
+    Contender::{self, Nats, Pusher, Slaves, SlavesNats, Wellhead, Write},
     Setup, Workload,
     measure::*,
 };
@@ -38,7 +38,7 @@ pub fn cluster(setup: &Setup) -> Vec<Workload> {
             "fanout",
             "5k sockets × 100 B, one under way",
             Job { sockets, work: Work::Windowed { pushes, window: 1, batch: 1 }, ..setup.plain.clone() },
-            vec![cpu_per_million(None), delivered_per_second(None), latency("p50", None)],
+            vec![cpu_per_million(&[]), delivered_per_second(&[]), latency("p50", &[])],
         );
         add(
             "channels",
@@ -49,7 +49,7 @@ pub fn cluster(setup: &Setup) -> Vec<Workload> {
                 work: Work::Windowed { pushes: pushes * 500, window: 16, batch: 1 },
                 ..setup.plain.clone()
             },
-            vec![cpu_per_push(None), pushes_per_second(None), latency("p99", None)],
+            vec![cpu_per_push(&[]), pushes_per_second(&[]), latency("p99", &[])],
         );
     }
     if has("nats-server") {
@@ -61,7 +61,7 @@ pub fn cluster(setup: &Setup) -> Vec<Workload> {
                 "one socket, one push after the other, idle otherwise",
                 &[Nats, Wellhead],
                 Job { sockets: 1, work: Work::Paced { per_second: 200.0, pushes: 600 }, ..setup.plain.clone() },
-                vec![latency("p50", Some(Goal::BaseAtMostMore(0.2))), latency("p99", None)],
+                vec![latency("p50", &[Goal::BaseAtMostMore(0.2)]), latency("p99", &[])],
             )
         });
     }
@@ -69,14 +69,14 @@ pub fn cluster(setup: &Setup) -> Vec<Workload> {
 }
 
 /// What Pusher's words may cost, beside gusher's: signatures included.
-const LIKE_GUSHER: Goal = Goal::Ratio(1.15);
+const LIKE_GUSHER: Goal = Goal::Beside(Wellhead, 1.15);
 
 /// The same work in Pusher's words, beside gusher's.
 pub fn pusher(bench: &Bench, setup: &Setup) -> Vec<Workload> {
     if !bench.speaks_pusher() {
         return Vec::new();
     }
-    let contenders: Vec<Contender> = [&[Wellhead, Pusher], &*setup.pushers()].concat();
+    let pushers = setup.pushers();
     let deliveries = if setup.quick { 200_000 } else { 600_000 };
     let fan_out = |window: usize| Job {
         sockets: 5_000,
@@ -84,10 +84,12 @@ pub fn pusher(bench: &Bench, setup: &Setup) -> Vec<Workload> {
         ..setup.plain.clone()
     };
     let mut all = Vec::new();
-    let mut add = |name: &str, title: &str, job, measures| {
+    let mut add = |name: &str, title: &str, base: Contender, job, measures| {
+        let bare: &[Contender] = if base == Wellhead { &[] } else { &[base] };
+        let contenders = [bare, &[Wellhead, Pusher], &pushers].concat();
         all.push(Workload {
             ours: Pusher,
-            base: Some(Wellhead),
+            base: Some(base),
             ..setup.workload(name, title, &contenders, job, measures)
         });
     };
@@ -95,25 +97,39 @@ pub fn pusher(bench: &Bench, setup: &Setup) -> Vec<Workload> {
         add(
             &format!("pusher-fanout-{window}"),
             &format!("5k sockets × 100 B, {words} under way, Pusher API beside gusher's"),
+            Wellhead,
             fan_out(window),
-            vec![cpu_per_million(Some(LIKE_GUSHER)), delivered_per_second(None), latency("p50", None)],
+            vec![cpu_per_million(&[LIKE_GUSHER]), delivered_per_second(&[]), latency("p50", &[])],
         );
     }
     add(
         "pusher-channels",
         "10k sockets on 10k channels, 16 pushes in flight, Pusher API beside gusher's",
+        Write,
         Job {
             channels: 10_000,
             work: Work::Windowed { pushes: if setup.quick { 40_000 } else { 100_000 }, window: 16, batch: 1 },
             ..setup.plain.clone()
         },
-        vec![cpu_per_push(Some(LIKE_GUSHER)), pushes_per_second(None), latency("p99", None)],
+        vec![cpu_per_push(&[Goal::Ratio(1.6), LIKE_GUSHER]), pushes_per_second(&[]), latency("p99", &[])],
+    );
+    add(
+        "pusher-batches",
+        "batches of 10 over 10k channels, 16 in flight, Pusher API beside gusher's",
+        Write,
+        Job {
+            channels: 10_000,
+            work: Work::Windowed { pushes: if setup.quick { 15_000 } else { 50_000 }, window: 16, batch: 10 },
+            ..setup.plain.clone()
+        },
+        vec![delivered_per_second(&[]), cpu_per_million(&[LIKE_GUSHER]), latency("p99", &[])],
     );
     add(
         "pusher-memory",
         "10k idle sockets, one subscription each, Pusher API beside gusher's",
+        Wellhead,
         Job { work: Work::Idle, ..setup.plain.clone() },
-        vec![memory_per_socket(None)],
+        vec![memory_per_socket(&[])],
     );
     all
 }

@@ -25,15 +25,16 @@ type Param<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 impl<'a> Params<'a> {
     /// Read them. A `+` is a plus sign: libraries write a blank as `%20`, and Node and Go escape nothing at all.
     pub fn of(query: &'a str) -> Self {
-        let pair = |pair: &'a str| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let mut name: Cow<'a, [u8]> = percent_decode(name.as_bytes()).into();
+        let pair = |pair: &'a [u8]| {
+            let at = pair.iter().position(|&byte| byte == b'=');
+            let (name, value) = at.map_or((pair, &[][..]), |at| (&pair[..at], &pair[at + 1..]));
+            let mut name = decoded(name);
             if name.iter().any(u8::is_ascii_uppercase) {
                 name.to_mut().make_ascii_lowercase();
             }
-            (name, percent_decode(value.as_bytes()).into())
+            (name, decoded(value))
         };
-        Self(query.split('&').filter(|piece| !piece.is_empty()).map(pair).collect())
+        Self(query.as_bytes().split(|&byte| byte == b'&').filter(|piece| !piece.is_empty()).map(pair).collect())
     }
 
     /// The first value of that name.
@@ -67,6 +68,11 @@ impl<'a> Params<'a> {
         }
         joined
     }
+}
+
+/// What `written` stands for. Digests and numbers are most of a query, and have nothing to decode.
+fn decoded(written: &[u8]) -> Cow<'_, [u8]> {
+    if written.contains(&b'%') { percent_decode(written).into() } else { written.into() }
 }
 
 /// Has the backend of `served` sent this head, just now? `path` is that of the call without the prefix, which nobody signs.
