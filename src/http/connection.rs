@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! wait ──▶ head ──▶ body ──▶ serve ──▶ write ──▶ wait           each step has its time;
-//!            └──▶ a WebSocket                └─▶ linger          wait and head go first when others need room
+//!            └──▶ a WebSocket                └─▶ linger          who waits longest goes when others need room
 //! ```
 
 use std::{
@@ -95,6 +95,15 @@ impl From<UsedUp> for Broken {
     }
 }
 
+/// What is waited for when something is read.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Waits {
+    /// A request, for which nobody waits while the server ends.
+    ForRequest,
+    /// The rest of a request, or its client's end.
+    InExchange,
+}
+
 /// What comes after an exchange.
 enum Next<Socket> {
     /// Another request.
@@ -144,6 +153,8 @@ pub async fn serve<S: Site>(door: Rc<Door<S>>, stream: TcpStream, place: Place) 
         };
         is_first = false;
         match next {
+            // who sends many at once lets others have their turn in between
+            Next::Request if !input.is_empty() => tokio::task::yield_now().await,
             Next::Request => {}
             Next::Close => return,
             Next::Linger => return line.linger().await,
@@ -187,10 +198,17 @@ async fn exchange<S: Site>(door: &Door<S>, line: &mut Line, input: &mut BytesMut
     let (reply, used) = match door.admit(head) {
         Err(reply) => (reply, unread(&request, behind)),
         Ok(admitted) => match line.read_body(&request, behind, door.surface.body_limit()).await {
-            Ok((body, used)) => (door.surface.serve(admitted, head, body).await, used),
+            Ok((body, used)) => {
+                line.place.set_waiting(None);
+                (door.surface.serve(admitted, head, body).await, used)
+            }
             Err(NoBody::Refused(why)) => (door.surface.refuse(&admitted, &why), Used::NotYetAll),
             Err(NoBody::BrokeOff) => (text(400, "the request body broke off"), Used::NotYetAll),
             Err(NoBody::Gone) => return Next::Close,
+            Err(NoBody::Dismissed) => {
+                door.requests.ended(Ended::Crowded);
+                return Next::Close;
+            }
         },
     };
 
@@ -216,7 +234,8 @@ async fn exchange<S: Site>(door: &Door<S>, line: &mut Line, input: &mut BytesMut
         match broken {
             Broken::Late => door.requests.ended(Ended::Stalled),
             Broken::NoMemory => door.requests.ended(Ended::NoMemory),
-            Broken::Gone | Broken::Dismissed => {}
+            Broken::Dismissed => door.requests.ended(Ended::Crowded),
+            Broken::Gone => {}
         }
         return Next::Close;
     }
@@ -260,12 +279,15 @@ enum NoBody {
     Refused(Refusal),
     BrokeOff,
     Gone,
+    /// Somebody else needs the room.
+    Dismissed,
 }
 
 impl From<Broken> for NoBody {
     fn from(broken: Broken) -> Self {
         match broken {
-            Broken::Gone | Broken::Dismissed => Self::Gone,
+            Broken::Gone => Self::Gone,
+            Broken::Dismissed => Self::Dismissed,
             Broken::Late => Self::Refused(Refusal::TooSlow),
             Broken::NoMemory => Self::Refused(no_memory()),
         }
@@ -320,7 +342,7 @@ impl Line {
                     return Err(Incomplete::Refused(text(503, "too many unfinished requests"), Some(Ended::NoMemory)));
                 }
             }
-            match self.read(input, READ, true).await {
+            match self.read(input, READ, Waits::ForRequest).await {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
                 Err(Broken::Late) if input.is_empty() && is_first => return Err(Incomplete::Broken(Ended::HeadLate)),
@@ -364,7 +386,7 @@ impl Line {
                         let more = left.min(body.len().max(READ_BODY));
                         self.hold_body(&mut body, more)?;
                     }
-                    if self.read(&mut body, left, false).await? == 0 {
+                    if self.read(&mut body, left, Waits::InExchange).await? == 0 {
                         return Err(NoBody::BrokeOff);
                     }
                 }
@@ -390,7 +412,7 @@ impl Line {
                         self.begin_body(request).await?;
                     }
                     self.held.hold(body.capacity() + READ)?;
-                    if self.read(&mut input, READ, false).await? == 0 {
+                    if self.read(&mut input, READ, Waits::InExchange).await? == 0 {
                         return Err(NoBody::BrokeOff);
                     }
                 }
@@ -400,6 +422,7 @@ impl Line {
 
     /// From now on the body has its time; who waits to be asked for it is.
     async fn begin_body(&mut self, request: &RequestHead<'_>) -> Result<(), NoBody> {
+        self.place.set_waiting(Some(Instant::now()));
         self.set_deadline(Instant::now() + self.times.body);
         if request.expects_continue {
             self.write(CONTINUE).await?;
@@ -433,11 +456,10 @@ impl Line {
         }
     }
 
-    /// Read what comes, at most `most` bytes, to the end of `into`; 0 at the end of the stream. Somebody who `waits` may
-    /// be dismissed.
-    async fn read(&mut self, into: &mut BytesMut, most: usize, waits: bool) -> Result<usize, Broken> {
+    /// Read what comes, at most `most` bytes, to the end of `into`; 0 at the end of the stream.
+    async fn read(&mut self, into: &mut BytesMut, most: usize, waits: Waits) -> Result<usize, Broken> {
         poll_fn(|cx| {
-            if waits && self.place.poll_dismissed(cx) {
+            if self.place.poll_dismissed(waits == Waits::ForRequest, cx) {
                 return Poll::Ready(Err(Broken::Dismissed));
             }
             // who says nothing needs no room for it
@@ -453,7 +475,7 @@ impl Line {
                     return Poll::Ready(read.map_err(|_| Broken::Gone));
                 }
             }
-            if into.is_empty() && waits {
+            if into.is_empty() && waits == Waits::ForRequest {
                 *into = BytesMut::new();
             }
             self.poll_late(cx).map(|()| Err(Broken::Late))
@@ -465,6 +487,7 @@ impl Line {
     async fn write(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         let mut rest = bytes;
         let mut is_stalled = false;
+        let mut waits_since = None;
         let before = self.held.bytes();
         poll_fn(|cx| {
             while !rest.is_empty() {
@@ -475,6 +498,13 @@ impl Line {
                     }
                     Poll::Ready(_) => return Poll::Ready(Err(Broken::Gone)),
                     Poll::Pending => {
+                        if waits_since.is_none() {
+                            waits_since = Some(Instant::now());
+                            self.place.set_waiting(waits_since);
+                        }
+                        if self.place.poll_dismissed(false, cx) {
+                            return Poll::Ready(Err(Broken::Dismissed));
+                        }
                         if !is_stalled {
                             is_stalled = true;
                             self.set_deadline(Instant::now() + self.times.stall);
@@ -512,7 +542,9 @@ impl Line {
         let mut left = LINGER_BYTES;
         let mut scratch = BytesMut::new();
         while left > 0 {
-            match self.read(&mut scratch, READ, !self.place.is_ending()).await {
+            // no reason to keep a server from its end, unless that is what the last word tells
+            let waits = if self.place.is_ending() { Waits::InExchange } else { Waits::ForRequest };
+            match self.read(&mut scratch, READ, waits).await {
                 Ok(read) if read > 0 => left = left.saturating_sub(read),
                 _ => return,
             }

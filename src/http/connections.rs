@@ -79,7 +79,8 @@ pub struct Connections {
 }
 
 struct Entry {
-    /// Since when it has been waiting for a request, or for the rest of a head; `None` while it is served.
+    /// Since when it has been waiting for its client: for a request, for the rest of one, or for a reply to be taken;
+    /// `None` while it is served.
     waiting: Cell<Option<Instant>>,
     dismissed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -88,6 +89,10 @@ struct Entry {
 impl Entry {
     fn dismiss(&self) {
         self.dismissed.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -95,7 +100,7 @@ impl Entry {
 }
 
 impl Connections {
-    /// None yet; `gauge` shows how many. When `ending` is told, those that wait are dismissed.
+    /// None yet; `gauge` shows how many. When `ending` is told, those that wait for a request go.
     #[must_use]
     pub fn new(bounds: Bounds, gauge: Gauge, ending: GracefulShutdownSignal) -> Rc<Self> {
         let connections = Rc::new(Self { bounds, gauge, entries: RefCell::default(), ending: Cell::new(false) });
@@ -103,7 +108,7 @@ impl Connections {
         actix_rt::spawn(async move {
             ending.notified().await;
             ended.ending.set(true);
-            ended.entries.borrow().iter().for_each(|(_, entry)| entry.dismiss());
+            ended.entries.borrow().iter().for_each(|(_, entry)| entry.wake());
         });
         connections
     }
@@ -144,9 +149,10 @@ impl Place {
         self.entry.waiting.set(since);
     }
 
-    /// Is it to go while it waits? If not, the task of `cx` is woken when it is.
-    pub fn poll_dismissed(&self, cx: &Context<'_>) -> bool {
-        if self.entry.dismissed.get() || self.is_ending() {
+    /// Is it to go while it waits, because others need its room or, if it is `idle`, because the server ends? If not, the
+    /// task of `cx` is woken when it is.
+    pub fn poll_dismissed(&self, idle: bool, cx: &Context<'_>) -> bool {
+        if self.entry.dismissed.get() || (idle && self.is_ending()) {
             return true;
         }
         let mut waker = self.entry.waker.borrow_mut();
