@@ -92,10 +92,10 @@ impl Running {
 
     /// With room for `most` connections, and for `memory` bytes of unfinished requests.
     async fn bounded(most: usize, memory: usize) -> Self {
-        Self::timed(most, memory, TIMES).await
+        Self::served_by(1, most, memory, TIMES).await
     }
 
-    async fn timed(most: usize, memory: usize, times: Times) -> Self {
+    async fn served_by(threads: usize, most: usize, memory: usize, times: Times) -> Self {
         let budget = Budget::new(memory);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -105,7 +105,7 @@ impl Running {
         let health = Health::new(bus);
         let mut door = Door::new(Echo, health.clone(), requests, budget.clone());
         door.times = times;
-        let builder = Server::build().workers(1).disable_signals().shutdown_timeout(1);
+        let builder = Server::build().workers(threads).disable_signals().shutdown_timeout(1);
         let server = super::listen(builder, listener, door, Bounds::of_its_own(most), || ()).unwrap().run();
         let handle = server.handle();
         actix_rt::spawn(server);
@@ -441,6 +441,29 @@ async fn the_connection_that_has_waited_longest_makes_room_for_a_new_one() {
 }
 
 #[actix_rt::test]
+async fn nobody_is_kept_out_by_those_who_wait_on_another_thread() {
+    let patient = Times { head: PATIENCE * 9, idle: PATIENCE * 9, ..TIMES };
+    let site = Running::served_by(2, 16, 64 << 20, patient).await;
+    // the threads take turns: all that stay are on one of them
+    let mut staying = Vec::new();
+    for number in 0..32 {
+        let mut client = site.connect().await;
+        client.write_all(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        until(&mut client, "GET /a").await;
+        if number % 2 == 0 {
+            staying.push(client);
+        } else {
+            client.shutdown().await.unwrap();
+            rest(&mut client).await;
+        }
+    }
+    for _ in 0..32 {
+        let closed = site.told(b"GET /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+        assert_begins(&closed, "HTTP/1.1 200 ");
+    }
+}
+
+#[actix_rt::test]
 async fn who_is_served_makes_no_room_and_the_newcomer_hears_so() {
     let site = Running::bounded(1, 64 << 20).await;
     let mut busy = site.connect().await;
@@ -452,7 +475,7 @@ async fn who_is_served_makes_no_room_and_the_newcomer_hears_so() {
 #[actix_rt::test]
 async fn who_keeps_us_waiting_makes_room_in_the_middle_of_a_request_too() {
     let patient = Times { body: PATIENCE * 9, stall: PATIENCE * 9, ..TIMES };
-    let site = Running::timed(3, 64 << 20, patient).await;
+    let site = Running::served_by(1, 3, 64 << 20, patient).await;
     let mut halves = Vec::new();
     for framing in ["Content-Length: 3", "Transfer-Encoding: chunked"] {
         let mut half = site.connect().await;

@@ -28,6 +28,11 @@ fn sized(few: usize, many: usize) -> usize {
     if full { many } else { few }
 }
 
+/// What an attack has cost; `make hostile` shows it.
+fn figure(what: &str) {
+    println!("  {what}");
+}
+
 /// Somebody who listens meanwhile, and whom nothing may disturb.
 struct Bystander {
     ann: Client,
