@@ -63,7 +63,7 @@ test-conformance: $(VENV)/installed
 hostile:
 	$(CARGO) build --locked --release
 	WELLHEAD_ATTACKS=full WELLHEAD_BIN="$(TARGET)/release/wellhead" \
-		$(CARGO) test --locked --test it -- attacks:: --test-threads=1
+		$(CARGO) test --locked --test it -- attacks:: --test-threads=1 --nocapture
 
 # Coverage counters need no nightly toolchain; AddressSanitizer does: SANITIZER=address CARGO="cargo +nightly".
 # The fuzzer shares the server's lock file, so that it tries what is shipped.

@@ -157,7 +157,10 @@ impl<'a> Request<'a> {
     }
 
     fn call(&self, dialects: &[Arc<dyn Dialect>], router: &Router, matched: &Matched) {
-        match router.dialect(matched).call(self.as_call(router, matched)) {
+        let (dialect, call) = (router.dialect(matched), self.as_call(router, matched));
+        // as the master does: the credentials in the head first, before there is a body
+        let head = ApiCall { body: Bytes::new(), ..self.as_call(router, matched) };
+        match dialect.authenticate(&head).and_then(|()| dialect.call(call)) {
             Ok(task) => {
                 let done = carry_out(dialects, task.work);
                 check_reply(&(task.reply)(done));
@@ -183,7 +186,7 @@ impl<'a> Request<'a> {
 /// What comes of `work` where nobody is there. Whatever was accepted can travel and be told.
 fn carry_out(dialects: &[Arc<dyn Dialect>], work: Work) -> Done {
     let travels = |mail: Mail| {
-        let letter = Letter { id: 1, mail };
+        let letter = Letter { id: 1, session: 1, mail };
         assert_eq!(Letter::decode(&letter.encode()).as_ref(), Ok(&letter), "what is written is what is read");
         tell(dialects, letter, check_frame);
     };

@@ -77,7 +77,7 @@ impl ChunkDecoder {
                     }
                     // nobody here wants one
                     *seen += line.len();
-                    if *seen > MAX_TRAILERS || !line.contains(&b':') {
+                    if *seen > MAX_TRAILERS || !has_name(&line) {
                         return Err(BadChunks::Malformed);
                     }
                 }
@@ -113,7 +113,6 @@ fn size(line: &[u8]) -> Option<u64> {
     let mut parts = extensions.split(|&byte| byte == b';');
     let is_named = |part: &[u8]| {
         let (name, value) = part.split_at(memchr::memchr(b'=', part).unwrap_or(part.len()));
-        let is_token = |bytes: &[u8]| !bytes.is_empty() && bytes.iter().all(|&byte| is_token_byte(byte));
         is_token(name) && (value.is_empty() || is_token(&value[1..]))
     };
     if !parts.next()?.is_empty() || !parts.all(is_named) {
@@ -122,8 +121,14 @@ fn size(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+/// Is it a header, which a line that goes on with the one before and the next request are not?
+fn has_name(line: &[u8]) -> bool {
+    memchr::memchr(b':', line).is_some_and(|end| is_token(&line[..end]))
+}
+
+fn is_token(bytes: &[u8]) -> bool {
+    let in_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !bytes.is_empty() && bytes.iter().all(in_token)
 }
 
 #[cfg(test)]

@@ -75,6 +75,15 @@ impl From<UsedUp> for Broken {
     }
 }
 
+/// What is waited for when something is read.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(super) enum Waits {
+    /// A request, for which nobody waits while the server ends.
+    ForRequest,
+    /// The rest of a request, or its client's end.
+    InExchange,
+}
+
 /// The stream, and what it may have.
 pub(super) struct ClientStream {
     pub(super) stream: TcpStream,
@@ -118,11 +127,10 @@ impl ClientStream {
         }
     }
 
-    /// Read what comes, at most `most` bytes, to the end of `into`; 0 at the end of the stream. Somebody who `waits` may
-    /// be dismissed.
-    pub(super) async fn read(&mut self, into: &mut BytesMut, most: usize, waits: bool) -> Result<usize, Broken> {
+    /// Read what comes, at most `most` bytes, to the end of `into`; 0 at the end of the stream.
+    pub(super) async fn read(&mut self, into: &mut BytesMut, most: usize, waits: Waits) -> Result<usize, Broken> {
         poll_fn(|cx| {
-            if waits && self.place.poll_dismissed(cx) {
+            if self.place.poll_dismissed(waits == Waits::ForRequest, cx) {
                 return Poll::Ready(Err(Broken::Dismissed));
             }
             // who says nothing needs no room for it
@@ -138,7 +146,7 @@ impl ClientStream {
                     return Poll::Ready(read.map_err(|_| Broken::Gone));
                 }
             }
-            if into.is_empty() && waits {
+            if into.is_empty() && waits == Waits::ForRequest {
                 *into = BytesMut::new();
             }
             self.poll_late(cx).map(|()| Err(Broken::Late))
@@ -150,6 +158,7 @@ impl ClientStream {
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         let mut rest = bytes;
         let mut is_stalled = false;
+        let mut waits_since = None;
         let before = self.held.bytes();
         poll_fn(|cx| {
             while !rest.is_empty() {
@@ -160,6 +169,13 @@ impl ClientStream {
                     }
                     Poll::Ready(_) => return Poll::Ready(Err(Broken::Gone)),
                     Poll::Pending => {
+                        if waits_since.is_none() {
+                            waits_since = Some(Instant::now());
+                            self.place.set_waiting(waits_since);
+                        }
+                        if self.place.poll_dismissed(false, cx) {
+                            return Poll::Ready(Err(Broken::Dismissed));
+                        }
                         if !is_stalled {
                             is_stalled = true;
                             self.set_deadline(Instant::now() + self.times.stall);
@@ -185,7 +201,9 @@ impl ClientStream {
         let mut left = LINGER_BYTES;
         let mut scratch = BytesMut::new();
         while left > 0 {
-            match self.read(&mut scratch, READ, !self.place.is_ending()).await {
+            // no reason to keep a server from its end, unless that is what the last word tells
+            let waits = if self.place.is_ending() { Waits::InExchange } else { Waits::ForRequest };
+            match self.read(&mut scratch, READ, waits).await {
                 Ok(read) if read > 0 => left = left.saturating_sub(read),
                 _ => return,
             }

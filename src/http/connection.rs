@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! wait ──▶ head ──▶ body ──▶ serve ──▶ write ──▶ wait           each step has its time;
-//!            └──▶ a WebSocket                └─▶ linger          wait and head go first when others need room
+//!            └──▶ a WebSocket                └─▶ linger          who waits longest goes when others need room
 //! ```
 
 use std::{rc::Rc, time::Duration};
@@ -65,6 +65,8 @@ pub async fn serve<S: Site>(door: Rc<Door<S>>, stream: TcpStream, place: Place) 
         };
         is_first = false;
         match next {
+            // who sends many at once lets others have their turn in between
+            Next::Request if !input.is_empty() => tokio::task::yield_now().await,
             Next::Request => {}
             Next::Close => return,
             Next::Linger => return client.linger().await,
@@ -113,10 +115,17 @@ async fn exchange<S: Site>(
     let (reply, used) = match door.admit(head) {
         Err(reply) => (reply, unread(&request, behind)),
         Ok(admitted) => match client.read_body(&request, behind, door.surface.body_limit()).await {
-            Ok((body, used)) => (door.surface.serve(admitted, head, body).await, used),
+            Ok((body, used)) => {
+                client.place.set_waiting(None);
+                (door.surface.serve(admitted, head, body).await, used)
+            }
             Err(NoBody::Refused(why)) => (door.surface.refuse(&admitted, &why), Used::NotYetAll),
             Err(NoBody::BrokeOff) => (text(400, "the request body broke off"), Used::NotYetAll),
             Err(NoBody::Gone) => return Next::Close,
+            Err(NoBody::Dismissed) => {
+                door.requests.ended(Ended::Crowded);
+                return Next::Close;
+            }
         },
     };
 
@@ -142,7 +151,8 @@ async fn exchange<S: Site>(
         match broken {
             Broken::Late => door.requests.ended(Ended::Stalled),
             Broken::NoMemory => door.requests.ended(Ended::NoMemory),
-            Broken::Gone | Broken::Dismissed => {}
+            Broken::Dismissed => door.requests.ended(Ended::Crowded),
+            Broken::Gone => {}
         }
         return Next::Close;
     }

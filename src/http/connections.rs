@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Waker},
@@ -13,7 +13,7 @@ use std::{
 use actix_server::GracefulShutdownSignal;
 use prometheus_client::metrics::gauge::Gauge;
 use slab::Slab;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use wellhead_slave::Slave;
 
 /// The file descriptors that HTTP connections and WebSockets share.
@@ -44,42 +44,67 @@ impl Descriptors {
 pub struct Bounds {
     most: usize,
     open: Arc<AtomicUsize>,
+    threads: Arc<Mutex<Vec<Arc<Thread>>>>,
     shared: Option<Descriptors>,
+}
+
+/// What the others know of a thread that serves the listener.
+#[derive(Default)]
+struct Thread {
+    open: AtomicUsize,
+    /// One of its connections is to make room for another thread's.
+    called: Notify,
 }
 
 impl Bounds {
     /// `most`, none of which uses up what others share.
     #[must_use]
     pub fn of_its_own(most: usize) -> Self {
-        Self { most, open: Arc::default(), shared: None }
+        Self { most, open: Arc::default(), threads: Arc::default(), shared: None }
     }
 
     /// `most`, as far as the descriptors reach that it shares.
     #[must_use]
     pub fn sharing(most: usize, descriptors: &Descriptors) -> Self {
-        Self { most, open: Arc::default(), shared: Some(descriptors.clone()) }
+        Self { shared: Some(descriptors.clone()), ..Self::of_its_own(most) }
     }
 
-    fn has_room(&self) -> bool {
-        self.open.load(Ordering::Relaxed) < self.most && self.shared.as_ref().is_none_or(Descriptors::has_room)
+    /// Is there room beside `spare` places?
+    fn has_room(&self, spare: usize) -> bool {
+        self.open.load(Ordering::Relaxed) + spare < self.most && self.shared.as_ref().is_none_or(Descriptors::has_room)
     }
 
-    /// The counters of open connections.
-    fn counters(&self) -> impl Iterator<Item = &AtomicUsize> {
-        [&*self.open].into_iter().chain(self.shared.as_ref().map(|shared| &shared.0.http))
+    /// Places for those whose thread finds nobody who could go while another thread has all who wait: one for each.
+    fn spare(&self) -> usize {
+        self.with_threads(|threads| threads.len()).min(self.most / 8)
+    }
+
+    /// Let the thread with the most connections dismiss one.
+    fn call_fullest(&self) {
+        self.with_threads(|threads| {
+            if let Some(fullest) = threads.iter().max_by_key(|thread| thread.open.load(Ordering::Relaxed)) {
+                fullest.called.notify_one();
+            }
+        });
+    }
+
+    fn with_threads<T>(&self, look: impl FnOnce(&mut Vec<Arc<Thread>>) -> T) -> T {
+        look(&mut self.threads.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// The connections of a listener that one worker thread serves.
 pub struct Connections {
     bounds: Bounds,
+    thread: Arc<Thread>,
     gauge: Gauge,
     entries: RefCell<Slab<Rc<Entry>>>,
     ending: Cell<bool>,
 }
 
 struct Entry {
-    /// Since when it has been waiting for a request, or for the rest of a head; `None` while it is served.
+    /// Since when it has been waiting for its client: for a request, for the rest of one, or for a reply to be taken;
+    /// `None` while it is served.
     waiting: Cell<Option<Instant>>,
     dismissed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -88,6 +113,10 @@ struct Entry {
 impl Entry {
     fn dismiss(&self) {
         self.dismissed.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -95,25 +124,38 @@ impl Entry {
 }
 
 impl Connections {
-    /// None yet; `gauge` shows how many. When `ending` is told, those that wait are dismissed.
+    /// None yet; `gauge` shows how many. When `ending` is told, those that wait for a request go.
     #[must_use]
     pub fn new(bounds: Bounds, gauge: Gauge, ending: GracefulShutdownSignal) -> Rc<Self> {
-        let connections = Rc::new(Self { bounds, gauge, entries: RefCell::default(), ending: Cell::new(false) });
+        let thread = Arc::<Thread>::default();
+        bounds.with_threads(|threads| threads.push(thread.clone()));
+        let (entries, is_ending) = (RefCell::default(), Cell::new(false));
+        let connections = Rc::new(Self { bounds, thread, gauge, entries, ending: is_ending });
+        let called = connections.clone();
+        actix_rt::spawn(async move {
+            loop {
+                called.thread.called.notified().await;
+                called.dismiss_longest_waiting();
+            }
+        });
         let ended = connections.clone();
         actix_rt::spawn(async move {
             ending.notified().await;
             ended.ending.set(true);
-            ended.entries.borrow().iter().for_each(|(_, entry)| entry.dismiss());
+            ended.entries.borrow().iter().for_each(|(_, entry)| entry.wake());
         });
         connections
     }
 
     /// One more, if there is room, or if somebody waits who can go for it: the one that has waited longest.
     pub fn enter(self: &Rc<Self>) -> Option<Place> {
-        if !self.bounds.has_room() && !self.dismiss_longest_waiting() {
-            return None;
+        if !self.bounds.has_room(self.bounds.spare()) && !self.dismiss_longest_waiting() {
+            if !self.bounds.has_room(0) {
+                return None;
+            }
+            self.bounds.call_fullest();
         }
-        self.bounds.counters().for_each(|open| _ = open.fetch_add(1, Ordering::Relaxed));
+        self.counters().for_each(|open| _ = open.fetch_add(1, Ordering::Relaxed));
         self.gauge.inc();
         let waiting = Cell::new(Some(Instant::now()));
         let entry = Rc::new(Entry { waiting, dismissed: Cell::new(false), waker: RefCell::default() });
@@ -121,7 +163,13 @@ impl Connections {
         Some(Place { connections: self.clone(), entry, key })
     }
 
-    /// Only this thread's are looked at: they come to all threads in turn.
+    /// The counters of open connections.
+    fn counters(&self) -> impl Iterator<Item = &AtomicUsize> {
+        let shared = self.bounds.shared.as_ref().map(|shared| &shared.0.http);
+        [&*self.bounds.open, &self.thread.open].into_iter().chain(shared)
+    }
+
+    /// Of this thread's.
     fn dismiss_longest_waiting(&self) -> bool {
         let entries = self.entries.borrow();
         let waiting = entries.iter().filter(|(_, entry)| !entry.dismissed.get());
@@ -144,9 +192,10 @@ impl Place {
         self.entry.waiting.set(since);
     }
 
-    /// Is it to go while it waits? If not, the task of `cx` is woken when it is.
-    pub fn poll_dismissed(&self, cx: &Context<'_>) -> bool {
-        if self.entry.dismissed.get() || self.is_ending() {
+    /// Is it to go while it waits, because others need its room or, if it is `idle`, because the server ends? If not, the
+    /// task of `cx` is woken when it is.
+    pub fn poll_dismissed(&self, idle: bool, cx: &Context<'_>) -> bool {
+        if self.entry.dismissed.get() || (idle && self.is_ending()) {
             return true;
         }
         let mut waker = self.entry.waker.borrow_mut();
@@ -166,7 +215,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.connections.entries.borrow_mut().remove(self.key);
-        self.connections.bounds.counters().for_each(|open| _ = open.fetch_sub(1, Ordering::Relaxed));
+        self.connections.counters().for_each(|open| _ = open.fetch_sub(1, Ordering::Relaxed));
         self.connections.gauge.dec();
     }
 }

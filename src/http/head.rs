@@ -304,8 +304,9 @@ fn target<'b>(method: &str, target: &'b str, host: Option<&[u8]>) -> Result<(&'b
     };
     let Some(rest) = scheme("http://").or_else(|| scheme("https://")) else { return malformed };
     let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let is_same = host.is_some_and(|host| host.eq_ignore_ascii_case(authority.as_bytes()));
     // it overrides the Host (RFC 9112 §3.2.2): two that differ could mean two things to two readers
-    if authority.is_empty() || !is_host(authority.as_bytes()) || host != Some(authority.as_bytes()) {
+    if authority.is_empty() || !is_host(authority.as_bytes()) || !is_same {
         return Err(BadHead::Malformed("the address and the Host header differ"));
     }
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));

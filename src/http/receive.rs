@@ -7,7 +7,7 @@ use wellhead_proto::{dialect::contract::ApiReply, refusal::Refusal, surface::tex
 use super::{
     budget::UsedUp,
     chunks::{BadChunks, ChunkDecoder},
-    client_stream::{Broken, ClientStream, READ},
+    client_stream::{Broken, ClientStream, READ, Waits},
     head::{Framing, HeadScanner, RequestHead},
     metrics::Ended,
     reply::CONTINUE,
@@ -51,12 +51,15 @@ pub(super) enum NoBody {
     Refused(Refusal),
     BrokeOff,
     Gone,
+    /// Somebody else needs the room.
+    Dismissed,
 }
 
 impl From<Broken> for NoBody {
     fn from(broken: Broken) -> Self {
         match broken {
-            Broken::Gone | Broken::Dismissed => Self::Gone,
+            Broken::Gone => Self::Gone,
+            Broken::Dismissed => Self::Dismissed,
             Broken::Late => Self::Refused(Refusal::TooSlow),
             Broken::NoMemory => Self::Refused(no_memory()),
         }
@@ -103,7 +106,7 @@ impl ClientStream {
                     return Err(Incomplete::Refused(text(503, "too many unfinished requests"), Some(Ended::NoMemory)));
                 }
             }
-            match self.read(input, READ, true).await {
+            match self.read(input, READ, Waits::ForRequest).await {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
                 Err(Broken::Late) if input.is_empty() && is_first => return Err(Incomplete::Broken(Ended::HeadLate)),
@@ -147,7 +150,7 @@ impl ClientStream {
                         let more = left.min(body.len().max(READ_BODY));
                         self.hold_body(&mut body, more)?;
                     }
-                    if self.read(&mut body, left, false).await? == 0 {
+                    if self.read(&mut body, left, Waits::InExchange).await? == 0 {
                         return Err(NoBody::BrokeOff);
                     }
                 }
@@ -173,7 +176,7 @@ impl ClientStream {
                         self.begin_body(request).await?;
                     }
                     self.held.hold(body.capacity() + READ)?;
-                    if self.read(&mut input, READ, false).await? == 0 {
+                    if self.read(&mut input, READ, Waits::InExchange).await? == 0 {
                         return Err(NoBody::BrokeOff);
                     }
                 }
@@ -183,6 +186,7 @@ impl ClientStream {
 
     /// From now on the body has its time; who waits to be asked for it is.
     async fn begin_body(&mut self, request: &RequestHead<'_>) -> Result<(), NoBody> {
+        self.place.set_waiting(Some(Instant::now()));
         self.set_deadline(Instant::now() + self.times.body);
         if request.expects_continue {
             self.write(CONTINUE).await?;

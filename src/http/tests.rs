@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::Notify,
     time::{Instant, timeout},
 };
 use wellhead_proto::{
@@ -39,7 +40,10 @@ const TIMES: Times = Times {
     linger: Duration::from_secs(2),
 };
 
-/// Echoes what it is sent, except at `/secret` and `/big`.
+/// Somebody is being served at `/never`.
+static NEVER_BEGUN: Notify = Notify::const_new();
+
+/// Echoes what it is sent, except at `/secret`, `/big` and `/never`.
 #[derive(Clone)]
 struct Echo;
 
@@ -57,6 +61,10 @@ impl Surface for Echo {
     async fn serve(&self, (): (), head: Head<'_>, body: Bytes) -> ApiReply {
         if head.path == "/big" {
             return ApiReply::new(200, "text/plain", vec![b'x'; 32 << 20]);
+        }
+        if head.path == "/never" {
+            NEVER_BEGUN.notify_one();
+            return std::future::pending().await;
         }
         let answer = format!("{} {} {:?} {}", head.method, head.path, head.query, body.len());
         ApiReply::new(200, "text/plain", answer).with_header("X-Host", head.headers.header("host").unwrap_or(""))
@@ -84,6 +92,10 @@ impl Running {
 
     /// With room for `most` connections, and for `memory` bytes of unfinished requests.
     async fn bounded(most: usize, memory: usize) -> Self {
+        Self::served_by(1, most, memory, TIMES).await
+    }
+
+    async fn served_by(threads: usize, most: usize, memory: usize, times: Times) -> Self {
         let budget = Budget::new(memory);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -92,8 +104,8 @@ impl Running {
         let bus: Arc<dyn Bus> = Arc::new(RecordingBus::default());
         let health = Health::new(bus);
         let mut door = Door::new(Echo, health.clone(), requests, budget.clone());
-        door.times = TIMES;
-        let builder = Server::build().workers(1).disable_signals().shutdown_timeout(1);
+        door.times = times;
+        let builder = Server::build().workers(threads).disable_signals().shutdown_timeout(1);
         let server = super::listen(builder, listener, door, Bounds::of_its_own(most), || ()).unwrap().run();
         let handle = server.handle();
         actix_rt::spawn(server);
@@ -429,14 +441,72 @@ async fn the_connection_that_has_waited_longest_makes_room_for_a_new_one() {
 }
 
 #[actix_rt::test]
+async fn nobody_is_kept_out_by_those_who_wait_on_another_thread() {
+    let patient = Times { head: PATIENCE * 9, idle: PATIENCE * 9, ..TIMES };
+    let site = Running::served_by(2, 16, 64 << 20, patient).await;
+    // the threads take turns: all that stay are on one of them
+    let mut staying = Vec::new();
+    for number in 0..32 {
+        let mut client = site.connect().await;
+        client.write_all(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        until(&mut client, "GET /a").await;
+        if number % 2 == 0 {
+            staying.push(client);
+        } else {
+            client.shutdown().await.unwrap();
+            rest(&mut client).await;
+        }
+    }
+    for _ in 0..32 {
+        let closed = site.told(b"GET /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+        assert_begins(&closed, "HTTP/1.1 200 ");
+    }
+}
+
+#[actix_rt::test]
 async fn who_is_served_makes_no_room_and_the_newcomer_hears_so() {
     let site = Running::bounded(1, 64 << 20).await;
     let mut busy = site.connect().await;
-    busy.write_all(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n").await.unwrap();
-    until(&mut busy, "100 Continue").await;
+    busy.write_all(b"POST /never HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc").await.unwrap();
+    timeout(PATIENCE, NEVER_BEGUN.notified()).await.expect("it is served");
     assert_begins(&rest(&mut site.connect().await).await, "HTTP/1.1 503 ");
-    busy.write_all(b"abc").await.unwrap();
-    until(&mut busy, "POST /a \"\" 3").await;
+}
+
+#[actix_rt::test]
+async fn who_keeps_us_waiting_makes_room_in_the_middle_of_a_request_too() {
+    let patient = Times { body: PATIENCE * 9, stall: PATIENCE * 9, ..TIMES };
+    let site = Running::served_by(1, 3, 64 << 20, patient).await;
+    let mut halves = Vec::new();
+    for framing in ["Content-Length: 3", "Transfer-Encoding: chunked"] {
+        let mut half = site.connect().await;
+        let head = format!("POST /a HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n{framing}\r\n\r\n");
+        half.write_all(head.as_bytes()).await.unwrap();
+        until(&mut half, "100 Continue").await;
+        halves.push(half);
+    }
+    let mut deaf = site.connect().await;
+    deaf.write_all(b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    let stalls = async {
+        while site.budget.used() < 1 << 20 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, stalls).await.expect("the reply is not taken");
+    let mut newcomers = Vec::new();
+    for _ in 0..3 {
+        let mut new = site.connect().await;
+        new.write_all(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        until(&mut new, "GET /a").await;
+        newcomers.push(new);
+    }
+    for half in &mut halves {
+        assert_eq!(rest(half).await, "", "it goes");
+    }
+    assert!(rest(&mut deaf).await.len() < 32 << 20, "and so does who takes nothing");
+    for new in &mut newcomers {
+        new.write_all(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        until(new, "GET /a").await;
+    }
 }
 
 #[actix_rt::test]

@@ -66,7 +66,9 @@ fn what_two_readers_could_take_for_two_bodies_is_refused() {
     {
         assert_eq!(body(lines), Err(BadChunks::Malformed), "{lines:?}");
     }
-    assert_eq!(body("0\r\nno colon\r\n\r\n"), Err(BadChunks::Malformed));
+    for trailer in ["no colon", ": no name", "A : b", " A: b", "A: b\r\n c: d", "GET http://h/ HTTP/1.1\r\nHost: h"] {
+        assert_eq!(body(&format!("0\r\n{trailer}\r\n\r\n")), Err(BadChunks::Malformed), "{trailer:?}");
+    }
 }
 
 #[test]

@@ -141,6 +141,7 @@ fn targets_have_the_forms_that_http_gives_them() {
     };
     let is = |path: &str, query: &str| Ok((path.to_owned(), query.to_owned()));
     assert_eq!(both("GET http://h:1/a?b"), is("/a", "b"));
+    assert_eq!(both("GET http://H:1/a"), is("/a", ""));
     assert_eq!(both("GET HTTP://h:1?b"), is("/", "b"));
     assert_eq!(both("GET https://h:1"), is("/", ""));
     assert_eq!(both("OPTIONS *"), is("*", ""));

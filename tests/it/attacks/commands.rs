@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Bystander, sized};
+use super::{Bystander, figure, sized};
 use crate::support::{client::Client, keys::signer, server::Server};
 
 /// The name of a channel, short enough for seven thousand to fit into a message.
@@ -30,7 +30,9 @@ async fn cost(server: &Server, client: &mut Client, data: &str) -> Duration {
         let (event, _) = client.reply().await;
         assert_eq!(event, "gusher.multi_subscribe_error");
     }
-    (server.processor() - before) / count
+    let each = (server.processor() - before) / count;
+    figure(&format!("a message of {} bytes: {each:?}", data.len()));
+    each
 }
 
 /// What one message may take. Five milliseconds of the optimized server, on a machine with nothing else to do.

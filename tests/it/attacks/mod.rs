@@ -28,6 +28,12 @@ fn sized(few: usize, many: usize) -> usize {
     if full { many } else { few }
 }
 
+/// What an attack has cost; `make hostile` shows it.
+#[expect(clippy::print_stdout, reason = "it is what whoever runs the attacks wants to see")]
+fn figure(what: &str) {
+    println!("  {what}");
+}
+
 /// Somebody who listens meanwhile, and whom nothing may disturb.
 struct Bystander {
     ann: Client,

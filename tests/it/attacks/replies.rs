@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 
-use super::{Bystander, deaf, listeners, pour, sized};
+use super::{Bystander, deaf, figure, listeners, pour, sized};
 use crate::support::server::Server;
 
 #[tokio::test]
@@ -25,6 +25,7 @@ async fn who_does_not_read_is_not_read() {
     .await;
     server.idles().await;
     let grown = server.grown(before);
+    figure(&format!("{} clients that do not read: {grown} MiB, and an idle processor", attackers.len()));
     assert!(grown < 64, "{} of them cost {grown} MiB", attackers.len());
     bystander.is_served(&server).await;
     drop(attackers);

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
 
-use super::{Bystander, deaf, pour, sized};
+use super::{Bystander, deaf, figure, pour, sized};
 use crate::support::{
     client::path,
     pusher::{DEMO, setup},
@@ -46,8 +46,9 @@ async fn flood(server: &Server, path: &str, piece: &[u8], times: usize) {
     .await;
     server.idles().await;
     let grown = server.grown(before) as usize;
+    figure(&format!("{count} sockets that share {BUDGET} MiB: {grown} MiB"));
     // beside the budget: what the sockets are themselves, and what the allocator rounds up to and has not given back yet
-    assert!(grown < BUDGET + 32 + count / 50, "{count} sockets cost {grown} MiB");
+    assert!(grown < BUDGET + 64 + count / 20, "{count} sockets cost {grown} MiB");
     drop(attackers);
     server.metric_becomes("wellhead_connections", "", 1.0).await;
 }
