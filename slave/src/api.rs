@@ -1,11 +1,11 @@
 //! The slave's own HTTP rows: a JWT for a token, ping. What clients ask before and beside their sockets.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use log::error;
 use wellhead_proto::{
-    dialect::contract::{ApiCall, ApiReply, Done, Work},
+    dialect::contract::{ApiCall, ApiReply, Done, Guard, Work},
     jwt::{BadToken, MAX_JWT_BYTES},
     refusal::Refusal,
     surface::{Head, Matched, Surface},
@@ -13,11 +13,24 @@ use wellhead_proto::{
 
 use crate::{Slave, token::NotIssued};
 
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 impl Surface for Slave {
     type Admitted = Matched;
 
     fn admit(&self, head: Head<'_>) -> Result<Matched, ApiReply> {
-        self.0.router.find(head.method, head.path)
+        let matched = self.0.router.find(head.method, head.path)?;
+        let route = self.0.router.route(&matched);
+        if route.guard == Guard::Own {
+            let Head { method, path, query, headers, .. } = head;
+            let (row, segments, now) = (route.row, matched.segments.clone(), now());
+            let call = ApiCall { row, method, path, segments, query, headers, body: Bytes::new(), now };
+            let judged = self.0.router.dialect(&matched).authenticate(&call);
+            judged.map_err(|why| self.0.router.refuse(&matched, &why))?;
+        }
+        Ok(matched)
     }
 
     fn refuse(&self, admitted: &Matched, why: &Refusal) -> ApiReply {
@@ -26,7 +39,7 @@ impl Surface for Slave {
 
     async fn serve(&self, admitted: Matched, head: Head<'_>, body: Bytes) -> ApiReply {
         let shared = &self.0;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = now();
         let dialect = shared.router.dialect(&admitted);
         let row = shared.router.route(&admitted).row;
         let segments = admitted.segments.clone();

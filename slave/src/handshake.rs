@@ -3,6 +3,7 @@
 //! demands.
 
 use std::{
+    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -47,23 +48,24 @@ pub enum Rejected {
     TurnedAway(Bytes),
 }
 
-/// May the client come in?
-pub async fn judge(shared: &Arc<Shared>, head: Head<'_>) -> Result<Accepted, Rejected> {
+/// May the client at `peer` come in? That is for the log.
+pub async fn judge(shared: &Arc<Shared>, head: Head<'_>, peer: Option<SocketAddr>) -> Result<Accepted, Rejected> {
     let Head { method, path, .. } = head;
+    let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
     match examine(shared, head).await {
         Ok(accepted) => {
-            debug!(method, path, status = 101; "{method} {path} 101");
+            debug!(method, path, peer, status = 101; "{method} {path} 101");
             Ok(accepted)
         }
-        Err(No::Away(answer, away)) => {
+        Err(No { reason, how: How::Away(answer, away) }) => {
             let code = away.code;
-            debug!(method, path, status = 101, code; "{method} {path} 101, turned away with {code}");
+            debug!(method, path, peer, status = 101, code, reason; "{method} {path} 101, turned away with {code}: {reason}");
             shared.metrics.turned_away(code);
             let frames = [away.says, Frame::close(code, &away.reason)].map(Frame::into_bytes);
             Err(Rejected::TurnedAway([&answer[..], &frames.concat()].concat().into()))
         }
-        Err(No::Reply(reply)) => {
-            debug!(method, path, status = reply.status; "{method} {path} {}", reply.status);
+        Err(No { reason, how: How::Reply(reply) }) => {
+            debug!(method, path, peer, status = reply.status, reason; "{method} {path} {}: {reason}", reply.status);
             shared.metrics.refused(reply.status);
             Err(Rejected::Reply(reply))
         }
@@ -81,21 +83,29 @@ pub fn open(shared: &Arc<Shared>, hall: &Rc<Hall>, accepted: Accepted, stream: T
     session::start(shared, hall, transport, admitted);
 }
 
-enum No {
+struct No {
+    /// Why, for the log.
+    reason: &'static str,
+    how: How,
+}
+
+enum How {
     Reply(ApiReply),
     Away(Bytes, TurnedAway),
 }
 
 async fn examine(shared: &Arc<Shared>, head: Head<'_>) -> Result<Accepted, No> {
-    let matched = shared.router.find(Route::SOCKET, head.path).map_err(No::Reply)?;
+    let matched = shared.router.find(Route::SOCKET, head.path);
+    let matched = matched.map_err(|reply| No { reason: "not_found", how: How::Reply(reply) })?;
     let key = check_handshake(head.version, head.headers);
     let refused = |why: Refusal| {
         let row = shared.router.route(&matched).row;
         let away = key.as_ref().ok().zip(shared.router.dialect(&matched).turn_away(row, &why));
-        match away {
-            Some((key, away)) => No::Away(opening(key), away),
-            None => No::Reply(shared.router.refuse(&matched, &why)),
-        }
+        let how = match away {
+            Some((key, away)) => How::Away(opening(key), away),
+            None => How::Reply(shared.router.refuse(&matched, &why)),
+        };
+        No { reason: why.reason(), how }
     };
     let Knock { app, credentials, variant } = knock(shared, &matched, head).map_err(&refused)?;
     let key = key.as_ref().map_err(|why| refused(why.clone()))?;

@@ -26,6 +26,7 @@ pub use handshake::{Accepted, Rejected};
 
 use std::{
     cell::RefCell,
+    net::SocketAddr,
     rc::Rc,
     sync::{
         Arc, RwLock, RwLockReadGuard, Weak,
@@ -223,13 +224,13 @@ impl Slave {
         self.0.router.find(Route::SOCKET, head.path).is_ok()
     }
 
-    /// Judge a request for a socket.
+    /// Judge a request for a socket; `peer` is for the log.
     ///
     /// # Errors
     ///
     /// The client may not come in.
-    pub async fn handshake(&self, head: Head<'_>) -> Result<Accepted, Rejected> {
-        handshake::judge(&self.0, head).await
+    pub async fn handshake(&self, head: Head<'_>, peer: Option<SocketAddr>) -> Result<Accepted, Rejected> {
+        handshake::judge(&self.0, head, peer).await
     }
 
     /// Take over the connection of a client that was accepted: on this thread it becomes a session. `early` came behind

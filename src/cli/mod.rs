@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{
@@ -49,6 +49,7 @@ const FAILURE: u8 = 1;
     after_help = "Exit codes: 0 clean, 1 failure, 2 wrong usage, 78 bad configuration."
 )]
 struct Cli {
+    // of those that have a subcommand behind them only some read settings, so it is no global argument
     #[command(flatten)]
     source: Source,
     #[command(subcommand)]
@@ -56,27 +57,36 @@ struct Cli {
 }
 
 /// Where the settings are.
-#[derive(Args)]
+#[derive(Args, Clone, Default)]
 struct Source {
     /// The configuration file [default: $WELLHEAD_CONFIG, ./config.toml or /etc/wellhead/config.toml]
-    #[arg(short, long, global = true, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Change one setting, for example --set log.level=debug; may be repeated
-    #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE")]
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
+}
+
+/// A command that reads settings: where they are may be said before it and behind it.
+#[derive(Args)]
+struct Reading<C: Args> {
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    command: C,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Run master and slave in one process; the same as no subcommand
-    Standalone,
+    Standalone(Source),
     /// Run a master, where backends push; slaves find it over the bus (cluster.bus)
-    Master,
+    Master(Source),
     /// Run a slave, where clients connect
-    Slave,
+    Slave(Source),
     /// Read the configuration as a start would, and say what is wrong with it. Opens nothing: whether ports are free and
     /// the bus answers is not tried
-    CheckConfig(CheckConfig),
+    CheckConfig(Reading<CheckConfig>),
     /// Make or check the JWTs that clients connect with
     #[command(subcommand)]
     Token(token::Command),
@@ -88,7 +98,7 @@ enum Command {
     /// Subscribe to channels at a slave and print what arrives, one line each
     Sub(sub::Sub),
     /// Ask a running process whether it is ready: exit code 0 if so, else 1
-    Health(health::Health),
+    Health(Reading<health::Health>),
     /// Print the version
     Version,
 }
@@ -104,22 +114,65 @@ impl Source {
     fn load(&self) -> Result<Loaded, SettingsError> {
         load::load(self.config.as_deref(), &self.set)
     }
+
+    /// What is said before a subcommand, and behind it.
+    fn and(&self, behind: &Self) -> Self {
+        let config = behind.config.as_ref().or(self.config.as_ref()).cloned();
+        Self { config, set: [&self.set[..], &behind.set].concat() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.config.is_none() && self.set.is_empty()
+    }
+}
+
+impl Command {
+    /// Where the settings are, as it is said behind the subcommand; none if it reads none.
+    fn source(&self) -> Option<&Source> {
+        match self {
+            Self::Standalone(source) | Self::Master(source) | Self::Slave(source) => Some(source),
+            Self::CheckConfig(reading) => Some(&reading.source),
+            Self::Token(command) => Some(command.source()),
+            Self::Health(reading) => Some(&reading.source),
+            Self::Keys(_) | Self::Push(_) | Self::Sub(_) | Self::Version => None,
+        }
+    }
+}
+
+impl Cli {
+    /// The command, and where the settings are that it reads.
+    fn parts(self) -> Result<(Command, Source), clap::Error> {
+        let Some(command) = self.command else {
+            return Ok((Command::Standalone(Source::default()), self.source));
+        };
+        match command.source() {
+            Some(behind) => {
+                let source = self.source.and(behind);
+                Ok((command, source))
+            }
+            None if self.source.is_empty() => Ok((command, Source::default())),
+            None => {
+                let words = "this command reads no settings: leave out --config and --set";
+                Err(Self::command().error(ErrorKind::ArgumentConflict, words))
+            }
+        }
+    }
 }
 
 /// Do what the command line asks for.
 #[must_use]
 pub fn run() -> ExitCode {
-    let Cli { source, command } = Cli::parse();
-    let done = match command.unwrap_or(Command::Standalone) {
-        Command::Standalone => serve::run(&source, Roles::Standalone),
-        Command::Master => serve::run(&source, Roles::Master),
-        Command::Slave => serve::run(&source, Roles::Slave),
-        Command::CheckConfig(check) => check_config(&source, check.role).and_then(|text| say(&text)),
+    let (command, source) = Cli::parse().parts().unwrap_or_else(|error| error.exit());
+    let done = match command {
+        Command::Standalone(_) => serve::run(&source, Roles::Standalone),
+        Command::Master(_) => serve::run(&source, Roles::Master),
+        Command::Slave(_) => serve::run(&source, Roles::Slave),
+        Command::CheckConfig(check) => check_config(&source, check.command.role).and_then(|text| say(&text)),
         Command::Token(command) => token::run(command, &source).and_then(|text| say(&text)),
         Command::Keys(command) => keys::run(command).and_then(|text| say(&text)),
         Command::Push(push) => push::push(&push),
         Command::Sub(sub) => sub::sub(&sub),
-        Command::Health(health) => health::health(&health, &source),
+        Command::Health(health) => health::health(&health.command, &source),
         Command::Version => say(&format!("wellhead {VERSION}\n")),
     };
     match done {

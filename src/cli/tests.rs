@@ -2,18 +2,16 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
-use clap::CommandFactory;
-
 use super::*;
 use crate::settings::Settings;
 
 /// What a command line prints; its settings come from its flags alone.
 fn printed(line: &[&str]) -> Result<String> {
-    let Cli { source, command } = Cli::try_parse_from([&["wellhead"], line].concat())?;
+    let (command, source) = Cli::try_parse_from([&["wellhead"], line].concat())?.parts()?;
     match command {
-        Some(Command::Token(command)) => token::run(command, &source),
-        Some(Command::Keys(command)) => keys::run(command),
-        Some(Command::CheckConfig(check)) => check_config(&source, check.role),
+        Command::Token(command) => token::run(command, &source),
+        Command::Keys(command) => keys::run(command),
+        Command::CheckConfig(check) => check_config(&source, check.command.role),
         _ => unreachable!("the tests here run nothing else"),
     }
 }
@@ -49,10 +47,36 @@ fn the_command_line_is_consistent() {
 }
 
 #[test]
-fn the_file_may_be_named_before_and_after_the_subcommand() {
-    for line in [["wellhead", "-c", "x.toml", "check-config"], ["wellhead", "check-config", "-c", "x.toml"]] {
-        let cli = Cli::try_parse_from(line).unwrap();
-        assert_eq!(cli.source.config, Some(PathBuf::from("x.toml")));
+fn settings_are_named_before_and_behind_the_subcommand() {
+    let parts = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap().parts().unwrap().1;
+    for command in ["", " standalone", " master", " slave", " check-config", " health", " token verify x"] {
+        for line in [format!("wellhead -c x.toml{command}"), format!("wellhead{command} -c x.toml")] {
+            assert_eq!(parts(&line).config, Some(PathBuf::from("x.toml")), "{line}");
+        }
+    }
+    let both = parts("wellhead -c x.toml --set a.b=1 check-config --set a.b=2 -c y.toml");
+    assert_eq!((both.config, both.set), (Some(PathBuf::from("y.toml")), vec!["a.b=1".to_owned(), "a.b=2".to_owned()]));
+}
+
+#[test]
+fn whoever_reads_no_settings_says_so() {
+    for command in ["push --app a --channel c --event e 1", "sub --channel c --token t", "keys generate", "version"] {
+        let words: Vec<_> = command.split(' ').collect();
+        for settings in [["-c", "x.toml"], ["--set", "a.b=1"]] {
+            let before = Cli::try_parse_from([&["wellhead"][..], &settings, &words].concat()).unwrap().parts();
+            let error = before.err().unwrap_or_else(|| panic!("{command}"));
+            assert!(error.to_string().contains("reads no settings"), "{error}");
+            assert_eq!(error.exit_code(), 2);
+            let behind = Cli::try_parse_from([&["wellhead"][..], &words, &settings].concat());
+            assert!(behind.is_err(), "{command}");
+        }
+        let mut help = Cli::command();
+        let help = words
+            .iter()
+            .take_while(|word| !word.starts_with('-'))
+            .fold(&mut help, |help, word| help.find_subcommand_mut(word).unwrap_or_else(|| panic!("{word}")));
+        let help = help.render_long_help().to_string();
+        assert!(!help.contains("--set") && !help.contains("--config"), "{help}");
     }
 }
 

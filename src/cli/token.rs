@@ -13,7 +13,7 @@ use wellhead_proto::{
     units::Span,
 };
 
-use super::Source;
+use super::{Reading, Source};
 use crate::{
     files::read_text,
     settings::plan::{Plan, Roles},
@@ -23,9 +23,9 @@ use crate::{
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// Sign a JWT for a client and print it
-    Sign(Sign),
+    Sign(Reading<Sign>),
     /// Verify a JWT with the configured keys and print what it says
-    Verify(Verify),
+    Verify(Reading<Verify>),
 }
 
 #[derive(Args)]
@@ -66,9 +66,19 @@ pub(super) struct Verify {
     public_key: Option<PathBuf>,
 }
 
+impl Command {
+    /// Where the settings are, as it is said behind it.
+    pub(super) fn source(&self) -> &Source {
+        match self {
+            Self::Sign(reading) => &reading.source,
+            Self::Verify(reading) => &reading.source,
+        }
+    }
+}
+
 pub(super) fn run(command: Command, source: &Source) -> Result<String> {
     match command {
-        Command::Sign(sign) => {
+        Command::Sign(Reading { command: sign, .. }) => {
             let key = match &sign.key {
                 Some(file) => key_of(file)?,
                 None => key_of_settings(source)?,
@@ -82,7 +92,7 @@ pub(super) fn run(command: Command, source: &Source) -> Result<String> {
             let token = key.sign(&signing::claims(app, user, channels, ttl.0), sign.kid.as_deref())?;
             Ok(format!("{token}\n"))
         }
-        Command::Verify(Verify { token, public_key }) => {
+        Command::Verify(Reading { command: Verify { token, public_key }, .. }) => {
             let token = match token.as_str() {
                 "-" => std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?,
                 _ => token,

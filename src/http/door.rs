@@ -6,7 +6,7 @@ use wellhead_proto::{
     surface::{Head, Surface},
 };
 
-use super::{budget::Budget, connection::Times, metrics::Requests, try_page::TryPage};
+use super::{budget::Budget, client_stream::Times, metrics::Requests, try_page::TryPage};
 use crate::health::{Health, VERSION};
 
 /// The door of one listener.

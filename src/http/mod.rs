@@ -3,17 +3,25 @@
 
 pub mod budget;
 pub mod chunks;
+pub mod client_stream;
 pub mod connection;
 pub mod connections;
 pub mod door;
 pub mod head;
 pub mod metrics;
+mod receive;
 pub mod reply;
 #[cfg(test)]
 mod tests;
 pub mod try_page;
 
-use std::{convert::Infallible, future::Future, io, net::TcpListener, rc::Rc};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+};
 
 use actix_server::ServerBuilder;
 use actix_service::fn_service;
@@ -46,8 +54,12 @@ pub trait Site: Surface {
     /// Is its path one of those that open sockets?
     fn opens_socket(&self, head: Head<'_>) -> bool;
 
-    /// Judge a handshake.
-    fn handshake(&self, head: Head<'_>) -> impl Future<Output = Result<Self::Socket, Rejected>>;
+    /// Judge a handshake; `peer` is for the log.
+    fn handshake(
+        &self,
+        head: Head<'_>,
+        peer: Option<SocketAddr>,
+    ) -> impl Future<Output = Result<Self::Socket, Rejected>>;
 
     /// Take the connection over; `early` came behind the handshake.
     fn open(&self, socket: Self::Socket, stream: TcpStream, early: BytesMut);
@@ -63,7 +75,7 @@ macro_rules! without_sockets {
                 false
             }
 
-            async fn handshake(&self, _: Head<'_>) -> Result<Self::Socket, wellhead_slave::Rejected> {
+            async fn handshake(&self, _: Head<'_>, _: Option<std::net::SocketAddr>) -> Result<Self::Socket, wellhead_slave::Rejected> {
                 Err(wellhead_slave::Rejected::Reply(wellhead_proto::surface::text(404, "404 page not found\n")))
             }
 
@@ -88,8 +100,8 @@ impl Site for Slave {
         self.opens_socket(head)
     }
 
-    async fn handshake(&self, head: Head<'_>) -> Result<Accepted, Rejected> {
-        self.handshake(head).await
+    async fn handshake(&self, head: Head<'_>, peer: Option<SocketAddr>) -> Result<Accepted, Rejected> {
+        self.handshake(head, peer).await
     }
 
     fn open(&self, socket: Accepted, stream: TcpStream, early: BytesMut) {

@@ -24,7 +24,7 @@ use wellhead_proto::{
     testkit::RecordingBus,
 };
 
-use super::{Site, budget::Budget, connection::Times, connections::Bounds, door::Door, metrics::AllRequests};
+use super::{Site, budget::Budget, client_stream::Times, connections::Bounds, door::Door, metrics::AllRequests};
 use crate::health::Health;
 
 /// Enough for anything that a test waits for.

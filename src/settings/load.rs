@@ -228,7 +228,7 @@ impl Layers {
 
     fn unknown(&self, key: &str) -> SettingsError {
         let keys = self.keys();
-        let error = SettingsError::new(format!("there is no setting `{key}`"));
+        let error = SettingsError::new("there is no setting of that name");
         match nearest(key, keys.iter().map(String::as_str)) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
             None => error.hint("a setting is written section.key, in the environment WELLHEAD_SECTION__KEY"),

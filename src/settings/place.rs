@@ -31,6 +31,22 @@ impl fmt::Display for Place {
     }
 }
 
+impl Place {
+    /// This place and what is wrong there. A flag is named by its key, so that `message` need not name it again.
+    fn say(&self, message: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // it may be about a part of what was set, as in `apps.listed.0`
+            Self::Flag(key) if !key.is_empty() && is_about(message, key) => write!(f, "--set {message}"),
+            _ => write!(f, "{self}: {message}"),
+        }
+    }
+}
+
+/// Does `message` begin with `key`, or with what stands in it?
+fn is_about(message: &str, key: &str) -> bool {
+    message.strip_prefix(key).is_some_and(|rest| rest.starts_with([':', '.']))
+}
+
 /// The place of every value that is not a default, by its dotted key; items of arrays by their number.
 #[derive(Clone, Debug, Default)]
 pub struct Places(BTreeMap<String, Place>);
@@ -142,10 +158,10 @@ impl SettingsError {
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(place) = &self.place {
-            write!(f, "{place}: ")?;
+        match &self.place {
+            Some(place) => place.say(&self.message, f)?,
+            None => f.write_str(&self.message)?,
         }
-        f.write_str(&self.message)?;
         match &self.hint {
             Some(hint) => write!(f, "\n  hint: {hint}"),
             None => Ok(()),

@@ -133,6 +133,26 @@ fn the_environment_overrides_the_file_and_flags_override_both() {
 }
 
 #[test]
+fn no_error_names_its_key_twice() {
+    let mut keys = Vec::new();
+    load::flatten("", &toml::from_str(SHIPPED).unwrap(), &mut keys);
+    let mut refused = 0;
+    for key in &keys {
+        for value in ["?!", "0", "-1", "nats://", "[1]", "[\"?!\"]", "/nowhere"] {
+            let loaded = from_flag(&format!("{key}={value}"));
+            let Err(error) = loaded.and_then(|loaded| Plan::new(&loaded, Roles::Standalone)) else { continue };
+            let error = error.to_string();
+            let said = error.lines().next().unwrap_or_default();
+            assert!(said.matches(&**key).count() == 1, "{said}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 150, "only {refused} values are wrong");
+    let error = from_flag("slave.lisen=1").unwrap_err().to_string();
+    assert_eq!(error.matches("slave.lisen").count(), 1, "{error}");
+}
+
+#[test]
 fn an_unknown_key_is_refused_with_its_place_and_a_suggestion() {
     for (error, place, near) in [
         (from_file("[slave]\n\nlisen = \"x\""), "w.toml:3: ", "did you mean `listen`?"),
@@ -141,7 +161,7 @@ fn an_unknown_key_is_refused_with_its_place_and_a_suggestion() {
         (from_file("[[push_keys]]\nname = \"a\"\nsha265 = \"\""), "w.toml:3: ", "did you mean `sha256`?"),
         (from_file("[jwt]\npublic_keys = [{ file = \"a\", kidd = \"b\" }]"), "w.toml:2: ", "did you mean `kid`?"),
         (from_variable("WELLHEAD_SLAVE__LISEN", "x"), "WELLHEAD_SLAVE__LISEN: ", "did you mean `slave.listen`?"),
-        (from_variable("WELLHEAD_NATS__TLS", "x"), "WELLHEAD_NATS__TLS: ", "no setting `nats.tls`"),
+        (from_variable("WELLHEAD_NATS__TLS", "x"), "WELLHEAD_NATS__TLS: ", "no setting of that name"),
         (from_flag("slave.lissten=x"), "--set slave.lissten: ", "did you mean `slave.listen`?"),
         (from_flag("slave.listen"), "", "--set section.key=value"),
     ] {

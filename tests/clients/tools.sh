@@ -18,6 +18,8 @@ need nats-server sh -c 'command -v nats-server || test -x /usr/sbin/nats-server'
 need nginx-light sh -c 'command -v nginx || test -x /usr/sbin/nginx'
 need openssl has openssl
 need faketime has faketime
+# README and docs are run in a network of their own
+need iproute2 sh -c 'command -v ip || test -x /usr/sbin/ip'
 need chromium test -x "${CHROMIUM:-/usr/bin/chromium}"
 # their side of Pusher's signatures
 need php-cli has php

@@ -6,6 +6,7 @@ use crate::support::{
     keys::now,
     pusher::{Api, DEMO, Pusher, setup},
     server::Server,
+    websocket::WebSocket,
     within,
 };
 
@@ -92,4 +93,15 @@ async fn so_is_a_pusher_socket_and_a_refused_request_says_why_without_its_query(
     }
     let queries = server.log.collect(|line| line.contains("auth_signature=").then(|| line.to_owned()));
     assert!(queries.is_empty(), "{queries:?}");
+}
+
+#[tokio::test]
+async fn a_refused_handshake_says_whose_it_was_and_why() {
+    let server = setup().set("log.level", "debug").start().await;
+    let refused = WebSocket::open(server.slave(), "/gcs/ws/demo?token=forged", &[]).await;
+    assert_eq!(refused.err().map(|reply| reply.status), Some(401));
+    let said = line(&server, "401: credentials_invalid").await;
+    has(&said, &json!({ "path": "/gcs/ws/demo", "status": 401, "reason": "credentials_invalid", "level": "debug" }));
+    assert!(said["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{said}");
+    assert!(!said.to_string().contains("forged"), "{said}");
 }

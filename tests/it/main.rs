@@ -8,6 +8,7 @@ mod cluster;
 mod cluster_start;
 mod deploy;
 mod dialects;
+mod docs;
 mod gusher;
 mod hostile;
 mod lifecycle;

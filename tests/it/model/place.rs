@@ -147,7 +147,7 @@ async fn serve(slave: Slave, mut stream: TcpStream) {
     };
     let head = read.split_to(length);
     let request = RequestHead::parse(&head).expect("a head of HTTP");
-    match slave.handshake(request.head()).await {
+    match slave.handshake(request.head(), None).await {
         Ok(accepted) => slave.open(accepted, stream, read),
         Err(Rejected::Reply(reply)) => {
             let mut out = Vec::new();

@@ -106,6 +106,10 @@ impl Listener {
 
     /// Wait until `mark` has come, or the socket has ended: did it come?
     pub async fn hears(&self, mark: &Mark) -> bool {
+        within("a push, or the end of the socket", self.heard_or_ended(mark)).await
+    }
+
+    async fn heard_or_ended(&self, mark: &Mark) -> bool {
         let mut state = self.state.clone();
         let mut seen = 0;
         loop {

@@ -1,0 +1,213 @@
+//! The stream of one HTTP client, read and written within bounds: each wait has its deadline, and what is held for the
+//! client counts against the budget of all.
+
+use std::{
+    future::poll_fn,
+    net::{Shutdown, SocketAddr},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{BufMut, BytesMut};
+use log::{Level, log_enabled};
+use socket2::SockRef;
+use tokio::{
+    io::AsyncWrite,
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
+use tokio_util::io::poll_read_buf;
+
+use super::{
+    budget::{Reservation, UsedUp},
+    connections::Place,
+};
+
+/// How much is read at once of a head, and of small bodies with it, in bytes.
+pub(super) const READ: usize = 4 << 10;
+/// How much we read on after our last word, in bytes: a body that was too large, from a client that reads the answer only
+/// when it has sent all of it.
+const LINGER_BYTES: usize = 16 << 20;
+
+/// How long a connection may take for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// For a whole head; also for the first byte of the first one.
+    pub head: Duration,
+    /// Between two requests.
+    pub idle: Duration,
+    /// For a body.
+    pub body: Duration,
+    /// Without taking anything of a reply.
+    pub stall: Duration,
+    /// For reading our last word.
+    pub linger: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(5),
+            idle: Duration::from_secs(75),
+            body: Duration::from_secs(30),
+            stall: Duration::from_secs(30),
+            linger: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What is waited for when something is read.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(super) enum Waits {
+    /// A request, for which nobody waits while the server ends.
+    ForRequest,
+    /// The rest of a request, or its client's end.
+    InExchange,
+}
+
+/// Why nothing more can be had of a client.
+pub(super) enum Broken {
+    /// It closed the connection, or its network did.
+    Gone,
+    /// Somebody else needs the room, or the server ends.
+    Dismissed,
+    /// It took too long.
+    Late,
+    /// It would need more memory than there is for all.
+    NoMemory,
+}
+
+impl From<UsedUp> for Broken {
+    fn from(UsedUp: UsedUp) -> Self {
+        Self::NoMemory
+    }
+}
+
+/// The stream, and what it may have.
+pub(super) struct ClientStream {
+    pub(super) stream: TcpStream,
+    pub(super) place: Place,
+    /// When what it waits for is late.
+    deadline: Instant,
+    /// Wakes at the deadline, or before it.
+    clock: Pin<Box<Sleep>>,
+    pub(super) held: Reservation,
+    pub(super) times: Times,
+}
+
+impl ClientStream {
+    /// A client that has just come; the time for its first head begins.
+    pub(super) fn new(stream: TcpStream, place: Place, held: Reservation, times: Times) -> Self {
+        let deadline = Instant::now() + times.head;
+        Self { stream, place, deadline, clock: Box::pin(sleep_until(deadline)), held, times }
+    }
+
+    /// Where the client is, if somebody debugs: for anybody else it is not worth a call to the kernel.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        if log_enabled!(Level::Debug) { self.stream.peer_addr().ok() } else { None }
+    }
+
+    /// From now on it is late at `deadline`.
+    pub(super) fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+        if self.deadline < self.clock.deadline() {
+            self.clock.as_mut().reset(self.deadline);
+        }
+    }
+
+    /// Is it late? The clock may go off too early: setting it anew for each request would cost more than to look.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.clock.as_mut().poll(cx));
+            if Instant::now() >= self.deadline {
+                return Poll::Ready(());
+            }
+            self.clock.as_mut().reset(self.deadline);
+        }
+    }
+
+    /// Read what comes, at most `most` bytes, to the end of `into`; 0 at the end of the stream.
+    pub(super) async fn read(&mut self, into: &mut BytesMut, most: usize, waits: Waits) -> Result<usize, Broken> {
+        poll_fn(|cx| {
+            if self.place.poll_dismissed(waits == Waits::ForRequest, cx) {
+                return Poll::Ready(Err(Broken::Dismissed));
+            }
+            // who says nothing needs no room for it
+            if let Poll::Ready(ready) = self.stream.poll_read_ready(cx) {
+                if ready.is_err() {
+                    return Poll::Ready(Err(Broken::Gone));
+                }
+                if into.capacity() == into.len() {
+                    into.reserve(most.min(READ));
+                }
+                let read = poll_read_buf(Pin::new(&mut self.stream), cx, &mut (&mut *into).limit(most));
+                if let Poll::Ready(read) = read {
+                    return Poll::Ready(read.map_err(|_| Broken::Gone));
+                }
+            }
+            if into.is_empty() && waits == Waits::ForRequest {
+                *into = BytesMut::new();
+            }
+            self.poll_late(cx).map(|()| Err(Broken::Late))
+        })
+        .await
+    }
+
+    /// Write all of `bytes`. Meanwhile nothing is read.
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        let mut rest = bytes;
+        let mut is_stalled = false;
+        let mut waits_since = None;
+        let before = self.held.bytes();
+        poll_fn(|cx| {
+            while !rest.is_empty() {
+                match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                    Poll::Ready(Ok(written)) if written > 0 => {
+                        rest = &rest[written..];
+                        is_stalled = false;
+                    }
+                    Poll::Ready(_) => return Poll::Ready(Err(Broken::Gone)),
+                    Poll::Pending => {
+                        if waits_since.is_none() {
+                            waits_since = Some(Instant::now());
+                            self.place.set_waiting(waits_since);
+                        }
+                        if self.place.poll_dismissed(false, cx) {
+                            return Poll::Ready(Err(Broken::Dismissed));
+                        }
+                        if !is_stalled {
+                            is_stalled = true;
+                            self.set_deadline(Instant::now() + self.times.stall);
+                            self.held.hold(before + rest.len() + READ)?;
+                        }
+                        return self.poll_late(cx).map(|()| Err(Broken::Late));
+                    }
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Say that we are done, then read and throw away until the client is done too, or patience is at its end: closing
+    /// with unread input would reset the connection and take our last word with it.
+    pub(super) async fn linger(mut self) {
+        // fails only if the client is gone
+        let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+        let _ = self.held.hold(0);
+        self.set_deadline(Instant::now() + self.times.linger);
+        self.place.set_waiting(Some(Instant::now()));
+        let mut left = LINGER_BYTES;
+        let mut scratch = BytesMut::new();
+        while left > 0 {
+            // no reason to keep a server from its end, unless that is what the last word tells
+            let waits = if self.place.is_ending() { Waits::InExchange } else { Waits::ForRequest };
+            match self.read(&mut scratch, READ, waits).await {
+                Ok(read) if read > 0 => left = left.saturating_sub(read),
+                _ => return,
+            }
+            scratch.clear();
+        }
+    }
+}
