@@ -57,6 +57,15 @@ impl Default for Times {
     }
 }
 
+/// What is waited for when something is read.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(super) enum Waits {
+    /// A request, for which nobody waits while the server ends.
+    ForRequest,
+    /// The rest of a request, or its client's end.
+    InExchange,
+}
+
 /// Why nothing more can be had of a client.
 pub(super) enum Broken {
     /// It closed the connection, or its network did.
