@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use log::error;
+use log::{debug, error};
 use wellhead_proto::{
     dialect::contract::{ApiCall, ApiReply, Done, Guard, Work},
     jwt::{BadToken, MAX_JWT_BYTES},
@@ -54,7 +54,9 @@ impl Surface for Slave {
             Work::Exchange(jwt) => match shared.tokens.issue(&jwt, &shared.apps, now) {
                 Ok(token) => Done::Token(Ok(token)),
                 Err(NotIssued::Refused(why)) => {
-                    shared.metrics.auth_failed(if jwt.is_empty() { BadToken::Missing } else { why });
+                    let why = if jwt.is_empty() { BadToken::Missing } else { why };
+                    shared.metrics.auth_failed(why);
+                    debug!(reason = why.label(); "a JWT is refused: {}", why.label());
                     Done::Token(Err(why))
                 }
                 Err(NotIssued::Full) => {

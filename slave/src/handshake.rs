@@ -160,7 +160,11 @@ fn knock(shared: &Shared, matched: &Matched, head: Head<'_>) -> Result<Knock, Re
     let mut judged = Ok(());
     head.headers.values("origin", &mut |origin| {
         if judged.is_ok() {
-            judged = shared.apps.admit_origin(&knock.app, std::str::from_utf8(origin).unwrap_or_default());
+            let origin = std::str::from_utf8(origin).unwrap_or_default();
+            judged = shared.apps.admit_origin(&knock.app, origin);
+            if judged.is_err() {
+                debug!(app_id = knock.app.as_str(), origin; "{} allows no page of {origin}", knock.app);
+            }
         }
     });
     judged?;
@@ -172,6 +176,7 @@ async fn identify(shared: &Arc<Shared>, app: AppId, credentials: Credentials) ->
     let bearer = match credentials {
         Credentials::Token(token) => redeem(shared, token, &app).await.map_err(|why| {
             shared.metrics.auth_failed(why);
+            debug!(app_id = app.as_str(), reason = why.label(); "the token for {app} is refused: {}", why.label());
             match why {
                 BadToken::WrongApp => Refusal::WrongApp,
                 BadToken::Unanswered => Refusal::unavailable("the node that issued this token does not answer"),

@@ -61,7 +61,7 @@ pub struct Limits {
     pub grants: Size,
     /// One HTTP body.
     pub body: Size,
-    /// HTTP connections of a listener; 0: a quarter of the file descriptors.
+    /// HTTP connections of a listener; 0: as many as the file descriptors leave room for.
     pub http_connections: usize,
     /// What all unfinished requests and unsent replies of the process may hold.
     pub http_memory: Size,

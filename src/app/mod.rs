@@ -367,10 +367,12 @@ fn listener(key: &str, address: SocketAddr) -> Result<TcpListener> {
 /// What the file descriptors of this process leave room for.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// WebSockets and HTTP connections together, without those of the admin listener.
-    connections: usize,
-    /// HTTP connections of one listener.
-    http: usize,
+    /// WebSockets and HTTP connections of the slave's listener together.
+    clients: usize,
+    /// HTTP connections of the slave's listener, each of which may become a WebSocket.
+    slave_http: usize,
+    /// HTTP connections of the master's listener.
+    master_http: usize,
     /// WebSockets.
     sockets: usize,
 }
@@ -379,14 +381,22 @@ impl Room {
     /// With as many file descriptors as this process can get.
     fn new(loaded: &Loaded, roles: Roles) -> Result<Self> {
         let fds = rlimit::increase_nofile_limit(u64::MAX).context("cannot read the limit of file descriptors")?;
-        let connections = usize::try_from(fds.saturating_sub(SPARE_FDS).max(fds / 2)).unwrap_or(usize::MAX);
-        // some are left to those who ask for tokens, or are told that there is no room for their sockets
-        let most_sockets = connections - (connections / 8).min(256);
+        let all = usize::try_from(fds.saturating_sub(SPARE_FDS).max(fds / 2)).unwrap_or(usize::MAX);
         let settings = &loaded.settings;
-        let http = match settings.limits.http_connections {
-            0 => (connections / 4).max(1),
-            wanted => wanted.min(connections),
+        let wanted = match settings.limits.http_connections {
+            0 => usize::MAX,
+            wanted => wanted,
         };
+        // no client of the slave keeps a backend out
+        let master_http = match (roles.master(), roles.slave()) {
+            (true, true) => (all / 8).clamp(1, 512).min(wanted),
+            _ => all.min(wanted),
+        };
+        let clients = if roles.master() && roles.slave() { all - master_http } else { all };
+        // all clients come at once after a restart, so that each place may be one for HTTP
+        let slave_http = clients.min(wanted);
+        // some are left to those who ask for tokens, or are told that there is no room for their sockets
+        let most_sockets = clients - (clients / 8).min(128);
         let sockets = match settings.slave.max_connections {
             0 => most_sockets,
             wanted if wanted <= most_sockets || !roles.slave() => wanted,
@@ -400,7 +410,7 @@ impl Room {
                 return Err(error.hint("raise the limit (ulimit -Hn, LimitNOFILE=)").into());
             }
         };
-        Ok(Self { connections, http, sockets })
+        Ok(Self { clients, slave_http, master_http, sockets })
     }
 }
 

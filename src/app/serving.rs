@@ -182,8 +182,7 @@ impl Bound {
             // the slave counts its sockets itself, and above the limit a 503 says more than silence
             .max_concurrent_connections(1 << 20);
         let budget = Budget::new(self.http_memory);
-        let descriptors = Descriptors::new(room.connections, slave.clone());
-        let bounds = || Bounds::sharing(room.http, &descriptors);
+        let descriptors = Descriptors::new(room.clients, slave.clone());
         if let Some(listener) = listeners.admin {
             let local = addresses.admin.is_none_or(|at| at.ip().is_loopback());
             let guard = match &master {
@@ -197,14 +196,15 @@ impl Bound {
         if let (Some(listener), Some(master)) = (listeners.master, master) {
             let page = self.development.zip(self.clients).map(|(development, at)| TryPage::new(development, at));
             let door = Door::new(master, health.clone(), requests.of("master"), budget.clone()).with_page(page);
-            builder = http::listen(builder, listener, door, bounds(), || ())?;
+            builder = http::listen(builder, listener, door, Bounds::of_its_own(room.master_http), || ())?;
         }
         let started = Arc::new(Semaphore::new(0));
         let mut awaited = 0;
         if let (Some(listener), Some(slave)) = (listeners.slave, slave.clone()) {
             let door = Door::new(slave, health.clone(), requests.of("slave"), budget);
             let started = started.clone();
-            builder = http::listen(builder, listener, door, bounds(), move || started.add_permits(1))?;
+            let bounds = Bounds::sharing(room.slave_http, &descriptors);
+            builder = http::listen(builder, listener, door, bounds, move || started.add_permits(1))?;
             awaited = u32::try_from(workers).unwrap_or(u32::MAX);
         }
         let server = builder.run();

@@ -1,6 +1,11 @@
 //! `wellhead standalone`, `master` and `slave`: roles in this process, until a signal ends it.
 
-use std::{fs, future::pending, process};
+use std::{
+    fs,
+    future::pending,
+    process,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use log::{info, warn};
@@ -54,21 +59,27 @@ pub(super) fn run(source: &Source, roles: Roles) -> Result<()> {
     })
 }
 
+/// Signals so close to each other are one.
+const TOGETHER: Duration = Duration::from_millis(200);
+
 /// Let the node end in order. A signal while it ends for another reason, and `asked` is false, ends the process, too: then
 /// it is true that the process is to end. A second one ends it at once.
 async fn end(running: Running, signals: &mut Signals, asked: bool) -> Result<bool> {
-    let mut asked = asked;
+    let mut since = asked.then(Instant::now);
     let stop = running.stop(if asked { Then::End } else { Then::Again });
     tokio::pin!(stop);
     loop {
         tokio::select! {
-            () = &mut stop => return Ok(asked),
-            () = signals.next() => {
-                if std::mem::replace(&mut asked, true) {
+            () = &mut stop => return Ok(since.is_some()),
+            () = signals.next() => match since {
+                // what sends two at a time, as systemd and `timeout` do, means one
+                Some(first) if first.elapsed() < TOGETHER => {}
+                Some(_) => {
                     warn!("a second signal: ending at once");
                     process::exit(FAILURE.into());
                 }
-            }
+                None => since = Some(Instant::now()),
+            },
         }
     }
 }

@@ -84,15 +84,6 @@ impl From<UsedUp> for Broken {
     }
 }
 
-/// What is waited for when something is read.
-#[derive(Clone, Copy, Eq, PartialEq)]
-pub(super) enum Waits {
-    /// A request, for which nobody waits while the server ends.
-    ForRequest,
-    /// The rest of a request, or its client's end.
-    InExchange,
-}
-
 /// The stream, and what it may have.
 pub(super) struct ClientStream {
     pub(super) stream: TcpStream,

@@ -8,13 +8,18 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Waker},
+    time::Duration,
 };
 
 use actix_server::GracefulShutdownSignal;
+use log::warn;
 use prometheus_client::metrics::gauge::Gauge;
 use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 use wellhead_slave::Slave;
+
+/// How long a word about a crowd says enough.
+const SAID: Duration = Duration::from_secs(60);
 
 /// The file descriptors that HTTP connections and WebSockets share.
 #[derive(Clone)]
@@ -100,6 +105,8 @@ pub struct Connections {
     gauge: Gauge,
     entries: RefCell<Slab<Rc<Entry>>>,
     ending: Cell<bool>,
+    /// When it was last said that there is no room.
+    said: Cell<Option<Instant>>,
 }
 
 struct Entry {
@@ -130,7 +137,7 @@ impl Connections {
         let thread = Arc::<Thread>::default();
         bounds.with_threads(|threads| threads.push(thread.clone()));
         let (entries, is_ending) = (RefCell::default(), Cell::new(false));
-        let connections = Rc::new(Self { bounds, thread, gauge, entries, ending: is_ending });
+        let connections = Rc::new(Self { bounds, thread, gauge, entries, ending: is_ending, said: Cell::new(None) });
         let called = connections.clone();
         actix_rt::spawn(async move {
             loop {
@@ -149,11 +156,14 @@ impl Connections {
 
     /// One more, if there is room, or if somebody waits who can go for it: the one that has waited longest.
     pub fn enter(self: &Rc<Self>) -> Option<Place> {
-        if !self.bounds.has_room(self.bounds.spare()) && !self.dismiss_longest_waiting() {
-            if !self.bounds.has_room(0) {
-                return None;
+        if !self.bounds.has_room(self.bounds.spare()) {
+            self.say_crowded();
+            if !self.dismiss_longest_waiting() {
+                if !self.bounds.has_room(0) {
+                    return None;
+                }
+                self.bounds.call_fullest();
             }
-            self.bounds.call_fullest();
         }
         self.counters().for_each(|open| _ = open.fetch_add(1, Ordering::Relaxed));
         self.gauge.inc();
@@ -161,6 +171,21 @@ impl Connections {
         let entry = Rc::new(Entry { waiting, dismissed: Cell::new(false), waker: RefCell::default() });
         let key = self.entries.borrow_mut().insert(entry.clone());
         Some(Place { connections: self.clone(), entry, key })
+    }
+
+    /// Once in a while: clients that are sent away hear no reason.
+    fn say_crowded(&self) {
+        let now = Instant::now();
+        if self.said.get().is_some_and(|said| now - said < SAID) {
+            return;
+        }
+        self.said.set(Some(now));
+        let most = self.bounds.most;
+        warn!(
+            most;
+            "no room for more HTTP connections (limits.http_connections: {most}; or file descriptors): the one that waits \
+             longest is closed"
+        );
     }
 
     /// The counters of open connections.

@@ -27,6 +27,13 @@ pub(super) fn is_ours(name: &str) -> bool {
     [FILE, APP_KEY, APP_ID, APP_SECRET, APP_SECRET_FILE].contains(&name) || key(name).is_some()
 }
 
+/// The value that a variable is given. A line end behind it is what `echo` and files of secrets leave there, and is never
+/// meant; blanks alone are no value.
+pub(super) fn value(given: String) -> String {
+    let value = given.trim_end_matches(['\r', '\n']);
+    if value.trim().is_empty() { String::new() } else { value.to_owned() }
+}
+
 /// The key of the setting that a variable changes.
 pub(super) fn key(name: &str) -> Option<String> {
     if name == PUSH_KEYS {
@@ -81,4 +88,16 @@ pub(super) fn app(
         places.overridden(&format!("{listed}.{part}"), Place::Variable(name.to_owned()));
     }
     Ok(Some(app))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_line_end_behind_a_value_is_no_part_of_it() {
+        for (given, meant) in
+            [("demo\n", "demo"), ("demo\r\n", "demo"), (" a b ", " a b "), (" ", ""), ("\n", ""), ("", "")]
+        {
+            assert_eq!(super::value(given.to_owned()), meant, "{given:?}");
+        }
+    }
 }

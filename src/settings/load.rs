@@ -55,7 +55,7 @@ pub fn load(file: Option<&Path>, flags: &[String]) -> Result<Loaded, SettingsErr
             }
             Err(value) => value.to_string_lossy().into_owned(),
         };
-        variables.push((name.to_owned(), value));
+        variables.push((name.to_owned(), environment::value(value)));
     }
     // the order of an error or a warning is not to depend on the shell
     variables.sort();

@@ -157,3 +157,14 @@ async fn a_hundred_half_open_handshakes_keep_nobody_out() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_herd_that_comes_back_at_once_is_let_in() {
+    let server = Setup::keyed().descriptors(1_024).start().await;
+    let token = server.token("demo", "ann", &["*"]).await;
+    // half of the descriptors, all in the same moment, as after a restart
+    let herd = (0..500).map(|_| crate::support::client::Client::connect(server.slave(), "demo", &token));
+    let herd = futures_util::future::join_all(herd).await;
+    server.metric_becomes("wellhead_connections", "", 500.0).await;
+    drop(herd);
+}
