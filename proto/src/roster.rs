@@ -70,7 +70,7 @@ impl Default for Roster {
 struct Member {
     beat: Beat,
     heard: Duration,
-    /// It owed an answer when a deadline passed, and has not been heard of since.
+    /// It owed an answer when a deadline passed, and has neither beaten nor answered in time since.
     overdue: bool,
 }
 
@@ -139,10 +139,18 @@ impl Roster {
         gone
     }
 
-    /// A slave owed an answer when the deadline passed: it is not waited for again until it is heard of.
+    /// A slave owed an answer when the deadline passed: it is not waited for again until it beats, or answers another
+    /// question in time.
     pub fn missed_deadline(&mut self, node: NodeId) {
         if let Some(member) = self.members.get_mut(&node) {
             member.overdue = true;
+        }
+    }
+
+    /// A slave answered a question in time: it is waited for again.
+    pub fn answered(&mut self, node: NodeId) {
+        if let Some(member) = self.members.get_mut(&node) {
+            member.overdue = false;
         }
     }
 
@@ -306,11 +314,16 @@ mod tests {
     #[test]
     fn who_missed_a_deadline_is_not_waited_for_until_it_is_heard_of() {
         let mut roster = Roster::default();
+        roster.answered(node(1));
+        assert!(roster.is_empty(), "an answer brings nobody onto it");
         roster.heard(beat(1), at(0));
         roster.heard(Beat { slave: false, ..beat(2) }, at(0));
         roster.missed_deadline(node(1));
         assert_eq!(roster.slaves().collect::<Vec<_>>(), [(node(1), false)]);
         roster.heard(beat(1), at(1_000));
+        assert_eq!(roster.slaves().collect::<Vec<_>>(), [(node(1), true)]);
+        roster.missed_deadline(node(1));
+        roster.answered(node(1));
         assert_eq!(roster.slaves().collect::<Vec<_>>(), [(node(1), true)]);
     }
 

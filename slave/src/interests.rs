@@ -145,13 +145,13 @@ mod tests {
     use wellhead_proto::{ids::NodeId, testkit::RecordingBus};
 
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::{keeper::GRACE, metrics::Metrics};
 
     #[test]
     fn a_push_goes_to_workers_with_subscribers_of_that_app_only() {
         let bus = Arc::new(RecordingBus::default());
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
-        let keeping = Keeping::new(NodeId::from_random(1), bus.clone(), metrics);
+        let keeping = Keeping::new(NodeId::from_random(1), GRACE, bus.clone(), metrics);
         let interests = Interests::new(bus, Arc::new(keeping));
         let key = |app: &str| ChannelKey { app: app.parse().unwrap(), name: "news".parse().unwrap() };
         for worker in [0, 5, 63] {

@@ -39,6 +39,8 @@ pub struct Keeping {
     me: NodeId,
     /// The keeper's time is measured from here.
     start: Instant,
+    /// How long a member may be away.
+    grace: Duration,
     keeper: Mutex<Keeper>,
     /// When somebody will have been away for long enough.
     due: watch::Sender<Option<Duration>>,
@@ -50,14 +52,15 @@ pub struct Keeping {
 }
 
 impl Keeping {
-    /// The keeper of the slave `me`, which reports over `bus`.
-    pub fn new(me: NodeId, bus: Arc<dyn Bus>, metrics: Metrics) -> Self {
+    /// The keeper of the slave `me`, which reports over `bus`. A member may be away for `grace` without having left.
+    pub fn new(me: NodeId, grace: Duration, bus: Arc<dyn Bus>, metrics: Metrics) -> Self {
         let (announce, announcements) = mpsc::unbounded_channel();
         let announcements = Mutex::new(Some(announcements));
         Self {
             me,
             start: Instant::now(),
-            keeper: Mutex::new(Keeper::new(me)),
+            grace,
+            keeper: Mutex::new(Keeper::new(me, grace)),
             due: watch::Sender::new(None),
             bus,
             metrics,
@@ -187,13 +190,14 @@ async fn end_graces(keeping: Weak<Keeping>, mut due: watch::Receiver<Option<Dura
     loop {
         let next = *due.borrow_and_update();
         // every grace is equally long: what begins meanwhile does not end sooner
-        match (next, keeping.upgrade().map(|keeping| keeping.start)) {
+        match (next, keeping.upgrade().map(|keeping| (keeping.start, keeping.grace))) {
             (_, None) => return,
-            (Some(next), Some(start)) => {
+            (Some(next), Some((start, grace))) => {
                 sleep(next.saturating_sub(start.elapsed())).await;
-                if start.elapsed() >= next + GRACE {
+                let late = grace.min(GRACE);
+                if start.elapsed() >= next.saturating_add(late) {
                     // this process stood still, and has not read yet who came back
-                    sleep(GRACE).await;
+                    sleep(late).await;
                 }
                 let Some(keeping) = keeping.upgrade() else { return };
                 keeping.with(Keeper::tick);

@@ -137,7 +137,7 @@ impl Slave {
         let Setup { node, settings, limits, tokens, cluster, secret, apps, dialects, bus } = setup;
         let metrics = Metrics::new(registry);
         metrics.limit_bytes.set(limits.memory.0 as i64);
-        let keeping = Arc::new(Keeping::new(node, bus.clone(), metrics.clone()));
+        let keeping = Arc::new(Keeping::new(node, settings.member_grace.0, bus.clone(), metrics.clone()));
         let others = bus.clone();
         let clocks = Box::new(move |node| others.clock_ahead_of(node));
         Self(Arc::new(Shared {

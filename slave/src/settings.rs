@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use wellhead_proto::units::{Size, Span};
 
+use crate::keeper::GRACE;
+
 /// `[slave]`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -21,6 +23,8 @@ pub struct Settings {
     pub pong_timeout: Span,
     /// A socket without subscriptions that sends nothing for so long is closed; zero: never.
     pub idle_timeout: Span,
+    /// How long a member of a presence channel may be without a socket before the others are told that it has left.
+    pub member_grace: Span,
     /// Sockets per process; 0: as many as the file descriptors allow.
     pub max_connections: usize,
     /// How long closing all sockets may take at shutdown.
@@ -37,6 +41,7 @@ impl Default for Settings {
             ping_interval: Span::seconds(54),
             pong_timeout: Span::seconds(10),
             idle_timeout: Span::seconds(0),
+            member_grace: Span(GRACE),
             max_connections: 0,
             drain: Span::seconds(10),
         }

@@ -7,18 +7,24 @@ use std::{
 
 use wellhead_proto::report::Post;
 
-/// How long a member may be away before that is announced.
+/// How long a member may be away before that is announced, unless the settings say otherwise.
 pub const GRACE: Duration = Duration::from_millis(500);
 
 /// Who is away, and until when. Deadlines are spans since any fixed moment.
-#[derive(Default)]
 pub(super) struct Graces {
+    /// How long each is.
+    length: Duration,
     now: Duration,
     until: BTreeMap<Post, Duration>,
     in_order: BTreeSet<(Duration, Post)>,
 }
 
 impl Graces {
+    /// Nobody is away; whoever will be may be so for `length`.
+    pub(super) fn new(length: Duration) -> Self {
+        Self { length, now: Duration::ZERO, until: BTreeMap::new(), in_order: BTreeSet::new() }
+    }
+
     /// It is `now`.
     pub(super) fn at(&mut self, now: Duration) {
         self.now = self.now.max(now);
@@ -28,7 +34,7 @@ impl Graces {
     pub(super) fn is_over(&mut self, post: &Post) -> bool {
         match self.until.get(post) {
             None => {
-                let until = self.now + GRACE;
+                let until = self.now.saturating_add(self.length);
                 self.until.insert(post.clone(), until);
                 self.in_order.insert((until, post.clone()));
                 false

@@ -6,7 +6,7 @@
 //! one. A keeper decides only while every slave on its roster has said that it sees the same roster: then it has heard
 //! of every holder, and nobody else decides. `docs/decisions/0008-keeper.md` says why, and what is promised.
 //!
-//! A member that leaves is announced as gone when it has been away for [`GRACE`]. The time is passed in, as a span since
+//! A member that leaves is announced as gone when it has been away for its grace. The time is passed in, as a span since
 //! any fixed moment.
 
 mod grace;
@@ -42,7 +42,7 @@ pub enum Fact {
     Vacated(ChannelKey),
     /// The first socket of a member came to the channel.
     Added(ChannelKey, Member),
-    /// The last one left, and none came back within [`GRACE`].
+    /// The last one left, and none came back within the grace.
     Removed(ChannelKey, UserId),
 }
 
@@ -106,16 +106,16 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// The part of the slave `me`, which knows of no roster yet.
+    /// The part of the slave `me`, which knows of no roster yet. A member may be away for `grace` without having left.
     #[must_use]
-    pub fn new(me: NodeId) -> Self {
+    pub fn new(me: NodeId, grace: Duration) -> Self {
         Self {
             me,
             slaves: Vec::new(),
             others: BTreeMap::new(),
             held: BTreeMap::new(),
             table: Table::default(),
-            graces: Graces::default(),
+            graces: Graces::new(grace),
             asked: 0,
             turn: 0,
             untidy: false,

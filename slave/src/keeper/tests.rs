@@ -52,7 +52,7 @@ impl Net {
     }
 
     fn slave(&mut self, no: u32) -> &mut Keeper {
-        self.slaves.entry(node(no)).or_insert_with(|| Keeper::new(node(no)))
+        self.slaves.entry(node(no)).or_insert_with(|| Keeper::new(node(no), GRACE))
     }
 
     /// Time passes, for everybody.

@@ -127,7 +127,12 @@ impl Scene {
         let voices = Rc::new(Voices::new(&[Arc::new(Twofold)]));
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
         let bus = Arc::new(RecordingBus::default());
-        let keeping = Keeping::new(wellhead_proto::ids::NodeId::from_random(1), bus.clone(), metrics.clone());
+        let keeping = Keeping::new(
+            wellhead_proto::ids::NodeId::from_random(1),
+            crate::keeper::GRACE,
+            bus.clone(),
+            metrics.clone(),
+        );
         let keeping = Arc::new(keeping);
         let interests = Arc::new(Interests::new(bus.clone(), keeping.clone()));
         let attendance = Arc::new(Attendance::new(keeping, bus));

@@ -91,16 +91,16 @@ impl Bus for ClusterBus {
         };
         // who orders a push is told that it was taken, as with any push, or that it was not
         tokio::try_join!(confirmed, collected)?;
+        // a slave that is not on the roster may have answered, too, and one that is at the last moment
+        while let Ok((node, answer)) = answers.try_recv() {
+            census.merge(answer);
+            owed.paid(node);
+        }
         {
             let mut roster = self.0.roster();
             for &late in &owed.waited_for {
                 roster.missed_deadline(late);
             }
-        }
-        // a slave that is not on the roster may have answered, too
-        while let Ok((node, answer)) = answers.try_recv() {
-            census.merge(answer);
-            owed.paid(node);
         }
         Ok(Gathered { census, missing: owed.missing() })
     }

@@ -173,7 +173,10 @@ impl Cluster {
                 });
             }
             Mail::Answer { id, from, census } => {
-                if let Some(question) = self.questions().get(&id) {
+                let question = self.questions().get(&id).cloned();
+                if let Some(question) = question {
+                    // first: whoever has this answer and asks again waits for the next
+                    self.roster().answered(from);
                     let _ = question.send((from, census));
                 }
             }

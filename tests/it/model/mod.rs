@@ -26,21 +26,42 @@ const AT_ONCE: usize = 24;
 /// Lives before a thread begins anew, for the nodes of lives past still beat.
 const BEFORE_ANEW: u64 = 96;
 
+/// Between two looks at the clock.
+const LOOK: Duration = Duration::from_millis(10);
+/// A thread that was so late at once may have nodes that ask anew who is there: see `STOOD_STILL` of a node's heart.
+const STOOD_STILL: Duration = Duration::from_secs(1);
+/// By then they know.
+const SOON_AFTER: Duration = Duration::from_secs(2);
+
 thread_local! {
     /// How late this thread has been, all in all: it shares the machine with whatever else runs.
     static LAG: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// When it last looked.
+    static LOOKED: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// When it last went on after it had stood still.
+    static WENT_ON: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
+/// That, up to now: other tasks may run before the one that looks.
 fn lag() -> Duration {
-    LAG.get()
+    LAG.get() + LOOKED.get().map_or(Duration::ZERO, |looked| looked.elapsed().saturating_sub(LOOK))
+}
+
+/// Did it stand still a moment ago?
+fn stood_still() -> bool {
+    WENT_ON.get().is_some_and(|went_on| went_on.elapsed() < SOON_AFTER)
 }
 
 async fn watch_lag() {
-    const BEAT: Duration = Duration::from_millis(10);
     loop {
-        let before = Instant::now();
-        actix_rt::time::sleep(BEAT).await;
-        LAG.set(LAG.get() + before.elapsed().saturating_sub(BEAT));
+        let looked = Instant::now();
+        LOOKED.set(Some(looked));
+        actix_rt::time::sleep(LOOK).await;
+        let late = looked.elapsed().saturating_sub(LOOK);
+        LAG.set(LAG.get() + late);
+        if late >= STOOD_STILL {
+            WENT_ON.set(Some(Instant::now()));
+        }
     }
 }
 

@@ -102,7 +102,7 @@ impl World {
             }
         }
         self.show(|| format!("{id} comes, sees {roster:?}"));
-        let mut keeper = Keeper::new(id);
+        let mut keeper = Keeper::new(id, GRACE);
         keeper.at(self.now);
         self.nodes.insert(id, Node { keeper, state: State::Up, roster, late: false, held: BTreeSet::new() });
         self.see_roster(id);
