@@ -1,6 +1,8 @@
 //! The list of dialects; nothing else. A further one is a folder here and a row below.
 
 pub mod contract;
+#[cfg(test)]
+mod golden;
 pub mod gusher;
 pub mod pusher;
 
