@@ -17,6 +17,7 @@ use wellhead_proto::{
     frame::Frame,
     ids::{AppId, ChannelName, SocketId, UserId},
     matcher::Matcher,
+    notice::Notice,
     refusal::CloseCause,
 };
 
@@ -233,12 +234,7 @@ impl Floor {
         match command {
             Command::Publish { channel, event, except } => {
                 let Some(room) = self.index.room(&app, &channel) else { return };
-                let alone = self.index.occupied(room) == 1 && self.spent < self.chunk && !self.fanout.is_walked(room);
-                if alone {
-                    self.publish_alone(room, &channel, &event, except, since);
-                } else {
-                    self.publish(room, Push::new(channel, event, except, Some(ticket), since));
-                }
+                self.publish(room, Push::new(channel, event, except, Some(ticket), since));
             }
             Command::Direct { to: Target::User(user), data } => match self.index.seats_of(&app, &user)[..] {
                 // most users have one socket
@@ -266,7 +262,8 @@ impl Floor {
 
     fn direct(&mut self, seat: SeatNo, data: &Payload) {
         let voice = self.voices.at(self.index.at(seat).voice);
-        let frame = voice.dialect.direct(voice.variant, data);
+        let Some(shared) = voice.encode(Notice::Direct(data)) else { return };
+        let frame = voice.frame_of(shared, || "");
         self.owe(seat, frame);
         self.metrics.deliveries.inc();
     }

@@ -7,10 +7,10 @@ use tokio::{
 };
 use wellhead_proto::{
     channel::ChannelPattern,
-    dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Shared, Variant},
+    dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Variant},
     event::Event,
+    frame::SharedFrame,
     member::{Member, MemberChange},
-    notice::Notice,
     query::{Ask, Census, Query, name_hash},
     refusal::Refusal,
     testkit::RecordingBus,
@@ -63,27 +63,22 @@ impl Dialect for Twofold {
         unreachable!("the floor starts no conversations")
     }
 
-    fn event(&self, variant: Variant, channel: &ChannelName, event: &Event) -> Shared {
-        let text = format!("{channel}:{}", event.data.to_json());
-        match (variant, Frame::text(&text)) {
-            (Variant(0), Frame::Whole(frame)) => Shared::Whole(frame),
-            _ => Shared::Tail(text.into()),
-        }
+    /// Only one of the two has a word for members.
+    fn encode(&self, variant: Variant, notice: Notice<'_>) -> Option<SharedFrame> {
+        let text = match notice {
+            Notice::Event { channel, event } => format!("{channel}:{}", event.data.to_json()),
+            Notice::Direct(data) => return Some(Frame::text(&data.to_json()).into()),
+            Notice::Members { channel, change } if variant == Variant(0) => {
+                let what = if matches!(change, MemberChange::Added(_)) { '+' } else { '-' };
+                format!("{channel}{what}{}", change.user())
+            }
+            _ => return None,
+        };
+        Some(if variant == Variant(0) { Frame::text(&text).into() } else { SharedFrame::Tail(text.into()) })
     }
 
     fn head(&self, _: Variant, tag: &str) -> String {
         format!("[{tag}]")
-    }
-
-    fn direct(&self, _: Variant, data: &Payload) -> Frame {
-        Frame::text(&data.to_json())
-    }
-
-    /// Only one of the two has a word for members.
-    fn notice(&self, variant: Variant, notice: Notice<'_>) -> Option<Frame> {
-        let Notice::Members { channel, change } = notice else { return None };
-        let what = if matches!(change, MemberChange::Added(_)) { '+' } else { '-' };
-        (variant == Variant(0)).then(|| Frame::text(&format!("{channel}{what}{}", change.user())))
     }
 
     fn refuse(&self, _: usize, _: &Refusal) -> ApiReply {

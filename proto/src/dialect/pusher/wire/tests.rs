@@ -9,12 +9,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    dialect::{
-        contract::Shared,
-        pusher::{
-            App,
-            apps::{Apps, tests::app},
-        },
+    dialect::pusher::{
+        App,
+        apps::{Apps, tests::app},
     },
     ids::NodeId,
     member::{Member, MemberChange},
@@ -143,8 +140,8 @@ fn events() {
         frame: String,
     }
     for Case { name, channel, event, frame } in read("events.json") {
-        let Shared::Whole(bytes) = frames::event(&channel, &event) else { panic!("whole frames only") };
-        assert_eq!(texts(&Frame::Whole(bytes)), [frame], "{name}");
+        let encoded = frames::encode(Notice::Event { channel: &channel, event: &event }).unwrap();
+        assert_eq!(texts(&encoded), [frame], "{name}");
     }
 }
 
@@ -161,7 +158,7 @@ fn the_first_frame_tells_the_socket_its_id() {
 #[test]
 fn members_come_and_go() {
     let channel: ChannelName = "presence-a".parse().unwrap();
-    let said = |change: &MemberChange| texts(&frames::notice(Notice::Members { channel: &channel, change }).unwrap());
+    let said = |change: &MemberChange| texts(&frames::encode(Notice::Members { channel: &channel, change }).unwrap());
     let ann = Member { user: "a\"".parse().unwrap(), info: r#"{"name": "Ann"}"#.into() };
     assert_eq!(
         said(&MemberChange::Added(ann)),
@@ -173,7 +170,7 @@ fn members_come_and_go() {
         said(&MemberChange::Removed("7".parse().unwrap())),
         [r#"{"event":"pusher_internal:member_removed","channel":"presence-a","data":"{\"user_id\":\"7\"}"}"#]
     );
-    assert_eq!(frames::notice(Notice::Reloaded(&[])), None);
+    assert_eq!(frames::encode(Notice::Reloaded(&[])), None);
 }
 
 #[test]
