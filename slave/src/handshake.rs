@@ -13,7 +13,6 @@ use actix_http::ws::hash_key;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
 use log::debug;
-use tokio::net::TcpStream;
 use wellhead_proto::{
     dialect::contract::{ApiCall, ApiReply, Credentials, Headers, Knock, Route, TurnedAway},
     frame::Frame,
@@ -36,16 +35,57 @@ use crate::{
 pub struct Accepted {
     bearer: Bearer,
     voice: u8,
-    answer: Bytes,
+    accept: SocketAccept,
     pass: crate::Pass,
+}
+
+impl Accepted {
+    /// What the answer to its handshake shows.
+    #[must_use]
+    pub fn accept(&self) -> &SocketAccept {
+        &self.accept
+    }
+}
+
+/// The value of `Sec-WebSocket-Accept` in the answer that opens a WebSocket (RFC 6455 §4.2.2).
+#[derive(Clone, Debug)]
+pub struct SocketAccept([u8; 28]);
+
+impl SocketAccept {
+    /// For the key of a handshake.
+    #[must_use]
+    pub fn of(key: &str) -> Self {
+        Self(hash_key(key.as_bytes()))
+    }
+
+    /// As it stands in the header.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("base64 is ASCII")
+    }
+}
+
+/// The connection of a client that was accepted.
+pub struct Opened {
+    /// The connection.
+    pub transport: Transport,
+    /// The answer to its handshake, which was not sent yet.
+    pub answer: Bytes,
+    /// What came behind its handshake.
+    pub early: BytesMut,
 }
 
 /// How a client is told that it may not come in. Either is the last word on its connection.
 pub enum Rejected {
     /// Over HTTP.
     Reply(ApiReply),
-    /// Over the socket that it asked for: the answer that opens it, and the frames behind that.
-    TurnedAway(Bytes),
+    /// Over the socket that it asked for.
+    TurnedAway {
+        /// What the answer that opens it shows.
+        accept: SocketAccept,
+        /// What is sent behind the answer.
+        frames: Bytes,
+    },
 }
 
 /// May the client at `peer` come in? That is for the log.
@@ -57,12 +97,12 @@ pub async fn judge(shared: &Arc<Shared>, head: Head<'_>, peer: Option<SocketAddr
             debug!(method, path, peer, status = 101; "{method} {path} 101");
             Ok(accepted)
         }
-        Err(No { reason, how: How::Away(answer, away) }) => {
+        Err(No { reason, how: How::Away(accept, away) }) => {
             let code = away.code;
             debug!(method, path, peer, status = 101, code, reason; "{method} {path} 101, turned away with {code}: {reason}");
             shared.metrics.turned_away(code);
             let frames = [away.says, Frame::close(code, &away.reason)].map(Frame::into_bytes);
-            Err(Rejected::TurnedAway([&answer[..], &frames.concat()].concat().into()))
+            Err(Rejected::TurnedAway { accept, frames: frames.concat().into() })
         }
         Err(No { reason, how: How::Reply(reply) }) => {
             debug!(method, path, peer, status = reply.status, reason; "{method} {path} {}: {reason}", reply.status);
@@ -72,12 +112,13 @@ pub async fn judge(shared: &Arc<Shared>, head: Head<'_>, peer: Option<SocketAddr
     }
 }
 
-/// Begin the session of a client that was accepted, on this thread. `early` came behind its handshake.
-pub fn open(shared: &Arc<Shared>, hall: &Rc<Hall>, accepted: Accepted, stream: TcpStream, early: BytesMut) {
-    let Ok(transport) = Transport::plain(stream, shared.limits.send_buffer.bytes()) else {
+/// Begin the session of a client that was accepted, on this thread.
+pub fn open(shared: &Arc<Shared>, hall: &Rc<Hall>, accepted: Accepted, opened: Opened) {
+    let Opened { transport, answer, early } = opened;
+    if transport.set_send_buffer(shared.limits.send_buffer.bytes()).is_err() {
         return;
-    };
-    let Accepted { bearer: Bearer { user, app, channels: grants }, voice, answer, pass } = accepted;
+    }
+    let Accepted { bearer: Bearer { user, app, channels: grants }, voice, pass, .. } = accepted;
     shared.metrics.opened.inc();
     let admitted = Admitted { app, user, grants, voice, welcome: answer, early, pass };
     session::start(shared, hall, transport, admitted);
@@ -91,7 +132,7 @@ struct No {
 
 enum How {
     Reply(ApiReply),
-    Away(Bytes, TurnedAway),
+    Away(SocketAccept, TurnedAway),
 }
 
 async fn examine(shared: &Arc<Shared>, head: Head<'_>) -> Result<Accepted, No> {
@@ -102,7 +143,7 @@ async fn examine(shared: &Arc<Shared>, head: Head<'_>) -> Result<Accepted, No> {
         let row = shared.router.route(&matched).row;
         let away = key.as_ref().ok().zip(shared.router.dialect(&matched).turn_away(row, &why));
         let how = match away {
-            Some((key, away)) => How::Away(opening(key), away),
+            Some((key, away)) => How::Away(SocketAccept::of(key), away),
             None => How::Reply(shared.router.refuse(&matched, &why)),
         };
         No { reason: why.reason(), how }
@@ -113,17 +154,7 @@ async fn examine(shared: &Arc<Shared>, head: Head<'_>) -> Result<Accepted, No> {
     // last of all: a token that is good once is used up by it
     let bearer = identify(shared, app, credentials).await.map_err(&refused)?;
     let voice = shared.voices.number(matched.dialect, variant);
-    Ok(Accepted { bearer, voice, answer: opening(key), pass })
-}
-
-/// The answer to a handshake with that key.
-fn opening(key: &str) -> Bytes {
-    let accept = hash_key(key.as_bytes());
-    let accept = std::str::from_utf8(&accept).expect("base64 is ASCII");
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-    );
-    answer.into()
+    Ok(Accepted { bearer, voice, accept: SocketAccept::of(key), pass })
 }
 
 fn now() -> Duration {

@@ -18,11 +18,12 @@ pub mod registry;
 pub mod session;
 pub mod settings;
 mod token;
-pub mod transport;
+mod transport;
 mod users;
 mod voices;
 
-pub use handshake::{Accepted, Rejected};
+pub use handshake::{Accepted, Opened, Rejected, SocketAccept};
+pub use transport::Transport;
 
 use std::{
     cell::RefCell,
@@ -36,10 +37,8 @@ use std::{
 };
 
 use actix::{Actor, Addr};
-use bytes::BytesMut;
 use log::{error, warn};
 use tokio::{
-    net::TcpStream,
     sync::{Notify, watch},
     time::timeout,
 };
@@ -233,11 +232,10 @@ impl Slave {
         handshake::judge(&self.0, head, peer).await
     }
 
-    /// Take over the connection of a client that was accepted: on this thread it becomes a session. `early` came behind
-    /// the handshake.
-    pub fn open(&self, accepted: Accepted, stream: TcpStream, early: BytesMut) {
+    /// Take over the connection of a client that was accepted: on this thread it becomes a session.
+    pub fn open(&self, accepted: Accepted, opened: Opened) {
         match self.hall() {
-            Some(hall) => handshake::open(&self.0, &hall, accepted, stream, early),
+            Some(hall) => handshake::open(&self.0, &hall, accepted, opened),
             None => error!("a socket came to a thread that is no worker of this slave"),
         }
     }

@@ -20,7 +20,10 @@ async fn pair(queue: usize) -> (Outbox, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (server, _) = listener.accept().await.unwrap();
     let share = Rc::new(Share::new(Arc::new(Memory::new(usize::MAX)), queue));
-    (Outbox::new(Transport::plain(server, 4_096).unwrap(), share), client)
+    let transport = Transport::plain(server);
+    transport.set_nodelay();
+    transport.set_send_buffer(4_096).unwrap();
+    (Outbox::new(transport, share), client)
 }
 
 async fn read(client: &mut TcpStream, bytes: usize) -> Vec<u8> {

@@ -142,7 +142,9 @@ impl Scene {
 
     async fn client(&mut self, voice: u8) -> Client {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
-        let transport = Transport::plain(self.listener.accept().await.unwrap().0, 128 << 10).unwrap();
+        let transport = Transport::plain(self.listener.accept().await.unwrap().0);
+        transport.set_nodelay();
+        transport.set_send_buffer(128 << 10).unwrap();
         self.clients += 1;
         let id = SocketId::new(wellhead_proto::ids::NodeId::from_random(1), self.clients);
         let outbox = Rc::new(Outbox::new(transport, self.share.clone()));

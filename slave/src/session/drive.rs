@@ -2,9 +2,7 @@
 //! really reads why.
 
 use std::{
-    cell::RefCell,
     future::poll_fn,
-    io::ErrorKind,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -23,14 +21,9 @@ use crate::{
 
 /// How long what is owed may hold back the close frame.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// How long, and over how many bytes, the client may take to read the close frame and go: closing with unread input
-/// would reset the connection, and the close frame with it.
+/// How long, and over how many bytes, the client may take to read the close frame and go.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 << 10;
-
-thread_local! {
-    static DISCARD: RefCell<Vec<u8>> = RefCell::new(vec![0; 16 << 10]);
-}
 
 /// Runs a session until its socket ends. A future of its own making, and its last act a task of its own: thousands of idle
 /// sockets would hold the room for its timers, too.
@@ -104,40 +97,19 @@ impl Drop for Drive {
 
 /// Send what is owed and the close frame behind it, and see that the client reads them.
 async fn farewell(outbox: Rc<Outbox>, voice: u8, cause: CloseCause, pass: Pass) {
-    if cause.is_for_room() {
+    let is_sent = if cause.is_for_room() {
         // what it holds is wanted back: a close frame goes out only if the kernel takes it at once
         let goodbye = pass.goodbye(voice, cause);
-        if outbox.replace_owed(goodbye) && outbox.try_finish() {
-            linger(&outbox).await;
-        }
-        return outbox.transport().reset_on_drop();
+        outbox.replace_owed(goodbye) && outbox.try_flush()
+    } else {
+        matches!(timeout(GOODBYE, poll_fn(|cx| outbox.poll_flush(cx))).await, Ok(Ok(())))
+    };
+    let transport = outbox.transport();
+    if is_sent {
+        // whoever is still there after that reads nothing
+        let _ = timeout(LINGER, transport.close_lingering(LINGER_BYTES, |_| false)).await;
     }
-    match timeout(GOODBYE, poll_fn(|cx| outbox.poll_flush(cx))).await {
-        Ok(Ok(())) => {
-            outbox.transport().finish_writing();
-            linger(&outbox).await;
-        }
-        Ok(Err(_)) | Err(_) => outbox.transport().reset_on_drop(),
+    if !is_sent || cause.is_for_room() {
+        transport.reset_on_drop();
     }
-}
-
-/// Read and discard until the client goes, for a while.
-async fn linger(outbox: &Outbox) {
-    let mut left = LINGER_BYTES;
-    let discard = poll_fn(|cx| {
-        loop {
-            match outbox.transport().poll_readable(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(())) => {}
-            }
-            match DISCARD.with_borrow_mut(|buffer| outbox.transport().try_read(buffer)) {
-                Ok(read) if read > 0 && read < left => left -= read,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                _ => return Poll::Ready(()),
-            }
-        }
-    });
-    // whoever is still there after that reads nothing
-    let _ = timeout(LINGER, discard).await;
 }
