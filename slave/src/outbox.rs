@@ -337,11 +337,6 @@ impl Outbox {
         true
     }
 
-    /// Forget what is owed.
-    pub fn clear(&self) {
-        *self.owed.borrow_mut() = Owed::default();
-    }
-
     /// Bytes that are owed.
     #[must_use]
     pub fn owed_bytes(&self) -> usize {

@@ -70,12 +70,6 @@ impl Voices {
         self.voices.len()
     }
 
-    /// Is there none?
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.voices.is_empty()
-    }
-
     /// The number of a dialect's variant.
     #[must_use]
     pub fn number(&self, dialect: usize, variant: Variant) -> u8 {

@@ -39,7 +39,6 @@ use crate::{
     metrics::Metrics,
     outbox::{End, Outbox},
     pulse::Pulse,
-    session::state::Standing,
     voices::Voices,
 };
 
@@ -72,9 +71,9 @@ impl Granted for Seat {
 /// The sockets of one thread.
 pub struct Floor {
     /// Who sits where.
-    pub index: Index<Seat>,
+    pub(super) index: Index<Seat>,
     /// What the sockets may subscribe to.
-    pub grants: AllGrants,
+    pub(super) grants: AllGrants,
     /// Who of them is a member of what.
     attendees: Attendees,
     voices: Rc<Voices>,
@@ -214,6 +213,13 @@ impl Floor {
         }
     }
 
+    /// The client of a socket asks for something. Nothing if the socket is closed.
+    pub fn note_action(&mut self, socket: SocketId) -> Option<()> {
+        let seat = self.index.seat_of(socket.counter())?;
+        self.index.at_mut(seat).pulse.note_action();
+        Some(())
+    }
+
     /// What a socket may do and does.
     pub fn standing(&self, socket: SocketId) -> Option<SeatStanding<'_>> {
         let seat = self.index.seat_of(socket.counter())?;
@@ -305,16 +311,19 @@ pub struct SeatStanding<'a> {
     seat: SeatNo,
 }
 
-impl Standing for SeatStanding<'_> {
-    fn may_join(&self, channel: &ChannelName) -> bool {
+impl SeatStanding<'_> {
+    /// May it subscribe to this channel?
+    pub fn may_join(&self, channel: &ChannelName) -> bool {
         self.index.at(self.seat).grants.allow(channel)
     }
 
-    fn is_on(&self, channel: &ChannelName) -> bool {
+    /// Is it on this channel?
+    pub fn is_on(&self, channel: &ChannelName) -> bool {
         self.index.is_on(self.seat, channel)
     }
 
-    fn subscriptions(&self) -> usize {
+    /// How many channels it is on.
+    pub fn subscriptions(&self) -> usize {
         self.index.subscriptions_of(self.seat)
     }
 }

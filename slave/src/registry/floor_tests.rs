@@ -20,7 +20,8 @@ use super::*;
 use crate::{
     backlog::Backlog,
     keeping::Keeping,
-    memory::{Memory, Share, look_after},
+    memory::{Memory, Share},
+    registry::relief::look_after,
     transport::Transport,
 };
 
@@ -371,4 +372,11 @@ async fn what_many_owe_closes_nobody() {
     look_after(&scene.floor, &scene.share);
     assert!(scene.share.memory().held() <= (4 << 20) + 1_000, "but it is one frame");
     assert!(clients.iter().all(|&(_, seat)| !scene.floor.index.at(seat).outbox.is_ending()));
+}
+
+/// A seat is held as often as there are sockets, and an encoded push as often as it is under way.
+#[test]
+fn a_seat_and_an_encoded_push_hold_little() {
+    assert!(size_of::<Seat>() <= 56, "{}", size_of::<Seat>());
+    assert_eq!(size_of::<Option<Option<SharedFrame>>>(), size_of::<SharedFrame>());
 }

@@ -11,11 +11,11 @@ use std::{
 
 use log::{Level, debug, log_enabled};
 use tokio::time::timeout;
-use wellhead_proto::refusal::CloseCause;
+use wellhead_proto::{frame::Frame, refusal::CloseCause};
 
-use super::{Session, desk::Desk, inbound::Inbound};
+use super::{actor::Session, desk::Desk, inbound::Inbound};
 use crate::{
-    Pass,
+    admission::ConnectionPermit,
     outbox::{End, Outbox},
 };
 
@@ -31,13 +31,13 @@ pub struct Drive {
     session: Session,
     desk: Desk<Session>,
     inbound: Inbound,
-    pass: Option<Pass>,
+    permit: Option<ConnectionPermit>,
 }
 
 impl Drive {
     /// Of `session`, which hears `inbound`.
-    pub fn new(session: Session, inbound: Inbound, pass: Pass) -> Self {
-        Self { session, desk: Desk::new(), inbound, pass: Some(pass) }
+    pub fn new(session: Session, inbound: Inbound, permit: ConnectionPermit) -> Self {
+        Self { session, desk: Desk::new(), inbound, permit: Some(permit) }
     }
 }
 
@@ -45,7 +45,7 @@ impl Future for Drive {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { session, desk, inbound, pass } = &mut *self;
+        let Self { session, desk, inbound, permit } = &mut *self;
         session.outbox.register_driver(cx);
         if session.outbox.is_behind() {
             // whether the client takes its replies decides whether it is heard
@@ -62,21 +62,22 @@ impl Future for Drive {
             // taken meanwhile; nobody else would say so
             cx.waker().wake_by_ref();
         }
-        session.hall.look_after();
+        session.socket.look_after();
         let Some(cause) = session.outbox.take_end() else { return Poll::Pending };
-        let id = session.id;
-        let names = log_enabled!(Level::Debug).then(|| session.names());
+        let names = log_enabled!(Level::Debug).then(|| session.socket.names());
         // from here on nobody finds the socket any more: presence is exact
-        session.hall.floor.borrow_mut().exit(id);
+        session.socket.close();
         desk.leave(session);
-        if let Some(pass) = pass.take() {
-            pass.closed(cause);
+        if let Some(permit) = permit.take() {
+            permit.closed(cause);
             if let Some((app_id, user_id)) = names {
                 let (socket_id, reason) = (session.conversation.socket_id(), cause.label());
                 debug!(socket_id, app_id, user_id, reason; "socket {socket_id} ends: {reason}");
             }
             if cause != CloseCause::ClientGone {
-                actix_rt::spawn(farewell(session.outbox.clone(), session.voice, cause, pass));
+                // what the socket holds is wanted back: the close frame goes instead of it
+                let instead = cause.is_for_room().then(|| session.goodbye(cause));
+                actix_rt::spawn(farewell(session.outbox.clone(), instead, permit));
             }
         }
         Poll::Ready(())
@@ -86,30 +87,27 @@ impl Future for Drive {
 /// A session that panics must not keep its seat: its user would be there for ever.
 impl Drop for Drive {
     fn drop(&mut self) {
-        if let Some(pass) = self.pass.take() {
-            pass.closed(CloseCause::Internal);
-            if let Ok(mut floor) = self.session.hall.floor.try_borrow_mut() {
-                floor.exit(self.session.id);
-            }
+        if let Some(permit) = self.permit.take() {
+            permit.closed(CloseCause::Internal);
+            self.session.socket.close_after_panic();
         }
     }
 }
 
-/// Send what is owed and the close frame behind it, and see that the client reads them.
-async fn farewell(outbox: Rc<Outbox>, voice: u8, cause: CloseCause, pass: Pass) {
-    let is_sent = if cause.is_for_room() {
-        // what it holds is wanted back: a close frame goes out only if the kernel takes it at once
-        let goodbye = pass.goodbye(voice, cause);
-        outbox.replace_owed(goodbye) && outbox.try_flush()
-    } else {
-        matches!(timeout(GOODBYE, poll_fn(|cx| outbox.poll_flush(cx))).await, Ok(Ok(())))
+/// Send what is owed and the close frame behind it, and see that the client reads them. With `instead` what is owed is
+/// forgotten, and that is sent if the kernel takes it at once. The permit is kept until the connection has ended.
+async fn farewell(outbox: Rc<Outbox>, instead: Option<Frame>, _permit: ConnectionPermit) {
+    let is_for_room = instead.is_some();
+    let is_sent = match instead {
+        Some(goodbye) => outbox.replace_owed(goodbye) && outbox.try_flush(),
+        None => matches!(timeout(GOODBYE, poll_fn(|cx| outbox.poll_flush(cx))).await, Ok(Ok(()))),
     };
     let transport = outbox.transport();
     if is_sent {
         // whoever is still there after that reads nothing
         let _ = timeout(LINGER, transport.close_lingering(LINGER_BYTES, |_| false)).await;
     }
-    if !is_sent || cause.is_for_room() {
+    if !is_sent || is_for_room {
         transport.reset_on_drop();
     }
 }
