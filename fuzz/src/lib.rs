@@ -238,15 +238,15 @@ fn check_census(census: Census) {
 }
 
 fn tell_event(dialects: &[Arc<dyn Dialect>], channel: &ChannelName, event: &Event, check: fn(Frame)) {
-    tell(dialects, Notice::Event { channel, event }, check);
+    tell_all(dialects, Notice::Event { channel, event }, check);
     tell_direct(dialects, &event.data, check);
 }
 
 fn tell_direct(dialects: &[Arc<dyn Dialect>], data: &Payload, check: fn(Frame)) {
-    tell(dialects, Notice::Direct(data), check);
+    tell_all(dialects, Notice::Direct(data), check);
 }
 
-fn tell(dialects: &[Arc<dyn Dialect>], notice: Notice<'_>, check: fn(Frame)) {
+fn tell_all(dialects: &[Arc<dyn Dialect>], notice: Notice<'_>, check: fn(Frame)) {
     for dialect in dialects {
         for variant in (0..dialect.variants()).map(Variant) {
             // a tail is nothing by itself

@@ -213,17 +213,9 @@ impl Floor {
         }
     }
 
-    /// The client of a socket asks for something. Nothing if the socket is closed.
-    pub fn note_action(&mut self, socket: SocketId) -> Option<()> {
-        let seat = self.index.seat_of(socket.counter())?;
-        self.index.at_mut(seat).pulse.note_action();
-        Some(())
-    }
-
-    /// What a socket may do and does.
-    pub fn standing(&self, socket: SocketId) -> Option<SeatStanding<'_>> {
-        let seat = self.index.seat_of(socket.counter())?;
-        Some(SeatStanding { index: &self.index, seat })
+    /// What the socket of a seat may do and does.
+    pub(super) fn standing(&self, seat: SeatNo) -> SeatStanding<'_> {
+        SeatStanding { index: &self.index, seat }
     }
 
     /// Carry out a command, which arrived at `since`.

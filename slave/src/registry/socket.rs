@@ -84,14 +84,16 @@ impl SocketHandle {
     /// Judge by what it may do and does.
     pub fn judge<T>(&self, judge: impl FnOnce(&SeatStanding<'_>) -> T) -> Option<T> {
         let floor = self.hall.floor.borrow();
-        Some(judge(&floor.standing(self.id)?))
+        let seat = floor.index.seat_of(self.id.counter())?;
+        Some(judge(&floor.standing(seat)))
     }
 
     /// The same when its client asks for something, which shows that it is not idle.
     pub fn judge_action<T>(&self, judge: impl FnOnce(&SeatStanding<'_>) -> T) -> Option<T> {
         let mut floor = self.hall.floor.borrow_mut();
-        floor.note_action(self.id)?;
-        Some(judge(&floor.standing(self.id)?))
+        let seat = floor.index.seat_of(self.id.counter())?;
+        floor.index.at_mut(seat).pulse.note_action();
+        Some(judge(&floor.standing(seat)))
     }
 
     /// Subscribe it to channels and say `reply` in the same step, so that no event of theirs precedes it. If a fan-out walks
