@@ -1,4 +1,5 @@
-//! How modules of a crate stand to each other, by what their files import: what all use stands below its users.
+//! How modules of a crate stand to each other, by what their files import: what all use stands below its users. The files
+//! of one module may name its own items: they are one thing in several files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
