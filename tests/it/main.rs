@@ -20,5 +20,6 @@ mod push;
 mod pusher;
 mod restart;
 mod stood_still;
+mod structure;
 mod support;
 mod wire_contract;

@@ -11,10 +11,9 @@ mod sign;
 mod wire;
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Shared, TurnedAway, Variant},
-    event::{Event, Payload},
-    frame::Frame,
-    ids::{AppId, ChannelName, SocketId},
+    dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, TurnedAway, Variant},
+    frame::{Frame, SharedFrame},
+    ids::{AppId, SocketId},
     notice::Notice,
     refusal::{CloseCause, Refusal},
 };
@@ -68,16 +67,8 @@ impl Dialect for Pusher {
         Box::new(wire::Talk::new(served.clone(), socket))
     }
 
-    fn event(&self, _: Variant, channel: &ChannelName, event: &Event) -> Shared {
-        wire::frames::event(channel, event)
-    }
-
-    fn direct(&self, _: Variant, data: &Payload) -> Frame {
-        wire::frames::direct(data)
-    }
-
-    fn notice(&self, _: Variant, notice: Notice<'_>) -> Option<Frame> {
-        wire::frames::notice(notice)
+    fn encode(&self, _: Variant, notice: Notice<'_>) -> Option<SharedFrame> {
+        wire::frames::encode(notice).map(SharedFrame::from)
     }
 
     fn close(&self, cause: CloseCause) -> (u16, &'static str) {
