@@ -22,6 +22,7 @@ use wellhead_proto::{
     query::Bearer,
     refusal::Refusal,
     surface::{Head, HttpVersion, Matched},
+    tenants::Tenants,
 };
 
 use crate::{
@@ -95,7 +96,9 @@ enum How {
 }
 
 async fn examine(shared: &Arc<Shared>, head: Head<'_>) -> Result<Accepted, No> {
-    let matched = shared.router.find(Route::SOCKET, head.path);
+    // one value for the whole handshake: what it says of an app at the door holds to the end
+    let tenants = shared.tenants.load_full();
+    let matched = shared.router.find(Route::SOCKET, head.path, &tenants);
     let matched = matched.map_err(|reply| No { reason: "not_found", how: How::Reply(reply) })?;
     let key = check_handshake(head.version, head.headers);
     let refused = |why: Refusal| {
@@ -107,11 +110,11 @@ async fn examine(shared: &Arc<Shared>, head: Head<'_>) -> Result<Accepted, No> {
         };
         No { reason: why.reason(), how }
     };
-    let Knock { app, credentials, variant } = knock(shared, &matched, head).map_err(&refused)?;
+    let Knock { app, credentials, variant } = knock(shared, &tenants, &matched, head).map_err(&refused)?;
     let key = key.as_ref().map_err(|why| refused(why.clone()))?;
     let pass = shared.pass().ok_or_else(|| refused(Refusal::unavailable("no room for another connection")))?;
     // last of all: a token that is good once is used up by it
-    let bearer = identify(shared, app, credentials).await.map_err(&refused)?;
+    let bearer = identify(shared, &tenants, app, credentials).await.map_err(&refused)?;
     let voice = shared.voices.number(matched.dialect, variant);
     Ok(Accepted { bearer, voice, answer: opening(key), pass })
 }
@@ -131,7 +134,7 @@ fn now() -> Duration {
 }
 
 /// Who is at the door of a socket row, and may somebody come in there?
-fn knock(shared: &Shared, matched: &Matched, head: Head<'_>) -> Result<Knock, Refusal> {
+fn knock(shared: &Shared, tenants: &Tenants, matched: &Matched, head: Head<'_>) -> Result<Knock, Refusal> {
     if shared.is_draining() {
         return Err(shared.refuse_while_draining());
     }
@@ -147,13 +150,15 @@ fn knock(shared: &Shared, matched: &Matched, head: Head<'_>) -> Result<Knock, Re
         headers: head.headers,
         body: Bytes::new(),
         now: now(),
+        tenants,
     };
     let knock = shared.router.dialect(matched).knock(&call).inspect_err(|why| {
         if *why == Refusal::CredentialsMissing {
             shared.metrics.auth_failed(BadToken::Missing);
         }
     })?;
-    if !shared.apps.serves(&knock.app) {
+    let app = tenants.app(&knock.app);
+    if !app.is_served() {
         shared.metrics.auth_failed(BadToken::WrongApp);
         return Err(Refusal::WrongApp);
     }
@@ -161,7 +166,7 @@ fn knock(shared: &Shared, matched: &Matched, head: Head<'_>) -> Result<Knock, Re
     head.headers.values("origin", &mut |origin| {
         if judged.is_ok() {
             let origin = std::str::from_utf8(origin).unwrap_or_default();
-            judged = shared.apps.admit_origin(&knock.app, origin);
+            judged = app.admit_origin(&knock.app, origin);
             if judged.is_err() {
                 debug!(app_id = knock.app.as_str(), origin; "{} allows no page of {origin}", knock.app);
             }
@@ -172,9 +177,14 @@ fn knock(shared: &Shared, matched: &Matched, head: Head<'_>) -> Result<Knock, Re
 }
 
 /// Whom the credentials stand for, if that is somebody of `app`.
-async fn identify(shared: &Arc<Shared>, app: AppId, credentials: Credentials) -> Result<Bearer, Refusal> {
+async fn identify(
+    shared: &Arc<Shared>,
+    tenants: &Tenants,
+    app: AppId,
+    credentials: Credentials,
+) -> Result<Bearer, Refusal> {
     let bearer = match credentials {
-        Credentials::Token(token) => redeem(shared, token, &app).await.map_err(|why| {
+        Credentials::Token(token) => redeem(shared, tenants, token, &app).await.map_err(|why| {
             shared.metrics.auth_failed(why);
             debug!(app_id = app.as_str(), reason = why.label(); "the token for {app} is refused: {}", why.label());
             match why {
@@ -183,7 +193,7 @@ async fn identify(shared: &Arc<Shared>, app: AppId, credentials: Credentials) ->
                 _ => Refusal::CredentialsInvalid,
             }
         })?,
-        Credentials::Later if shared.apps.is_listed(&app) => {
+        Credentials::Later if tenants.app(&app).is_listed() => {
             return Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new() });
         }
         Credentials::Later => return Err(Refusal::WrongApp),
@@ -196,8 +206,8 @@ async fn identify(shared: &Arc<Shared>, app: AppId, credentials: Credentials) ->
 }
 
 /// What a token stands for; a reference is redeemed by the slave that issued it, once, whoever gets it.
-async fn redeem(shared: &Shared, token: String, app: &AppId) -> Result<Bearer, BadToken> {
-    match shared.tokens.redeem(&token, app, &shared.apps, now())? {
+async fn redeem(shared: &Shared, tenants: &Tenants, token: String, app: &AppId) -> Result<Bearer, BadToken> {
+    match shared.tokens.redeem(&token, app, tenants, now())? {
         Redeemed::Bearer(bearer) => Ok(bearer),
         Redeemed::Elsewhere(issuer) => ask_issuer(shared, issuer, token, app).await,
     }

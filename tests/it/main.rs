@@ -21,4 +21,5 @@ mod pusher;
 mod restart;
 mod stood_still;
 mod support;
+mod tenants;
 mod wire_contract;

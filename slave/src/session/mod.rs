@@ -86,7 +86,7 @@ pub fn start(shared: &Arc<Shared>, hall: &Rc<Hall>, transport: Transport, admitt
         );
     }
     outbox.push_raw(welcome);
-    if let Some(greeting) = conversation.greeting() {
+    if let Some(greeting) = conversation.greeting(&shared.tenants.load()) {
         outbox.push(greeting);
     }
     {
@@ -208,7 +208,7 @@ impl Session {
 
     fn hear(&mut self, message: Message, desk: &mut Desk<Self>) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let action = match self.conversation.hear(message, now) {
+        let action = match self.conversation.hear(message, &self.shared.tenants.load(), now) {
             Ok(action) => action,
             Err(cause) => return self.end(cause),
         };
