@@ -105,11 +105,11 @@ mod tests {
     #[test]
     fn what_does_not_belong_together_is_told() {
         let keyless = Welcome::new("wellhead", b"s", None);
-        let error = joined(&keyless, Settings::default()).err().expect("no key anywhere");
+        let error = joined(&keyless, Settings::default()).expect_err("no key anywhere");
         assert!(error.is::<SettingsError>() && error.to_string().contains("jwt.public_keys"), "{error}");
         let mut settings = Settings::default();
         settings.cluster.name = "other".to_owned();
-        let error = joined(&keyless, settings).err().expect("two clusters");
+        let error = joined(&keyless, settings).expect_err("two clusters");
         assert!(error.is::<SettingsError>() && error.to_string().contains("cluster.socket"), "{error}");
         assert!(Welcome::decode(b"\x01hello").is_err());
     }

@@ -116,12 +116,12 @@ limits! {
 }
 
 /// A kind of limit.
-trait Limit {
+trait Bounded {
     /// Why it cannot be used, if it cannot.
     fn wrong(&self, most: usize) -> Option<String>;
 }
 
-impl Limit for usize {
+impl Bounded for usize {
     fn wrong(&self, most: usize) -> Option<String> {
         match *self {
             0 => Some("must be more than nothing".to_owned()),
@@ -133,19 +133,19 @@ impl Limit for usize {
     }
 }
 
-impl Limit for u32 {
+impl Bounded for u32 {
     fn wrong(&self, most: usize) -> Option<String> {
         (*self as usize).wrong(most)
     }
 }
 
-impl Limit for Size {
+impl Bounded for Size {
     fn wrong(&self, most: usize) -> Option<String> {
         self.bytes().wrong(most)
     }
 }
 
-impl Limit for Span {
+impl Bounded for Span {
     fn wrong(&self, _: usize) -> Option<String> {
         (self.0.as_secs() == 0).then(|| "clients are told whole seconds, at least one".to_owned())
     }
