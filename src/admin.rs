@@ -13,11 +13,12 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, gauge::ConstGauge, info::Info},
     registry::{Registry, Unit},
 };
-use wellhead_master::{Master, keys::Keys};
+use wellhead_master::{Master, keys::admit_holder};
 use wellhead_proto::{
     dialect::contract::{ApiReply, Right},
     refusal::Refusal,
     surface::{Head, Surface, text as plain},
+    tenants::TenantDirectory,
 };
 
 use crate::{exposition::Format, health::VERSION};
@@ -37,7 +38,7 @@ pub enum Guard {
     /// The master, by its push keys.
     Master(Master),
     /// The same keys, where there is no master.
-    Keys(Keys),
+    PushKeys(Arc<TenantDirectory>),
 }
 
 impl Admin {
@@ -53,7 +54,7 @@ impl Guard {
         match self {
             Self::Nobody => Ok(()),
             Self::Master(master) => master.authorise(head.headers, Right::Query),
-            Self::Keys(keys) => keys.admit_holder(head.headers, Right::Query).map(drop),
+            Self::PushKeys(tenants) => admit_holder(&tenants.load(), head.headers, Right::Query).map(drop),
         }
     }
 }
@@ -161,12 +162,9 @@ fn times() -> io::Result<Option<(f64, f64)>> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use wellhead_master::{Keyless, Setup, keys::PushKey};
     use wellhead_proto::{
-        app::Apps, dialect::contract::Headers, ids::SocketIdSeal, jwt::Keyring, origin::Origins, surface::HttpVersion,
-        testkit::RecordingBus,
+        dialect::contract::Headers, ids::SocketIdSeal, surface::HttpVersion, tenants::Tenants, testkit::RecordingBus,
     };
 
     use super::*;
@@ -187,11 +185,11 @@ mod tests {
     #[test]
     fn beyond_this_machine_metrics_are_for_holders_of_a_key_that_may_query() {
         let keys = vec![key("asks", "\"query\""), key("pushes", "\"push\"")];
+        let tenants = Arc::new(TenantDirectory::new(Tenants::default().with_push_keys(keys)));
         let setup = Setup {
             bus: Arc::new(RecordingBus::default()),
-            apps: Arc::new(Apps::new(Keyring::default(), HashMap::new(), true, Origins::any())),
+            tenants: tenants.clone(),
             dialects: wellhead_proto::dialect::all(&Default::default(), &SocketIdSeal::new(b"seal")),
-            keys: keys.clone(),
             body_limit: 1,
             grants_limit: 1,
             keyless: Keyless::ThisMachine,
@@ -210,13 +208,14 @@ mod tests {
             admin.admit(head).map_or_else(|reply| reply.status, |()| 200)
         };
         assert_eq!(status(&Guard::Nobody, None), 200);
-        for guard in [Guard::Master(master), Guard::Keys(Keys::new(keys, Keyless::Nobody))] {
+        for guard in [Guard::Master(master), Guard::PushKeys(tenants.clone())] {
             assert_eq!(status(&guard, None), 401);
             assert_eq!(status(&guard, Some("Bearer unknown")), 401);
             assert_eq!(status(&guard, Some("Bearer pushes")), 403);
             assert_eq!(status(&guard, Some("Bearer asks")), 200);
         }
-        assert_eq!(status(&Guard::Keys(Keys::new(Vec::new(), Keyless::Nobody)), None), 401, "nobody has a key");
+        tenants.swap(Tenants::default());
+        assert_eq!(status(&Guard::PushKeys(tenants), None), 401, "nobody has a key");
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::{env, net::SocketAddr, path::Path, time::Duration};
 use anyhow::{Context, Result};
 use aws_lc_rs::hmac;
 use wellhead_proto::{
-    dialect::pusher,
+    dialect::pusher::{self, AppLimits, PusherApp},
     ids::AppId,
     jwt::{Key, Keyring},
+    tenants::{DialectRecord, ListedTenant, Tenants},
 };
 
 use crate::{
@@ -55,20 +56,25 @@ const APP_ID: &str = "1";
 /// The app that Pusher's libraries may use in development mode, unless the settings list apps themselves. Its secret
 /// follows from the cluster's, which the nodes of a machine share: nobody has to be told it.
 #[must_use]
-pub fn pusher_app(settings: &Settings, cluster_secret: &[u8]) -> Option<pusher::App> {
+pub fn pusher_app(settings: &Settings, cluster_secret: &[u8]) -> Option<PusherApp> {
     if !settings.apps.listed.is_empty() || settings.apps.unlisted == Unlisted::Refuse {
         return None;
     }
     let key = hmac::Key::new(hmac::HMAC_SHA256, cluster_secret);
     let tag = hmac::sign(&key, b"wellhead: the secret of the demo app in development mode");
     let secret: String = tag.as_ref()[..20].iter().map(|byte| format!("{byte:02x}")).collect();
-    Some(pusher::App {
-        key: AppId::try_from(APP).ok()?,
-        id: APP_ID.to_owned(),
-        secret: secret.into_bytes(),
-        client_events: true,
-        limits: pusher::Limits::default(),
-    })
+    let key = AppId::try_from(APP).ok()?;
+    Some(PusherApp::new(key, APP_ID.to_owned(), secret.into_bytes(), true, AppLimits::default()))
+}
+
+/// `tenants` with the throw-away `keys`, and the app for Pusher's libraries.
+#[must_use]
+pub fn tenants(tenants: &Tenants, settings: &Settings, keys: Keyring, cluster_secret: &[u8]) -> Tenants {
+    let tenants = tenants.clone().with_keys(keys);
+    let Some(app) = pusher_app(settings, cluster_secret) else { return tenants };
+    let (key, id) = (app.key.clone(), Some(app.id.clone()));
+    let of_dialects = vec![DialectRecord::new(id, app)];
+    tenants.with_listed(key, ListedTenant { of_dialects, ..ListedTenant::default() })
 }
 
 impl Development {
@@ -86,10 +92,11 @@ impl Development {
         };
         let pusher = pusher_app(settings, cluster_secret).map(|app| {
             let below = |prefix: &str| prefix.trim_end_matches('/').to_owned();
+            let rows = &settings.dialects.of::<pusher::Settings>().pusher;
             Pusher {
                 secret: String::from_utf8_lossy(&app.secret).into_owned(),
-                sockets: format!("{}/app/{APP}", below(&settings.pusher.slave_prefix)),
-                requests: format!("{}/apps/{APP_ID}", below(&settings.pusher.master_prefix)),
+                sockets: format!("{}/app/{APP}", below(&rows.slave_prefix)),
+                requests: format!("{}/apps/{APP_ID}", below(&rows.master_prefix)),
             }
         });
         let claims = signing::claims(&app, "demo", &["*".to_owned()], TTL);
@@ -187,7 +194,7 @@ mod tests {
         let settings = Settings::default();
         let (development, keys) = Development::start(&settings, b"secret").unwrap();
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
-        assert_eq!(keys.verify(&development.token, now).unwrap().gusher.app.as_str(), "demo");
+        assert_eq!(keys.verify(&development.token, now).unwrap().grant.app.as_str(), "demo");
         let (_, others) = Development::start(&settings, b"secret").unwrap();
         assert!(others.verify(&development.token, now).is_err());
     }
@@ -212,7 +219,7 @@ mod tests {
         let app = pusher_app(&settings, b"one").unwrap();
         assert_eq!((app.key.as_str(), app.id.as_str(), app.client_events), ("demo", "1", true));
         assert_eq!(app.secret.len(), 40);
-        assert!(pusher_app(&settings, b"one").unwrap() == app);
+        assert_eq!(pusher_app(&settings, b"one").unwrap().secret, app.secret);
         assert_ne!(pusher_app(&settings, b"two").unwrap().secret, app.secret);
         let mut own = Settings::default();
         own.apps.listed = vec![ListedApp { key: "mine".to_owned(), ..ListedApp::default() }];

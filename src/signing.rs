@@ -169,8 +169,8 @@ mod tests {
             let keys = Keyring::new(vec![Key::from_pem(None, pair.public.as_bytes(), None).unwrap()], true);
             let now = claims["iat"].as_f64().unwrap();
             let claims = keys.verify(&token, now).unwrap();
-            assert_eq!(claims.gusher.app.as_str(), "demo");
-            assert_eq!(claims.gusher.user.as_str(), "ann");
+            assert_eq!(claims.grant.app.as_str(), "demo");
+            assert_eq!(claims.grant.user.as_str(), "ann");
             let other = KeyPair::generate(*kind).unwrap();
             let keys = Keyring::new(vec![Key::from_pem(None, other.public.as_bytes(), None).unwrap()], true);
             assert!(keys.verify(&token, now).is_err(), "{kind:?}");

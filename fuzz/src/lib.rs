@@ -1,6 +1,9 @@
 //! What the targets share: the dialects as a server has them, requests as text, and what must hold of every answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
@@ -12,16 +15,18 @@ use wellhead_proto::{
     dialect::{
         Settings, all,
         contract::{ApiCall, ApiReply, Dialect, Done, Headers, Role, Route, Variant, Work},
-        pusher,
+        pusher::{AppLimits, PusherApp},
     },
     event::{Event, Payload},
     frame::{Frame, SharedFrame},
-    ids::{ChannelName, NodeId, SocketId, SocketIdSeal},
-    jwt::BadToken,
+    ids::{AppId, ChannelName, NodeId, SocketId, SocketIdSeal},
+    jwt::{BadToken, Keyring},
     mail::{Letter, Mail},
     notice::Notice,
+    origin::Origins,
     query::{Ask, Census},
     surface::{Matched, Router},
+    tenants::{DialectRecord, ListedTenant, Tenants},
 };
 
 /// When everything happens.
@@ -36,19 +41,20 @@ pub fn socket() -> SocketId {
     SocketId::new(NodeId::from_random(11), 22)
 }
 
-/// Every dialect that is spoken, with one app on Pusher's side.
+/// Every dialect that is spoken.
 #[must_use]
 pub fn dialects() -> Vec<Arc<dyn Dialect>> {
-    let app = pusher::App {
-        key: KEY.parse().expect("a short name"),
-        id: "42".to_owned(),
-        secret: SECRET.to_vec(),
-        client_events: true,
-        limits: pusher::Limits::default(),
-    };
-    let pusher = pusher::Settings { apps: vec![app], ..pusher::Settings::default() };
-    all(&Settings { pusher, ..Settings::default() }, &SocketIdSeal::new(b"seal"))
+    all(&Settings::default(), &SocketIdSeal::new(b"seal"))
 }
+
+/// The tenants that are in force: one app, on Pusher's side.
+pub static TENANTS: LazyLock<Tenants> = LazyLock::new(|| {
+    let key: AppId = KEY.parse().expect("a short name");
+    let app = PusherApp::new(key.clone(), "42".to_owned(), SECRET.to_vec(), true, AppLimits::default());
+    let of_dialects = vec![DialectRecord::new(Some("42".to_owned()), app)];
+    let listed = ListedTenant { of_dialects, ..ListedTenant::default() };
+    Tenants::new(Keyring::default(), [(key, listed)], true, Origins::any())
+});
 
 /// What the app's secret makes of `text`, in hexadecimal digits.
 #[must_use]
@@ -134,10 +140,10 @@ impl<'a> Request<'a> {
     /// Put it to the router of `role`, carry out nothing, and hold what comes to the rules.
     pub fn serve(&self, dialects: &[Arc<dyn Dialect>], role: Role) {
         let router = Router::new(role, dialects.to_vec());
-        if let Ok(matched) = router.find(Route::SOCKET, self.path) {
+        if let Ok(matched) = router.find(Route::SOCKET, self.path, &TENANTS) {
             self.knock(&router, &matched);
         }
-        match router.find(self.method, self.path) {
+        match router.find(self.method, self.path, &TENANTS) {
             Ok(matched) if self.method != Route::SOCKET => self.call(dialects, &router, &matched),
             Ok(_) => {}
             Err(reply) => check_reply(&reply),
@@ -180,6 +186,7 @@ impl<'a> Request<'a> {
             headers: &self.header,
             body: self.body.clone(),
             now: NOW,
+            tenants: &TENANTS,
         }
     }
 }

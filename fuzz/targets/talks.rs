@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use wellhead_fuzz::{KEY, NOW, check_frame, dialects, sign, socket};
+use wellhead_fuzz::{KEY, NOW, TENANTS, check_frame, dialects, sign, socket};
 use wellhead_proto::{
     action::Action,
     channel::ChannelPattern,
@@ -27,14 +27,14 @@ fuzz_target!(|data: &[u8]| {
 
 fn talk(dialect: &dyn Dialect, variant: Variant, text: &str) {
     let mut conversation = dialect.converse(&KEY.parse().expect("a short name"), variant, socket());
-    conversation.greeting().into_iter().for_each(check_frame);
+    conversation.greeting(&TENANTS).into_iter().for_each(check_frame);
     for line in text.lines() {
         let (ends, line) = match line.as_bytes().first() {
             Some(digit @ b'0'..=b'9') => (digit - b'0', &line[1..]),
             _ => (0, line),
         };
         let message = Message::Text(authorised(line).into());
-        match conversation.hear(message, NOW) {
+        match conversation.hear(message, &TENANTS, NOW) {
             Ok(Action::Answer(frame)) => check_frame(frame),
             Ok(Action::Ignore) => {}
             Ok(action) => {

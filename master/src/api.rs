@@ -1,6 +1,9 @@
 //! The master as the HTTP server sees it: head in, and either a reply at once or, with the body, the reply of the row.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use log::{debug, error};
@@ -9,9 +12,15 @@ use wellhead_proto::{
     ids::NodeId,
     refusal::Refusal,
     surface::{Head, Matched, Surface},
+    tenants::Tenants,
 };
 
-use crate::{Master, dispatch::Answer, error::MasterError, keys::Caller};
+use crate::{
+    Master,
+    dispatch::Answer,
+    error::MasterError,
+    keys::{self, Caller},
+};
 
 /// The largest body that is read on the thread that took it, in bytes: a millisecond or two. Sockets of the same thread
 /// would wait for a batch of ten megabytes some hundred times as long.
@@ -22,6 +31,8 @@ const SMALL: usize = 128 << 10;
 pub struct Admitted {
     row: Matched,
     caller: Caller,
+    /// Those that are in force for it, from its head to its reply.
+    tenants: Arc<Tenants>,
     /// When it came: time since 1970.
     at: Duration,
 }
@@ -30,23 +41,24 @@ impl Surface for Master {
     type Admitted = Admitted;
 
     fn admit(&self, head: Head<'_>) -> Result<Admitted, ApiReply> {
-        let mut row = self.0.router.find(head.method, head.path)?;
+        let tenants = self.0.tenants.load_full();
+        let mut row = self.0.router.find(head.method, head.path, &tenants)?;
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let caller = match self.0.router.route(&row).guard {
             Guard::Open => Caller::Anyone,
             Guard::Own => {
                 let segments = std::mem::take(&mut row.segments);
-                let call = call(self.0.router.route(&row).row, segments, head, Bytes::new(), at);
+                let call = call(self.0.router.route(&row).row, segments, head, Bytes::new(), at, &tenants);
                 let judged = self.0.router.dialect(&row).authenticate(&call);
                 row.segments = call.segments;
                 if let Err(why) = judged {
-                    self.note_refused(Caller::Anyone, &row, head, &why);
+                    self.note_refused(&Caller::Anyone, &row, head, &why);
                     return Err(self.0.router.refuse(&row, &why));
                 }
                 // whoever is judged by the dialect is limited by it, too
                 Caller::Anyone
             }
-            Guard::PushKey(right) => match self.0.dispatcher.keys().admit(head, right) {
+            Guard::PushKey(right) => match keys::admit(&tenants, self.0.keyless, head, right) {
                 Ok(caller) => caller,
                 Err(why) => {
                     self.0.metrics.not_admitted(&why);
@@ -55,7 +67,7 @@ impl Surface for Master {
                 }
             },
         };
-        Ok(Admitted { row, caller, at })
+        Ok(Admitted { row, caller, tenants, at })
     }
 
     fn refuse(&self, admitted: &Admitted, why: &Refusal) -> ApiReply {
@@ -72,14 +84,15 @@ impl Surface for Master {
         let done = match read {
             Ok((ApiTask { work, reply }, checked)) => {
                 let now = admitted.at.as_secs_f64();
-                let done = self.0.dispatcher.carry_out(admitted.caller, work, checked, now).await;
+                let Admitted { caller, tenants, .. } = &admitted;
+                let done = self.0.dispatcher.carry_out(caller, tenants, work, checked, now).await;
                 done.map(|Answer { done, missing }| name_missing(reply(done), &missing))
             }
             Err(refusal) => Err(MasterError::Refused(refusal)),
         };
         done.unwrap_or_else(|error| {
             if let MasterError::Refused(why) = &error {
-                self.note_refused(admitted.caller, &admitted.row, head, why);
+                self.note_refused(&admitted.caller, &admitted.row, head, why);
             }
             self.0.router.refuse(&admitted.row, &error.into_refusal())
         })
@@ -95,8 +108,8 @@ type Read = Result<(ApiTask, Result<(), Refusal>), Refusal>;
 
 impl Master {
     /// Count a request that was refused, and let who debugs see why.
-    fn note_refused(&self, caller: Caller, row: &Matched, head: Head<'_>, why: &Refusal) {
-        let key_name = self.0.dispatcher.keys().name(caller);
+    fn note_refused(&self, caller: &Caller, row: &Matched, head: Head<'_>, why: &Refusal) {
+        let key_name = caller.name();
         let (dialect, reason) = (self.0.router.dialect(row).name(), why.reason());
         self.0.metrics.rejected(dialect, why);
         let why = why.in_short();
@@ -107,9 +120,9 @@ impl Master {
     }
 
     fn read(&self, admitted: &Admitted, segments: Vec<String>, head: Head<'_>, body: Bytes) -> Read {
-        let call = call(self.0.router.route(&admitted.row).row, segments, head, body, admitted.at);
+        let call = call(self.0.router.route(&admitted.row).row, segments, head, body, admitted.at, &admitted.tenants);
         let mut task = self.0.router.dialect(&admitted.row).call(call)?;
-        let checked = self.0.dispatcher.check(admitted.caller, &mut task.work);
+        let checked = self.0.dispatcher.check(&admitted.caller, &admitted.tenants, &mut task.work);
         Ok((task, checked))
     }
 
@@ -142,9 +155,16 @@ impl Headers for ContentType {
 }
 
 /// What a dialect is told of a request.
-fn call<'a>(row: usize, segments: Vec<String>, head: Head<'a>, body: Bytes, now: Duration) -> ApiCall<'a> {
+fn call<'a>(
+    row: usize,
+    segments: Vec<String>,
+    head: Head<'a>,
+    body: Bytes,
+    now: Duration,
+    tenants: &'a Tenants,
+) -> ApiCall<'a> {
     let Head { method, path, query, headers, .. } = head;
-    ApiCall { row, method, path, segments, query, headers, body, now }
+    ApiCall { row, method, path, segments, query, headers, body, now, tenants }
 }
 
 /// Say which slaves a partial answer leaves out.

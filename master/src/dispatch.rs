@@ -14,7 +14,6 @@ use futures_util::future::poll_immediate;
 use log::{info, warn};
 use tokio::time::timeout;
 use wellhead_proto::{
-    app::Apps,
     bus::{Bus, BusError, Gathered},
     channel::written,
     command::{Command, PushKind},
@@ -23,11 +22,12 @@ use wellhead_proto::{
     ids::{AppId, NodeId},
     query::Ask,
     refusal::Refusal,
+    tenants::Tenants,
 };
 
 use crate::{
     error::MasterError,
-    keys::{Caller, Keys},
+    keys::Caller,
     metrics::{Kind, Metrics},
 };
 
@@ -40,8 +40,6 @@ const GATHER: Duration = Duration::from_secs(5);
 /// Carries out what callers order and ask.
 pub struct Dispatcher {
     bus: Arc<dyn Bus>,
-    apps: Arc<Apps>,
-    keys: Keys,
     /// What the permissions of a user may come to, in bytes.
     grants_limit: usize,
     metrics: Metrics,
@@ -66,24 +64,20 @@ impl Answer {
 
 impl Dispatcher {
     /// A dispatcher onto `bus`.
-    pub fn new(bus: Arc<dyn Bus>, apps: Arc<Apps>, keys: Keys, grants_limit: usize, metrics: Metrics) -> Self {
-        Self { bus, apps, keys, grants_limit, metrics, faulty: AtomicBool::new(false) }
+    pub fn new(bus: Arc<dyn Bus>, grants_limit: usize, metrics: Metrics) -> Self {
+        Self { bus, grants_limit, metrics, faulty: AtomicBool::new(false) }
     }
 
-    /// The push keys.
-    pub fn keys(&self) -> &Keys {
-        &self.keys
-    }
-
-    /// Do all of `work`, or, if it is refused, nothing. `checked` is what came of [`Dispatcher::check`]; `now`: seconds since
-    /// 1970.
+    /// Do all of `work`, or, if it is refused, nothing. `checked` is what came of [`Dispatcher::check`] with the same
+    /// `tenants`; `now`: seconds since 1970.
     ///
     /// # Errors
     ///
     /// What the caller may not do, and faults of the bus: then a part of a batch may have been sent.
     pub async fn carry_out(
         &self,
-        caller: Caller,
+        caller: &Caller,
+        tenants: &Tenants,
         work: Work,
         checked: Result<(), Refusal>,
         now: f64,
@@ -98,7 +92,7 @@ impl Dispatcher {
             Work::Decode(_) => Some(Kind::DECODE),
         };
         let result = match checked {
-            Ok(()) => self.obey(caller, work, now).await,
+            Ok(()) => self.obey(caller, tenants, work, now).await,
             Err(refused) => Err(refused.into()),
         };
         if let Some(kind) = kind {
@@ -128,43 +122,24 @@ impl Dispatcher {
     /// # Errors
     ///
     /// Any part of it that is refused.
-    pub fn check(&self, caller: Caller, work: &mut Work) -> Result<(), Refusal> {
+    pub fn check(&self, caller: &Caller, tenants: &Tenants, work: &mut Work) -> Result<(), Refusal> {
         if let Work::Publish(envelopes) | Work::PublishAndAsk(envelopes, _) = &work {
             self.fits(envelopes)?;
         }
-        self.keys.limit(caller, work)?;
+        caller.limit(work)?;
         match work {
-            Work::Publish(envelopes) => self.serves_all(envelopes),
-            Work::Ask(ask) => self.serves_asker(ask),
+            Work::Publish(envelopes) => serves_all(tenants, envelopes),
+            Work::Ask(ask) => serves_asker(tenants, ask),
             Work::PublishAndAsk(envelopes, ask) => {
-                self.serves_all(envelopes)?;
-                self.serves_asker(ask)
+                serves_all(tenants, envelopes)?;
+                serves_asker(tenants, ask)
             }
             Work::Exchange(_) => Err(Refusal::NotFound),
             Work::Nothing | Work::Decode(_) => Ok(()),
         }
     }
 
-    fn serves_all(&self, envelopes: &[Envelope]) -> Result<(), Refusal> {
-        envelopes.iter().try_for_each(|envelope| self.serves(&envelope.app))
-    }
-
-    fn serves_asker(&self, ask: &Ask) -> Result<(), Refusal> {
-        match ask {
-            Ask::Query { app, .. } | Ask::PublishMatching { app, .. } => self.serves(app),
-            Ask::Stats | Ask::Redeem { .. } | Ask::Attendance(_) => Ok(()),
-        }
-    }
-
-    fn serves(&self, app: &AppId) -> Result<(), Refusal> {
-        if self.apps.serves(app) {
-            Ok(())
-        } else {
-            Err(Refusal::Forbidden("that app is not listed, and apps.unlisted = \"refuse\"".into()))
-        }
-    }
-
-    async fn obey(&self, caller: Caller, work: Work, now: f64) -> Result<Answer, MasterError> {
+    async fn obey(&self, caller: &Caller, tenants: &Tenants, work: Work, now: f64) -> Result<Answer, MasterError> {
         match work {
             Work::Nothing | Work::Exchange(_) => Ok(Answer::whole(Done::Done)),
             Work::Publish(envelopes) => {
@@ -177,9 +152,9 @@ impl Dispatcher {
                 self.gather(caller, ask).await
             }
             Work::Decode(jwt) => {
-                let claims = self.apps.verify(&jwt, now).map(Box::new);
+                let claims = tenants.verify(&jwt, now).map(Box::new);
                 match &claims {
-                    Ok(claims) => self.keys.shows(caller, &claims.gusher.app)?,
+                    Ok(claims) => caller.shows(&claims.grant.app)?,
                     Err(why) => self.metrics.bad_token(*why),
                 }
                 Ok(Answer::whole(Done::Claims(claims)))
@@ -187,9 +162,9 @@ impl Dispatcher {
         }
     }
 
-    async fn gather(&self, caller: Caller, ask: Ask) -> Result<Answer, MasterError> {
+    async fn gather(&self, caller: &Caller, ask: Ask) -> Result<Answer, MasterError> {
         let Gathered { mut census, missing } = self.in_time(GATHER, self.bus.gather(ask)).await?;
-        self.keys.filter(caller, &mut census);
+        caller.filter(&mut census);
         if !missing.is_empty() {
             self.metrics.partial.inc();
         }
@@ -225,5 +200,24 @@ impl Dispatcher {
             }
         }
         result
+    }
+}
+
+fn serves_all(tenants: &Tenants, envelopes: &[Envelope]) -> Result<(), Refusal> {
+    envelopes.iter().try_for_each(|envelope| serves(tenants, &envelope.app))
+}
+
+fn serves_asker(tenants: &Tenants, ask: &Ask) -> Result<(), Refusal> {
+    match ask {
+        Ask::Query { app, .. } | Ask::PublishMatching { app, .. } => serves(tenants, app),
+        Ask::Stats | Ask::Redeem { .. } | Ask::Attendance(_) => Ok(()),
+    }
+}
+
+fn serves(tenants: &Tenants, app: &AppId) -> Result<(), Refusal> {
+    if tenants.app(app).is_served() {
+        Ok(())
+    } else {
+        Err(Refusal::Forbidden("that app is not listed, and apps.unlisted = \"refuse\"".into()))
     }
 }

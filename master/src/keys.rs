@@ -1,13 +1,8 @@
 //! Push keys: who may use the master's API and for what, and the rules that hold while there is no key at all.
 
-use std::{fmt, str::FromStr};
+use std::sync::Arc;
 
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{self, Error as _},
-};
-use sha2::{Digest, Sha256};
-use subtle::{ConditionallySelectable, ConstantTimeEq};
+pub use wellhead_proto::push_key::{KeyHash, PushKey};
 use wellhead_proto::{
     channel::{ChannelPattern, allowed},
     command::Command,
@@ -18,214 +13,61 @@ use wellhead_proto::{
     query::{Ask, Census, Query},
     refusal::Refusal,
     surface::Head,
+    tenants::Tenants,
 };
 
 use crate::Keyless;
 
-/// One of `[[push_keys]]`, a table, or only `name:sha256` for a key without limits. The key itself is stored nowhere, only
-/// its hash.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct PushKey {
-    /// What it is called in logs.
-    pub name: String,
-    /// SHA-256 of the key.
-    pub sha256: KeyHash,
-    /// The apps that it is for; `*` is every app.
-    pub apps: Vec<String>,
-    /// The channels that it reaches.
-    pub channels: Vec<ChannelPattern>,
-    /// What it may be used for.
-    pub rights: Vec<Right>,
-}
-
-/// By hand, since serde's untagged enums cannot say which field is wrong.
-impl<'de> Deserialize<'de> for PushKey {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Table {
-            name: String,
-            sha256: KeyHash,
-            #[serde(default = "every_app")]
-            apps: Vec<String>,
-            #[serde(default = "every_channel")]
-            channels: Vec<ChannelPattern>,
-            #[serde(default = "every_right")]
-            rights: Vec<Right>,
-        }
-        struct WordOrTable;
-        impl<'de> de::Visitor<'de> for WordOrTable {
-            type Value = PushKey;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("name:sha256, or { name, sha256, apps, channels, rights }")
-            }
-
-            fn visit_str<E: de::Error>(self, word: &str) -> Result<PushKey, E> {
-                // what is no hash may be the key itself: it is not repeated
-                let named = word.rsplit_once(':').filter(|(name, _)| !name.is_empty());
-                let (name, hash) =
-                    named.ok_or_else(|| E::custom(format!("a push key is written name:sha256; {HASH}")))?;
-                let sha256 = hash.parse().map_err(E::custom)?;
-                let (apps, channels, rights) = (every_app(), every_channel(), every_right());
-                Ok(PushKey { name: name.to_owned(), sha256, apps, channels, rights })
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<PushKey, A::Error> {
-                let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                let Table { name, sha256, apps, channels, rights } = table;
-                Ok(PushKey { name, sha256, apps, channels, rights })
-            }
-        }
-        from.deserialize_any(WordOrTable)
-    }
-}
-
-fn every_app() -> Vec<String> {
-    vec!["*".to_owned()]
-}
-
-fn every_channel() -> Vec<ChannelPattern> {
-    vec![ChannelPattern::everything()]
-}
-
-fn every_right() -> Vec<Right> {
-    vec![Right::Push, Right::Query, Right::Grant]
-}
-
-/// The SHA-256 of a push key; 64 hexadecimal digits in the settings.
-#[derive(Clone, Copy, Eq, PartialEq)]
-pub struct KeyHash([u8; 32]);
-
-impl KeyHash {
-    /// The hash of `key`.
-    #[must_use]
-    pub fn of(key: &str) -> Self {
-        Self(Sha256::digest(key).into())
-    }
-}
-
-impl fmt::Display for KeyHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-/// Shows its beginning, enough to tell keys apart.
-impl fmt::Debug for KeyHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:02x}{:02x}…", self.0[0], self.0[1])
-    }
-}
-
-impl Serialize for KeyHash {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
-    }
-}
-
-/// What a hash is, for whoever wrote something else.
-const HASH: &str =
-    "its sha256 has 64 hexadecimal digits; `wellhead keys push` prints a key and its line for the settings";
-
-impl FromStr for KeyHash {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("a push key is given by its hash; {HASH}");
-        let mut hash = [0; 32];
-        if text.len() != 64 {
-            return Err(wrong());
-        }
-        for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let digit = |at: usize| (digits[at] as char).to_digit(16).ok_or_else(wrong);
-            // two hexadecimal digits make at most 255
-            *byte = (digit(0)? << 4 | digit(1)?) as u8;
-        }
-        Ok(Self(hash))
-    }
-}
-
-impl<'de> Deserialize<'de> for KeyHash {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from)?.parse().map_err(D::Error::custom)
-    }
-}
-
-/// All push keys of a master.
-#[derive(Clone, Debug)]
-pub struct Keys {
-    keys: Vec<PushKey>,
-    /// Who is served while there is none.
-    keyless: Keyless,
-}
-
 /// Who calls.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Caller {
     /// Somebody whom no key limits: there is none, or the row asks for none.
     Anyone,
-    /// The holder of one of the keys.
-    Holder(usize),
+    /// The holder of this key.
+    Holder(Arc<PushKey>),
 }
 
-impl Keys {
-    /// These keys. `keyless` matters only if there are none.
-    #[must_use]
-    pub fn new(keys: Vec<PushKey>, keyless: Keyless) -> Self {
-        Self { keys, keyless }
+/// Who calls, if the caller may use `right` at all. `keyless` says who is served while there is no key.
+///
+/// # Errors
+///
+/// No key, an unknown one, or one without the right; without any keys: a request that a browser or a proxy sent on.
+pub fn admit(tenants: &Tenants, keyless: Keyless, head: Head<'_>, right: Right) -> Result<Caller, Refusal> {
+    match keyless {
+        _ if !tenants.is_keyless() => admit_holder(tenants, head.headers, right),
+        Keyless::ThisMachine => local(head).map(|()| Caller::Anyone),
+        Keyless::Everybody => Ok(Caller::Anyone),
+        Keyless::Nobody => Err(Refusal::CredentialsMissing),
     }
+}
 
-    /// Who calls, if the caller may use `right` at all.
-    ///
-    /// # Errors
-    ///
-    /// No key, an unknown one, or one without the right; without any keys: a request that a browser or a proxy sent on.
-    pub fn admit(&self, head: Head<'_>, right: Right) -> Result<Caller, Refusal> {
-        match self.keyless {
-            _ if !self.keys.is_empty() => self.admit_holder(head.headers, right),
-            Keyless::ThisMachine => local(head).map(|()| Caller::Anyone),
-            Keyless::Everybody => Ok(Caller::Anyone),
-            Keyless::Nobody => Err(Refusal::CredentialsMissing),
-        }
+/// Like [`admit`], but without any keys nobody is let in.
+///
+/// # Errors
+///
+/// See there.
+pub fn admit_holder(tenants: &Tenants, headers: &dyn Headers, right: Right) -> Result<Caller, Refusal> {
+    if tenants.is_keyless() {
+        return Err(Refusal::CredentialsMissing);
     }
-
-    /// Like [`Keys::admit`], but without any keys nobody is let in.
-    ///
-    /// # Errors
-    ///
-    /// See there.
-    pub fn admit_holder(&self, headers: &dyn Headers, right: Right) -> Result<Caller, Refusal> {
-        if self.keys.is_empty() {
-            return Err(Refusal::CredentialsMissing);
-        }
-        let holder = self.find(bearer(headers).ok_or(Refusal::CredentialsMissing)?)?;
-        if self.keys[holder].rights.contains(&right) {
-            Ok(Caller::Holder(holder))
-        } else {
-            Err(Refusal::Forbidden(format!("this push key has no right to {}", right.label()).into()))
-        }
+    let shown = bearer(headers).ok_or(Refusal::CredentialsMissing)?;
+    let key = tenants.push_key(shown).ok_or(Refusal::CredentialsInvalid)?;
+    if key.rights.contains(&right) {
+        Ok(Caller::Holder(key.clone()))
+    } else {
+        Err(Refusal::Forbidden(format!("this push key has no right to {}", right.label()).into()))
     }
+}
 
-    /// The index of the key. Every hash is compared, to the end, so that the time tells nothing.
-    fn find(&self, key: &str) -> Result<usize, Refusal> {
-        let hash = KeyHash::of(key);
-        let mut found = u64::MAX;
-        for (index, known) in self.keys.iter().enumerate() {
-            found.conditional_assign(&(index as u64), known.sha256.0.ct_eq(&hash.0));
-        }
-        usize::try_from(found).ok().filter(|&index| index < self.keys.len()).ok_or(Refusal::CredentialsInvalid)
-    }
-
+impl Caller {
     /// Is `work` within what the caller's key is for? What the key limits in part (channels that are asked for or
     /// pushed to by pattern, users, permissions that are replaced) is cut down to it.
     ///
     /// # Errors
     ///
     /// Any part of it that is not: then none of it may be done.
-    pub fn limit(&self, caller: Caller, work: &mut Work) -> Result<(), Refusal> {
-        let Caller::Holder(holder) = caller else { return Ok(()) };
-        let key = &self.keys[holder];
+    pub fn limit(&self, work: &mut Work) -> Result<(), Refusal> {
+        let Self::Holder(key) = self else { return Ok(()) };
         match work {
             Work::Publish(envelopes) => {
                 key.sends(envelopes)?;
@@ -254,32 +96,41 @@ impl Keys {
     /// # Errors
     ///
     /// The caller's key is for other apps.
-    pub fn shows(&self, caller: Caller, app: &AppId) -> Result<(), Refusal> {
-        match caller {
-            Caller::Anyone => Ok(()),
-            Caller::Holder(holder) => self.keys[holder].serves(app),
+    pub fn shows(&self, app: &AppId) -> Result<(), Refusal> {
+        match self {
+            Self::Anyone => Ok(()),
+            Self::Holder(key) => key.serves(app),
         }
     }
 
     /// Leave out of `census` the apps that the caller's key is not for; all of them, if it is for no channel.
-    pub fn filter(&self, caller: Caller, census: &mut Census) {
-        if let (Census::Stats(apps), Caller::Holder(holder)) = (census, caller) {
-            let key = &self.keys[holder];
+    pub fn filter(&self, census: &mut Census) {
+        if let (Census::Stats(apps), Self::Holder(key)) = (census, self) {
             apps.retain(|app, _| !key.channels.is_empty() && key.serves(app).is_ok());
         }
     }
 
     /// The name of the caller's key, for logs.
     #[must_use]
-    pub fn name(&self, caller: Caller) -> &str {
-        match caller {
-            Caller::Anyone => "-",
-            Caller::Holder(holder) => &self.keys[holder].name,
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Anyone => "-",
+            Self::Holder(key) => &key.name,
         }
     }
 }
 
-impl PushKey {
+/// What a push key reaches.
+trait Reach {
+    fn serves(&self, app: &AppId) -> Result<(), Refusal>;
+    fn sends(&self, envelopes: &mut [Envelope]) -> Result<(), Refusal>;
+    fn asks(&self, ask: &mut Ask) -> Result<(), Refusal>;
+    fn is_for_all(&self) -> bool;
+    fn reaches(&self, channel: &ChannelName) -> Result<(), Refusal>;
+    fn covers(&self, command: &mut Command) -> Result<(), Refusal>;
+}
+
+impl Reach for PushKey {
     fn serves(&self, app: &AppId) -> Result<(), Refusal> {
         if self.apps.iter().any(|own| own == "*" || own == app.as_str()) {
             Ok(())

@@ -11,20 +11,16 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use wellhead_proto::{
-    app::Apps,
     bus::Bus,
     dialect::contract::{Dialect, Headers, Right, Role},
     refusal::Refusal,
     surface::Router,
+    tenants::TenantDirectory,
 };
 
 pub use api::Admitted;
 
-use crate::{
-    dispatch::Dispatcher,
-    keys::{Keys, PushKey},
-    metrics::Metrics,
-};
+use crate::{dispatch::Dispatcher, metrics::Metrics};
 
 /// Who may use the rows that push keys guard, as long as there are none.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,12 +37,10 @@ pub enum Keyless {
 pub struct Setup {
     /// The way to the slaves.
     pub bus: Arc<dyn Bus>,
-    /// The apps that are served, and the keys of their tokens.
-    pub apps: Arc<Apps>,
+    /// The apps that are served, the keys of their tokens, and who may call: if no push key is there, local programs may.
+    pub tenants: Arc<TenantDirectory>,
     /// The APIs that are spoken.
     pub dialects: Vec<Arc<dyn Dialect>>,
-    /// Who may call. If nobody is named, local programs may.
-    pub keys: Vec<PushKey>,
     /// The largest body that is read, in bytes.
     pub body_limit: usize,
     /// What the permissions of a user may come to, written as a JSON list, in bytes.
@@ -60,6 +54,8 @@ pub struct Setup {
 pub struct Master(Arc<Inner>);
 
 struct Inner {
+    tenants: Arc<TenantDirectory>,
+    keyless: Keyless,
     router: Router,
     dispatcher: Dispatcher,
     metrics: Metrics,
@@ -70,10 +66,11 @@ impl Master {
     /// A master that counts into `metrics`, whose names bear the prefix that the binary chose.
     pub fn new(setup: Setup, metrics: &mut Registry) -> Self {
         let metrics = Metrics::new(metrics);
-        let keys = Keys::new(setup.keys, setup.keyless);
         Self(Arc::new(Inner {
+            tenants: setup.tenants,
+            keyless: setup.keyless,
             router: Router::new(Role::Master, setup.dialects),
-            dispatcher: Dispatcher::new(setup.bus, setup.apps, keys, setup.grants_limit, metrics.clone()),
+            dispatcher: Dispatcher::new(setup.bus, setup.grants_limit, metrics.clone()),
             metrics,
             body_limit: setup.body_limit,
         }))
@@ -85,9 +82,8 @@ impl Master {
     ///
     /// It does not.
     pub fn authorise(&self, headers: &dyn Headers, right: Right) -> Result<(), Refusal> {
-        self.0.dispatcher.keys().admit_holder(headers, right).map(drop).inspect_err(|why| {
-            self.0.metrics.not_admitted(why);
-        })
+        let admitted = keys::admit_holder(&self.0.tenants.load(), headers, right);
+        admitted.map(drop).inspect_err(|why| self.0.metrics.not_admitted(why))
     }
 }
 

@@ -8,8 +8,6 @@ use serde::{Deserialize, Serialize};
 pub struct Settings {
     /// Where backends call.
     pub listen: String,
-    /// What the paths of the v1 API begin with.
-    pub prefix: String,
     /// Where health and metrics are served; empty: nowhere.
     pub admin: String,
     /// Serve without push keys beyond loopback.
@@ -18,11 +16,6 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            listen: "127.0.0.1:7777".to_owned(),
-            prefix: "/api".to_owned(),
-            admin: "127.0.0.1:9601".to_owned(),
-            open: false,
-        }
+        Self { listen: "127.0.0.1:7777".to_owned(), admin: "127.0.0.1:9601".to_owned(), open: false }
     }
 }

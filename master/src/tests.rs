@@ -1,12 +1,11 @@
 //! The master from head to reply, on a bus that only records.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use wellhead_proto::{
-    app::App,
     bus::{BusError, BusState, Gathered, Inbox, Interest},
     command::Command,
     dialect::{self, contract::ApiReply},
@@ -18,11 +17,12 @@ use wellhead_proto::{
     query::{Ask, Census, Headcount},
     report::Report,
     surface::{Head, HttpVersion, Surface},
+    tenants::{ListedTenant, Tenants},
     testkit::RecordingBus,
 };
 
 use super::*;
-use crate::keys::KeyHash;
+use crate::keys::{KeyHash, PushKey};
 
 mod scopes;
 mod work;
@@ -99,20 +99,21 @@ impl House {
 fn start(bus: Arc<dyn Bus>, keys: Vec<PushKey>, open: bool, serve_unlisted: bool) -> (Master, Registry) {
     let mut metrics = Registry::with_prefix("wellhead");
     let ring = Keyring::new(vec![Key::from_secret(SECRET).expect("long enough")], false);
-    let listed = HashMap::from([("shop".parse().expect("a name"), App::default())]);
-    let apps = Arc::new(Apps::new(ring, listed, serve_unlisted, Origins::any()));
+    let listed = [("shop".parse().expect("a name"), ListedTenant::default())];
+    let tenants = Tenants::new(ring, listed, serve_unlisted, Origins::any()).with_push_keys(keys);
+    let tenants = Arc::new(TenantDirectory::new(tenants));
     let dialects = dialect::all(&dialect::Settings::default(), &seal());
     let keyless = if open { Keyless::Everybody } else { Keyless::ThisMachine };
-    let setup = Setup { bus, apps, dialects, keys, body_limit: 1 << 20, grants_limit: 1_000, keyless };
+    let setup = Setup { bus, tenants, dialects, body_limit: 1 << 20, grants_limit: 1_000, keyless };
     (Master::new(setup, &mut metrics), metrics)
 }
 
 /// A master without keys that other machines reach.
 fn closed() -> Master {
     let (bus, dialects) = (Arc::new(RecordingBus::default()), dialect::all(&dialect::Settings::default(), &seal()));
-    let apps = Arc::new(Apps::new(Keyring::default(), HashMap::new(), true, Origins::any()));
-    let setup =
-        Setup { bus, apps, dialects, keys: vec![], body_limit: 1 << 20, grants_limit: 1_000, keyless: Keyless::Nobody };
+    let tenants = Tenants::new(Keyring::default(), [], true, Origins::any());
+    let tenants = Arc::new(TenantDirectory::new(tenants));
+    let setup = Setup { bus, tenants, dialects, body_limit: 1 << 20, grants_limit: 1_000, keyless: Keyless::Nobody };
     Master::new(setup, &mut Registry::default())
 }
 

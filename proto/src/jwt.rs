@@ -40,11 +40,12 @@ pub struct Grant {
     pub remotes: Option<BTreeMap<String, bool>>,
 }
 
-/// A verified JWT: the `gusher` claim and the registered ones that were present, these as they were written.
+/// A verified JWT: the private claim and the registered ones that were present, these as they were written.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Claims {
-    /// The private claim.
-    pub gusher: Grant,
+    /// The private claim. Its name in tokens is that of the server that they were made for first.
+    #[serde(rename = "gusher")]
+    pub grant: Grant,
     /// Audience; not checked.
     pub aud: Option<Box<RawValue>>,
     /// When it ends.
@@ -397,7 +398,8 @@ impl Keyring {
 pub(crate) fn claimed_app(jwt: &str) -> Option<AppId> {
     #[derive(Deserialize)]
     struct Outer {
-        gusher: Inner,
+        #[serde(rename = "gusher")]
+        grant: Inner,
     }
     #[derive(Deserialize)]
     struct Inner {
@@ -405,7 +407,7 @@ pub(crate) fn claimed_app(jwt: &str) -> Option<AppId> {
     }
     let payload = jwt.split('.').nth(1).filter(|payload| payload.len() <= MAX_JWT_BYTES)?;
     let outer: Outer = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
-    Some(outer.gusher.app_key)
+    Some(outer.grant.app_key)
 }
 
 /// A header that names an algorithm we do not know (`none` among them) fails to parse like any other rubbish.

@@ -2,7 +2,6 @@
 //! dialect. No sockets, no actors, no clock, no client libraries.
 
 pub mod action;
-pub mod app;
 pub mod bus;
 pub mod channel;
 pub mod command;
@@ -19,11 +18,14 @@ pub mod matcher;
 pub mod member;
 pub mod notice;
 pub mod origin;
+pub mod push_key;
 pub mod query;
 pub mod refusal;
 pub mod report;
 pub mod roster;
+pub mod secret;
 pub mod surface;
+pub mod tenants;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod units;

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use crate::{
     dialect::contract::{ApiReply, Dialect, Headers, Role, Route},
     refusal::Refusal,
+    tenants::Tenants,
 };
 
 /// A version of HTTP that is served.
@@ -66,8 +67,8 @@ pub struct Router {
     rows: Arc<[(usize, Route)]>,
     /// The shapes of their paths.
     shapes: Arc<[Shape]>,
-    /// The shapes of the other role's paths.
-    elsewhere: Arc<[Shape]>,
+    /// The shapes of the other role's paths, each with its dialect.
+    elsewhere: Arc<[(usize, Shape)]>,
     /// What is said to those who ask for one of them here.
     not_here: &'static str,
 }
@@ -114,14 +115,16 @@ impl Router {
     /// The rows that `role` serves.
     #[must_use]
     pub fn new(role: Role, dialects: Vec<Arc<dyn Dialect>>) -> Self {
-        let rows = dialects.iter().enumerate().flat_map(|(index, dialect)| {
-            dialect.routes().iter().filter(move |route| route.role == role).map(move |route| (index, route.clone()))
-        });
-        let rows: Arc<[(usize, Route)]> = rows.collect();
-        let others = dialects.iter().flat_map(|dialect| dialect.routes()).filter(|route| route.role != role);
+        let all = || {
+            let numbered = dialects.iter().enumerate();
+            numbered.flat_map(|(index, dialect)| dialect.routes().iter().map(move |route| (index, route)))
+        };
+        let own = all().filter(|(_, route)| route.role == role);
+        let rows: Arc<[(usize, Route)]> = own.map(|(index, route)| (index, route.clone())).collect();
+        let others = all().filter(|(_, route)| route.role != role);
         Self {
             shapes: rows.iter().map(|(_, route)| Shape::of(&route.path)).collect(),
-            elsewhere: others.map(|route| Shape::of(&route.path)).collect(),
+            elsewhere: others.map(|(index, route)| (index, Shape::of(&route.path))).collect(),
             not_here: match role {
                 Role::Master => {
                     "404: this is the master's port, where backends push; clients use the slave's (slave.listen)\n"
@@ -135,20 +138,20 @@ impl Router {
         }
     }
 
-    /// The row for a request. A HEAD is served by the row for GET.
+    /// The row for a request, among those that are open for `tenants`. A HEAD is served by the row for GET.
     ///
     /// # Errors
     ///
     /// The reply for a path that nobody serves here (404, which says so if the other role does), a method that it has no row for (405), or a bad escape in it
     /// (400).
-    pub fn find(&self, method: &str, path: &str) -> Result<Matched, ApiReply> {
+    pub fn find(&self, method: &str, path: &str, tenants: &Tenants) -> Result<Matched, ApiReply> {
         let method = if method == "HEAD" { "GET" } else { method };
         let mut first = None;
         let mut methods = BTreeSet::new();
         let given: SmallVec<[&str; 16]> = path.split('/').collect();
         for (index, ((dialect, route), shape)) in self.rows.iter().zip(&*self.shapes).enumerate() {
             let may = given.len() == shape.segments.len() && path.starts_with(&route.path[..shape.literal]);
-            if !may || !shape.fits(&given) {
+            if !may || !shape.fits(&given) || !self.dialects[*dialect].is_open(tenants) {
                 continue;
             }
             if route.method == method {
@@ -160,7 +163,10 @@ impl Router {
             methods.insert(if route.method == Route::SOCKET { "GET" } else { route.method });
         }
         let Some((dialect, row)) = first else {
-            let is_elsewhere = self.elsewhere.iter().any(|shape| shape.fits(&given));
+            let is_elsewhere = self
+                .elsewhere
+                .iter()
+                .any(|(dialect, shape)| shape.fits(&given) && self.dialects[*dialect].is_open(tenants));
             return Err(text(404, if is_elsewhere { self.not_here } else { "404 page not found\n" }));
         };
         let allow = methods.into_iter().collect::<Vec<_>>().join(", ");
@@ -220,21 +226,21 @@ mod tests {
     #[test]
     fn a_row_is_found_by_its_segments_which_decode_once() {
         let master = router(Role::Master);
-        let found = master.find("POST", "/api/push/a%2Fb/%25/+").unwrap();
+        let found = master.find("POST", "/api/push/a%2Fb/%25/+", &Tenants::default()).unwrap();
         assert_eq!(master.route(&found).path, "/api/push/{app}/{channel}/{event}");
         assert_eq!(found.segments, ["a/b", "%", "+"]);
-        let head = master.find("HEAD", "/api/a/online").unwrap();
-        assert_eq!(head, master.find("GET", "/api/a/online").unwrap());
+        let head = master.find("HEAD", "/api/a/online", &Tenants::default()).unwrap();
+        assert_eq!(head, master.find("GET", "/api/a/online", &Tenants::default()).unwrap());
         // an escaped slash makes no segment, an escaped letter no path of ours
-        assert_eq!(master.find("POST", "/api%2Fpush/a/b/c").unwrap_err().status, 404);
-        assert_eq!(master.find("GET", "/%61pi/ping").unwrap_err().status, 404);
+        assert_eq!(master.find("POST", "/api%2Fpush/a/b/c", &Tenants::default()).unwrap_err().status, 404);
+        assert_eq!(master.find("GET", "/%61pi/ping", &Tenants::default()).unwrap_err().status, 404);
     }
 
     #[test]
     fn a_path_without_a_row_is_404_and_a_method_without_one_405() {
         let (master, slave) = (router(Role::Master), router(Role::Slave));
         for path in ["", "/", "*", "api/ping", "//", "/api", "/api/ping/", "/API/ping", "/api/ping?x"] {
-            assert_eq!(master.find("GET", path), Err(text(404, "404 page not found\n")), "{path}");
+            assert_eq!(master.find("GET", path, &Tenants::default()), Err(text(404, "404 page not found\n")), "{path}");
         }
         for (router, method, path, port) in [
             (&slave, "POST", "/api/push/a/b/c", "master.listen"),
@@ -243,7 +249,7 @@ mod tests {
             (&master, "GET", "/gcs/ws/a", "slave.listen"),
             (&master, "POST", "/v1/auth", "slave.listen"),
         ] {
-            let reply = router.find(method, path).unwrap_err();
+            let reply = router.find(method, path, &Tenants::default()).unwrap_err();
             assert_eq!(reply.status, 404);
             assert!(String::from_utf8_lossy(&reply.body).contains(port), "{path}: {reply:?}");
         }
@@ -255,18 +261,20 @@ mod tests {
             (&slave, "POST", "/gcs/ws/a", "GET"),
             (&slave, Route::SOCKET, "/gcs/ping", "GET"),
         ] {
-            let reply = router.find(method, path).unwrap_err();
+            let reply = router.find(method, path, &Tenants::default()).unwrap_err();
             assert_eq!(reply.status, 405, "{method} {path}");
             assert!(reply.headers.contains(&("Allow", allow.to_owned())), "{method} {path}: {:?}", reply.headers);
         }
-        assert_eq!(master.find("POST", "/api/push/a/%zz/c"), Err(text(400, "400 Bad Request")));
+        assert_eq!(master.find("POST", "/api/push/a/%zz/c", &Tenants::default()), Err(text(400, "400 Bad Request")));
     }
 
     #[test]
     fn a_socket_row_is_for_upgrades_only() {
         let slave = router(Role::Slave);
-        let (upgrade, plain) =
-            (slave.find(Route::SOCKET, "/gcs/ws/a").unwrap(), slave.find("GET", "/gcs/ws/a").unwrap());
+        let (upgrade, plain) = (
+            slave.find(Route::SOCKET, "/gcs/ws/a", &Tenants::default()).unwrap(),
+            slave.find("GET", "/gcs/ws/a", &Tenants::default()).unwrap(),
+        );
         assert_eq!(slave.route(&upgrade).method, Route::SOCKET);
         assert_eq!(slave.route(&plain).method, "GET");
     }

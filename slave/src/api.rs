@@ -21,12 +21,14 @@ impl Surface for Slave {
     type Admitted = Matched;
 
     fn admit(&self, head: Head<'_>) -> Result<Matched, ApiReply> {
-        let matched = self.0.router.find(head.method, head.path)?;
+        let tenants = self.0.tenants.load();
+        let matched = self.0.router.find(head.method, head.path, &tenants)?;
         let route = self.0.router.route(&matched);
         if route.guard == Guard::Own {
             let Head { method, path, query, headers, .. } = head;
             let (row, segments, now) = (route.row, matched.segments.clone(), now());
-            let call = ApiCall { row, method, path, segments, query, headers, body: Bytes::new(), now };
+            let body = Bytes::new();
+            let call = ApiCall { row, method, path, segments, query, headers, body, now, tenants: &tenants };
             let judged = self.0.router.dialect(&matched).authenticate(&call);
             judged.map_err(|why| self.0.router.refuse(&matched, &why))?;
         }
@@ -44,14 +46,15 @@ impl Surface for Slave {
         let row = shared.router.route(&admitted).row;
         let segments = admitted.segments.clone();
         let Head { method, path, query, headers, .. } = head;
-        let call = ApiCall { row, method, path, segments, query, headers, body, now };
+        let tenants = shared.tenants.load();
+        let call = ApiCall { row, method, path, segments, query, headers, body, now, tenants: &tenants };
         let task = match dialect.call(call) {
             Ok(task) => task,
             Err(why) => return dialect.refuse(row, &why),
         };
         let done = match task.work {
             Work::Nothing => Done::Done,
-            Work::Exchange(jwt) => match shared.tokens.issue(&jwt, &shared.apps, now) {
+            Work::Exchange(jwt) => match shared.tokens.issue(&jwt, &tenants, now) {
                 Ok(token) => Done::Token(Ok(token)),
                 Err(NotIssued::Refused(why)) => {
                     let why = if jwt.is_empty() { BadToken::Missing } else { why };

@@ -21,6 +21,7 @@ use wellhead_proto::{
     query::Bearer,
     refusal::Refusal,
     surface::{Head, HttpVersion, Matched},
+    tenants::Tenants,
 };
 
 use crate::{
@@ -137,7 +138,9 @@ enum How {
 }
 
 async fn examine(state: &Arc<SlaveState>, head: Head<'_>) -> Result<Accepted, No> {
-    let matched = state.router.find(Route::SOCKET, head.path);
+    // one value for the whole handshake: what it says of an app at the door holds to the end
+    let tenants = state.tenants.load_full();
+    let matched = state.router.find(Route::SOCKET, head.path, &tenants);
     let matched = matched.map_err(|reply| No { reason: "not_found", how: How::Reply(reply) })?;
     let key = check_handshake(head.version, head.headers);
     let refused = |why: Refusal| {
@@ -149,12 +152,12 @@ async fn examine(state: &Arc<SlaveState>, head: Head<'_>) -> Result<Accepted, No
         };
         No { reason: why.reason(), how }
     };
-    let Knock { app, credentials, variant } = knock(state, &matched, head).map_err(&refused)?;
+    let Knock { app, credentials, variant } = knock(state, &tenants, &matched, head).map_err(&refused)?;
     let key = key.as_ref().map_err(|why| refused(why.clone()))?;
     let permit =
         state.admission.permit().ok_or_else(|| refused(Refusal::unavailable("no room for another connection")))?;
     // last of all: a token that is good once is used up by it
-    let bearer = identify(state, app, credentials).await.map_err(&refused)?;
+    let bearer = identify(state, &tenants, app, credentials).await.map_err(&refused)?;
     let voice = state.voices.number(matched.dialect, variant);
     Ok(Accepted { bearer, voice, accept: SocketAccept::of(key), permit })
 }
@@ -164,7 +167,7 @@ fn now() -> Duration {
 }
 
 /// Who is at the door of a socket row, and may somebody come in there?
-fn knock(state: &SlaveState, matched: &Matched, head: Head<'_>) -> Result<Knock, Refusal> {
+fn knock(state: &SlaveState, tenants: &Tenants, matched: &Matched, head: Head<'_>) -> Result<Knock, Refusal> {
     if state.admission.is_draining() {
         return Err(state.admission.refusal());
     }
@@ -180,13 +183,15 @@ fn knock(state: &SlaveState, matched: &Matched, head: Head<'_>) -> Result<Knock,
         headers: head.headers,
         body: Bytes::new(),
         now: now(),
+        tenants,
     };
     let knock = state.router.dialect(matched).knock(&call).inspect_err(|why| {
         if *why == Refusal::CredentialsMissing {
             state.metrics.auth_failed(BadToken::Missing);
         }
     })?;
-    if !state.apps.serves(&knock.app) {
+    let app = tenants.app(&knock.app);
+    if !app.is_served() {
         state.metrics.auth_failed(BadToken::WrongApp);
         return Err(Refusal::WrongApp);
     }
@@ -194,7 +199,7 @@ fn knock(state: &SlaveState, matched: &Matched, head: Head<'_>) -> Result<Knock,
     head.headers.values("origin", &mut |origin| {
         if judged.is_ok() {
             let origin = std::str::from_utf8(origin).unwrap_or_default();
-            judged = state.apps.admit_origin(&knock.app, origin);
+            judged = app.admit_origin(&knock.app, origin);
             if judged.is_err() {
                 debug!(app_id = knock.app.as_str(), origin; "{} allows no page of {origin}", knock.app);
             }
@@ -205,9 +210,14 @@ fn knock(state: &SlaveState, matched: &Matched, head: Head<'_>) -> Result<Knock,
 }
 
 /// Whom the credentials stand for, if that is somebody of `app`.
-async fn identify(state: &Arc<SlaveState>, app: AppId, credentials: Credentials) -> Result<Bearer, Refusal> {
+async fn identify(
+    state: &Arc<SlaveState>,
+    tenants: &Tenants,
+    app: AppId,
+    credentials: Credentials,
+) -> Result<Bearer, Refusal> {
     let bearer = match credentials {
-        Credentials::Token(token) => redeem(state, token, &app).await.map_err(|why| {
+        Credentials::Token(token) => redeem(state, tenants, token, &app).await.map_err(|why| {
             state.metrics.auth_failed(why);
             debug!(app_id = app.as_str(), reason = why.label(); "the token for {app} is refused: {}", why.label());
             match why {
@@ -216,7 +226,7 @@ async fn identify(state: &Arc<SlaveState>, app: AppId, credentials: Credentials)
                 _ => Refusal::CredentialsInvalid,
             }
         })?,
-        Credentials::Later if state.apps.is_listed(&app) => {
+        Credentials::Later if tenants.app(&app).is_listed() => {
             return Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new() });
         }
         Credentials::Later => return Err(Refusal::WrongApp),
@@ -229,8 +239,8 @@ async fn identify(state: &Arc<SlaveState>, app: AppId, credentials: Credentials)
 }
 
 /// What a token stands for; a reference is redeemed by the slave that issued it, once, whoever gets it.
-async fn redeem(state: &SlaveState, token: String, app: &AppId) -> Result<Bearer, BadToken> {
-    match state.tokens.redeem(&token, app, &state.apps, now())? {
+async fn redeem(state: &SlaveState, tenants: &Tenants, token: String, app: &AppId) -> Result<Bearer, BadToken> {
+    match state.tokens.redeem(&token, app, tenants, now())? {
         Redeemed::Bearer(bearer) => Ok(bearer),
         Redeemed::Elsewhere(issuer) => state.tokens.ask_issuer(&*state.bus, issuer, token, app).await,
     }

@@ -11,8 +11,6 @@ use crate::keeper::GRACE;
 pub struct Settings {
     /// Where clients connect.
     pub listen: String,
-    /// What the paths of the v1 API begin with.
-    pub prefix: String,
     /// Where health and metrics are served; empty: nowhere.
     pub admin: String,
     /// Origins that may open sockets, where an app does not say so itself.
@@ -35,7 +33,6 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8888".to_owned(),
-            prefix: "/gcs".to_owned(),
             admin: "127.0.0.1:9602".to_owned(),
             allowed_origins: vec!["*".to_owned()],
             ping_interval: Span::seconds(54),

@@ -10,11 +10,11 @@ use std::{
 use actix::Actor;
 use log::{error, warn};
 use wellhead_proto::{
-    app::Apps,
     bus::{Bus, Inbox},
     dialect::contract::{Dialect, Role, Route},
     ids::NodeId,
     surface::{Head, Router},
+    tenants::TenantDirectory,
 };
 
 use crate::{
@@ -53,7 +53,7 @@ pub struct Setup {
     /// The cluster's secret: signs connection tokens.
     pub secret: Vec<u8>,
     /// The apps that are served.
-    pub apps: Arc<Apps>,
+    pub tenants: Arc<TenantDirectory>,
     /// The dialects that are spoken.
     pub dialects: Vec<Arc<dyn Dialect>>,
     /// The way to the other nodes.
@@ -74,7 +74,7 @@ impl Slave {
     /// A slave without worker threads; `registry` shows its counters.
     #[must_use]
     pub fn new(setup: Setup, registry: &mut prometheus_client::registry::Registry) -> Self {
-        let Setup { node, settings, limits, tokens, cluster, secret, apps, dialects, bus } = setup;
+        let Setup { node, settings, limits, tokens, cluster, secret, tenants, dialects, bus } = setup;
         let metrics = Metrics::new(registry);
         metrics.limit_bytes.set(limits.memory.0 as i64);
         let keeping = Arc::new(Keeping::new(node, settings.member_grace.0, bus.clone(), metrics.clone()));
@@ -84,7 +84,7 @@ impl Slave {
         let backlog = Arc::<Backlog>::default();
         Self(Arc::new(SlaveState {
             node,
-            apps,
+            tenants,
             voices: Voices::new(&dialects),
             router: Router::new(Role::Slave, dialects),
             tokens: Tokens::new(tokens, node, cluster, &secret).with_clocks(clocks),
@@ -151,7 +151,7 @@ impl Slave {
     /// Is there a row for sockets at this path?
     #[must_use]
     pub fn opens_socket(&self, head: Head<'_>) -> bool {
-        self.0.router.find(Route::SOCKET, head.path).is_ok()
+        self.0.router.find(Route::SOCKET, head.path, &self.0.tenants.load()).is_ok()
     }
 
     /// Judge a request for a socket; `peer` is for the log.

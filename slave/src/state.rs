@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wellhead_proto::{app::Apps, bus::Bus, ids::NodeId, surface::Router};
+use wellhead_proto::{bus::Bus, ids::NodeId, surface::Router, tenants::TenantDirectory};
 
 use crate::{
     admission::Admission,
@@ -23,7 +23,7 @@ pub struct SlaveState {
     pub node: NodeId,
     pub settings: Settings,
     pub limits: Limits,
-    pub apps: Arc<Apps>,
+    pub tenants: Arc<TenantDirectory>,
     pub router: Router,
     pub voices: Voices,
     pub tokens: Tokens,

@@ -21,10 +21,10 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use tokio::sync::Semaphore;
 use wellhead_proto::{
-    app::Apps,
     ids::{AppId, NodeId},
     jwt::{BadToken, CONNECTION_TOKEN_TYP, Claims, Grant},
     query::Bearer,
+    tenants::Tenants,
 };
 
 use self::references::{NoRoom, References};
@@ -79,7 +79,8 @@ struct Reference {
 
 #[derive(Deserialize, Serialize)]
 struct Body {
-    gusher: Grant,
+    #[serde(rename = "gusher")]
+    grant: Grant,
     cluster: String,
     jti: String,
     exp: f64,
@@ -140,24 +141,19 @@ impl Tokens {
     /// # Errors
     ///
     /// The JWT is refused, or there is no room for another reference.
-    pub fn issue(&self, jwt: &str, apps: &Apps, now: Duration) -> Result<String, NotIssued> {
+    pub fn issue(&self, jwt: &str, tenants: &Tenants, now: Duration) -> Result<String, NotIssued> {
         let now = now.as_secs_f64();
-        let claims = apps.verify(jwt, now)?;
+        let claims = tenants.verify(jwt, now)?;
         let exp = (now + self.settings.ttl.0.as_secs_f64()).min(claims.expires_at().unwrap_or(f64::MAX));
-        let grant = Grant { remotes: None, ..claims.gusher };
+        let grant = Grant { remotes: None, ..claims.grant };
         let id = random();
         if self.settings.one_time {
             return self.keep(id, bearer(grant), exp, now);
         }
-        let body = Body {
-            gusher: grant,
-            cluster: self.cluster.clone(),
-            jti: format!("{id:032x}"),
-            exp,
-            node: Some(self.node.into()),
-        };
+        let body =
+            Body { grant, cluster: self.cluster.clone(), jti: format!("{id:032x}"), exp, node: Some(self.node.into()) };
         let token = encode(&self.header, &body, &self.sign).expect("HMAC signs anything that is JSON");
-        if token.len() <= MAX_WHOLE { Ok(token) } else { self.keep(id, bearer(body.gusher), exp, now) }
+        if token.len() <= MAX_WHOLE { Ok(token) } else { self.keep(id, bearer(body.grant), exp, now) }
     }
 
     /// What `token` stands for: one of ours, or a client's JWT where those are accepted. Whose app that is, is for the caller
@@ -166,7 +162,7 @@ impl Tokens {
     /// # Errors
     ///
     /// Unknown, forged, expired or used.
-    pub fn redeem(&self, token: &str, app: &AppId, apps: &Apps, now: Duration) -> Result<Redeemed, BadToken> {
+    pub fn redeem(&self, token: &str, app: &AppId, tenants: &Tenants, now: Duration) -> Result<Redeemed, BadToken> {
         if let Some(Reference { node, until, id }) = self.reference(token)? {
             return match node == self.node {
                 true => self.redeem_own(token, app, now).map(Redeemed::Bearer),
@@ -179,7 +175,7 @@ impl Tokens {
         let header = decode_header(token).map_err(|_| BadToken::Malformed)?;
         if header.typ.as_deref() != Some(CONNECTION_TOKEN_TYP) {
             return match self.settings.accept_jwt {
-                true => apps.verify(token, now).map(|Claims { gusher, .. }| Redeemed::Bearer(bearer(gusher))),
+                true => tenants.verify(token, now).map(|Claims { grant, .. }| Redeemed::Bearer(bearer(grant))),
                 false => Err(BadToken::WrongKind),
             };
         }
@@ -191,7 +187,7 @@ impl Tokens {
         if body.exp <= now - issuer.map_or(0.0, |issuer| (self.ahead_of)(issuer) as f64 / 1_000.0) {
             return Err(BadToken::Expired);
         }
-        Ok(Redeemed::Bearer(bearer(body.gusher)))
+        Ok(Redeemed::Bearer(bearer(body.grant)))
     }
 
     /// What a reference stands for that this slave issued. A one-time token is used up by it.

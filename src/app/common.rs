@@ -2,9 +2,8 @@
 
 use std::{collections::BTreeMap, fs};
 
-use wellhead_proto::fingerprint::Fingerprint;
+use wellhead_proto::{dialect::mount::Definition, fingerprint::Fingerprint, tenants::Tenants};
 
-use super::Trust;
 use crate::{
     bus::cluster::Common,
     settings::{
@@ -14,15 +13,13 @@ use crate::{
 };
 
 /// What a process with these settings shares.
-pub(super) fn common(settings: &Settings, plan: &Plan, trust: &Trust) -> Common {
-    let secret = &trust.secret;
+pub(super) fn common(settings: &Settings, plan: &Plan, tenants: &Tenants, secret: &[u8]) -> Common {
     let of = |parts: &[Vec<u8>]| Fingerprint::of(secret, parts.iter().map(Vec::as_slice));
     let mut shared = BTreeMap::new();
     for app in &settings.apps.listed {
-        // in the settings or in a file: the plan has read it
-        let signs = plan.pusher.apps.iter().find(|one| one.key.as_str() == app.key).map(|one| one.secret.clone());
-        let mut parts = vec![app.id.clone().into_bytes(), signs.unwrap_or_default()];
-        parts.push(format!("{} {:?} {:?}", app.client_events, app.allowed_origins, app.limits).into_bytes());
+        let (known, origins) = (tenants.named(&app.key), format!("{:?}", app.allowed_origins));
+        let alike = |dialect: &&dyn Definition| dialect.alike(&app.dialects, known, &origins);
+        let mut parts: Vec<_> = plan.dialects.iter().flat_map(alike).collect();
         parts.extend(keys(&app.public_keys));
         shared.insert(format!("app {}", app.key), of(&parts));
     }
@@ -53,20 +50,25 @@ fn keys(keys: &[PublicKey]) -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use wellhead_proto::jwt::Keyring;
+    use wellhead_proto::dialect::{self, pusher::PusherAppSettings};
 
     use super::*;
     use crate::settings::{ListedApp, plan::Roles};
 
     fn app(key: &str, secret: &str) -> ListedApp {
-        ListedApp { key: key.to_owned(), id: key.to_owned(), secret: secret.into(), ..ListedApp::default() }
+        signed(key, PusherAppSettings { secret: secret.into(), ..PusherAppSettings::default() })
+    }
+
+    fn signed(key: &str, settings: PusherAppSettings) -> ListedApp {
+        let dialects = dialect::Settings::default().with(PusherAppSettings { id: key.to_owned(), ..settings });
+        ListedApp { key: key.to_owned(), dialects, ..ListedApp::default() }
     }
 
     fn of(listed: Vec<ListedApp>, secret: &[u8]) -> Common {
         let mut settings = Settings::default();
         settings.apps.listed = listed;
         let plan = Plan::new(&settings.clone().into(), Roles::Standalone).unwrap();
-        common(&settings, &plan, &Trust { keys: Keyring::default(), secret: secret.to_vec() })
+        common(&settings, &plan, &plan.tenants, secret)
     }
 
     #[test]
@@ -77,7 +79,8 @@ mod tests {
         assert_ne!(one.settings["app demo"], two.settings["app demo"]);
         assert_eq!(one.settings, of(apps("a secret"), b"cluster").settings);
         assert_ne!(one.settings["app demo"], of(apps("a secret"), b"another cluster").settings["app demo"]);
-        let more = ListedApp { client_events: true, ..app("demo", "a secret") };
+        let more = PusherAppSettings { secret: "a secret".into(), client_events: true, ..PusherAppSettings::default() };
+        let more = signed("demo", more);
         assert_ne!(one.settings["app demo"], of(vec![more], b"cluster").settings["app demo"]);
     }
 }

@@ -22,12 +22,11 @@ use socket2::{Domain, Socket, Type};
 use tokio::time::timeout;
 use wellhead_master::Master;
 use wellhead_proto::{
-    app::Apps,
     bus::Bus,
-    dialect::{self, contract::Dialect},
+    dialect::contract::Dialect,
     ids::{NodeId, SocketIdSeal},
-    jwt::Keyring,
     roster::Beat,
+    tenants::TenantDirectory,
     units::Size,
 };
 use wellhead_slave::{
@@ -69,8 +68,11 @@ pub struct App {
     loaded: Loaded,
     plan: Plan,
     room: Room,
-    /// What everybody in the cluster must share, unless the master of this machine is to give it.
-    trust: Option<Trust>,
+    /// The apps and who may use them, for whatever node there is.
+    tenants: Arc<TenantDirectory>,
+    /// What everybody in the cluster must share, unless the master of this machine is to give it: it signs connection
+    /// tokens.
+    secret: Option<Vec<u8>>,
     /// What there is in development mode only, where there is a master.
     development: Option<Development>,
     /// Where the first node listened: the next one takes the same ports.
@@ -79,13 +81,6 @@ pub struct App {
     listening: Listeners,
     /// Which of them were open before this process, and stay so after it.
     outlive: Outlive,
-}
-
-/// What tokens are signed and verified with.
-#[derive(Clone)]
-struct Trust {
-    keys: Keyring,
-    secret: Vec<u8>,
 }
 
 /// Where a node listens.
@@ -125,25 +120,26 @@ impl App {
     /// As [`App::new`]; and if there is a socket that this process has no use for.
     pub fn on_sockets(mut loaded: Loaded, roles: Roles, mut handed: Handed) -> Result<Self> {
         let mut listening = handed.by_name(roles, &mut loaded.settings)?;
-        let (plan, room) = check(&loaded, roles)?;
+        let (mut plan, room) = check(&loaded, roles)?;
         handed.by_address(&plan, &mut listening)?;
         let outlive = listening.opened();
         let given = roles == Roles::Slave && matches!(plan.way, Way::Socket(_));
+        let tenants = Arc::new(TenantDirectory::new(std::mem::take(&mut plan.tenants)));
         let mut development = None;
-        let trust = match given {
+        let secret = match given {
             true => None,
             false => {
-                let mut keys = plan.keys.clone();
                 let secret = plan.secret.clone().map_or_else(|| random::<32>().map(Vec::from), Ok)?;
                 if plan.development {
                     let (made, throw_away) = Development::start(&loaded.settings, &secret)?;
-                    (development, keys) = (Some(made), throw_away);
+                    tenants.swap(development::tenants(&tenants.load(), &loaded.settings, throw_away, &secret));
+                    development = Some(made);
                 }
-                Some(Trust { keys, secret })
+                Some(secret)
             }
         };
         let addresses = Addresses { master: plan.master, slave: plan.slave, admin: plan.admin };
-        Ok(Self { loaded, plan, room, trust, development, addresses, listening, outlive })
+        Ok(Self { loaded, plan, room, tenants, secret, development, addresses, listening, outlive })
     }
 
     /// Set a node up and bind its listeners. Within an actix system. A slave that shares the machine with its master waits
@@ -159,12 +155,12 @@ impl App {
         let registry = admin::register(&mut all);
         let limits = self.local_limits();
         let (mut welcomed, mut link) = (None, None);
-        let mut trust = self.trust.clone();
+        let mut secret = self.secret.clone();
         let (line, joining) = match &self.plan.way {
             Way::Inside => (Line::Inside(Arc::new(Hub::new(node))), None),
             way => {
                 let joining = Joining::new(me, registry);
-                if let (None, Way::Socket(path)) = (&trust, way) {
+                if let (None, Way::Socket(path)) = (&secret, way) {
                     let mut found = joining.find_owner(path, limits)?;
                     let mut come = Box::pin(found.welcome.wait_for(Option::is_some));
                     if timeout(SOON, &mut come).await.is_err() {
@@ -174,29 +170,28 @@ impl App {
                     drop(come);
                     let payload = found.welcome.borrow_and_update().clone().context("the local bus ended")?;
                     let welcome = Welcome::decode(&payload)?;
-                    trust = Some(welcome.trust(&self.loaded, &self.plan)?);
+                    let (given, keys) = welcome.secret_and_keys(&self.loaded, &self.plan)?;
+                    if let Some(keys) = keys {
+                        let tenants = self.tenants.load();
+                        self.tenants.swap(development::tenants(&tenants, &self.loaded.settings, keys, &given));
+                    }
+                    secret = Some(given);
                     welcomed = Some((welcome, found.welcome));
                     link = Some(found.link);
                 }
                 (joining.line(), Some(joining))
             }
         };
-        let trust = trust.expect("a slave on the local bus was given it, everybody else made it");
+        let secret = secret.expect("a slave on the local bus was given it, everybody else made it");
         if let Some(joining) = &joining {
-            joining.share(common::common(&self.loaded.settings, &self.plan, &trust));
+            joining.share(common::common(&self.loaded.settings, &self.plan, &self.tenants.load(), &secret));
         }
         let bus = line.bus();
-        let settings = &self.loaded.settings;
-        let demo = self.plan.development.then(|| development::pusher_app(settings, &trust.secret)).flatten();
-        let apps = Arc::new(self.plan.apps(settings, trust.keys.clone(), demo.as_ref().map(|app| &app.key)));
-        let mut pusher = self.plan.pusher.clone();
-        pusher.apps.extend(demo);
-        let speaks = dialect::Settings { gusher: self.plan.prefixes.clone(), pusher };
-        let dialects = dialect::all(&speaks, &SocketIdSeal::new(&trust.secret));
+        let dialects = self.plan.speak(&SocketIdSeal::new(&secret));
         let roles = self.plan.roles;
         let requests = AllRequests::new(registry);
-        let master = roles.master().then(|| self.master(&bus, &apps, &dialects, registry));
-        let slave = roles.slave().then(|| self.slave(node, &trust, &bus, apps, dialects, registry));
+        let master = roles.master().then(|| self.master(&bus, &dialects, registry));
+        let slave = roles.slave().then(|| self.slave(node, &secret, &bus, dialects, registry));
         if let Some(slave) = &slave {
             bus.attach(slave.inbox());
         }
@@ -207,7 +202,7 @@ impl App {
                     joining.over_nats((**settings).clone(), &self.loaded.settings.cluster.name).context("no bus")?;
                 }
                 (Way::Socket(path), None) => {
-                    let welcome = Welcome::new(&self.loaded.settings.cluster.name, &trust, self.development.as_ref());
+                    let welcome = Welcome::new(&self.loaded.settings.cluster.name, &secret, self.development.as_ref());
                     joining.as_owner(path, welcome.encode(), limits)?;
                 }
                 (Way::Inside, None) => {}
@@ -235,7 +230,7 @@ impl App {
             outlive: self.outlive,
             addresses: self.addresses,
             clients: self.addresses.slave.or_else(|| self.loaded.settings.slave.listen.parse().ok()),
-            push_keys: self.loaded.settings.push_keys.clone(),
+            tenants: self.tenants.clone(),
             warnings: self.plan.warnings.clone(),
             development: self.development.clone(),
             room: self.room,
@@ -260,19 +255,12 @@ impl App {
         self.plan.development
     }
 
-    fn master(
-        &self,
-        bus: &Arc<dyn Bus>,
-        apps: &Arc<Apps>,
-        dialects: &[Arc<dyn Dialect>],
-        registry: &mut Registry,
-    ) -> Master {
+    fn master(&self, bus: &Arc<dyn Bus>, dialects: &[Arc<dyn Dialect>], registry: &mut Registry) -> Master {
         let settings = &self.loaded.settings;
         let setup = wellhead_master::Setup {
             bus: bus.clone(),
-            apps: apps.clone(),
+            tenants: self.tenants.clone(),
             dialects: dialects.to_vec(),
-            keys: settings.push_keys.clone(),
             body_limit: settings.limits.body.bytes(),
             grants_limit: settings.limits.grants.bytes(),
             keyless: self.plan.keyless(settings.master.open),
@@ -283,9 +271,8 @@ impl App {
     fn slave(
         &self,
         node: NodeId,
-        trust: &Trust,
+        secret: &[u8],
         bus: &Arc<dyn Bus>,
-        apps: Arc<Apps>,
         dialects: Vec<Arc<dyn Dialect>>,
         registry: &mut Registry,
     ) -> Slave {
@@ -310,8 +297,8 @@ impl App {
                 reference_lookups: jwt.reference_lookups,
             },
             cluster: settings.cluster.name.clone(),
-            secret: trust.secret.clone(),
-            apps,
+            secret: secret.to_vec(),
+            tenants: self.tenants.clone(),
             dialects,
             bus: bus.clone(),
         };

@@ -20,10 +20,8 @@ use tokio::{
     sync::{Semaphore, watch},
     time::sleep,
 };
-use wellhead_master::{
-    Keyless, Master,
-    keys::{Keys, PushKey},
-};
+use wellhead_master::Master;
+use wellhead_proto::tenants::TenantDirectory;
 use wellhead_slave::Slave;
 
 use super::{Addresses, Room, welcome::Welcome};
@@ -68,7 +66,7 @@ pub struct Bound {
     pub(super) addresses: Addresses,
     /// Where clients connect, here or in another process.
     pub(super) clients: Option<SocketAddr>,
-    pub(super) push_keys: Vec<PushKey>,
+    pub(super) tenants: Arc<TenantDirectory>,
     pub(super) warnings: Vec<String>,
     pub(super) development: Option<Development>,
     pub(super) room: Room,
@@ -126,6 +124,8 @@ impl Listeners {
 pub struct Running {
     /// Where.
     pub addresses: Addresses,
+    /// The apps and who may use them; swapped while it serves.
+    pub tenants: Arc<TenantDirectory>,
     slave: Option<Slave>,
     line: Line,
     welcomed: Option<Welcomed>,
@@ -172,7 +172,7 @@ impl Bound {
     /// The workers do not start.
     pub async fn serve(self) -> Result<Running> {
         let Self { master, slave, line, welcomed, health, requests, registry, listeners, room, .. } = self;
-        let (addresses, outlive) = (self.addresses, self.outlive);
+        let (addresses, outlive, tenants) = (self.addresses, self.outlive, self.tenants);
         let workers = thread::available_parallelism().map_or(1, NonZero::get);
         let handles = listeners.try_clone()?;
         let mut builder = Server::build()
@@ -188,7 +188,7 @@ impl Bound {
             let guard = match &master {
                 _ if local => Guard::Nobody,
                 Some(master) => Guard::Master(master.clone()),
-                None => Guard::Keys(Keys::new(self.push_keys, Keyless::Nobody)),
+                None => Guard::PushKeys(tenants.clone()),
             };
             let door = Door::new(Admin::new(registry, guard), health.clone(), requests.of("admin"), budget.clone());
             builder = http::listen(builder, listener, door, Bounds::of_its_own(ADMIN_CONNECTIONS), || ())?;
@@ -230,7 +230,7 @@ impl Bound {
         health.serving();
         info!(version = VERSION, workers = workers as u64; "ready");
         let listeners = handles;
-        Ok(Running { addresses, slave, line, welcomed, health, server: handle, task, listeners, outlive })
+        Ok(Running { addresses, tenants, slave, line, welcomed, health, server: handle, task, listeners, outlive })
     }
 }
 

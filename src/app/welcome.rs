@@ -7,7 +7,6 @@ use log::warn;
 use serde::{Deserialize, Serialize};
 use wellhead_proto::jwt::{Key, Keyring};
 
-use super::Trust;
 use crate::{
     development::Development,
     settings::{load::Loaded, place::SettingsError, plan::Plan},
@@ -27,10 +26,10 @@ pub(super) struct Welcome {
 
 impl Welcome {
     /// The welcome of a master.
-    pub(super) fn new(cluster: &str, trust: &Trust, development: Option<&Development>) -> Self {
+    pub(super) fn new(cluster: &str, secret: &[u8], development: Option<&Development>) -> Self {
         Self {
             cluster: cluster.to_owned(),
-            secret: STANDARD.encode(&trust.secret),
+            secret: STANDARD.encode(secret),
             key: development.map(|development| development.public_key.clone()),
         }
     }
@@ -49,12 +48,12 @@ impl Welcome {
             .context("the master on the local bus speaks another language: run the same release")
     }
 
-    /// What a slave with these settings makes of it.
+    /// What a slave with these settings makes of it: the cluster's secret, and in development mode the keys of tokens.
     ///
     /// # Errors
     ///
     /// The two do not belong together.
-    pub(super) fn trust(&self, loaded: &Loaded, plan: &Plan) -> Result<Trust> {
+    pub(super) fn secret_and_keys(&self, loaded: &Loaded, plan: &Plan) -> Result<(Vec<u8>, Option<Keyring>)> {
         let error = |key: &str, message: String| {
             SettingsError::new(format!("{key}: {message}")).at(loaded.places.of(key).cloned())
         };
@@ -68,17 +67,17 @@ impl Welcome {
             warn!("cluster.secret is not that of the master at this socket: the master's is used");
         }
         let keys = match (&self.key, plan.development) {
-            (_, false) => plan.keys.clone(),
+            (_, false) => None,
             (Some(pem), true) => {
                 let key = Key::from_pem(None, pem.as_bytes(), None).context("the master's throw-away key")?;
-                Keyring::new(vec![key], loaded.settings.jwt.require_exp)
+                Some(Keyring::new(vec![key], loaded.settings.jwt.require_exp))
             }
             (None, true) => {
                 let message = "no key for clients' tokens, and the master is not in development mode".to_owned();
                 return Err(error("jwt.public_keys", message).hint("give master and slave the same [jwt]").into());
             }
         };
-        Ok(Trust { keys, secret })
+        Ok((secret, keys))
     }
 }
 
@@ -87,34 +86,30 @@ mod tests {
     use super::*;
     use crate::settings::{Settings, plan::Roles};
 
-    fn trust(secret: &[u8]) -> Trust {
-        Trust { keys: Keyring::default(), secret: secret.to_vec() }
-    }
-
-    fn joined(welcome: &Welcome, settings: Settings) -> Result<Trust> {
+    fn joined(welcome: &Welcome, settings: Settings) -> Result<(Vec<u8>, Option<Keyring>)> {
         let loaded = settings.into();
         let plan = Plan::new(&loaded, Roles::Slave)?;
-        Welcome::decode(&welcome.encode())?.trust(&loaded, &plan)
+        Welcome::decode(&welcome.encode())?.secret_and_keys(&loaded, &plan)
     }
 
     #[test]
     fn a_slave_without_settings_gets_the_secret_and_the_throw_away_key() {
         let (development, _) = Development::start(&Settings::default(), b"secret").unwrap();
-        let welcome = Welcome::new("wellhead", &trust(b"\0secret\xFF"), Some(&development));
-        let given = joined(&welcome, Settings::default()).unwrap();
-        assert_eq!(given.secret, b"\0secret\xFF");
+        let welcome = Welcome::new("wellhead", b"\0secret\xFF", Some(&development));
+        let (secret, keys) = joined(&welcome, Settings::default()).unwrap();
+        assert_eq!(secret, b"\0secret\xFF");
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
-        assert!(given.keys.verify(&development.token, now).is_ok());
+        assert!(keys.unwrap().verify(&development.token, now).is_ok());
     }
 
     #[test]
     fn what_does_not_belong_together_is_told() {
-        let keyless = Welcome::new("wellhead", &trust(b"s"), None);
-        let error = joined(&keyless, Settings::default()).err().expect("no key anywhere");
+        let keyless = Welcome::new("wellhead", b"s", None);
+        let error = joined(&keyless, Settings::default()).expect_err("no key anywhere");
         assert!(error.is::<SettingsError>() && error.to_string().contains("jwt.public_keys"), "{error}");
         let mut settings = Settings::default();
         settings.cluster.name = "other".to_owned();
-        let error = joined(&keyless, settings).err().expect("two clusters");
+        let error = joined(&keyless, settings).expect_err("two clusters");
         assert!(error.is::<SettingsError>() && error.to_string().contains("cluster.socket"), "{error}");
         assert!(Welcome::decode(b"\x01hello").is_err());
     }

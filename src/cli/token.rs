@@ -111,7 +111,7 @@ pub(super) fn run(command: Command, source: &Source) -> Result<String> {
                     if plan.development {
                         bail!("no key is configured (jwt.public_keys); name one with --public-key");
                     }
-                    plan.apps(&loaded.settings, plan.keys.clone(), None).verify(token, now)
+                    plan.tenants.verify(token, now)
                 }
             }
             .map_err(|why| anyhow!("the token is refused: {why}"))?;

@@ -3,10 +3,10 @@
 //! names are ours by themselves, and whatever else begins with `WELLHEAD_` is left alone. A variable that is empty counts
 //! as not set, as container tools leave it behind.
 
-use toml::Table;
+use toml::{Table, Value};
 
 use super::{
-    ListedApp, Secret,
+    Dialects,
     load::flatten,
     place::{Place, Places, SettingsError},
 };
@@ -17,14 +17,24 @@ pub(super) const PREFIX: &str = "WELLHEAD_";
 pub(super) const FILE: &str = "WELLHEAD_CONFIG";
 /// The one setting that stands in no section.
 const PUSH_KEYS: &str = "WELLHEAD_PUSH_KEYS";
+/// Names the app that variables of its own make.
 const APP_KEY: &str = "WELLHEAD_APP_KEY";
-const APP_ID: &str = "WELLHEAD_APP_ID";
-const APP_SECRET: &str = "WELLHEAD_APP_SECRET";
-const APP_SECRET_FILE: &str = "WELLHEAD_APP_SECRET_FILE";
+
+/// The variable of another key of that app.
+fn app_variable(key: &str) -> String {
+    format!("WELLHEAD_APP_{}", key.to_uppercase())
+}
 
 /// Is a variable of this name read at all?
-pub(super) fn is_ours(name: &str) -> bool {
-    [FILE, APP_KEY, APP_ID, APP_SECRET, APP_SECRET_FILE].contains(&name) || key(name).is_some()
+pub(super) fn is_ours(name: &str, dialects: Dialects) -> bool {
+    [FILE, APP_KEY].contains(&name)
+        || key(name).is_some()
+        || app_keys(dialects).flatten().any(|key| app_variable(key) == name)
+}
+
+/// Keys of the app that variables make, besides its name: of each group one.
+fn app_keys(dialects: Dialects) -> impl Iterator<Item = &'static [&'static str]> {
+    dialects.iter().flat_map(|dialect| dialect.app_variables()).copied()
 }
 
 /// The value that a variable is given. A line end behind it is what `echo` and files of secrets leave there, and is never
@@ -45,8 +55,8 @@ pub(super) fn key(name: &str) -> Option<String> {
 }
 
 /// What the operator should know of a variable that is left alone: that it would be a setting if it were written as one.
-pub(super) fn overlooked(name: &str, schema: &Table) -> Option<String> {
-    let written = name.strip_prefix(PREFIX).filter(|_| !is_ours(name))?.to_lowercase();
+pub(super) fn overlooked(name: &str, dialects: Dialects, schema: &Table) -> Option<String> {
+    let written = name.strip_prefix(PREFIX).filter(|_| !is_ours(name, dialects))?.to_lowercase();
     let mut keys = Vec::new();
     flatten("", schema, &mut keys);
     let meant = keys.iter().find(|key| key.replace('.', "_") == written)?;
@@ -54,40 +64,49 @@ pub(super) fn overlooked(name: &str, schema: &Table) -> Option<String> {
     Some(format!("the environment variable {name} is ignored: the setting {meant} is written {PREFIX}{right}"))
 }
 
-/// The app that variables of its own make, with the places of its parts if it is number `index` of `apps.listed`.
+/// The app that variables of its own make, as one of `apps.listed`, with the places of its parts if it is number `index`.
 pub(super) fn app(
     variables: &[(String, String)],
+    dialects: Dialects,
     index: usize,
     places: &mut Places,
-) -> Result<Option<ListedApp>, SettingsError> {
+) -> Result<Option<Table>, SettingsError> {
     let value = |name: &str| variables.iter().find(|(other, value)| other == name && !value.is_empty());
-    let parts = [value(APP_KEY), value(APP_ID), value(APP_SECRET), value(APP_SECRET_FILE)];
-    let Some((first, _)) = parts.iter().flatten().next() else { return Ok(None) };
-    let hint = format!("an app needs {APP_KEY}, {APP_ID}, and {APP_SECRET} or {APP_SECRET_FILE}");
-    let missing = |name: &str| {
-        let error = SettingsError::new(format!("{name} is not set, which belongs to it"));
-        error.at(Some(Place::Variable(first.clone()))).hint(&hint)
-    };
-    let text = |part: Option<&(String, String)>| part.map_or_else(String::new, |(_, value)| value.clone());
-    let app = match parts {
-        [None, ..] => return Err(missing(APP_KEY)),
-        [_, None, ..] => return Err(missing(APP_ID)),
-        [_, _, None, None] => return Err(missing(&format!("{APP_SECRET} or {APP_SECRET_FILE}"))),
-        [key, id, secret, secret_file] => ListedApp {
-            key: text(key),
-            id: text(id),
-            secret: Secret::from(&*text(secret)),
-            secret_file: text(secret_file),
-            ..ListedApp::default()
-        },
-    };
-    let names = [("key", APP_KEY), ("id", APP_ID), ("secret", APP_SECRET), ("secret_file", APP_SECRET_FILE)];
+    let groups: Vec<Vec<_>> = std::iter::once(&["key"][..])
+        .chain(app_keys(dialects))
+        .map(|group| group.iter().map(|key| (*key, app_variable(key))).collect())
+        .collect();
+    let Some((first, _)) = groups.iter().flatten().find_map(|(_, name)| value(name)) else { return Ok(None) };
+    let mut app = Table::new();
+    for group in &groups {
+        let set = group.iter().filter_map(|(key, name)| Some((*key, value(name)?)));
+        let before = app.len();
+        app.extend(set.map(|(key, (_, value))| (key.to_owned(), Value::String(value.clone()))));
+        if app.len() == before {
+            let error = SettingsError::new(format!("{} is not set, which belongs to it", one_of(group)));
+            return Err(error
+                .at(Some(Place::Variable(first.clone())))
+                .hint(format!("an app needs {}", all_of(&groups))));
+        }
+    }
     let listed = format!("apps.listed.{index}");
     places.overridden(&listed, Place::Variable(APP_KEY.to_owned()));
-    for (part, name) in names {
-        places.overridden(&format!("{listed}.{part}"), Place::Variable(name.to_owned()));
+    for (key, name) in groups.into_iter().flatten() {
+        places.overridden(&format!("{listed}.{key}"), Place::Variable(name));
     }
     Ok(Some(app))
+}
+
+fn one_of(group: &[(&str, String)]) -> String {
+    group.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(" or ")
+}
+
+fn all_of(groups: &[Vec<(&str, String)>]) -> String {
+    let mut names: Vec<_> = groups.iter().map(|group| one_of(group)).collect();
+    match names.pop() {
+        Some(last) if !names.is_empty() => format!("{}, and {last}", names.join(", ")),
+        last => last.unwrap_or_default(),
+    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
 use toml::{Table, Value};
 
+use wellhead_proto::dialect::{self, mount::Misfit};
+
 use super::{
-    ListedApp, PublicKey, Settings, environment,
+    Dialects, PublicKey, Settings, environment,
     place::{Place, Places, SettingsError, line_of, nearest},
+    read,
 };
 use crate::files::read_text;
 
@@ -19,7 +21,7 @@ use crate::files::read_text;
 const USUAL_FILES: [&str; 2] = ["config.toml", "/etc/wellhead/config.toml"];
 
 /// Settings, and where they came from.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Loaded {
     /// The settings.
     pub settings: Settings,
@@ -29,11 +31,14 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// What the operator should know of where they came from.
     pub warnings: Vec<String>,
+    /// The dialects that they are for.
+    pub dialects: Dialects,
 }
 
 impl From<Settings> for Loaded {
     fn from(settings: Settings) -> Self {
-        Self { settings, ..Self::default() }
+        let (places, warnings) = (Places::default(), Vec::new());
+        Self { settings, places, file: None, warnings, dialects: dialect::ALL }
     }
 }
 
@@ -43,6 +48,15 @@ impl From<Settings> for Loaded {
 ///
 /// A file that cannot be read, a key that does not exist, a value that does not fit.
 pub fn load(file: Option<&Path>, flags: &[String]) -> Result<Loaded, SettingsError> {
+    load_for(dialect::ALL, file, flags)
+}
+
+/// The same where these dialects are spoken.
+///
+/// # Errors
+///
+/// See [`load`].
+pub fn load_for(dialects: Dialects, file: Option<&Path>, flags: &[String]) -> Result<Loaded, SettingsError> {
     let mut variables = Vec::new();
     for (name, value) in env::vars_os() {
         let Some(name) = name.to_str().filter(|name| name.starts_with(environment::PREFIX)) else {
@@ -50,7 +64,7 @@ pub fn load(file: Option<&Path>, flags: &[String]) -> Result<Loaded, SettingsErr
         };
         let value = match value.into_string() {
             Ok(value) => value,
-            Err(_) if environment::is_ours(name) => {
+            Err(_) if environment::is_ours(name, dialects) => {
                 return Err(SettingsError::new("is not UTF-8").at(Some(Place::Variable(name.to_owned()))));
             }
             Err(value) => value.to_string_lossy().into_owned(),
@@ -69,7 +83,7 @@ pub fn load(file: Option<&Path>, flags: &[String]) -> Result<Loaded, SettingsErr
         None => String::new(),
     };
     let name = file.as_ref().map_or_else(String::new, |file| file.display().to_string());
-    let mut loaded = layers(&name, &text, &variables, flags)?;
+    let mut loaded = layers_for(dialects, &name, &text, &variables, flags)?;
     if let Some(folder) = file.as_ref().and_then(|file| file.parent()) {
         rebase(&mut loaded, folder);
     }
@@ -99,44 +113,44 @@ pub fn layers(
     variables: &[(String, String)],
     flags: &[String],
 ) -> Result<Loaded, SettingsError> {
-    let settings: Settings = toml::from_str(text).map_err(|error| {
+    layers_for(dialect::ALL, file, text, variables, flags)
+}
+
+/// The same where these dialects are spoken.
+///
+/// # Errors
+///
+/// See [`layers`].
+pub fn layers_for(
+    dialects: Dialects,
+    file: &str,
+    text: &str,
+    variables: &[(String, String)],
+    flags: &[String],
+) -> Result<Loaded, SettingsError> {
+    let table: Table = toml::from_str(text).map_err(|error| {
         let line = error.span().map(|span| Place::Line { file: file.to_owned(), line: line_of(text, span.start) });
-        SettingsError::new(without_value(error.message())).at(line).did_you_mean()
+        SettingsError::new(without_value(error.message())).at(line)
     })?;
-    let mut layers = Layers {
-        table: toml::from_str(text).map_err(|error| SettingsError::new(without_value(error.message())))?,
-        settings,
-        places: Places::of_file(file, text),
-        schema: schema(),
-    };
+    let places = Places::of_file(file, text);
+    let settings = read::read(dialects, &table).map_err(|Misfit { path, message }| {
+        SettingsError::new(without_value(&message)).at(places.of(&path.join(".")).cloned()).did_you_mean()
+    })?;
+    let mut layers = Layers { table, settings, places, schema: read::schema(dialects), dialects };
     let mut warnings = Vec::new();
     for (name, value) in variables.iter().filter(|(_, value)| !value.is_empty()) {
         match environment::key(name) {
             Some(key) => layers.set(&key, value, Place::Variable(name.clone()))?,
-            None => warnings.extend(environment::overlooked(name, &layers.schema)),
+            None => warnings.extend(environment::overlooked(name, dialects, &layers.schema)),
         }
     }
     for flag in flags {
         let (key, value) = layers.flag(flag)?;
         layers.set(key, value, Place::Flag(key.to_owned()))?;
     }
-    let Layers { mut settings, mut places, .. } = layers;
-    if let Some(app) = environment::app(variables, settings.apps.listed.len(), &mut places)? {
-        list_app(&mut settings, &places, app)?;
-    }
-    Ok(Loaded { settings, places, file: None, warnings })
-}
-
-/// One more app, which must not be listed already.
-fn list_app(settings: &mut Settings, places: &Places, app: ListedApp) -> Result<(), SettingsError> {
-    let listed = &mut settings.apps.listed;
-    if let Some(index) = listed.iter().position(|listed| listed.key == app.key) {
-        let other = places.of(&format!("apps.listed.{index}")).map_or_else(String::new, |place| format!(" ({place})"));
-        let error = SettingsError::new(format!("the app {:?} is among apps.listed, too{other}", app.key));
-        return Err(error.at(places.of(&format!("apps.listed.{}", listed.len())).cloned()).hint("list it once"));
-    }
-    listed.push(app);
-    Ok(())
+    layers.list_app(variables)?;
+    let Layers { settings, places, .. } = layers;
+    Ok(Loaded { settings, places, file: None, warnings, dialects })
 }
 
 /// What serde says, without the value that it says it of: it may be a secret, and stands where the error points to.
@@ -155,18 +169,12 @@ fn without_value(message: &str) -> String {
     }
 }
 
-/// All settings with their defaults: what keys there are, and of which type.
-fn schema() -> Table {
-    let mut schema = Table::try_from(Settings::default()).expect("defaults are plain values");
-    schema.insert("push_keys".to_owned(), Value::Array(Vec::new()));
-    schema
-}
-
 struct Layers {
     table: Table,
     settings: Settings,
     places: Places,
     schema: Table,
+    dialects: Dialects,
 }
 
 impl Layers {
@@ -175,11 +183,36 @@ impl Layers {
         let value = self.typed(key, raw).map_err(refused)?;
         let mut table = self.table.clone();
         insert(&mut table, key, value);
-        self.settings = Settings::deserialize(table.clone()).map_err(|error| {
-            refused(SettingsError::new(format!("{key}: {}", without_value(error.message()))).did_you_mean())
+        self.settings = read::read(self.dialects, &table).map_err(|Misfit { message, .. }| {
+            refused(SettingsError::new(format!("{key}: {}", without_value(&message))).did_you_mean())
         })?;
         self.table = table;
         self.places.overridden(key, place);
+        Ok(())
+    }
+
+    /// The app of variables of its own is one more of those that are listed, and must not be listed already.
+    fn list_app(&mut self, variables: &[(String, String)]) -> Result<(), SettingsError> {
+        let listed = &self.settings.apps.listed;
+        let Some(app) = environment::app(variables, self.dialects, listed.len(), &mut self.places)? else {
+            return Ok(());
+        };
+        let key = app.get("key").and_then(Value::as_str).unwrap_or_default();
+        let place = |index: usize| self.places.of(&format!("apps.listed.{index}"));
+        if let Some(index) = listed.iter().position(|listed| listed.key == key) {
+            let other = place(index).map_or_else(String::new, |place| format!(" ({place})"));
+            let error = SettingsError::new(format!("the app {key:?} is among apps.listed, too{other}"));
+            return Err(error.at(place(listed.len()).cloned()).hint("list it once"));
+        }
+        let apps = self.table.entry("apps").or_insert_with(|| Value::Table(Table::new())).as_table_mut();
+        let listed = apps.map(|apps| apps.entry("listed").or_insert_with(|| Value::Array(Vec::new())));
+        if let Some(Value::Array(listed)) = listed {
+            listed.push(Value::Table(app));
+        }
+        self.settings = read::read(self.dialects, &self.table).map_err(|Misfit { path, message }| {
+            let place = self.places.of(&path.join(".")).cloned();
+            SettingsError::new(without_value(&message)).at(place).did_you_mean()
+        })?;
         Ok(())
     }
 
@@ -279,7 +312,7 @@ pub(super) fn flatten(prefix: &str, table: &Table, keys: &mut Vec<String>) {
 /// Paths that stand in the file are meant from its folder; those of the environment and the command line from where the
 /// process was started.
 fn rebase(loaded: &mut Loaded, folder: &Path) {
-    let Loaded { settings, places, .. } = loaded;
+    let Loaded { settings, places, dialects, .. } = loaded;
     let move_path = |key: &str, path: &mut String| {
         if !path.is_empty() && matches!(places.of(key), Some(Place::Line { .. })) {
             *path = folder.join(&*path).display().to_string();
@@ -312,6 +345,12 @@ fn rebase(loaded: &mut Loaded, folder: &Path) {
     move_keys("jwt.public_keys", &mut settings.jwt.public_keys);
     for (index, app) in settings.apps.listed.iter_mut().enumerate() {
         move_keys(&format!("apps.listed.{index}.public_keys"), &mut app.public_keys);
-        move_path(&format!("apps.listed.{index}.secret_file"), &mut app.secret_file);
+        for dialect in *dialects {
+            let at = |key: &str| format!("apps.listed.{index}.{key}");
+            dialect.visit_app_paths(&mut app.dialects, &mut |key, path| move_path(&at(key), path));
+        }
+    }
+    for dialect in *dialects {
+        dialect.visit_paths(&mut settings.dialects, &mut |key, path| move_path(key, path));
     }
 }

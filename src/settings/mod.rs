@@ -1,12 +1,12 @@
-//! The whole tree of settings. Each role owns its part; here they are stacked. Where values come from is `load`'s
-//! matter, what they mean together is `plan`'s.
+//! The whole tree of settings. Each role and each dialect owns its part; here they are stacked. Where values come from is
+//! `load`'s matter, who of the parts reads which is `read`'s, what they mean together is `plan`'s.
 
 mod bus;
 mod environment;
 pub mod load;
 pub mod place;
 pub mod plan;
-mod pusher;
+mod read;
 #[cfg(test)]
 mod tests;
 
@@ -14,14 +14,15 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use wellhead_master::keys::PushKey;
+pub use wellhead_proto::secret::Secret;
 use wellhead_proto::{
-    roster,
+    dialect, roster,
     units::{Size, Span},
 };
 
 pub use self::{
     bus::{Bus, Nats, NatsTls, without_user},
-    pusher::{AppLimits, Pusher},
+    read::Dialects,
 };
 
 /// Everything that can be set. Its default is what `config.toml` states.
@@ -43,12 +44,13 @@ pub struct Settings {
     pub push_keys: Vec<PushKey>,
     /// Which tenants are served.
     pub apps: Apps,
-    /// Where Pusher's libraries call.
-    pub pusher: Pusher,
     /// How much of everything is allowed.
     pub limits: wellhead_slave::settings::Limits,
     /// What is written about all this.
     pub log: Log,
+    /// What belongs to dialects.
+    #[serde(skip)]
+    pub dialects: dialect::Settings,
 }
 
 /// `[cluster]`.
@@ -141,21 +143,9 @@ pub struct ListedApp {
     /// Keys of its own: they alone verify its tokens, and no other app's.
     #[serde(default)]
     pub public_keys: Vec<PublicKey>,
-    /// Its id, as it stands in the paths of Pusher's HTTP API; without one, Pusher's libraries cannot use the app.
-    #[serde(default)]
-    pub id: String,
-    /// What Pusher's libraries sign with.
-    #[serde(default)]
-    pub secret: Secret,
-    /// A file that holds the secret instead.
-    #[serde(default)]
-    pub secret_file: String,
-    /// May Pusher's clients publish to each other on private and presence channels?
-    #[serde(default)]
-    pub client_events: bool,
-    /// How much of everything Pusher's clients and backends may have.
-    #[serde(default)]
-    pub limits: AppLimits,
+    /// What belongs to dialects.
+    #[serde(skip)]
+    pub dialects: dialect::Settings,
 }
 
 /// `[log]`.
@@ -177,43 +167,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// A value that is never shown.
-#[derive(Clone, Default, Deserialize, Eq, PartialEq)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The value itself.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Was nothing set?
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl From<&str> for Secret {
-    fn from(value: &str) -> Self {
-        Self(value.to_owned())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_empty() { "\"\"" } else { "\"…\"" })
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(if self.is_empty() { "" } else { "…" })
-    }
 }
 
 impl Default for Cluster {

@@ -4,25 +4,28 @@
 mod bus;
 mod exposure;
 mod keys;
-mod pusher;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     net::{SocketAddr, ToSocketAddrs},
+    sync::Arc,
     time::Duration,
 };
 
 use wellhead_proto::{
-    app::{App, Apps},
-    dialect::{gusher::Prefixes, pusher::Settings as PusherSettings},
-    ids::AppId,
-    jwt::{Key, Keyring},
-    origin::Origins,
+    dialect::{
+        self,
+        contract::Dialect,
+        mount::{BadSetting, OwnCredentials},
+    },
+    ids::SocketIdSeal,
+    jwt::Key,
+    tenants::Tenants,
 };
 
 pub use self::bus::Way;
 use super::{
-    Bus, Settings, Unlisted,
+    Bus, Dialects, Settings, Unlisted,
     load::Loaded,
     place::{Places, SettingsError},
 };
@@ -73,17 +76,13 @@ pub struct Plan {
     pub admin: Option<SocketAddr>,
     /// The way to the other nodes.
     pub way: Way,
-    /// Where the v1 rows stand.
-    pub prefixes: Prefixes,
-    /// Where Pusher's rows stand, and the apps that it serves.
-    pub pusher: PusherSettings,
-    /// Verify clients' tokens; empty in development mode.
-    pub keys: Keyring,
-    /// Origins that may open sockets of apps that do not say so themselves.
-    pub origins: Origins,
-    /// Listed apps.
-    pub listed: HashMap<AppId, App>,
-    /// Verifies clients' HS256 tokens, if one was set; among `keys` it is, too.
+    /// The dialects that are spoken.
+    pub dialects: Dialects,
+    /// Their settings, as they are used.
+    pub of_dialects: dialect::Settings,
+    /// The apps and who may use them, without the key of development mode.
+    pub tenants: Tenants,
+    /// Verifies clients' HS256 tokens, if one was set; among the keys of `tenants` it is, too.
     pub jwt_secret: Option<Vec<u8>>,
     /// Signs connection tokens, if one was set.
     pub secret: Option<Vec<u8>>,
@@ -100,7 +99,7 @@ impl Plan {
     ///
     /// Something that they name cannot be used, or they contradict each other.
     pub fn new(loaded: &Loaded, roles: Roles) -> Result<Self, SettingsError> {
-        let Loaded { settings, places, .. } = loaded;
+        let Loaded { settings, places, dialects, .. } = loaded;
         let check = Check { settings, places };
         check.values()?;
         check.push_keys()?;
@@ -109,8 +108,15 @@ impl Plan {
         let secret = check.secret("cluster", "secret", &settings.cluster.secret, &settings.cluster.secret_file)?;
         let keys = check.keys(jwt_secret.as_deref())?;
         let origins = check.origins("slave.allowed_origins", &settings.slave.allowed_origins)?;
-        let listed = check.listed()?;
-        let keyless = keys.is_empty() && listed.values().all(|app| app.keys.is_none());
+        let mut listed = check.listed()?;
+        check.records(dialects, &mut listed)?;
+        let mut of_dialects = settings.dialects.clone();
+        for dialect in *dialects {
+            dialect.check(&mut of_dialects).map_err(|bad| check.placed(bad))?;
+        }
+        let tenants = Tenants::new(keys, listed, settings.apps.unlisted == Unlisted::Allow, origins)
+            .with_push_keys(settings.push_keys.clone());
+        let keyless = !tenants.verify_tokens();
         let address = |opens: bool, key: &str, text: &str| match opens {
             true => check.address(key, text).map(Some),
             false => Ok(None),
@@ -122,21 +128,16 @@ impl Plan {
             slave: address(roles.slave(), "slave.listen", &settings.slave.listen)?,
             admin: address(!admin.is_empty(), roles.admin(), admin)?,
             way: check.way(roles)?,
-            prefixes: Prefixes {
-                master: check.prefix("master.prefix", &settings.master.prefix)?,
-                slave: check.prefix("slave.prefix", &settings.slave.prefix)?,
-            },
-            pusher: check.pusher()?,
-            keys,
-            origins,
-            listed,
+            dialects,
+            of_dialects,
+            tenants,
             jwt_secret,
             secret,
             development: keyless,
             warnings: Vec::new(),
         };
-        // whose apps are all Pusher's needs no key for tokens: then nobody comes with one
-        let development = keyless && !(plan.serves_pusher() && plan.is_exposed());
+        // whose clients all have credentials of their dialect needs no key for tokens: then nobody comes with one
+        let development = keyless && !(plan.own_credentials().next().is_some() && plan.is_exposed());
         let plan = Self { development, ..plan };
         check.clashes(&plan)?;
         check.exposure(&plan)?;
@@ -145,10 +146,15 @@ impl Plan {
         Ok(Self { warnings, ..plan })
     }
 
-    /// Do Pusher's libraries have an app here?
+    /// Who comes with credentials of a dialect's own.
+    fn own_credentials(&self) -> impl Iterator<Item = OwnCredentials> {
+        self.dialects.iter().filter_map(|dialect| dialect.own_credentials(&self.tenants))
+    }
+
+    /// The dialects that are spoken.
     #[must_use]
-    pub fn serves_pusher(&self) -> bool {
-        !self.pusher.apps.is_empty()
+    pub fn speak(&self, seal: &SocketIdSeal) -> Vec<Arc<dyn Dialect>> {
+        self.dialects.iter().map(|dialect| dialect.build(&self.of_dialects, seal)).collect()
     }
 
     /// The listeners that this process opens, with the settings that name them.
@@ -156,16 +162,6 @@ impl Plan {
         [("master.listen", self.master), ("slave.listen", self.slave), (self.roles.admin(), self.admin)]
             .into_iter()
             .filter_map(|(key, address)| Some((key, address?)))
-    }
-
-    /// The apps of this cluster, their tokens verified by `keys` unless they have keys of their own; and the one of
-    /// development mode.
-    #[must_use]
-    pub fn apps(&self, settings: &Settings, keys: Keyring, demo: Option<&AppId>) -> Apps {
-        let serve_unlisted = settings.apps.unlisted == Unlisted::Allow;
-        let mut listed = self.listed.clone();
-        listed.extend(demo.map(|demo| (demo.clone(), App::default())));
-        Apps::new(keys, listed, serve_unlisted, self.origins.clone())
     }
 }
 
@@ -177,6 +173,15 @@ struct Check<'a> {
 impl Check<'_> {
     fn error(&self, key: &str, message: impl std::fmt::Display) -> SettingsError {
         SettingsError::new(format!("{key}: {message}")).at(self.places.of(key).cloned())
+    }
+
+    /// The same of what somebody found who knows no places.
+    fn placed(&self, BadSetting { key, message, hint }: BadSetting) -> SettingsError {
+        let error = self.error(&key, message);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
     }
 
     /// Values that are wrong by themselves.
@@ -254,17 +259,6 @@ impl Check<'_> {
             }
             _ => Err(bad("")),
         }
-    }
-
-    /// A prefix of paths without its last slash.
-    fn prefix(&self, key: &str, text: &str) -> Result<String, SettingsError> {
-        let prefix = text.trim_end_matches('/');
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
-        let begins = prefix.is_empty() || prefix.starts_with('/');
-        if begins && !prefix.contains("//") && prefix.bytes().all(fits) {
-            return Ok(prefix.to_owned());
-        }
-        Err(self.error(key, format!("{text:?} is no prefix of paths")).hint("write it as in \"/api\"; \"\" is none"))
     }
 
     /// Two listeners of this process at one address.

@@ -9,11 +9,17 @@ mod secrets;
 
 use std::{fs, path::PathBuf};
 
+use wellhead_proto::dialect::{
+    self, gusher,
+    pusher::{AppLimits, PusherApp, PusherAppSettings},
+};
+
 use super::{
-    AppLimits, Settings, Unlisted,
+    Settings, Unlisted,
     load::{self, Loaded, layers},
     place::SettingsError,
     plan::{Plan, Roles},
+    read,
 };
 use crate::signing::{KeyPair, Kind};
 
@@ -29,6 +35,11 @@ fn from_variable(name: &str, value: &str) -> Result<Loaded, SettingsError> {
 
 fn from_flag(flag: &str) -> Result<Loaded, SettingsError> {
     layers("w.toml", "", &[], &[flag.to_owned()])
+}
+
+/// What is known of apps that have an id and a secret.
+fn pushers(plan: &Plan) -> Vec<&PusherApp> {
+    plan.tenants.all_of().collect()
 }
 
 /// The error that a file makes, whether it is found while it is read or when everything is put together.
@@ -73,11 +84,40 @@ fn shipped_config_states_the_defaults_and_every_key() {
     let stated: toml::Table = toml::from_str(SHIPPED).unwrap();
     let (mut stated_keys, mut keys) = (Vec::new(), Vec::new());
     load::flatten("", &stated, &mut stated_keys);
-    load::flatten("", &toml::Table::try_from(Settings::default()).unwrap(), &mut keys);
-    keys.retain(|key| key != "apps.listed");
+    load::flatten("", &read::schema(dialect::ALL), &mut keys);
+    // these stand there as samples
+    keys.retain(|key| !["apps.listed", "push_keys"].contains(&key.as_str()));
     stated_keys.sort();
     keys.sort();
     assert_eq!(stated_keys, keys);
+}
+
+#[test]
+fn no_key_of_an_app_belongs_to_two() {
+    let neutral = ["key", "allowed_origins", "public_keys"].map(ToOwned::to_owned);
+    let own = dialect::ALL.iter().flat_map(|dialect| dialect.app_defaults()).map(|(key, _)| key);
+    let mut keys: Vec<_> = neutral.into_iter().chain(own).collect();
+    let all = keys.len();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), all, "{keys:?}");
+}
+
+#[test]
+fn an_unknown_key_hears_of_those_of_dialects_too() {
+    for (text, known) in [
+        ("[x]", "`log`, `pusher`"),
+        ("[master]\nx = 1", "expected one of `listen`, `admin`, `open`, `prefix`"),
+        (
+            "[[apps.listed]]\nkey = \"a\"\nx = 1",
+            "expected one of `key`, `allowed_origins`, `public_keys`, `client_events`, `id`, `limits`, `secret`, `secret_file`",
+        ),
+        ("[pusher]\nx = 1", "expected `master_prefix` or `slave_prefix`"),
+        ("[[apps.listed]]\nkey = \"a\"\n[apps.listed.limits]\nx = 1", "expected one of `channel_name`, `event_name`"),
+    ] {
+        let error = from_file(text).unwrap_err().to_string();
+        assert!(error.contains("unknown field `x`") && error.contains(known), "{error}");
+    }
 }
 
 #[test]
@@ -96,11 +136,15 @@ fn the_samples_of_the_shipped_config_are_valid_and_state_every_key() {
     assert_eq!((key.name.as_str(), key.rights.len(), key.apps.len(), key.channels.len()), ("backend", 3, 1, 1));
     let [app] = &settings.apps.listed[..] else { panic!("{samples}") };
     assert!(app.allowed_origins.is_some() && !app.public_keys.is_empty());
-    assert_eq!((app.id.as_str(), app.client_events, app.secret.is_empty()), ("1", false, false));
-    assert_eq!(app.limits, AppLimits::default());
-    let stated = samples.split_once("[apps.listed.limits]").expect("a sample").1;
-    for (limit, _) in &toml::Table::try_from(AppLimits::default()).unwrap() {
-        assert!(stated.contains(&format!("\n{limit} = ")), "{limit}");
+    let own = app.dialects.of::<PusherAppSettings>();
+    assert_eq!((own.id.as_str(), own.client_events, own.secret.is_empty()), ("1", false, false));
+    assert_eq!(own.limits, AppLimits::default());
+    let (stated, in_limits) = samples.split_once("[apps.listed.limits]").expect("a sample");
+    for (key, value) in dialect::ALL.iter().flat_map(|dialect| dialect.app_defaults()) {
+        assert!(stated.contains(&format!("\n{key} = ")) || value.is_object(), "{key}");
+        for (limit, _) in value.as_object().into_iter().flatten() {
+            assert!(in_limits.contains(&format!("\n{limit} = ")), "{limit}");
+        }
     }
 }
 
@@ -315,7 +359,7 @@ fn prefixes_lose_their_last_slash_and_other_apps_may_be_refused() {
     let loaded = from_file(text).unwrap();
     assert_eq!(loaded.settings.apps.unlisted, Unlisted::Refuse);
     let plan = Plan::new(&loaded, Roles::Standalone).unwrap();
-    assert_eq!((plan.prefixes.master.as_str(), plan.prefixes.slave.as_str()), ("/api", ""));
-    let apps = plan.apps(&loaded.settings, plan.keys.clone(), None);
-    assert!(apps.serves(&"a".parse().unwrap()) && !apps.serves(&"b".parse().unwrap()));
+    let rows = plan.of_dialects.of::<gusher::Settings>();
+    assert_eq!((rows.master.prefix.as_str(), rows.slave.prefix.as_str()), ("/api", ""));
+    assert!(plan.tenants.named("a").is_served() && !plan.tenants.named("b").is_served());
 }

@@ -1,7 +1,7 @@
 //! A WebSocket echo server for conformance tests: a dialect that answers each message with itself, mounted on the real
 //! slave behind the real door. It prints its address and serves until it is killed.
 
-use std::{collections::HashMap, error::Error, io::Write as _, net::TcpListener, sync::Arc};
+use std::{error::Error, io::Write as _, net::TcpListener, sync::Arc};
 
 use jsonwebtoken::{EncodingKey, Header};
 use prometheus_client::registry::Registry;
@@ -13,7 +13,6 @@ use wellhead::{
 };
 use wellhead_proto::{
     action::Action,
-    app::Apps,
     dialect::contract::{
         ApiCall, ApiReply, ApiTask, Conversation, Credentials, Dialect, Guard, Knock, Message, Role, Route, Variant,
     },
@@ -23,6 +22,7 @@ use wellhead_proto::{
     notice::{Notice, Outcome},
     origin::Origins,
     refusal::{CloseCause, Refusal},
+    tenants::{TenantDirectory, Tenants},
     units::Size,
 };
 use wellhead_slave::{
@@ -79,7 +79,7 @@ impl Conversation for Parrot {
         "echo".to_owned()
     }
 
-    fn hear(&mut self, message: Message, _: std::time::Duration) -> Result<Action, CloseCause> {
+    fn hear(&mut self, message: Message, _: &Tenants, _: std::time::Duration) -> Result<Action, CloseCause> {
         Ok(Action::Answer(match message {
             Message::Text(text) => Frame::text(&text),
             Message::Binary(bytes) => Frame::of(Opcode::Binary, &bytes),
@@ -107,7 +107,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tokens: Tokens::default(),
         cluster: "echo".to_owned(),
         secret: SECRET.to_vec(),
-        apps: Arc::new(Apps::new(keys, HashMap::new(), true, Origins::any())),
+        tenants: Arc::new(TenantDirectory::new(Tenants::new(keys, [], true, Origins::any()))),
         dialects: vec![Arc::new(Echo { routes: [route], token })],
         bus: hub.clone(),
     };

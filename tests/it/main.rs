@@ -1,5 +1,6 @@
 //! Whole-process tests: the real binary, real sockets, every byte as a client or a backend would send and see it.
 
+mod added_dialect;
 mod attacks;
 mod bus_contract;
 mod cli;
@@ -22,4 +23,5 @@ mod restart;
 mod stood_still;
 mod structure;
 mod support;
+mod tenants;
 mod wire_contract;

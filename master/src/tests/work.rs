@@ -20,9 +20,10 @@ fn say_and_count(app: &str, asked: &str) -> Work {
     )
 }
 
-async fn carried_out(dispatcher: &Dispatcher, caller: Caller, mut work: Work) -> Result<Answer, error::MasterError> {
-    let checked = dispatcher.check(caller, &mut work);
-    dispatcher.carry_out(caller, work, checked, 0.0).await
+async fn carried_out(master: &Master, caller: &Caller, mut work: Work) -> Result<Answer, error::MasterError> {
+    let (dispatcher, tenants) = (&master.0.dispatcher, master.0.tenants.load_full());
+    let checked = dispatcher.check(caller, &tenants, &mut work);
+    dispatcher.carry_out(caller, &tenants, work, checked, 0.0).await
 }
 
 #[tokio::test]
@@ -32,8 +33,7 @@ async fn what_is_published_is_counted_afterwards() {
         Census::States([("room-1".to_owned(), ChannelState { subscriptions: 2, ..Default::default() })].into());
     *house.bus.answer.lock().unwrap() = Some(states.clone());
     *house.bus.missing.lock().unwrap() = vec![NodeId::from_random(7)];
-    let dispatcher = &house.master.0.dispatcher;
-    let answer = carried_out(dispatcher, Caller::Anyone, say_and_count("shop", "shop")).await.unwrap();
+    let answer = carried_out(&house.master, &Caller::Anyone, say_and_count("shop", "shop")).await.unwrap();
     assert!(matches!(answer.done, Done::Census(census) if census == states));
     assert_eq!(answer.missing, [NodeId::from_random(7)]);
     assert_eq!((house.bus.take_published().len(), house.bus.asked.lock().unwrap().len()), (1, 1));
@@ -46,10 +46,10 @@ async fn what_is_published_is_counted_afterwards() {
 #[tokio::test]
 async fn it_is_done_as_a_whole_or_not_at_all() {
     let house = House::new(keys(), false, false);
-    let dispatcher = &house.master.0.dispatcher;
     let holder = |name: &str| {
         let bearer = format!("Bearer {name}");
-        dispatcher.keys().admit_holder(&Sent(&[("authorization", &bearer)]), Right::Push).expect("a key")
+        let headers = Sent(&[("authorization", &bearer)]);
+        keys::admit_holder(&house.master.0.tenants.load(), &headers, Right::Push).expect("a key")
     };
     // an app that is not served, a key for other apps, a key for one of the channels only
     for (caller, app, asked) in [
@@ -58,7 +58,7 @@ async fn it_is_done_as_a_whole_or_not_at_all() {
         (holder("nothing"), "shop", "shop"),
         (holder("rooms"), "shop", "shop"),
     ] {
-        let refused = carried_out(dispatcher, caller, say_and_count(app, asked)).await;
+        let refused = carried_out(&house.master, &caller, say_and_count(app, asked)).await;
         assert!(matches!(refused, Err(error::MasterError::Refused(_))), "{caller:?} {app} {asked}");
     }
     assert!(house.bus.take_published().is_empty() && house.bus.asked.lock().unwrap().is_empty());

@@ -16,6 +16,7 @@ use crate::{
     notice::{Notice, Outcome},
     query::{Ask, Census},
     refusal::{CloseCause, Refusal},
+    tenants::Tenants,
 };
 
 /// Which role serves a route.
@@ -101,6 +102,8 @@ pub struct ApiCall<'a> {
     pub body: Bytes,
     /// When it arrived: time since 1970.
     pub now: Duration,
+    /// The tenants that are in force for it, from its head to its reply.
+    pub tenants: &'a Tenants,
 }
 
 /// Headers of a request.
@@ -272,6 +275,12 @@ pub trait Dialect: Send + Sync {
     /// Its rows, for the routers of both roles. The first that matches wins.
     fn routes(&self) -> &[Route];
 
+    /// Are its rows there at all, for these tenants?
+    fn is_open(&self, tenants: &Tenants) -> bool {
+        let _ = tenants;
+        true
+    }
+
     /// How many kinds of frame it speaks.
     fn variants(&self) -> u8 {
         1
@@ -345,16 +354,18 @@ pub trait Conversation {
     fn socket_id(&self) -> String;
 
     /// What is said first, before the client says anything.
-    fn greeting(&mut self) -> Option<Frame> {
+    fn greeting(&mut self, tenants: &Tenants) -> Option<Frame> {
+        let _ = tenants;
         None
     }
 
-    /// What the client asks for. `now`: time since 1970, for what may be said only so often.
+    /// What the client asks for. `tenants` are those in force now: what the app may is looked up there and not kept.
+    /// `now`: time since 1970, for what may be said only so often.
     ///
     /// # Errors
     ///
     /// Nothing that the dialect understands: the socket closes.
-    fn hear(&mut self, message: Message, now: Duration) -> Result<Action, CloseCause>;
+    fn hear(&mut self, message: Message, tenants: &Tenants, now: Duration) -> Result<Action, CloseCause>;
 
     /// What of a subscription stands in the head of its events (see [`Dialect::head`]).
     fn tag(&self) -> Option<Box<str>> {

@@ -1,28 +1,27 @@
-//! The list of dialects; nothing else. A further one is a folder here and a row below.
+//! The list of dialects; nothing else. A further one, with settings of its own, is a folder here and its row in [`ALL`].
 
 pub mod contract;
 #[cfg(test)]
 mod golden;
 pub mod gusher;
+pub mod mount;
 pub mod pusher;
 
 use std::sync::Arc;
 
 use contract::Dialect;
+use mount::Definition;
 
 use crate::ids::SocketIdSeal;
 
 /// What the settings say about dialects.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Settings {
-    /// Where gusher's rows stand.
-    pub gusher: gusher::Prefixes,
-    /// Where Pusher's rows stand, and the apps that it serves.
-    pub pusher: pusher::Settings,
-}
+pub use mount::DialectKeys as Settings;
 
 /// Every dialect that is spoken.
+pub const ALL: &[&dyn Definition] = &[mount::of::<gusher::Gusher>(), mount::of::<pusher::Pusher>()];
+
+/// All of them, made from `settings`.
 #[must_use]
 pub fn all(settings: &Settings, seal: &SocketIdSeal) -> Vec<Arc<dyn Dialect>> {
-    vec![Arc::new(gusher::Gusher::new(&settings.gusher, seal.clone())), Arc::new(pusher::Pusher::new(&settings.pusher))]
+    ALL.iter().map(|definition| definition.build(settings, seal)).collect()
 }

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    app::{App, Apps},
     origin::Origins,
+    tenants::{ListedTenant, Tenants},
 };
 
 const NOW: f64 = 1_000_000.0;
@@ -119,7 +119,7 @@ fn every_algorithm_that_a_pem_allows_verifies_and_no_other() {
     ] {
         let token = pair.token(algorithm, &good());
         let read = ring(vec![pair.key(None)]).verify(&token, NOW).expect("a good token");
-        assert_eq!((read.gusher.user.as_str(), read.gusher.app.as_str()), ("ann", "shop"), "{algorithm:?}");
+        assert_eq!((read.grant.user.as_str(), read.grant.app.as_str()), ("ann", "shop"), "{algorithm:?}");
         for other in [&rsa, &p256, &p384, &ed] {
             if !std::ptr::eq(other, pair) {
                 assert_eq!(refused(&ring(vec![other.key(None)]), &token), BadToken::Algorithm, "{algorithm:?}");
@@ -222,7 +222,7 @@ fn claims_of_the_wrong_type_are_refused() {
     let ring = ring(vec![ed.key(None)]);
     let verify = |gusher: Value| {
         let claims = if gusher.is_null() { json!({}) } else { json!({ "gusher": gusher }) };
-        ring.verify(&ed.token(Algorithm::EdDSA, &claims), NOW).map(|claims| claims.gusher)
+        ring.verify(&ed.token(Algorithm::EdDSA, &claims), NOW).map(|claims| claims.grant)
     };
     let long = "x".repeat(1_025);
     for wrong in [
@@ -302,13 +302,13 @@ fn a_kid_picks_its_key_and_without_one_all_are_tried() {
 #[test]
 fn an_app_with_keys_of_its_own_takes_no_others_and_they_verify_no_other_app() {
     let (house, own) = (ed(), ed());
-    let shop = App { keys: Some(ring(vec![own.key(None)])), allowed_origins: None };
+    let shop = ListedTenant { keys: Some(ring(vec![own.key(None)])), ..ListedTenant::default() };
     let listed = HashMap::from([("shop".parse().expect("a name"), shop)]);
-    let apps = |unlisted| Apps::new(ring(vec![house.key(None)]), listed.clone(), unlisted, Origins::any());
+    let apps = |unlisted| Tenants::new(ring(vec![house.key(None)]), listed.clone(), unlisted, Origins::any());
     let token = |pair: &Pair, app: &str| {
         pair.token(Algorithm::EdDSA, &json!({ "gusher": { "app_key": app, "user_id": "ann" } }))
     };
-    let verify = |apps: &Apps, token: &str| apps.verify(token, NOW).map(|claims| claims.gusher.app.to_string());
+    let verify = |apps: &Tenants, token: &str| apps.verify(token, NOW).map(|claims| claims.grant.app.to_string());
     let any = apps(true);
     assert_eq!(verify(&any, &token(&own, "shop")), Ok("shop".to_owned()));
     assert_eq!(verify(&any, &token(&house, "shop")), Err(BadToken::Signature));

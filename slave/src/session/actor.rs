@@ -151,7 +151,7 @@ impl Session {
 
     fn hear(&mut self, message: Message, desk: &mut Desk<Self>) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let action = match self.conversation.hear(message, now) {
+        let action = match self.conversation.hear(message, &self.state.tenants.load(), now) {
             Ok(action) => action,
             Err(cause) => return self.end(cause),
         };

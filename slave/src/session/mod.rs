@@ -62,7 +62,7 @@ pub fn start(state: &Arc<SlaveState>, hall: &Rc<Hall>, transport: Transport, adm
         );
     }
     outbox.push_raw(welcome);
-    if let Some(greeting) = conversation.greeting() {
+    if let Some(greeting) = conversation.greeting(&state.tenants.load()) {
         outbox.push(greeting);
     }
     let new = NewSocket { id, app, user, grants, voice, outbox: outbox.clone() };

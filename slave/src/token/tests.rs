@@ -1,7 +1,5 @@
 //! What is issued and what is made of it, with a time that the test says.
 
-use std::collections::HashMap;
-
 use wellhead_proto::{
     jwt::{Key, Keyring},
     origin::Origins,
@@ -17,9 +15,9 @@ fn app() -> AppId {
     "app".parse().unwrap()
 }
 
-fn apps() -> Apps {
+fn apps() -> Tenants {
     let keys = Keyring::new(vec![Key::from_secret(SECRET).unwrap()], false);
-    Apps::new(keys, HashMap::new(), true, Origins::any())
+    Tenants::new(keys, [], true, Origins::any())
 }
 
 fn jwt(channels: &[&str], exp: Option<u64>) -> String {

@@ -1,12 +1,10 @@
 //! What other machines reach, what guards it, and what the operator should know of that.
 
 use wellhead_master::Keyless;
+use wellhead_proto::dialect::mount::{Exposure, OwnCredentials};
 
 use super::{Check, Plan, Way};
 use crate::settings::{Settings, place::SettingsError};
-
-/// Secrets of apps that are shorter can be guessed by who has seen a signature.
-const SHORT_SECRET: usize = 16;
 
 impl Plan {
     /// Do other machines reach it, or nodes on them?
@@ -36,12 +34,22 @@ impl Check<'_> {
             return Err(self.error(key, message).hint(hint));
         }
         let beyond = plan.master.is_some_and(|address| !address.ip().is_loopback());
-        // Pusher's rows are guarded by the secrets of its apps, and the others are closed then
-        let guarded = !self.settings.push_keys.is_empty() || plan.serves_pusher();
+        // rows of dialects with credentials of their own are guarded by these, and the others are closed then
+        let guarded = !self.settings.push_keys.is_empty() || plan.own_credentials().next().is_some();
         if beyond && !guarded && !self.settings.master.open {
             let message = "without push keys the master serves this machine only, since anybody could push";
             let hint = "`wellhead keys push --name backend` makes one; master.open = true serves everybody";
             return Err(self.error("master.listen", message).hint(hint));
+        }
+        let exposure = Exposure {
+            master: plan.master,
+            slave: plan.slave,
+            is_exposed: plan.is_exposed(),
+            push_keys: !self.settings.push_keys.is_empty(),
+        };
+        for dialect in plan.dialects {
+            let judged = dialect.exposure(&plan.of_dialects, &plan.tenants, &exposure);
+            judged.map_err(|bad| self.placed(bad))?;
         }
         Ok(())
     }
@@ -49,11 +57,12 @@ impl Check<'_> {
     pub(super) fn warnings(&self, plan: &Plan) -> Vec<String> {
         let Settings { master, jwt, push_keys, .. } = self.settings;
         let mut warnings = Vec::new();
-        let tokens = !plan.keys.is_empty() || plan.listed.values().any(|app| app.keys.is_some());
+        let tokens = plan.tenants.verify_tokens();
+        let own =
+            |who: fn(OwnCredentials) -> &'static str| plan.own_credentials().map(who).collect::<Vec<_>>().join(" and ");
         if !plan.development && !tokens {
-            warnings.push(
-                "there is no key for clients' tokens (jwt.public_keys): only Pusher's clients can come".to_owned(),
-            );
+            let clients = own(|own| own.clients);
+            warnings.push(format!("there is no key for clients' tokens (jwt.public_keys): only {clients} can come"));
         }
         if tokens && !jwt.require_exp {
             warnings.push(
@@ -70,9 +79,8 @@ impl Check<'_> {
             && let Some(address) = plan.master
             && plan.keyless(master.open) == Keyless::Nobody
         {
-            warnings.push(format!(
-                "there is no push key: at {address} only signed requests of Pusher's libraries are served"
-            ));
+            let requests = own(|own| own.requests);
+            warnings.push(format!("there is no push key: at {address} only {requests} are served"));
         }
         if push_keys.is_empty()
             && !plan.development
@@ -84,12 +92,8 @@ impl Check<'_> {
                  passes requests on; `wellhead keys push --name backend` makes a key"
             ));
         }
-        for (app, key) in
-            plan.pusher.apps.iter().filter(|app| app.secret.len() < SHORT_SECRET).map(|app| (&app.id, &app.key))
-        {
-            warnings.push(format!(
-                "the secret of the app {key} (id {app}) is shorter than {SHORT_SECRET} bytes: it could be guessed"
-            ));
+        for dialect in plan.dialects {
+            warnings.extend(dialect.warnings(&plan.of_dialects, &plan.tenants));
         }
         if push_keys.is_empty() && plan.admin.is_some_and(|admin| !admin.ip().is_loopback()) {
             let key = plan.roles.admin();

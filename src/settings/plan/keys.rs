@@ -1,19 +1,20 @@
 //! Keys, secrets and listed apps, read from where the settings say that they are.
 
-use std::{collections::HashMap, str::FromStr};
+use std::{collections::HashSet, str::FromStr};
 
 use jsonwebtoken::Algorithm;
 use wellhead_proto::{
-    app::App,
+    dialect::mount::{AppEntry, BadSetting, SecretFiles},
     ids::AppId,
     jwt::{Key, Keyring},
     origin::Origins,
+    tenants::ListedTenant,
 };
 
 use super::Check;
 use crate::{
     files::read_text,
-    settings::{PublicKey, Secret, Unlisted, place::SettingsError},
+    settings::{Dialects, PublicKey, Secret, Unlisted, place::SettingsError},
 };
 
 impl Check<'_> {
@@ -66,29 +67,13 @@ impl Check<'_> {
         secret: &Secret,
         file: &str,
     ) -> Result<Option<Vec<u8>>, SettingsError> {
-        let key = format!("{section}.{name}_file");
-        match (secret.is_empty(), file.is_empty()) {
-            (true, true) => Ok(None),
-            (false, true) => Ok(Some(secret.expose().as_bytes().to_vec())),
-            (false, false) => {
-                let message = format!("{section}.{name} is set as well");
-                Err(self.error(&key, message).hint("say it once: keep one of the two"))
-            }
-            (true, false) => {
-                let text = read_text(file).map_err(|error| self.unreadable(&key, &error.to_string()))?;
-                match text.trim_end_matches(['\r', '\n']) {
-                    "" => Err(self.error(&key, "the file that it names is empty")),
-                    secret => Ok(Some(secret.as_bytes().to_vec())),
-                }
-            }
-        }
+        SecretFiles::secret(self, section, name, secret, file).map_err(|bad| self.placed(bad))
     }
 
     /// The file that `key` names, and that holds a secret, cannot be read. Its name is not shown: it may be the secret
     /// itself, by mistake.
     pub(super) fn unreadable(&self, key: &str, why: &str) -> SettingsError {
-        self.error(key, format!("cannot read the file that it names: {why}"))
-            .hint("it is the path of a file; one in the configuration is meant from the folder of that, else from here")
+        self.placed(unreadable(key, why))
     }
 
     pub(super) fn origins(&self, key: &str, entries: &[String]) -> Result<Origins, SettingsError> {
@@ -98,20 +83,21 @@ impl Check<'_> {
         })
     }
 
-    pub(super) fn listed(&self) -> Result<HashMap<AppId, App>, SettingsError> {
-        let mut listed = HashMap::new();
+    /// The listed apps, without what dialects know of them.
+    pub(super) fn listed(&self) -> Result<Vec<(AppId, ListedTenant)>, SettingsError> {
+        let (mut listed, mut known) = (Vec::new(), HashSet::new());
         for (index, app) in self.settings.apps.listed.iter().enumerate() {
             let key = format!("apps.listed.{index}");
             let id = AppId::try_from(app.key.as_str()).map_err(|why| self.error(&format!("{key}.key"), why))?;
             let keys = self.public_keys(&format!("{key}.public_keys"), &app.public_keys)?;
             let keys = (!keys.is_empty()).then(|| Keyring::new(keys, self.settings.jwt.require_exp));
             let origins = app.allowed_origins.as_ref();
-            let origins =
+            let allowed_origins =
                 origins.map(|entries| self.origins(&format!("{key}.allowed_origins"), entries)).transpose()?;
-            let own = App { keys, allowed_origins: origins };
-            if listed.insert(id, own).is_some() {
+            if !known.insert(id.clone()) {
                 return Err(self.error(&format!("{key}.key"), format!("the app {:?} is listed twice", app.key)));
             }
+            listed.push((id, ListedTenant { keys, allowed_origins, ..ListedTenant::default() }));
         }
         if listed.is_empty() && self.settings.apps.unlisted == Unlisted::Refuse {
             let error = self.error("apps.unlisted", "no app is listed and others are refused: nobody could connect");
@@ -119,4 +105,50 @@ impl Check<'_> {
         }
         Ok(listed)
     }
+
+    /// Add what each dialect knows of the listed apps.
+    pub(super) fn records(
+        &self,
+        dialects: Dialects,
+        listed: &mut [(AppId, ListedTenant)],
+    ) -> Result<(), SettingsError> {
+        let places: Vec<_> = (0..listed.len()).map(|index| format!("apps.listed.{index}")).collect();
+        for dialect in dialects {
+            let keys = listed.iter().map(|(key, _)| key);
+            let settings = self.settings.apps.listed.iter().map(|app| &app.dialects);
+            let apps = places.iter().zip(keys).zip(settings);
+            let apps: Vec<_> = apps.map(|((place, key), settings)| AppEntry { place, key, settings }).collect();
+            let records = dialect.records(&apps, self).map_err(|bad| self.placed(bad))?;
+            for ((_, tenant), record) in listed.iter_mut().zip(records) {
+                tenant.of_dialects.extend(record);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SecretFiles for Check<'_> {
+    fn secret(&self, section: &str, name: &str, secret: &Secret, file: &str) -> Result<Option<Vec<u8>>, BadSetting> {
+        let key = format!("{section}.{name}_file");
+        match (secret.is_empty(), file.is_empty()) {
+            (true, true) => Ok(None),
+            (false, true) => Ok(Some(secret.expose().as_bytes().to_vec())),
+            (false, false) => {
+                let message = format!("{section}.{name} is set as well");
+                Err(BadSetting::new(key, message).hint("say it once: keep one of the two"))
+            }
+            (true, false) => {
+                let text = read_text(file).map_err(|error| unreadable(&key, &error.to_string()))?;
+                match text.trim_end_matches(['\r', '\n']) {
+                    "" => Err(BadSetting::new(key, "the file that it names is empty")),
+                    secret => Ok(Some(secret.as_bytes().to_vec())),
+                }
+            }
+        }
+    }
+}
+
+fn unreadable(key: &str, why: &str) -> BadSetting {
+    BadSetting::new(key, format!("cannot read the file that it names: {why}"))
+        .hint("it is the path of a file; one in the configuration is meant from the folder of that, else from here")
 }

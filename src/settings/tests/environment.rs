@@ -78,7 +78,8 @@ fn lists_are_toml_or_json_or_words() {
     assert_eq!(key_files("a.pem"), [a]);
     let apps = "[{\"key\":\"demo\",\"id\":\"1\",\"secret\":\"0123456789abcdef\",\"limits\":{\"batch\":7}}]";
     let apps = from_variable("WELLHEAD_APPS__LISTED", apps).unwrap().settings.apps.listed;
-    assert_eq!((apps[0].id.as_str(), apps[0].limits.batch), ("1", 7));
+    let own = apps[0].dialects.of::<PusherAppSettings>();
+    assert_eq!((own.id.as_str(), own.limits.batch), ("1", 7));
     let both = Bus::Nats(vec!["nats://a:1".to_owned(), "nats://b:2".to_owned()]);
     let bus = from_variable("WELLHEAD_CLUSTER__BUS", "[\"nats://a:1\", \"nats://b:2\"]").unwrap();
     assert_eq!(bus.settings.cluster.bus, both);
@@ -104,14 +105,14 @@ fn variables_of_its_own_make_one_app() {
     let id = ("WELLHEAD_APP_ID", "1");
     let secret = ("WELLHEAD_APP_SECRET", "0123456789abcdef0123");
     let plan = Plan::new(&from_variables(&[key, id, secret]).unwrap(), Roles::Standalone).unwrap();
-    let [app] = &plan.pusher.apps[..] else { panic!("{:?}", plan.pusher) };
+    let [app] = pushers(&plan)[..] else { panic!("{:?}", plan.tenants) };
     assert_eq!((app.key.as_str(), app.id.as_str(), &app.secret[..]), ("demo", "1", secret.1.as_bytes()));
 
     let folder = Folder::new("app-variables");
     let file = folder.write("secret", "in a file, long enough\n").display().to_string();
     let secret_file = ("WELLHEAD_APP_SECRET_FILE", file.as_str());
     let plan = Plan::new(&from_variables(&[key, id, secret_file]).unwrap(), Roles::Standalone).unwrap();
-    assert_eq!(plan.pusher.apps[0].secret, b"in a file, long enough");
+    assert_eq!(pushers(&plan)[0].secret, b"in a file, long enough");
 
     for (variables, place, what) in [
         (&[key][..], "WELLHEAD_APP_KEY: ", "WELLHEAD_APP_ID is not set"),

@@ -73,7 +73,7 @@ fn a_byte_order_mark_is_no_part_of_what_is_read() {
         assert_eq!(read.as_deref(), Some(secret.as_bytes()), "{section}");
     }
     let app = format!("[[apps.listed]]\nkey = \"a\"\nid = \"1\"\nsecret_file = \"{file}\"");
-    assert_eq!(plan(&app, Roles::Standalone).pusher.apps[0].secret, secret.as_bytes());
+    assert_eq!(pushers(&plan(&app, Roles::Standalone))[0].secret, secret.as_bytes());
 
     let pair = KeyPair::generate(Kind::Rs256).unwrap();
     let public = marked("keys/marked.pem", &pair.public);

@@ -26,8 +26,7 @@ fn origins_of_an_app_stand_for_those_of_the_slave() {
                 allowed_origins = [\"*.shop.example\"]\n[[apps.listed]]\nkey = \"closed\"\nallowed_origins = []";
     let loaded = from_file(text).unwrap();
     let plan = Plan::new(&loaded, Roles::Standalone).unwrap();
-    let apps = plan.apps(&loaded.settings, plan.keys.clone(), None);
-    let admits = |app: &str, origin| apps.admit_origin(&app.parse().unwrap(), origin).is_ok();
+    let admits = |app: &str, origin| plan.tenants.named(app).admit_origin(&app.parse().unwrap(), origin).is_ok();
     assert!(admits("any", "https://house.example") && !admits("any", "https://a.shop.example"));
     assert!(admits("shop", "https://a.shop.example") && !admits("shop", "https://house.example"));
     assert!(!admits("closed", "https://house.example") && !admits("closed", "null"));

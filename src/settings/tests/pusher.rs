@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use wellhead_master::Keyless;
+use wellhead_proto::dialect::pusher;
 
 use super::*;
 
@@ -22,15 +23,16 @@ fn an_app_with_an_id_and_a_secret_is_pushers() {
          [[apps.listed]]\nkey = \"other\"\nid = \"43\"\nsecret_file = \"{file}\"\n"
     );
     let plan = plan(&text);
-    let [shop, other] = &plan.pusher.apps[..] else { panic!("{:?}", plan.pusher) };
+    let [shop, other] = pushers(&plan)[..] else { panic!("{:?}", plan.tenants) };
     assert_eq!((shop.key.as_str(), shop.id.as_str(), &shop.secret[..]), ("shop", "42", &b"0123456789abcdef0123"[..]));
     assert!(shop.client_events && !other.client_events);
-    assert_eq!((shop.limits.event_data, shop.limits.presence_members, shop.limits.batch), (20 << 10, 7, 10));
-    assert_eq!(shop.limits.activity_timeout, Duration::from_secs(30));
-    assert_eq!(other.limits, wellhead_proto::dialect::pusher::Limits::default());
+    assert_eq!((shop.limits.event_data.bytes(), shop.limits.presence_members, shop.limits.batch), (20 << 10, 7, 10));
+    assert_eq!(shop.limits.activity_timeout.0, Duration::from_secs(30));
+    assert_eq!(other.limits, AppLimits::default());
     assert_eq!(other.secret, b"in a file, long enough");
-    assert_eq!((plan.pusher.master_prefix.as_str(), plan.pusher.slave_prefix.as_str()), ("/push", ""));
-    assert!(plan.listed.len() == 3 && plan.development);
+    let rows = &plan.of_dialects.of::<pusher::Settings>().pusher;
+    assert_eq!((rows.master_prefix.as_str(), rows.slave_prefix.as_str()), ("/push", ""));
+    assert!(["plain", "shop", "other"].iter().all(|app| plan.tenants.named(app).is_listed()) && plan.development);
 }
 
 #[test]
@@ -63,7 +65,7 @@ fn an_apps_secret_is_shown_nowhere_and_comes_from_the_folder_of_its_file() {
     let text = APP.replace("0123456789abcdef0123", "hush hush hush");
     let loaded = from_file(&text).unwrap();
     let plan = Plan::new(&loaded, Roles::Standalone).unwrap();
-    let shown = format!("{:?}{}{:?}", loaded.settings, toml::to_string(&loaded.settings).unwrap(), plan.pusher);
+    let shown = format!("{:?}{}{:?}", loaded.settings, toml::to_string(&loaded.settings).unwrap(), plan.tenants);
     assert!(!shown.contains("hush"), "{shown}");
     let warnings = plan.warnings.join("\n");
     assert!(warnings.contains("shorter than 16 bytes") && !warnings.contains("hush"), "{warnings}");
@@ -72,7 +74,7 @@ fn an_apps_secret_is_shown_nowhere_and_comes_from_the_folder_of_its_file() {
     folder.write("app.secret", "in the same folder");
     let text = "[[apps.listed]]\nkey = \"a\"\nid = \"1\"\nsecret_file = \"app.secret\"\n";
     let loaded = load::load(Some(&folder.write("w.toml", text)), &[]).unwrap();
-    assert_eq!(Plan::new(&loaded, Roles::Standalone).unwrap().pusher.apps[0].secret, b"in the same folder");
+    assert_eq!(pushers(&Plan::new(&loaded, Roles::Standalone).unwrap())[0].secret, b"in the same folder");
 }
 
 #[test]

@@ -15,7 +15,7 @@ fn said(loaded: Result<Loaded, SettingsError>) -> String {
     match loaded.and_then(|loaded| Plan::new(&loaded, Roles::Master).map(|plan| (loaded, plan))) {
         Ok((loaded, plan)) => {
             let settings = &loaded.settings;
-            format!("{settings:?}{}{:?}{:?}", toml::to_string(settings).unwrap(), plan.pusher, plan.warnings)
+            format!("{settings:?}{}{:?}{:?}", toml::to_string(settings).unwrap(), plan.tenants, plan.warnings)
         }
         Err(error) => format!("{error}{error:?}"),
     }

@@ -16,13 +16,13 @@ use wellhead::{
     },
 };
 use wellhead_proto::{
-    app::Apps,
     bus::{Bus, BusState},
     dialect,
     ids::{NodeId, SocketIdSeal},
     jwt::{Key, Keyring},
     origin::Origins,
     roster::Beat,
+    tenants::{TenantDirectory, Tenants},
 };
 use wellhead_slave::{Opened, Rejected, Setup, Slave, Transport, settings};
 
@@ -91,6 +91,7 @@ impl SlaveNode {
         let end = End::new(net, number, true, most);
         let key = Key::from_secret(SECRET).expect("long enough");
         let seal = SocketIdSeal::new(SECRET);
+        let tenants = Tenants::new(Keyring::new(vec![key], false), [], true, Origins::any());
         let setup = Setup {
             node: end.id,
             settings: settings::Settings::default(),
@@ -98,7 +99,7 @@ impl SlaveNode {
             tokens: settings::Tokens::default(),
             cluster: "model".to_owned(),
             secret: SECRET.to_vec(),
-            apps: Arc::new(Apps::new(Keyring::new(vec![key], false), Default::default(), true, Origins::any())),
+            tenants: Arc::new(TenantDirectory::new(tenants)),
             dialects: dialect::all(&dialect::Settings::default(), &seal),
             bus: end.bus.clone(),
         };

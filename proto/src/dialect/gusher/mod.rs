@@ -3,30 +3,21 @@
 
 mod api;
 mod auth;
+mod settings;
 mod wire;
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Variant},
+    dialect::{
+        contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Variant},
+        mount::{BadSetting, Mount, NoKeys},
+    },
     frame::SharedFrame,
     ids::{AppId, SocketId, SocketIdSeal},
     notice::Notice,
     refusal::Refusal,
 };
 
-/// Where the v1 rows stand; the v3 rows stand at the root.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Prefixes {
-    /// Of the master's rows, `/api` unless set: begins with a slash and ends without one; may be empty.
-    pub master: String,
-    /// Of the slave's rows, `/gcs` unless set.
-    pub slave: String,
-}
-
-impl Default for Prefixes {
-    fn default() -> Self {
-        Self { master: "/api".to_owned(), slave: "/gcs".to_owned() }
-    }
-}
+pub use self::settings::{Settings, V1Rows};
 
 /// The dialect.
 pub struct Gusher {
@@ -34,13 +25,19 @@ pub struct Gusher {
     seal: SocketIdSeal,
 }
 
-impl Gusher {
-    /// The dialect with its v1 rows at `prefixes`; `seal` prints and reads socket ids.
-    #[must_use]
-    pub fn new(prefixes: &Prefixes, seal: SocketIdSeal) -> Self {
-        let mut routes = api::routes(&prefixes.master);
-        routes.extend(auth::routes(&prefixes.slave));
-        Self { routes, seal }
+impl Mount for Gusher {
+    type Settings = Settings;
+    type AppSettings = NoKeys;
+    type App = ();
+
+    fn check(settings: Settings) -> Result<Settings, BadSetting> {
+        settings.check()
+    }
+
+    fn new(settings: Settings, seal: &SocketIdSeal) -> Self {
+        let mut routes = api::routes(&settings.master.prefix);
+        routes.extend(auth::routes(&settings.slave.prefix));
+        Self { routes, seal: seal.clone() }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     ids::{ChannelName, SocketId, SocketIdSeal},
     notice::{Notice, Outcome},
     refusal::CloseCause,
+    tenants::Tenants,
 };
 
 /// The conversation with one socket.
@@ -145,7 +146,7 @@ impl Conversation for Talk {
         self.seal.print(self.socket)
     }
 
-    fn hear(&mut self, message: Message, _: Duration) -> Result<Action, CloseCause> {
+    fn hear(&mut self, message: Message, _: &Tenants, _: Duration) -> Result<Action, CloseCause> {
         let Message::Text(text) = message else {
             return Err(CloseCause::UnsupportedData);
         };
@@ -249,7 +250,8 @@ mod tests {
 
     fn hear(text: &str) -> Result<Action, CloseCause> {
         let socket = SocketId::new(NodeId::from_random(1), 1);
-        Talk::new(socket, SocketIdSeal::new(b"secret")).hear(Message::Text(text.into()), Duration::ZERO)
+        let mut talk = Talk::new(socket, SocketIdSeal::new(b"secret"));
+        talk.hear(Message::Text(text.into()), &Tenants::default(), Duration::ZERO)
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! The apps that are served, found by key or by id, and what their secrets sign.
+//! What is known of an app: how Pusher's libraries call it, what its secret signs, what it may have.
 
-use std::{collections::HashMap, sync::Arc};
+use std::fmt;
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -8,59 +8,45 @@ use subtle::ConstantTimeEq;
 
 use crate::ids::AppId;
 
-use super::{App, Limits};
+use super::settings::AppLimits;
 
-/// Every app that is served.
-pub struct Apps {
-    by_key: HashMap<AppId, Arc<Served>>,
-    by_id: HashMap<String, Arc<Served>>,
-}
-
-impl Apps {
-    /// These apps. Of two with the same id or key the last counts; the settings refuse them.
-    pub fn new(apps: &[App]) -> Self {
-        let served: Vec<_> = apps.iter().cloned().map(Served::new).map(Arc::new).collect();
-        Self {
-            by_key: served.iter().map(|served| (served.app.key.clone(), served.clone())).collect(),
-            by_id: served.into_iter().map(|served| (served.app.id.clone(), served)).collect(),
-        }
-    }
-
-    /// The app whose sockets come in by this key.
-    pub fn by_key(&self, key: &str) -> Option<&Arc<Served>> {
-        self.by_key.get(key)
-    }
-
-    /// The app whose backends come in by this id.
-    pub fn by_id(&self, id: &str) -> Option<&Arc<Served>> {
-        self.by_id.get(id)
-    }
-}
-
-/// An app with its secret at hand.
-pub struct Served {
-    /// What the settings say of it.
-    pub app: App,
-    /// Has taken in the secret already, which would be half of the work of a short signature.
-    mac: Hmac<Sha256>,
-}
-
-impl Served {
-    fn new(app: App) -> Self {
-        let mac = Hmac::new_from_slice(&app.secret).expect("HMAC takes a key of any length");
-        Self { app, mac }
-    }
-
+/// An app as Pusher's libraries know it. It stands in the directory of tenants.
+#[derive(Clone)]
+pub struct PusherApp {
+    /// Its key, which stands in the path of its sockets and names it everywhere else in the house.
+    pub key: AppId,
+    /// Its id, which stands in the paths of the HTTP API.
+    pub id: String,
+    /// Signs requests and permissions.
+    pub secret: Vec<u8>,
+    /// May clients publish to each other on private and presence channels?
+    pub client_events: bool,
     /// What it may have.
-    pub fn limits(&self) -> &Limits {
-        &self.app.limits
+    pub limits: AppLimits,
+    /// Has taken in the secret already, which would be half of the work of a short signature.
+    pub(super) mac: Hmac<Sha256>,
+}
+
+impl PusherApp {
+    /// An app with its secret at hand.
+    #[must_use]
+    pub fn new(key: AppId, id: String, secret: Vec<u8>, client_events: bool, limits: AppLimits) -> Self {
+        let mac = Hmac::new_from_slice(&secret).expect("HMAC takes a key of any length");
+        Self { key, id, secret, client_events, limits, mac }
     }
 
     /// Is `signature` what the secret makes of `parts`, written one after the other?
-    pub fn has_signed(&self, parts: &[&[u8]], signature: &[u8]) -> bool {
+    pub(super) fn has_signed(&self, parts: &[&[u8]], signature: &[u8]) -> bool {
         let mut mac = self.mac.clone();
         parts.iter().for_each(|part| mac.update(part));
         bool::from(hex(&mac.finalize().into_bytes()).as_bytes().ct_eq(signature))
+    }
+}
+
+/// Never shows the secret.
+impl fmt::Debug for PusherApp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PusherApp").field("key", &self.key).field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -78,30 +64,40 @@ pub fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::{
+        jwt::Keyring,
+        origin::Origins,
+        tenants::{DialectRecord, ListedTenant, Tenants},
+    };
 
     /// The app of the vectors.
-    pub fn app() -> App {
-        App {
-            key: "wh-key".parse().unwrap(),
-            id: "42".to_owned(),
-            secret: b"wh-secret".to_vec(),
-            client_events: true,
-            limits: Limits::default(),
-        }
+    pub fn app() -> PusherApp {
+        let (key, secret) = ("wh-key".parse().unwrap(), b"wh-secret".to_vec());
+        PusherApp::new(key, "42".to_owned(), secret, true, AppLimits::default())
+    }
+
+    /// A directory of these apps.
+    pub fn tenants(apps: impl IntoIterator<Item = PusherApp>) -> Tenants {
+        let listed = apps.into_iter().map(|app| {
+            let of_dialects = vec![DialectRecord::new(Some(app.id.clone()), app.clone())];
+            (app.key, ListedTenant { of_dialects, ..ListedTenant::default() })
+        });
+        Tenants::new(Keyring::default(), listed, false, Origins::any())
     }
 
     #[test]
     fn an_app_has_a_key_and_an_id_and_neither_stands_for_the_other() {
-        let apps = Apps::new(&[app()]);
-        assert_eq!(apps.by_key("wh-key").unwrap().app.id, "42");
-        assert_eq!(apps.by_id("42").unwrap().app.key.as_str(), "wh-key");
-        assert!(apps.by_key("42").is_none());
-        assert!(apps.by_id("wh-key").is_none());
+        let tenants = tenants([app()]);
+        let by_key = |key: &str| tenants.app(&key.parse().unwrap()).of::<PusherApp>();
+        assert_eq!(by_key("wh-key").unwrap().id, "42");
+        assert_eq!(tenants.by_id::<PusherApp>("42").unwrap().key.as_str(), "wh-key");
+        assert!(by_key("42").is_none());
+        assert!(tenants.by_id::<PusherApp>("wh-key").is_none());
     }
 
     #[test]
     fn permissions_are_signed_as_pushers_libraries_sign_them() {
-        let served = Served::new(app());
+        let served = app();
         for (signed, signature) in [
             ("11.22:private-a", "f0aca078562379b12ba3140b36aa7f3064d7a5b7356286b0c4935008f1b05bc8"),
             (

@@ -9,7 +9,7 @@ use crate::{
     surface::text,
 };
 
-use super::{apps::Apps, sign::Params, wire::frames};
+use super::{apps::PusherApp, sign::Params, wire::frames};
 
 /// Numbers of these rows begin here, above those of the master's.
 const FIRST: usize = 1 << 16;
@@ -39,10 +39,10 @@ pub fn no_upgrade(call: &ApiCall<'_>) -> Refusal {
 }
 
 /// The app whose key is in the path, for a client of a protocol that we speak.
-pub fn knock(apps: &Apps, call: &ApiCall<'_>) -> Result<Knock, Refusal> {
+pub fn knock(call: &ApiCall<'_>) -> Result<Knock, Refusal> {
     let coded = |code, reason, text: String| Refusal::Coded { code, reason, text: text.into() };
     let [key] = &call.segments[..] else { return Err(Refusal::NotFound) };
-    let Some(served) = apps.by_key(key) else {
+    let Some(app) = call.tenants.named(key).of::<PusherApp>() else {
         let words = "not in this cluster. Did you forget to specify the cluster?";
         return Err(coded(4001, "unknown_app", format!("App key {key} {words}")));
     };
@@ -50,7 +50,7 @@ pub fn knock(apps: &Apps, call: &ApiCall<'_>) -> Result<Knock, Refusal> {
     let protocol = params.text("protocol").unwrap_or_default();
     match &*protocol {
         "5" | "6" | "7" => {
-            Ok(Knock { app: served.app.key.clone(), credentials: Credentials::Later, variant: Variant::default() })
+            Ok(Knock { app: app.key.clone(), credentials: Credentials::Later, variant: Variant::default() })
         }
         "" => Err(coded(4008, "no_protocol", "No protocol version supplied".to_owned())),
         number if number.bytes().all(|byte| byte.is_ascii_digit()) => Err(coded(
@@ -98,19 +98,26 @@ mod tests {
         dialect::{
             Settings, all,
             contract::Dialect,
-            pusher::{App, Settings as PusherSettings, apps::tests::app},
+            pusher::{
+                PusherRows, Settings as PusherSettings,
+                apps::tests::{app, tenants},
+            },
         },
         ids::SocketIdSeal,
         surface::{Matched, Router},
+        tenants::Tenants,
     };
 
     fn find(method: &str, path: &str) -> (Arc<dyn Dialect>, Router, Matched) {
-        let apps = vec![app(), App { key: "a b:c".parse().unwrap(), id: "43".to_owned(), ..app() }];
-        let pusher = PusherSettings { slave_prefix: "/ws".to_owned(), apps, ..Default::default() };
-        let settings = Settings { pusher, ..Settings::default() };
+        let pusher = PusherRows { slave_prefix: "/ws".to_owned(), ..PusherRows::default() };
+        let settings = Settings::default().with(PusherSettings { pusher });
         let router = Router::new(Role::Slave, all(&settings, &SocketIdSeal::new(b"seal")));
-        let matched = router.find(method, path).expect(path);
+        let matched = router.find(method, path, &apps()).expect(path);
         (router.dialect(&matched).clone(), router, matched)
+    }
+
+    fn apps() -> Tenants {
+        tenants([app(), PusherApp { key: "a b:c".parse().unwrap(), id: "43".to_owned(), ..app() }])
     }
 
     fn with_call<T>(path: &str, query: &str, version: &str, use_it: impl FnOnce(&dyn Dialect, ApiCall<'_>) -> T) -> T {
@@ -125,6 +132,7 @@ mod tests {
             headers: &headers,
             body: "".into(),
             now: Duration::ZERO,
+            tenants: &apps(),
         };
         use_it(&*dialect, call)
     }

@@ -11,33 +11,68 @@ mod sign;
 mod wire;
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, TurnedAway, Variant},
+    dialect::{
+        contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, TurnedAway, Variant},
+        mount::{AppEntry, BadSetting, Mount, OwnCredentials, SecretFiles},
+    },
     frame::{Frame, SharedFrame},
-    ids::{AppId, SocketId},
+    ids::{AppId, SocketId, SocketIdSeal},
     notice::Notice,
     refusal::{CloseCause, Refusal},
+    tenants::Tenants,
 };
 
-use self::apps::Apps;
-pub use self::settings::{App, Limits, Settings};
+pub use self::{
+    apps::PusherApp,
+    settings::{AppLimits, PusherAppSettings, PusherRows, Settings},
+};
 
-/// The dialect.
+/// The dialect. Its apps are those in the directory of tenants that it has a record of.
 pub struct Pusher {
     routes: Vec<Route>,
     master_prefix: String,
-    apps: Apps,
 }
 
-impl Pusher {
-    /// The dialect for the apps of `settings`; without any, it has no rows.
-    #[must_use]
-    pub fn new(settings: &Settings) -> Self {
-        let mut routes = Vec::new();
-        if !settings.apps.is_empty() {
-            routes.extend(api::routes(&settings.master_prefix));
-            routes.extend(door::routes(&settings.slave_prefix));
-        }
-        Self { routes, master_prefix: settings.master_prefix.clone(), apps: Apps::new(&settings.apps) }
+impl Mount for Pusher {
+    type Settings = Settings;
+    type AppSettings = PusherAppSettings;
+    type App = PusherApp;
+
+    const APP_VARIABLES: &'static [&'static [&'static str]] = &[&["id"], &["secret", "secret_file"]];
+    const OWN_CREDENTIALS: Option<OwnCredentials> =
+        Some(OwnCredentials { clients: "Pusher's clients", requests: "signed requests of Pusher's libraries" });
+
+    fn app_paths(settings: &mut PusherAppSettings) -> Vec<(&'static str, &mut String)> {
+        vec![("secret_file", &mut settings.secret_file)]
+    }
+
+    fn check(settings: Settings) -> Result<Settings, BadSetting> {
+        settings.check()
+    }
+
+    fn apps(
+        apps: &[AppEntry<'_, PusherAppSettings>],
+        files: &dyn SecretFiles,
+    ) -> Result<Vec<Option<PusherApp>>, BadSetting> {
+        settings::apps(apps, files)
+    }
+
+    fn app_id(app: &PusherApp) -> Option<String> {
+        Some(app.id.clone())
+    }
+
+    fn alike(settings: &PusherAppSettings, app: Option<&PusherApp>, origins: &str) -> Vec<Vec<u8>> {
+        settings::alike(settings, app, origins)
+    }
+
+    fn warnings(_: &Settings, tenants: &Tenants) -> Vec<String> {
+        settings::warnings(tenants.all_of())
+    }
+
+    fn new(settings: Settings, _: &SocketIdSeal) -> Self {
+        let PusherRows { master_prefix, slave_prefix } = settings.pusher;
+        let routes = api::routes(&master_prefix).chain(door::routes(&slave_prefix)).collect();
+        Self { routes, master_prefix }
     }
 }
 
@@ -50,21 +85,25 @@ impl Dialect for Pusher {
         &self.routes
     }
 
+    /// Whoever has no app of Pusher's has none of its rows.
+    fn is_open(&self, tenants: &Tenants) -> bool {
+        tenants.has::<PusherApp>()
+    }
+
     fn authenticate(&self, head: &ApiCall<'_>) -> Result<(), Refusal> {
-        if door::is_row(head.row) { Ok(()) } else { api::authenticate(&self.apps, &self.master_prefix, head) }
+        if door::is_row(head.row) { Ok(()) } else { api::authenticate(&self.master_prefix, head) }
     }
 
     fn call(&self, call: ApiCall<'_>) -> Result<ApiTask, Refusal> {
-        if door::is_row(call.row) { Err(door::no_upgrade(&call)) } else { api::call(&self.apps, &call) }
+        if door::is_row(call.row) { Err(door::no_upgrade(&call)) } else { api::call(&call) }
     }
 
     fn knock(&self, call: &ApiCall<'_>) -> Result<Knock, Refusal> {
-        door::knock(&self.apps, call)
+        door::knock(call)
     }
 
     fn converse(&self, app: &AppId, _: Variant, socket: SocketId) -> Box<dyn Conversation> {
-        let served = self.apps.by_key(app.as_str()).expect("only apps that knocked are let in");
-        Box::new(wire::Talk::new(served.clone(), socket))
+        Box::new(wire::Talk::new(app.clone(), socket))
     }
 
     fn encode(&self, _: Variant, notice: Notice<'_>) -> Option<SharedFrame> {

@@ -1,80 +1,262 @@
-//! What the settings say about Pusher: its apps and their limits.
+//! What the settings say about Pusher: where its rows stand, and of each app its id, its secret and its limits.
 
-use std::{fmt, time::Duration};
+use serde::{Deserialize, Serialize};
 
-use crate::ids::AppId;
+use crate::{
+    dialect::mount::{AppEntry, BadSetting, SecretFiles, prefix},
+    ids::AppId,
+    secret::Secret,
+    units::{Size, Span},
+};
 
-/// Where Pusher's rows stand, and the apps that it serves.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+use super::apps::PusherApp;
+
+/// No name in the house is longer, in bytes.
+const LONGEST_NAME: usize = AppId::MAX_BYTES;
+
+/// Secrets of apps that are shorter can be guessed by who has seen a signature.
+const SHORT_SECRET: usize = 16;
+
+/// Pusher's keys of the process.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// What stands before `/apps` on the master, without a last slash. Usually empty; no part of what is signed.
-    pub master_prefix: String,
-    /// What stands before `/app` on the slave, without a last slash. Usually empty.
-    pub slave_prefix: String,
-    /// Listed apps that have an id and a secret.
-    pub apps: Vec<App>,
+    /// `[pusher]`.
+    pub pusher: PusherRows,
 }
 
-/// An app as Pusher's libraries know it.
-#[derive(Clone, Eq, PartialEq)]
-pub struct App {
-    /// Its key, which stands in the path of its sockets and names it everywhere else in the house.
-    pub key: AppId,
-    /// Its id, which stands in the paths of the HTTP API.
+/// Where Pusher's rows stand.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields, expecting = "struct Pusher")]
+pub struct PusherRows {
+    /// What stands before `/apps` on the master; usually empty, and no part of what is signed.
+    pub master_prefix: String,
+    /// What stands before `/app` on the slave; usually empty.
+    pub slave_prefix: String,
+}
+
+impl Settings {
+    /// The prefixes without their last slashes.
+    pub(super) fn check(mut self) -> Result<Self, BadSetting> {
+        let PusherRows { master_prefix, slave_prefix } = &mut self.pusher;
+        *master_prefix = prefix("pusher.master_prefix", master_prefix)?;
+        *slave_prefix = prefix("pusher.slave_prefix", slave_prefix)?;
+        Ok(self)
+    }
+}
+
+/// Pusher's keys of an app.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PusherAppSettings {
+    /// Its id, as it stands in the paths of the HTTP API; without one, Pusher's libraries cannot use the app.
     pub id: String,
-    /// Signs requests and permissions.
-    pub secret: Vec<u8>,
+    /// What Pusher's libraries sign with.
+    pub secret: Secret,
+    /// A file that holds the secret instead.
+    pub secret_file: String,
     /// May clients publish to each other on private and presence channels?
     pub client_events: bool,
-    /// What it may have.
-    pub limits: Limits,
+    /// How much of everything its clients and backends may have.
+    pub limits: AppLimits,
 }
 
-/// How much of everything an app may have; the defaults are pusher.md §1.11's.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Limits {
-    /// The longest channel name, in bytes.
-    pub channel_name: usize,
+/// Each limit once: its name, its type, its default, and the most that it may be if there is one.
+macro_rules! limits {
+    ($($(#[$doc:meta])* $name:ident: $kind:ty = $default:expr $(, at most $most:expr)?;)*) => {
+        /// `[apps.listed.limits]`: how much of everything an app may have (pusher.md §1.11).
+        #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct AppLimits {
+            $($(#[$doc])* pub $name: $kind,)*
+        }
+
+        impl Default for AppLimits {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        impl AppLimits {
+            /// The first that cannot be used: its name, and why.
+            fn wrong(&self) -> Option<(&'static str, String)> {
+                $(
+                    let most = [usize::MAX, $($most)?].into_iter().min().unwrap_or(usize::MAX);
+                    if let Some(why) = self.$name.wrong(most) {
+                        return Some((stringify!($name), why));
+                    }
+                )*
+                None
+            }
+        }
+    };
+}
+
+limits! {
+    /// The longest channel name.
+    channel_name: Size = Size(200), at most LONGEST_NAME;
     /// The longest event name, in characters.
-    pub event_name: usize,
-    /// The largest payload of an event, in bytes.
-    pub event_data: usize,
+    event_name: usize = 200, at most LONGEST_NAME;
+    /// The largest payload of an event.
+    event_data: Size = Size::kib(10);
     /// Channels that one event may name.
-    pub channels_per_event: usize,
+    channels_per_event: usize = 100;
     /// Events in a batch.
-    pub batch: usize,
+    batch: usize = 10;
     /// Members of a presence channel.
-    pub presence_members: usize,
-    /// The largest user object of a member, in bytes.
-    pub presence_info: usize,
+    presence_members: usize = 100;
+    /// The largest user object of a member.
+    presence_info: Size = Size::kib(1);
     /// The longest id of a member, in characters.
-    pub presence_id: usize,
+    presence_id: usize = 128, at most LONGEST_NAME;
     /// Client events that one socket may send in a second.
-    pub client_events: u32,
+    client_events: u32 = 10;
     /// After how long a silent client should ask whether the server is there; told in the first frame.
-    pub activity_timeout: Duration,
+    activity_timeout: Span = Span::seconds(120);
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            channel_name: 200,
-            event_name: 200,
-            event_data: 10_240,
-            channels_per_event: 100,
-            batch: 10,
-            presence_members: 100,
-            presence_info: 1_024,
-            presence_id: 128,
-            client_events: 10,
-            activity_timeout: Duration::from_secs(120),
+/// A kind of limit.
+trait Bounded {
+    /// Why it cannot be used, if it cannot.
+    fn wrong(&self, most: usize) -> Option<String>;
+}
+
+impl Bounded for usize {
+    fn wrong(&self, most: usize) -> Option<String> {
+        match *self {
+            0 => Some("must be more than nothing".to_owned()),
+            limit if limit > most => {
+                Some(format!("{limit} is more than the {most} bytes that a name may have anywhere"))
+            }
+            _ => None,
         }
     }
 }
 
-/// Never shows the secret.
-impl fmt::Debug for App {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App").field("key", &self.key).field("id", &self.id).finish_non_exhaustive()
+impl Bounded for u32 {
+    fn wrong(&self, most: usize) -> Option<String> {
+        (*self as usize).wrong(most)
+    }
+}
+
+impl Bounded for Size {
+    fn wrong(&self, most: usize) -> Option<String> {
+        self.bytes().wrong(most)
+    }
+}
+
+impl Bounded for Span {
+    fn wrong(&self, _: usize) -> Option<String> {
+        (self.0.as_secs() == 0).then(|| "clients are told whole seconds, at least one".to_owned())
+    }
+}
+
+/// What is known of those of `apps` that have an id and a secret.
+pub(super) fn apps(
+    apps: &[AppEntry<'_, PusherAppSettings>],
+    files: &dyn SecretFiles,
+) -> Result<Vec<Option<PusherApp>>, BadSetting> {
+    let mut known: Vec<Option<PusherApp>> = Vec::with_capacity(apps.len());
+    for entry in apps {
+        let app = one(entry, files)?;
+        if let Some(app) = &app
+            && let Some(other) = known.iter().flatten().find(|other| other.id == app.id)
+        {
+            let message = format!("the app {:?} has the id {:?}, too", other.key.as_str(), app.id);
+            return Err(BadSetting::new(entry.at("id"), message).hint("give each app an id of its own"));
+        }
+        known.push(app);
+    }
+    Ok(known)
+}
+
+fn one(entry: &AppEntry<'_, PusherAppSettings>, files: &dyn SecretFiles) -> Result<Option<PusherApp>, BadSetting> {
+    let PusherAppSettings { id, secret, secret_file, client_events, limits } = &entry.settings;
+    let bad = |name: &str, message: &str| BadSetting::new(entry.at(name), message);
+    if let Some((name, why)) = limits.wrong() {
+        let error = bad(&format!("limits.{name}"), &why);
+        return Err(match name {
+            "client_events" => error.hint("client_events = false of the app itself forbids them"),
+            "activity_timeout" => error.hint("for example \"120s\""),
+            _ => error,
+        });
+    }
+    let secret = match (id.is_empty(), files.secret(entry.place, "secret", secret, secret_file)?) {
+        (true, None) if *client_events => {
+            let error = bad("client_events", "clients publish to each other over Pusher's protocol only");
+            return Err(error.hint("give the app an id and a secret"));
+        }
+        (true, None) => return Ok(None),
+        (true, Some(_)) => {
+            let error = bad("id", "the app has a secret, and no id");
+            return Err(error.hint("Pusher's libraries need both: id = \"1\", or whatever stands in their app_id"));
+        }
+        (false, None) => {
+            let error = bad("id", "the app has an id, and no secret that signs its requests");
+            return Err(error.hint("set secret or secret_file; `openssl rand -hex 20` makes a good one"));
+        }
+        (false, Some(secret)) => secret,
+    };
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if !id.bytes().all(fits) || id.len() > LONGEST_NAME || id.starts_with('.') {
+        return Err(bad("id", &format!("{id:?} cannot stand in a path")).hint("letters, digits, -, _ and ."));
+    }
+    Ok(Some(PusherApp::new(entry.key.clone(), id.clone(), secret, *client_events, limits.clone())))
+}
+
+/// What the nodes compare, in the words of the first release: nodes of two releases are not to find each other different.
+pub(super) fn alike(settings: &PusherAppSettings, app: Option<&PusherApp>, origins: &str) -> Vec<Vec<u8>> {
+    // in the settings or in a file: the app knows
+    let secret = app.map(|app| app.secret.clone()).unwrap_or_default();
+    let rest = format!("{} {origins} {:?}", settings.client_events, settings.limits);
+    vec![settings.id.clone().into_bytes(), secret, rest.into_bytes()]
+}
+
+/// Secrets that could be guessed.
+pub(super) fn warnings<'a>(apps: impl Iterator<Item = &'a PusherApp>) -> Vec<String> {
+    let short = apps.filter(|app| app.secret.len() < SHORT_SECRET);
+    let words = |app: &PusherApp| {
+        let PusherApp { key, id, .. } = app;
+        format!("the secret of the app {key} (id {id}) is shorter than {SHORT_SECRET} bytes: it could be guessed")
+    };
+    short.map(words).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_of_the_first_release_find_an_app_alike() {
+        let settings = PusherAppSettings { id: "42".to_owned(), client_events: true, ..PusherAppSettings::default() };
+        let [id, secret, rest] = &alike(&settings, None, "None")[..] else { panic!("three parts") };
+        assert_eq!((&id[..], &secret[..]), (&b"42"[..], &b""[..]));
+        let words = "true None AppLimits { channel_name: Size(200), event_name: 200, event_data: Size(10240), \
+                     channels_per_event: 100, batch: 10, presence_members: 100, presence_info: Size(1024), \
+                     presence_id: 128, client_events: 10, activity_timeout: Span(120s) }";
+        assert_eq!(std::str::from_utf8(rest), Ok(words));
+    }
+
+    /// The page says each limit with its default, in units that people read.
+    #[test]
+    fn the_page_states_the_limits() {
+        let page = include_str!("../../../../docs/pusher.md");
+        let table = page.split_once("### 1.11").expect("the section").1.split_once("### 1.12").expect("the next").0;
+        let limits = serde_json::to_value(AppLimits::default()).expect("plain values");
+        for (name, default) in limits.as_object().expect("a struct") {
+            let row = table
+                .lines()
+                .find(|row| row.starts_with(&format!("| `{name}` | ")))
+                .unwrap_or_else(|| panic!("{name}"));
+            let said = match default.as_str() {
+                None => default.to_string(),
+                Some("2m") => "120 s".to_owned(),
+                Some(size) => size
+                    .strip_suffix('B')
+                    .filter(|size| size.parse::<u64>().is_ok())
+                    .map_or_else(|| size.replace("KiB", " KiB"), |bytes| format!("{bytes} bytes")),
+            };
+            assert!(row.contains(&format!("| {said}")), "{row}: {said}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::{dialect::contract::ApiCall, event::quote, refusal::Refusal};
 
-use super::apps::{Served, hex};
+use super::apps::{PusherApp, hex};
 
 /// How far a timestamp may be from our time.
 const GRACE: Duration = Duration::from_secs(600);
@@ -75,19 +75,19 @@ fn decoded(written: &[u8]) -> Cow<'_, [u8]> {
     if written.contains(&b'%') { percent_decode(written).into() } else { written.into() }
 }
 
-/// Has the backend of `served` sent this head, just now? `path` is that of the call without the prefix, which nobody signs.
+/// Has the backend of `app` sent this head, just now? `path` is that of the call without the prefix, which nobody signs.
 /// What it signed of the body is judged by [`check_body`].
 ///
 /// # Errors
 ///
 /// 401, in the words that people look for.
-pub fn verify(served: &Served, head: &ApiCall<'_>, path: &str, params: &Params<'_>) -> Result<(), Refusal> {
+pub fn verify(app: &PusherApp, head: &ApiCall<'_>, path: &str, params: &Params<'_>) -> Result<(), Refusal> {
     let needed = |name: &str| {
         let missing =
             || unauthorized("unsigned", format!("Parameter {name} is missing: requests to this path are signed"));
         params.bytes(name.as_bytes()).ok_or_else(missing)
     };
-    if needed("auth_key")? != served.app.key.as_str().as_bytes() {
+    if needed("auth_key")? != app.key.as_str().as_bytes() {
         return Err(unauthorized("unknown_key", "Unknown auth_key"));
     }
     if needed("auth_version")? != b"1.0" {
@@ -101,7 +101,7 @@ pub fn verify(served: &Served, head: &ApiCall<'_>, path: &str, params: &Params<'
     let signature = needed("auth_signature")?;
 
     let (method, query) = (head.method.as_bytes(), params.to_be_signed());
-    let signed = |path: &[u8]| served.has_signed(&[method, b"\n", path, b"\n", &query], signature);
+    let signed = |path: &[u8]| app.has_signed(&[method, b"\n", path, b"\n", &query], signature);
     // a name that the sender's HTTP client has escaped was signed before that
     if signed(path.as_bytes()) || (path.contains('%') && signed(&Cow::from(percent_decode(path.as_bytes())))) {
         return Ok(());

@@ -262,7 +262,7 @@ pub fn decode(jwt: String, end: &'static str, refuse: fn() -> ApiReply) -> ApiTa
 
 /// The claims in the original's order.
 fn shown(claims: &Claims) -> String {
-    let grant = &claims.gusher;
+    let grant = &claims.grant;
     let channels = list(grant.channels.iter().map(ChannelPattern::as_str));
     let (user, app) = (quote(grant.user.as_str()), quote(grant.app.as_str()));
     let remotes = serde_json::to_string(&grant.remotes).expect("names and booleans are always JSON");

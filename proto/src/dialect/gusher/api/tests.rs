@@ -11,10 +11,14 @@ use crate::{
         Settings, all,
         contract::{ApiCall, ApiReply, ApiTask, Done, Role, Route, Work},
         golden::{self, GoldenRequest},
+        pusher::{AppLimits, PusherApp},
     },
-    ids::{NodeId, SocketId, SocketIdSeal},
+    ids::{AppId, NodeId, SocketId, SocketIdSeal},
+    jwt::Keyring,
+    origin::Origins,
     refusal::Refusal,
     surface::Router,
+    tenants::{DialectRecord, ListedTenant, Tenants},
 };
 
 use super::task::MAX_ITEMS;
@@ -29,8 +33,8 @@ fn router(role: Role) -> Router {
 
 /// The task of a request, or the reply that refuses it.
 fn call(role: Role, request: &GoldenRequest) -> Result<ApiTask, ApiReply> {
-    let router = router(role);
-    let matched = router.find(&request.method, &request.path)?;
+    let (router, tenants) = (router(role), Tenants::default());
+    let matched = router.find(&request.method, &request.path, &tenants)?;
     let call = ApiCall {
         row: router.route(&matched).row,
         method: &request.method,
@@ -40,6 +44,7 @@ fn call(role: Role, request: &GoldenRequest) -> Result<ApiTask, ApiReply> {
         headers: &request.headers,
         body: request.body.clone().into(),
         now: Duration::ZERO,
+        tenants: &tenants,
     };
     router.dialect(&matched).call(call).map_err(|why| router.refuse(&matched, &why))
 }
@@ -153,18 +158,23 @@ fn nested_json_costs_no_stack() {
 
 #[test]
 fn bare_rows_shadow_nothing() {
+    let key: AppId = "shop".parse().expect("a name");
+    let app = PusherApp::new(key.clone(), "1".to_owned(), Vec::new(), false, AppLimits::default());
+    let of_dialects = vec![DialectRecord::new(None, app)];
+    let listed = [(key, ListedTenant { of_dialects, ..ListedTenant::default() })];
+    let tenants = Tenants::new(Keyring::default(), listed, true, Origins::any());
     for role in [Role::Master, Role::Slave] {
         let router = router(role);
         for dialect in all(&Settings::default(), &seal()) {
             for route in dialect.routes().iter().filter(|route| route.role == role) {
                 let path = route.path.replace(['{', '}'], "");
-                let found = router.find(route.method, &path).expect("a row finds itself");
+                let found = router.find(route.method, &path, &tenants).expect("a row finds itself");
                 assert_eq!(router.route(&found).row, route.row, "{} {path}", route.method);
             }
         }
     }
     for path in ["/healthz", "/readyz", "/version", "/try", "/ui", "/"] {
-        assert_eq!(router(Role::Master).find("GET", path).expect_err(path).status, 404);
+        assert_eq!(router(Role::Master).find("GET", path, &Tenants::default()).expect_err(path).status, 404);
     }
 }
 
@@ -172,7 +182,7 @@ fn bare_rows_shadow_nothing() {
 fn a_door_tells_who_knocks() {
     let router = router(Role::Slave);
     let knock = |path: &str, query: &str| {
-        let matched = router.find(Route::SOCKET, path).expect(path);
+        let matched = router.find(Route::SOCKET, path, &Tenants::default()).expect(path);
         let headers = BTreeMap::new();
         let row = router.route(&matched).row;
         let segments = matched.segments.clone();
@@ -185,6 +195,7 @@ fn a_door_tells_who_knocks() {
             headers: &headers,
             body: "".into(),
             now: Duration::ZERO,
+            tenants: &Tenants::default(),
         };
         router.dialect(&matched).knock(&call).map(|knock| {
             let crate::dialect::contract::Credentials::Token(token) = knock.credentials else { panic!("no token") };
@@ -205,7 +216,7 @@ fn a_door_tells_who_knocks() {
 fn doors_and_rows_say_no_each_in_their_own_words() {
     let reply = |role, method: &str, path: &str, why: &Refusal| {
         let router = router(role);
-        let reply = router.refuse(&router.find(method, path).expect(path), why);
+        let reply = router.refuse(&router.find(method, path, &Tenants::default()).expect(path), why);
         (reply.status, String::from_utf8(reply.body.into()).expect("UTF-8"), reply.headers)
     };
     let door = |why| reply(Role::Slave, Route::SOCKET, "/gcs/ws/a", &why);

@@ -5,8 +5,6 @@ mod info;
 mod publish;
 mod query;
 
-use std::sync::Arc;
-
 use crate::{
     dialect::contract::{ApiCall, ApiReply, ApiTask, Guard, Role, Route},
     refusal::Refusal,
@@ -14,7 +12,7 @@ use crate::{
 };
 
 use super::{
-    apps::{Apps, Served},
+    apps::PusherApp,
     sign::{Params, check_body, verify},
 };
 
@@ -24,7 +22,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// A request of a backend that has proved to be one.
 struct Request<'a> {
     /// Its app.
-    served: &'a Arc<Served>,
+    app: &'a PusherApp,
     /// The channel in the path; empty if there is none.
     channel: &'a str,
     params: Params<'a>,
@@ -57,7 +55,7 @@ pub fn routes(prefix: &str) -> impl Iterator<Item = Route> {
 }
 
 /// The app that a request is for, and the channel in its path; empty if there is none.
-fn target<'a>(apps: &'a Apps, call: &'a ApiCall<'_>) -> Result<(&'a Arc<Served>, &'a str), Refusal> {
+fn target<'a>(call: &'a ApiCall<'_>) -> Result<(&'a PusherApp, &'a str), Refusal> {
     let (id, channel) = match &call.segments[..] {
         [id] => (id, ""),
         [id, channel] => (id, channel.as_str()),
@@ -68,22 +66,22 @@ fn target<'a>(apps: &'a Apps, call: &'a ApiCall<'_>) -> Result<(&'a Arc<Served>,
         reason: "unknown_app",
         text: "No app has this id (apps.listed with an id and a secret)".into(),
     };
-    Ok((apps.by_id(id).ok_or_else(unknown)?, channel))
+    Ok((call.tenants.by_id(id).ok_or_else(unknown)?, channel))
 }
 
 /// Is the head of a request signed by the app that it is for?
-pub fn authenticate(apps: &Apps, prefix: &str, head: &ApiCall<'_>) -> Result<(), Refusal> {
-    let (served, _) = target(apps, head)?;
-    verify(served, head, head.path.strip_prefix(prefix).unwrap_or(head.path), &Params::of(head.query))
+pub fn authenticate(prefix: &str, head: &ApiCall<'_>) -> Result<(), Refusal> {
+    let (app, _) = target(head)?;
+    verify(app, head, head.path.strip_prefix(prefix).unwrap_or(head.path), &Params::of(head.query))
 }
 
 /// What a request to one of them comes down to, whose head was signed.
-pub fn call(apps: &Apps, call: &ApiCall<'_>) -> Result<ApiTask, Refusal> {
+pub fn call(call: &ApiCall<'_>) -> Result<ApiTask, Refusal> {
     let row = ROWS.get(call.row).ok_or(Refusal::NotFound)?;
-    let (served, channel) = target(apps, call)?;
+    let (app, channel) = target(call)?;
     let params = Params::of(call.query);
     check_body(&params, &call.body)?;
-    (row.handle)(&Request { served, channel, params, body: &call.body })
+    (row.handle)(&Request { app, channel, params, body: &call.body })
 }
 
 /// In plain text: libraries hand it through as it is (pusher.md §1.12).

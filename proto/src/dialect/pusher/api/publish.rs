@@ -10,7 +10,7 @@ use crate::{
     command::Command,
     dialect::{
         contract::{ApiTask, Done, Work},
-        pusher::{Limits, json::text, names},
+        pusher::{AppLimits, json::text, names},
     },
     envelope::Envelope,
     event::{Event, Payload, quote},
@@ -61,15 +61,16 @@ struct Checked {
 
 /// `POST /apps/{id}/events`.
 pub fn event(request: &Request<'_>) -> Result<ApiTask, Refusal> {
-    let Request { served, body, .. } = request;
+    let Request { app, body, .. } = request;
+    let limits = &app.limits;
     let written: Written<'_> = object(body, "The body")?;
     let channels = match (written.channels, field("channel", written.channel)?) {
-        (Some(names), _) => many(names, served.limits())?,
-        (None, Some(name)) => vec![named(&name, served.limits())?],
+        (Some(names), _) => many(names, limits)?,
+        (None, Some(name)) => vec![named(&name, limits)?],
         (None, None) => return Err(bad("channels or channel is missing")),
     };
-    let checked = check(written, channels, served.limits())?;
-    let app = &served.app.key;
+    let checked = check(written, channels, limits)?;
+    let app = &app.key;
     let Some(info) = checked.info else {
         return Ok(ApiTask::new(Work::Publish(checked.envelopes(app)), |_| json("{}")));
     };
@@ -83,8 +84,8 @@ pub fn event(request: &Request<'_>) -> Result<ApiTask, Refusal> {
 
 /// `POST /apps/{id}/batch_events`: all of them or none.
 pub fn batch(request: &Request<'_>) -> Result<ApiTask, Refusal> {
-    let Request { served, body, .. } = request;
-    let (app, limits) = (&served.app.key, served.limits());
+    let Request { app, body, .. } = request;
+    let (app, limits) = (&app.key, &app.limits);
     let Batch { batch } = object(body, "The body")?;
     let batch = batch.ok_or_else(|| bad("batch is missing"))?;
     let events: Vec<&RawValue> = list(batch, limits.batch)
@@ -118,7 +119,7 @@ pub fn batch(request: &Request<'_>) -> Result<ApiTask, Refusal> {
     }))
 }
 
-fn element(event: &RawValue, limits: &Limits) -> Result<Checked, Refusal> {
+fn element(event: &RawValue, limits: &AppLimits) -> Result<Checked, Refusal> {
     let written: Written<'_> = object(event.get().as_bytes(), "An event")?;
     let channel = field("channel", written.channel)?.ok_or_else(|| bad("channel is missing"))?;
     let channels = vec![named(&channel, limits)?];
@@ -136,7 +137,7 @@ fn in_batch(number: usize, why: Refusal) -> Refusal {
 }
 
 /// Everything but the channels.
-fn check(written: Written<'_>, channels: Vec<ChannelName>, limits: &Limits) -> Result<Checked, Refusal> {
+fn check(written: Written<'_>, channels: Vec<ChannelName>, limits: &AppLimits) -> Result<Checked, Refusal> {
     let name = field("name", written.name)?.filter(|name| !name.is_empty()).ok_or_else(|| bad("name is missing"))?;
     if name.chars().count() > limits.event_name {
         return Err(bad(format!("name is too long: it may have {} characters", limits.event_name)));
@@ -144,8 +145,9 @@ fn check(written: Written<'_>, channels: Vec<ChannelName>, limits: &Limits) -> R
     let name = (&*name).try_into().map_err(|why| bad(format!("name: {why}")))?;
     let data = written.data.ok_or_else(|| bad("data is missing"))?;
     let data = text(data).ok_or_else(|| bad("data must be a string (of JSON, usually)"))?;
-    if data.len() > limits.event_data {
-        let text = format!("The data content of this event exceeds the allowed maximum ({} bytes)", limits.event_data);
+    let most = limits.event_data.bytes();
+    if data.len() > most {
+        let text = format!("The data content of this event exceeds the allowed maximum ({most} bytes)");
         return Err(Refusal::Coded { code: 413, reason: "too_large", text: text.into() });
     }
     let except = match field("socket_id", written.socket_id)? {
@@ -168,12 +170,12 @@ impl Checked {
     }
 }
 
-fn named(name: &str, limits: &Limits) -> Result<ChannelName, Refusal> {
-    names::channel(name, limits.channel_name).map_err(bad)
+fn named(name: &str, limits: &AppLimits) -> Result<ChannelName, Refusal> {
+    names::channel(name, limits.channel_name.bytes()).map_err(bad)
 }
 
 /// Each name once, in the order in which they came.
-fn many(names: &RawValue, limits: &Limits) -> Result<Vec<ChannelName>, Refusal> {
+fn many(names: &RawValue, limits: &AppLimits) -> Result<Vec<ChannelName>, Refusal> {
     let names: Vec<Cow<'_, str>> = list(names, limits.channels_per_event)
         .map_err(|_| bad("channels must be a list of names"))?
         .ok_or_else(|| bad(format!("Too many channels: an event may name {}", limits.channels_per_event)))?;

@@ -28,7 +28,7 @@ pub fn channels(request: &Request<'_>) -> Result<ApiTask, Refusal> {
         ));
     }
     let query = Query::StatesUnder { prefix, members: info.users };
-    let ask = Ask::Query { app: request.served.app.key.clone(), query };
+    let ask = Ask::Query { app: request.app.key.clone(), query };
     Ok(ApiTask::new(Work::Ask(ask), move |done| match done {
         Done::Census(Census::States(states)) => {
             let shown = states.iter().filter(|(name, _)| !name.starts_with('#'));
@@ -45,7 +45,7 @@ pub fn channel(request: &Request<'_>) -> Result<ApiTask, Refusal> {
     if let Some(words) = info.misses(name.as_str()) {
         return Err(bad(words));
     }
-    let ask = info.ask(&request.served.app.key, vec![name.clone()]);
+    let ask = info.ask(&request.app.key, vec![name.clone()]);
     Ok(ApiTask::new(Work::Ask(ask), move |done| match done {
         Done::Census(census @ Census::States(_)) => {
             let state = state_of(&census, name.as_str()).cloned().unwrap_or_default();
@@ -71,7 +71,7 @@ pub fn users(request: &Request<'_>) -> Result<ApiTask, Refusal> {
     if Kind::of(name.as_str()) != Kind::Presence {
         return Err(bad("Users can only be retrieved for presence channels"));
     }
-    let ask = Ask::Query { app: request.served.app.key.clone(), query: Query::Members(name) };
+    let ask = Ask::Query { app: request.app.key.clone(), query: Query::Members(name) };
     Ok(ApiTask::new(Work::Ask(ask), |done| match done {
         Done::Census(Census::Members(members)) => {
             let ids = members.keys().map(|user| format!(r#"{{"id":{}}}"#, quote(user.as_str())));
@@ -86,5 +86,5 @@ fn info(request: &Request<'_>) -> Info {
 }
 
 fn channel_name(request: &Request<'_>) -> Result<ChannelName, Refusal> {
-    names::channel(request.channel, request.served.limits().channel_name).map_err(bad)
+    names::channel(request.channel, request.app.limits.channel_name.bytes()).map_err(bad)
 }

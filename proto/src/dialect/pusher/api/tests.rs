@@ -12,25 +12,40 @@ use crate::{
         Settings, all,
         contract::{ApiCall, ApiReply, ApiTask, Done, Role, Work},
         golden::{self, GoldenRequest},
-        pusher::{App, Limits, Settings as PusherSettings, apps::tests::app, sign::tests::signed},
+        pusher::{
+            AppLimits, PusherApp, PusherRows, Settings as PusherSettings,
+            apps::tests::{app, tenants},
+            sign::tests::signed,
+        },
     },
     ids::SocketIdSeal,
     query::Census,
     refusal::Refusal,
     surface::Router,
+    tenants::Tenants,
+    units::Size,
 };
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);
 
-fn router(app: App, master_prefix: &str) -> Router {
-    let pusher = PusherSettings { master_prefix: master_prefix.to_owned(), apps: vec![app], ..Default::default() };
-    Router::new(Role::Master, all(&Settings { pusher, ..Settings::default() }, &SocketIdSeal::new(b"seal")))
+/// A master that serves one app.
+struct House {
+    router: Router,
+    tenants: Tenants,
+}
+
+fn router(app: PusherApp, master_prefix: &str) -> House {
+    let pusher = PusherRows { master_prefix: master_prefix.to_owned(), ..PusherRows::default() };
+    let settings = Settings::default().with(PusherSettings { pusher });
+    let router = Router::new(Role::Master, all(&settings, &SocketIdSeal::new(b"seal")));
+    House { router, tenants: tenants([app]) }
 }
 
 /// The task of a request, or the reply that refuses it.
-fn call(router: &Router, request: &GoldenRequest) -> Result<ApiTask, ApiReply> {
+fn call(house: &House, request: &GoldenRequest) -> Result<ApiTask, ApiReply> {
+    let House { router, tenants } = house;
     let GoldenRequest { method, path, query, headers, body } = request;
-    let matched = router.find(method, path)?;
+    let matched = router.find(method, path, tenants)?;
     // `@AUTH@` stands for the parameters of the signature
     let query = match query.split_once("@AUTH@") {
         Some((before, "")) => signed(method, path, before.trim_end_matches('&'), body.as_bytes(), NOW),
@@ -45,6 +60,7 @@ fn call(router: &Router, request: &GoldenRequest) -> Result<ApiTask, ApiReply> {
         headers,
         body: Bytes::new(),
         now: NOW,
+        tenants,
     };
     let dialect = router.dialect(&matched);
     let judged = dialect.authenticate(&head);
@@ -77,7 +93,7 @@ fn every_rule() {
 }
 
 /// 200, or the refusal.
-fn outcome(app: &App, path: &str, body: &Value) -> (u16, String) {
+fn outcome(app: &PusherApp, path: &str, body: &Value) -> (u16, String) {
     match call(&router(app.clone(), ""), &post(path, body)) {
         Ok(_) => (200, String::new()),
         Err(reply) => (reply.status, String::from_utf8(reply.body.into()).unwrap()),
@@ -123,9 +139,15 @@ fn each_limit_at_its_edge_and_one_beyond() {
 
 #[test]
 fn an_app_has_limits_of_its_own() {
-    let limits =
-        Limits { event_data: 3, channels_per_event: 1, batch: 1, event_name: 2, channel_name: 2, ..Limits::default() };
-    let app = App { limits, ..app() };
+    let limits = AppLimits {
+        event_data: Size(3),
+        channels_per_event: 1,
+        batch: 1,
+        event_name: 2,
+        channel_name: Size(2),
+        ..AppLimits::default()
+    };
+    let app = PusherApp { limits, ..app() };
     let event = |name, data, channels: &[&str]| json!({"name": name, "data": data, "channels": channels});
     assert_eq!(outcome(&app, "/apps/42/events", &event("ee", "ddd", &["cc"])).0, 200);
     for (beyond, status) in [
@@ -160,11 +182,11 @@ fn only_the_app_of_the_id_is_served_and_only_by_its_own_key() {
     assert_eq!((status, &words[..14]), (404, "No app has thi"));
     // an app's key is no id, and its request no other app's
     assert_eq!(outcome(&app(), "/apps/wh-key/events", &event).0, 404);
-    let other = App { id: "43".to_owned(), key: "other".parse().unwrap(), ..app() };
+    let other = PusherApp { id: "43".to_owned(), key: "other".parse().unwrap(), ..app() };
     assert_eq!(outcome(&other, "/apps/43/events", &event), (401, "Unknown auth_key".to_owned()));
     // without apps there is nothing at all
     let nobody = Router::new(Role::Master, all(&Settings::default(), &SocketIdSeal::new(b"seal")));
-    assert_eq!(nobody.find("POST", "/apps/42/events").unwrap_err().status, 404);
+    assert_eq!(nobody.find("POST", "/apps/42/events", &tenants([])).unwrap_err().status, 404);
 }
 
 #[test]
@@ -181,9 +203,9 @@ fn a_prefix_is_not_signed() {
 
 #[test]
 fn no_is_said_in_plain_text() {
-    let router = router(app(), "");
+    let House { router, tenants } = router(app(), "");
     let reply = |method: &str, why: &Refusal| {
-        let reply = router.refuse(&router.find(method, "/apps/42/events").unwrap(), why);
+        let reply = router.refuse(&router.find(method, "/apps/42/events", &tenants).unwrap(), why);
         (reply.status, String::from_utf8(reply.body.into()).unwrap(), reply.headers)
     };
     let too_large = Refusal::TooLarge { what: "a body", limit: 9 };
@@ -191,7 +213,7 @@ fn no_is_said_in_plain_text() {
     assert_eq!(reply("POST", &Refusal::TooSlow).0, 408);
     let (status, words, headers) = reply("POST", &Refusal::unavailable("the bus is down"));
     assert_eq!((status, &*words, headers), (503, "the bus is down", vec![("Retry-After", "1".to_owned())]));
-    let reply = router.find("GET", "/apps/42/events").unwrap_err();
+    let reply = router.find("GET", "/apps/42/events", &tenants).unwrap_err();
     assert_eq!((reply.status, reply.headers), (405, vec![("Allow", "POST".to_owned())]));
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use sha2::Sha256;
 
 use super::*;
-use crate::dialect::pusher::apps::{Apps, tests::app};
+use crate::dialect::pusher::apps::tests::{app, tenants};
 
 const NOW: u64 = 1_700_000_000;
 const BODY: &str = r#"{"name":"ping","channels":["room-1"],"data":"{\"n\":1}"}"#;
@@ -24,10 +24,10 @@ fn check(method: &str, path: &str, query: &str, body: &[u8], now: u64) -> Result
         headers: &headers,
         body: body.to_vec().into(),
         now: Duration::from_secs(now),
+        tenants: &tenants([app()]),
     };
-    let apps = Apps::new(&[app()]);
     let params = Params::of(query);
-    let judged = verify(apps.by_id("42").unwrap(), &call, path, &params);
+    let judged = verify(&app(), &call, path, &params);
     judged.and_then(|()| check_body(&params, body)).map_err(|why| {
         assert!(matches!(why, Refusal::Coded { code: 401, .. }), "{why:?}");
         why.to_string()

@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 use crate::{
     action::Entry,
     dialect::pusher::{
-        Limits,
-        apps::Served,
+        AppLimits,
+        apps::PusherApp,
         json::{object, text},
         names::{self, Kind},
     },
@@ -23,12 +23,12 @@ use super::{
 };
 
 /// How the socket may enter, if it may.
-pub fn judge(served: &Served, socket: SocketId, wish: &Wish<'_>) -> Result<Entry, NotSubscribed> {
-    let limits = served.limits();
-    let channel = names::channel(&wish.channel, limits.channel_name).map_err(NotSubscribed::malformed)?;
+pub fn judge(app: &PusherApp, socket: SocketId, wish: &Wish<'_>) -> Result<Entry, NotSubscribed> {
+    let limits = &app.limits;
+    let channel = names::channel(&wish.channel, limits.channel_name.bytes()).map_err(NotSubscribed::malformed)?;
     let kind = Kind::of(channel.as_str());
     if kind != Kind::Public {
-        check(served, socket, wish)?;
+        check(app, socket, wish)?;
     }
     let member = match kind {
         Kind::Presence => {
@@ -43,11 +43,11 @@ pub fn judge(served: &Served, socket: SocketId, wish: &Wish<'_>) -> Result<Entry
 }
 
 /// `auth` is the app's key, a colon, and what its secret makes of socket, channel and, if it is there, `channel_data`.
-fn check(served: &Served, socket: SocketId, wish: &Wish<'_>) -> Result<(), NotSubscribed> {
+fn check(app: &PusherApp, socket: SocketId, wish: &Wish<'_>) -> Result<(), NotSubscribed> {
     let auth = wish.auth.as_deref().unwrap_or_default();
     // a key may have colons, a signature has none
     let (key, signature) = auth.rsplit_once(':').unwrap_or((auth, ""));
-    if key != served.app.key.as_str() {
+    if key != app.key.as_str() {
         return Err(NotSubscribed::unauthorized(
             "unknown_key",
             format!("Invalid key in subscription auth data: '{}'", quoted(key)),
@@ -57,7 +57,7 @@ fn check(served: &Served, socket: SocketId, wish: &Wish<'_>) -> Result<(), NotSu
     if let Some(data) = &wish.channel_data {
         signed.extend([":", data]);
     }
-    if served.has_signed(&[signed.as_bytes()], signature.as_bytes()) {
+    if app.has_signed(&[signed.as_bytes()], signature.as_bytes()) {
         return Ok(());
     }
     let (signed, signature) = (quoted(&signed), quoted(signature));
@@ -68,7 +68,7 @@ fn check(served: &Served, socket: SocketId, wish: &Wish<'_>) -> Result<(), NotSu
 }
 
 /// The member that signed `channel_data` speaks of.
-fn member(channel_data: &str, limits: &Limits) -> Result<Member, NotSubscribed> {
+fn member(channel_data: &str, limits: &AppLimits) -> Result<Member, NotSubscribed> {
     #[derive(Deserialize)]
     struct Data<'a> {
         #[serde(borrow, default)]
@@ -103,8 +103,8 @@ fn member(channel_data: &str, limits: &Limits) -> Result<Member, NotSubscribed> 
                 "user_info supplied to presence subscription is invalid - if supplied it must be a type of hash",
             ));
         }
-        Some(info) if info.len() > limits.presence_info => {
-            let most = limits.presence_info;
+        Some(info) if info.len() > limits.presence_info.bytes() => {
+            let most = limits.presence_info.bytes();
             return Err(NotSubscribed::limit(format!("user_info is too large: it may have {most} bytes")));
         }
         Some(info) => info.into(),

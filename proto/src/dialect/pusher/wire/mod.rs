@@ -6,7 +6,7 @@ mod entry;
 pub mod frames;
 mod said;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
@@ -15,9 +15,10 @@ use crate::{
     dialect::contract::{Conversation, Message},
     event::{Event, Payload, Sender},
     frame::Frame,
-    ids::{ChannelName, SocketId, UserId},
+    ids::{AppId, ChannelName, SocketId, UserId},
     notice::{Bar, Outcome},
     refusal::CloseCause,
+    tenants::Tenants,
 };
 
 use self::{
@@ -26,14 +27,15 @@ use self::{
     said::{Said, Unreadable},
 };
 use super::{
-    apps::Served,
+    AppLimits,
+    apps::PusherApp,
     json::text,
     names::{self, Kind},
 };
 
 /// The conversation with one socket. Most sockets are idle: it is kept small.
 pub struct Talk {
-    served: Arc<Served>,
+    app: AppId,
     socket: SocketId,
     /// What the action under way is about.
     asked: Option<Box<Asked>>,
@@ -53,11 +55,11 @@ enum Asked {
 type No = Frame;
 
 impl Talk {
-    pub fn new(served: Arc<Served>, socket: SocketId) -> Self {
-        Self { served, socket, asked: None, member_of: Vec::new(), allowance: Allowance::default() }
+    pub fn new(app: AppId, socket: SocketId) -> Self {
+        Self { app, socket, asked: None, member_of: Vec::new(), allowance: Allowance::default() }
     }
 
-    fn subscribe(&mut self, data: Option<&RawValue>) -> Action {
+    fn subscribe(&mut self, app: &PusherApp, data: Option<&RawValue>) -> Action {
         let refuse =
             |channel: &str, reason, says| Action::RejectSubscribe { channel: channel.to_owned(), reason, says };
         let wish = match said::wish(data) {
@@ -67,7 +69,7 @@ impl Talk {
                 return refuse(channel.unwrap_or_default(), "malformed", unreadable(channel));
             }
         };
-        let entry = match entry::judge(&self.served, self.socket, &wish) {
+        let entry = match entry::judge(app, self.socket, &wish) {
             Ok(entry) => entry,
             Err(why) => return refuse(&wish.channel, why.reason, why.told(&wish.channel)),
         };
@@ -84,8 +86,7 @@ impl Talk {
         Ok(Action::Unsubscribe(channel))
     }
 
-    fn say(&mut self, event: &str, said: &Said<'_>, now: Duration) -> Result<Action, No> {
-        let app = &self.served.app;
+    fn say(&mut self, app: &PusherApp, event: &str, said: &Said<'_>, now: Duration) -> Result<Action, No> {
         let no = |words: &str| error(None, words);
         if !app.client_events {
             return Err(no(
@@ -110,12 +111,12 @@ impl Talk {
             Some(data) => Payload::from_raw(data),
             None => Payload::Absent,
         };
-        if data.len() > limits.event_data {
-            let most = limits.event_data;
+        let most = limits.event_data.bytes();
+        if data.len() > most {
             return Err(no(&format!("The data content of this event exceeds the allowed maximum ({most} bytes)")));
         }
         let not_there = || no(&not_on(&channel));
-        let channel = names::channel(&channel, limits.channel_name).map_err(|_| not_there())?;
+        let channel = names::channel(&channel, limits.channel_name.bytes()).map_err(|_| not_there())?;
         if !self.allowance.take(limits.client_events, now) {
             let words = format!("The client event has been rejected: more than {} per second", limits.client_events);
             return Err(error(Some(4301), &words));
@@ -124,6 +125,12 @@ impl Talk {
         let sender = member.map_or(Sender::Socket, |(_, user)| Sender::Member(user.clone()));
         self.asked = Some(Box::new(Asked::Say(channel.clone())));
         Ok(Action::Say { channel, event: Event { name, data, sender: Some(sender) } })
+    }
+
+    /// The app as it is now. It may be gone, with the socket still open.
+    fn app<'t>(&self, tenants: &'t Tenants) -> Result<&'t PusherApp, No> {
+        let gone = || error(Some(4001), &format!("App key {} not in this cluster any more", self.app));
+        tenants.app(&self.app).of().ok_or_else(gone)
     }
 
     /// The socket is on the channel, as this member if the channel has members.
@@ -146,11 +153,15 @@ impl Conversation for Talk {
         self.socket.to_string()
     }
 
-    fn greeting(&mut self) -> Option<Frame> {
-        Some(frames::established(self.socket, self.served.limits().activity_timeout))
+    fn greeting(&mut self, tenants: &Tenants) -> Option<Frame> {
+        let timeout = match self.app(tenants) {
+            Ok(app) => app.limits.activity_timeout,
+            Err(_) => AppLimits::default().activity_timeout,
+        };
+        Some(frames::established(self.socket, timeout.0))
     }
 
-    fn hear(&mut self, message: Message, now: Duration) -> Result<Action, CloseCause> {
+    fn hear(&mut self, message: Message, tenants: &Tenants, now: Duration) -> Result<Action, CloseCause> {
         let Message::Text(message) = message else {
             return Err(CloseCause::UnsupportedData);
         };
@@ -159,9 +170,11 @@ impl Conversation for Talk {
             Ok((event, said)) => match &*event {
                 "pusher:ping" => Ok(Action::Answer(frames::pong())),
                 "pusher:pong" => Ok(Action::Ignore),
-                "pusher:subscribe" => Ok(self.subscribe(said.data)),
+                "pusher:subscribe" => self.app(tenants).map(|app| self.subscribe(app, said.data)),
                 "pusher:unsubscribe" => self.unsubscribe(said.data),
-                event if event.starts_with("client-") => self.say(event, &said, now),
+                event if event.starts_with("client-") => {
+                    self.app(tenants).and_then(|app| self.say(app, event, &said, now))
+                }
                 event => Err(error(None, &format!("Unsupported event received on socket: '{}'", quoted(event)))),
             },
         };

@@ -1,6 +1,6 @@
 //! Conversations and events against golden files, notices, and that nothing a client says makes one panic.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytestring::ByteString;
 use proptest::prelude::*;
@@ -11,14 +11,12 @@ use super::*;
 use crate::{
     dialect::{
         golden::{self, GoldenEvent},
-        pusher::{
-            App,
-            apps::{Apps, tests::app},
-        },
+        pusher::apps::tests::{app, tenants},
     },
     ids::NodeId,
     member::{Member, MemberChange},
     notice::Notice,
+    units::Span,
 };
 
 #[derive(Deserialize)]
@@ -58,9 +56,29 @@ enum Barred {
     Full(usize),
 }
 
-fn talk(app: App) -> Talk {
-    let served: Arc<_> = Apps::new(&[app]).by_id("42").unwrap().clone();
-    Talk::new(served, SocketId::new(NodeId::try_from(11).unwrap(), 22))
+/// A socket of an app, and the tenants that are in force for it.
+struct Client {
+    talk: Talk,
+    tenants: Tenants,
+}
+
+fn talk(app: PusherApp) -> Client {
+    let talk = Talk::new(app.key.clone(), SocketId::new(NodeId::try_from(11).unwrap(), 22));
+    Client { talk, tenants: tenants([app]) }
+}
+
+impl Client {
+    fn greeting(&mut self) -> Option<Frame> {
+        self.talk.greeting(&self.tenants)
+    }
+
+    fn hear(&mut self, message: Message, now: Duration) -> Result<Action, CloseCause> {
+        self.talk.hear(message, &self.tenants, now)
+    }
+
+    fn tell(&mut self, outcome: Outcome<'_>) -> Option<Frame> {
+        self.talk.tell(outcome)
+    }
 }
 
 /// The texts of the frames in `frame`.
@@ -98,7 +116,7 @@ fn shown(action: &Action) -> Value {
     }
 }
 
-fn tell(talk: &mut Talk, came: &Came) -> Vec<String> {
+fn tell(talk: &mut Client, came: &Came) -> Vec<String> {
     let members: Vec<_>;
     let infos: Vec<ByteString>;
     let outcome = match came {
@@ -153,7 +171,7 @@ fn the_first_frame_tells_the_socket_its_id() {
         r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"11.22\",\"activity_timeout\":120}"}"#;
     assert_eq!(talk(app()).greeting(), Some(Frame::text(words)));
     let mut hasty = app();
-    hasty.limits.activity_timeout = Duration::from_millis(10);
+    hasty.limits.activity_timeout = Span(Duration::from_millis(10));
     assert!(texts(&talk(hasty).greeting().unwrap())[0].contains(r#"\"activity_timeout\":1}"#));
 }
 
@@ -176,8 +194,23 @@ fn members_come_and_go() {
 }
 
 #[test]
+fn what_an_app_may_is_looked_up_when_its_client_asks() {
+    let mut client = talk(PusherApp { client_events: false, ..app() });
+    let event = r#"{"event":"client-x","channel":"private-a","data":{}}"#;
+    let says = |client: &mut Client| client.hear(Message::Text(event.into()), Duration::ZERO).unwrap();
+    assert!(matches!(says(&mut client), Action::Answer(_)));
+    client.tenants = tenants([app()]);
+    assert!(matches!(says(&mut client), Action::Say { .. }));
+    client.tenants = tenants([]);
+    let Action::Answer(frame) = says(&mut client) else { panic!("no answer") };
+    assert!(texts(&frame)[0].contains("4001"), "{frame:?}");
+    let ping = client.hear(Message::Text(r#"{"event":"pusher:ping"}"#.into()), Duration::ZERO);
+    assert_eq!(ping, Ok(Action::Answer(frames::pong())), "it is still there");
+}
+
+#[test]
 fn client_events_are_for_apps_that_allow_them() {
-    let mut talk = talk(App { client_events: false, ..app() });
+    let mut talk = talk(PusherApp { client_events: false, ..app() });
     let event = r#"{"event":"client-x","channel":"private-a","data":{}}"#;
     let action = talk.hear(Message::Text(event.into()), Duration::ZERO).unwrap();
     let words = "To send client events, you must enable this feature in the Settings page of your dashboard.";
@@ -219,7 +252,7 @@ fn binary_messages_end_the_socket() {
 
 #[test]
 fn an_idle_conversation_is_small() {
-    assert!(size_of::<Talk>() <= 56, "{} bytes", size_of::<Talk>());
+    assert!(size_of::<Talk>() <= 64, "{} bytes", size_of::<Talk>());
 }
 
 proptest! {
