@@ -24,6 +24,6 @@ pub mod refusal;
 pub mod report;
 pub mod roster;
 pub mod surface;
-#[cfg(feature = "testkit")]
+#[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod units;

@@ -164,6 +164,9 @@ impl Letter {
 }
 
 #[cfg(test)]
+mod golden;
+
+#[cfg(test)]
 mod tests {
     use proptest::{collection::vec, option, prelude::*};
 

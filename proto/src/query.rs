@@ -221,6 +221,17 @@ pub fn name_hash(name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testkit::Golden;
+
+    /// Two nodes that count by different hashes count everybody twice.
+    #[test]
+    fn every_name_has_the_hash_that_it_always_had() {
+        let mut golden = Golden::new("node_messages/name_hashes.txt");
+        for name in ["", "a", "ann", "presence-room", "中文"] {
+            golden.case(&format!("{name:?}"), format!("{:016x}", name_hash(name)));
+        }
+        golden.check();
+    }
 
     #[test]
     fn a_name_on_two_slaves_counts_once() {

@@ -1,6 +1,12 @@
-//! For tests of the crates above: a bus that remembers what it was given.
+//! For tests, here and in the crates above: a bus that remembers what it was given, and golden files of bytes.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    env,
+    fmt::Write as _,
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -74,4 +80,54 @@ impl Bus for RecordingBus {
         let up = !*self.down.lock().expect("no test panicked");
         watch::channel(BusState { up, roster_known: true, ..BusState::default() }).1
     }
+}
+
+/// A golden file: named cases, each with lines of its own. With `GOLDEN=write` in the environment it is written instead of
+/// compared.
+pub struct Golden {
+    path: PathBuf,
+    text: String,
+}
+
+impl Golden {
+    /// The file at `path` in `tests/golden`.
+    #[must_use]
+    pub fn new(path: &str) -> Self {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(path);
+        Self { path, text: String::new() }
+    }
+
+    /// One more case.
+    pub fn case(&mut self, name: &str, lines: impl AsRef<str>) {
+        let _ = writeln!(self.text, "{name}");
+        for line in lines.as_ref().lines() {
+            let _ = writeln!(self.text, "    {line}");
+        }
+    }
+
+    /// Compare all cases with the file.
+    ///
+    /// # Panics
+    ///
+    /// They differ, or the file cannot be read.
+    pub fn check(self) {
+        if env::var_os("GOLDEN").is_some_and(|value| value == "write") {
+            fs::create_dir_all(self.path.parent().expect("it is in a folder")).expect("the folder can be made");
+            return fs::write(&self.path, self.text).expect("the golden file can be written");
+        }
+        let golden = fs::read_to_string(&self.path).unwrap_or_else(|error| panic!("{}: {error}", self.path.display()));
+        assert!(golden == self.text, "{} differs; now it is:\n{}", self.path.display(), self.text);
+    }
+}
+
+/// Bytes in hexadecimal digits, 16 a line, with the text beside them that they hold.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    let mut lines = String::new();
+    for row in bytes.chunks(16) {
+        let digits: Vec<_> = row.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = row.iter().map(|&byte| if (b' '..=b'~').contains(&byte) { byte as char } else { '.' });
+        let _ = writeln!(lines, "{:<47}  {}", digits.join(" "), text.collect::<String>());
+    }
+    lines
 }
