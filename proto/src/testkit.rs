@@ -13,9 +13,12 @@ use tokio::sync::watch;
 
 use crate::{
     bus::{Bus, BusError, BusState, Gathered, Inbox, Interest},
+    command::PublishMatching,
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
-    query::{Ask, Census},
+    member::MemberAnnouncement,
+    node_request::{NodeRequest, NodeResponse},
+    query::{NameHashes, Query, QueryResult},
     report::Report,
 };
 
@@ -24,10 +27,14 @@ use crate::{
 pub struct RecordingBus {
     /// What was published, in order.
     pub published: Mutex<Vec<Envelope>>,
+    /// What was published to patterns, in order.
+    pub matching: Mutex<Vec<PublishMatching>>,
     /// What was asked, in order.
-    pub asked: Mutex<Vec<Ask>>,
+    pub asked: Mutex<Vec<Query>>,
     /// What every query is answered with; nothing, if not set.
-    pub answer: Mutex<Option<Census>>,
+    pub answer: Mutex<Option<QueryResult>>,
+    /// The hashes of the names that every pattern matches.
+    pub matches: Mutex<NameHashes>,
     /// Slaves that are said not to have answered.
     pub missing: Mutex<Vec<NodeId>>,
     /// Is it down?
@@ -43,6 +50,10 @@ impl RecordingBus {
     pub fn take_published(&self) -> Vec<Envelope> {
         std::mem::take(&mut self.published.lock().expect("no test panicked"))
     }
+
+    fn gathered<T>(&self, result: T) -> Gathered<T> {
+        Gathered { result, missing: self.missing.lock().expect("no test panicked").clone() }
+    }
 }
 
 #[async_trait]
@@ -55,17 +66,29 @@ impl Bus for RecordingBus {
         Ok(())
     }
 
-    async fn gather(&self, ask: Ask) -> Result<Gathered, BusError> {
+    async fn publish_matching(&self, push: PublishMatching) -> Result<Gathered<NameHashes>, BusError> {
         if !self.is_up() {
             return Err(BusError::Down);
         }
-        let census = self.answer.lock().expect("no test panicked").clone().unwrap_or_else(|| ask.nothing());
-        self.asked.lock().expect("no test panicked").push(ask);
-        Ok(Gathered { census, missing: self.missing.lock().expect("no test panicked").clone() })
+        self.matching.lock().expect("no test panicked").push(push);
+        Ok(self.gathered(self.matches.lock().expect("no test panicked").clone()))
     }
 
-    async fn ask_node(&self, _: NodeId, ask: Ask) -> Result<Census, BusError> {
-        self.gather(ask).await.map(|gathered| gathered.census)
+    async fn announce(&self, _: Vec<MemberAnnouncement>) -> Result<(), BusError> {
+        if self.is_up() { Ok(()) } else { Err(BusError::Down) }
+    }
+
+    async fn gather(&self, query: Query) -> Result<Gathered<QueryResult>, BusError> {
+        if !self.is_up() {
+            return Err(BusError::Down);
+        }
+        let result = self.answer.lock().expect("no test panicked").clone().unwrap_or_else(|| query.nothing());
+        self.asked.lock().expect("no test panicked").push(query);
+        Ok(self.gathered(result))
+    }
+
+    async fn request(&self, _: NodeId, request: NodeRequest) -> Result<NodeResponse, BusError> {
+        if self.is_up() { Ok(request.nothing()) } else { Err(BusError::Down) }
     }
 
     fn interest(&self, _: &ChannelKey) -> Option<Interest> {

@@ -11,7 +11,7 @@ use log::{debug, error, info, warn};
 use wellhead_proto::{
     fingerprint::Fingerprint,
     ids::NodeId,
-    mail::Mail,
+    node_message::Body,
     roster::{Beat, Heard},
 };
 
@@ -131,7 +131,7 @@ impl Cluster {
         }
         match verdict {
             Verdict::Yield => drop(self.clashed.send_replace(true)),
-            Verdict::Answer => drop(self.outgoing.send((Subject::Everyone, Mail::Beat(self.beat())))),
+            Verdict::Answer => drop(self.outgoing.send((Subject::Everyone, Body::Heartbeat(self.beat())))),
             Verdict::Wait => {}
         }
     }
@@ -139,7 +139,7 @@ impl Cluster {
     /// Tell a node that this one is here.
     fn answer_hello(&self, node: NodeId) {
         if !self.is_leaving() && self.said().answer(self.now()) {
-            let _ = self.outgoing.send((Subject::Node(node), Mail::Beat(self.beat())));
+            let _ = self.outgoing.send((Subject::Node(node), Body::Heartbeat(self.beat())));
         }
     }
 
@@ -204,7 +204,7 @@ impl Cluster {
 
     fn send_settings(&self, node: NodeId) {
         let settings = self.common().settings.clone().into_iter().collect();
-        let _ = self.outgoing.send((Subject::Node(node), Mail::Settings { from: self.me.node, settings }));
+        let _ = self.outgoing.send((Subject::Node(node), Body::Settings { from: self.me.node, settings }));
     }
 
     /// A node whose settings differ says what they are.
