@@ -137,7 +137,7 @@ pub enum Body {
 }
 
 /// How a message is written. The number is its first byte.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum MessageFormat {
     /// Of the previous release: not signed.
     V3 = 3,

@@ -161,6 +161,7 @@ impl<'a> Pushes<'a> {
     /// Slaves that come back a little later than we do would miss them: they are waited for.
     async fn begin(cluster: &'a Cluster, wire: &'a Arc<dyn Wire>) -> Result<Self, BusError> {
         let _ = cluster.all_back.subscribe().wait_for(|all_back| *all_back).await;
+        cluster.when_formats_are_known().await;
         let session = wire.session().ok_or(BusError::Down)?;
         Ok(Self { cluster, wire, session, unconfirmed: Vec::new() })
     }

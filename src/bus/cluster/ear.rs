@@ -7,7 +7,7 @@ use log::{info, warn};
 use wellhead_proto::{
     bus::{BoxFuture, Gap},
     ids::NodeId,
-    node_message::{Body, MessageFormat, MessageKey, NodeMessage},
+    node_message::{BadMessage, Body, MessageFormat, NodeMessage},
     query::{QueryResult, ResultPart},
 };
 
@@ -29,10 +29,7 @@ impl ClusterEar {
 impl Ear for ClusterEar {
     fn hear(&self, subject: Subject, message: Bytes) {
         let Some(cluster) = self.0.upgrade() else { return };
-        match NodeMessage::decode(&message, &MessageKey::new(b"")) {
-            Ok((message, _)) => cluster.read(subject, message),
-            Err(error) => cluster.refuse(subject, &error.to_string()),
-        }
+        cluster.hear(subject, &message);
     }
 
     fn has_room(&self) -> bool {
@@ -69,7 +66,37 @@ impl Cluster {
         }
     }
 
-    fn read(self: &Arc<Self>, subject: Subject, message: NodeMessage) {
+    fn hear(self: &Arc<Self>, subject: Subject, bytes: &[u8]) {
+        if MessageFormat::of(bytes) == Some(MessageFormat::V3) && self.formats().are_signed() {
+            return self.refuse(subject, "message without a signature (cluster.require_signed)");
+        }
+        match NodeMessage::decode(bytes, &self.common().key) {
+            Ok((message, MessageFormat::V4)) => self.read(subject, message, MessageFormat::V4),
+            Ok((message, MessageFormat::V3)) => self.read_unsigned(subject, message),
+            Err(BadMessage::Signature) => match NodeMessage::unverified_heartbeat(bytes).map(|message| message.body) {
+                // a node with another secret says so: it is not let in, and both sides say why
+                Some(Body::Heartbeat(beat)) if self.is_of_another_secret(&beat) => self.heard_stranger(beat, false),
+                Some(Body::Hello(beat)) if self.is_of_another_secret(&beat) => self.heard_stranger(beat, true),
+                _ => self.refuse(subject, &BadMessage::Signature.to_string()),
+            },
+            Err(error) => self.refuse(subject, &error.to_string()),
+        }
+    }
+
+    /// From a node of the previous release, or from one that writes for such a node.
+    fn read_unsigned(self: &Arc<Self>, subject: Subject, message: NodeMessage) {
+        match &message.body {
+            // whoever is known to read the new format said the same in it
+            Body::Heartbeat(beat) | Body::Hello(beat)
+                if beat.node == self.me.node || self.formats().reads_new(beat.node, beat.incarnation) => {}
+            _ => {
+                self.metrics.unsigned.inc();
+                self.read(subject, message, MessageFormat::V3);
+            }
+        }
+    }
+
+    fn read(self: &Arc<Self>, subject: Subject, message: NodeMessage, format: MessageFormat) {
         let of_slot = matches!(subject, Subject::Slot(_) | Subject::EverySlot);
         let NodeMessage { id, session, body } = message;
         let fragment = if let Body::Fragment { index, .. } = body { index } else { 0 };
@@ -78,19 +105,19 @@ impl Cluster {
         }
         let Body::Fragment { of, index, count, bytes } = body else {
             self.came(id, session);
-            return self.obey_body(subject, body);
+            return self.obey_body(subject, body, format);
         };
         let now = self.now();
         let whole = {
-            let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-            parts.take(of, index, count, &bytes, now)
+            let mut fragments = self.fragments.lock().unwrap_or_else(PoisonError::into_inner);
+            fragments.take((format, of), index, count, &bytes, now)
         };
         match whole {
             Ok(None) => {}
-            Ok(Some(whole)) => match NodeMessage::defragment(&whole, MessageFormat::V3) {
+            Ok(Some(whole)) => match NodeMessage::defragment(&whole, format) {
                 Ok(message) => {
                     self.came(id, session);
-                    self.obey_body(subject, message.body);
+                    self.obey_body(subject, message.body, format);
                 }
                 Err(error) => self.refuse(subject, &error.to_string()),
             },
@@ -147,7 +174,7 @@ impl Cluster {
         }
     }
 
-    fn obey_body(self: &Arc<Self>, subject: Subject, body: Body) {
+    fn obey_body(self: &Arc<Self>, subject: Subject, body: Body, format: MessageFormat) {
         match body {
             Body::Command(envelope) => {
                 if let Some(inbox) = self.inbox() {
@@ -200,8 +227,8 @@ impl Cluster {
                 self.say(Subject::Node(from), Body::Pushed { no, from: self.me.node, messages });
             }
             Body::Pushed { no, from, messages } => self.told_pushed(from, no, messages),
-            Body::Heartbeat(beat) => self.heard_beat(beat, false),
-            Body::Hello(beat) => self.heard_beat(beat, true),
+            Body::Heartbeat(beat) => self.heard_beat(beat, false, format),
+            Body::Hello(beat) => self.heard_beat(beat, true, format),
             Body::Goodbye(node, incarnation) => {
                 if (node, incarnation) == (self.me.node, self.me.incarnation) {
                     self.left.notify_waiters();

@@ -56,6 +56,7 @@ pub(super) async fn beat(weak: Weak<Cluster>, hello: Duration) {
             // slots, too, settle by the time in which something could be read
             continue;
         }
+        cluster.look_at_formats();
         cluster.stand_back_for_strangers();
         let gaps = cluster.continuity().tick(cluster.now());
         for gap in gaps {

@@ -6,11 +6,12 @@ mod common;
 mod complaints;
 mod continuity;
 mod ear;
+mod formats;
+mod fragments;
 mod heart;
 mod journal;
 mod membership;
 mod metrics;
-mod parts;
 mod pending;
 mod rival;
 mod slots;
@@ -34,7 +35,7 @@ use wellhead_proto::{
     bus::{BusError, BusState, Gap, Inbox},
     fingerprint::Fingerprint,
     ids::NodeId,
-    node_message::{Body, MessageFormat, MessageKey, NodeMessage},
+    node_message::{Body, MessageFormat, NodeMessage},
     node_request::NodeResponse,
     query::QueryResult,
     roster::{Beat, Roster},
@@ -45,9 +46,10 @@ use self::{
     clocks::Clocks,
     complaints::Complaints,
     continuity::{Continuity, SENDER},
+    formats::Formats,
+    fragments::Fragments,
     journal::Journal,
     membership::Said,
-    parts::Parts,
     pending::Pending,
     rival::Rivalry,
     slots::{Order, Slots},
@@ -79,7 +81,9 @@ pub struct Cluster {
     asked: Notify,
     /// Something was confirmed.
     confirmed: Notify,
-    parts: Mutex<Parts>,
+    fragments: Mutex<Fragments>,
+    /// Which format each node reads.
+    formats: Mutex<Formats>,
     /// Held while a message is handed to the wire: their numbers are the order in which it gets them.
     line: tokio::sync::Mutex<()>,
     journal: Mutex<Journal>,
@@ -126,7 +130,8 @@ impl Cluster {
             slots: Mutex::default(),
             asked: Notify::new(),
             confirmed: Notify::new(),
-            parts: Mutex::default(),
+            fragments: Mutex::default(),
+            formats: Mutex::default(),
             line: tokio::sync::Mutex::default(),
             journal: Mutex::default(),
             continuity: Mutex::default(),
@@ -154,6 +159,9 @@ impl Cluster {
     /// What this node must have in common with the others. To be told before it begins, and once.
     pub fn share(&self, common: Common) {
         self.roster().limit(common.max_nodes);
+        if common.require_signed {
+            self.formats().require_signed();
+        }
         let digest = common.digest();
         assert!(self.common.set((common, digest)).is_ok(), "a node tells once what it shares");
     }
@@ -220,8 +228,16 @@ impl Cluster {
         self.rivalry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A node came over the local bus. `reads`: the newest format that it reads, as it says; one of the previous release says
+    /// nothing.
+    pub fn linked(&self, node: NodeId, reads: &[u8]) {
+        self.formats().linked(node, MessageFormat::of(reads).unwrap_or(MessageFormat::V3), self.now());
+        self.look_at_formats();
+    }
+
     /// A node whose connection broke is gone at once. The others hear of it from this one, which saw it.
     pub fn lost(&self, node: NodeId) {
+        self.formats().unlinked(node);
         let Some(incarnation) = self.roster().incarnation(node) else { return };
         if self.roster().goodbye(node) {
             debug!(node_id:% = node; "node {node} is gone: its connection broke");
@@ -270,6 +286,21 @@ impl Cluster {
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn formats(&self) -> MutexGuard<'_, Formats> {
+        self.formats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Back once it is known in which format to write. At first nobody has been heard of, and nodes of the previous release
+    /// may be here.
+    async fn when_formats_are_known(&self) {
+        if !self.formats().is_settled() {
+            let mut state = self.state.subscribe();
+            let known = state.wait_for(|state| !state.up || state.roster_known);
+            drop(timeout(ONE_DEADLINE, known).await);
+            self.formats().settle();
+        }
+    }
+
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -289,6 +320,7 @@ impl Cluster {
     /// The roster changed: tell those who watch.
     fn show_roster(&self) {
         self.metrics.nodes.set(self.roster().len() as i64);
+        self.look_at_formats();
         self.state.send_if_modified(|state| {
             // read in here: whoever shows last shows the latest
             let slaves: Arc<[NodeId]> = self.roster().slaves().map(|(node, _)| node).collect();
@@ -323,8 +355,11 @@ impl Cluster {
         let _in_order = self.line.lock().await;
         let message = NodeMessage { id: self.next_id(), session, body };
         note(message.id);
-        for bytes in message.encode_within(MessageFormat::V3, &MessageKey::new(b""), wire.max_message()) {
-            wire.send_in(session, subject, bytes).await?;
+        let formats = self.formats().of(subject, &message.body);
+        for &format in formats {
+            for bytes in message.encode_within(format, &self.common().key, wire.max_message()) {
+                wire.send_in(session, subject, bytes).await?;
+            }
         }
         Ok(())
     }
