@@ -13,9 +13,10 @@ pub mod frame;
 pub mod ids;
 pub mod jwt;
 pub mod local;
-pub mod mail;
 pub mod matcher;
 pub mod member;
+pub mod node_message;
+pub mod node_request;
 pub mod notice;
 pub mod origin;
 pub mod push_key;
@@ -26,6 +27,6 @@ pub mod roster;
 pub mod secret;
 pub mod surface;
 pub mod tenants;
-#[cfg(feature = "testkit")]
+#[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod units;

@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use wellhead_proto::{
     ids::{AppId, NodeId},
     jwt::{BadToken, CONNECTION_TOKEN_TYP, Claims, Grant},
-    query::Bearer,
+    node_request::Bearer,
     tenants::Tenants,
 };
 

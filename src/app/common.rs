@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fs};
 
-use wellhead_proto::{dialect::mount::Definition, fingerprint::Fingerprint, tenants::Tenants};
+use wellhead_proto::{
+    dialect::mount::Definition, fingerprint::Fingerprint, node_message::MessageKey, tenants::Tenants,
+};
 
 use crate::{
     bus::cluster::Common,
@@ -29,6 +31,8 @@ pub(super) fn common(settings: &Settings, plan: &Plan, tenants: &Tenants, secret
     shared.insert("keys of [jwt]".to_owned(), of(&jwt));
     Common {
         secret: Fingerprint::of_secret(secret),
+        key: MessageKey::new(secret),
+        require_signed: settings.cluster.require_signed,
         given: matches!(plan.way, Way::Socket(_)),
         settings: shared,
         max_nodes: settings.cluster.max_nodes,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use log::debug;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
-use wellhead_proto::{bus::Bus, ids::NodeId, roster::Beat};
+use wellhead_proto::{bus::Bus, ids::NodeId, node_message::NodeMessage, roster::Beat};
 
 use super::{
     cluster::{Cluster, ClusterBus, Common, Metrics},
@@ -120,7 +120,8 @@ impl Joining {
     pub fn find_owner(&self, socket: &Path, limits: LocalLimits) -> Result<Found, SocketError> {
         let ear: Arc<dyn Ear> = self.cluster.ear();
         // the owner puts us on its roster when we say that we are here, which we do once we can answer
-        let hello = Hello { node: self.node, beat: Bytes::new() };
+        // but it is told at once what we read, so that nothing is written to us that we do not
+        let hello = Hello { node: self.node, beat: Bytes::from_static(&[NodeMessage::VERSION]) };
         let (link, welcome) = Link::connect(socket.to_owned(), hello, limits, ear, self.metrics.clone())?;
         Ok(Found { link, welcome })
     }
@@ -150,8 +151,11 @@ impl Found {
 struct Doorman(std::sync::Weak<Cluster>);
 
 impl Porter for Doorman {
-    fn came(&self, node: NodeId, _: Bytes) {
+    fn came(&self, node: NodeId, reads: Bytes) {
         debug!(node_id:% = node; "node {node} is linked");
+        if let Some(cluster) = self.0.upgrade() {
+            cluster.linked(node, &reads);
+        }
     }
 
     fn lost(&self, node: NodeId) {

@@ -14,7 +14,7 @@ use wellhead::{
 use wellhead_proto::{
     action::Action,
     dialect::contract::{
-        ApiCall, ApiReply, ApiTask, Conversation, Credentials, Dialect, Guard, Knock, Message, Role, Route, Variant,
+        ApiCall, ApiReply, Conversation, Credentials, Dialect, Guard, Knock, Message, Role, Route, Variant,
     },
     frame::{Frame, Opcode, SharedFrame},
     ids::{AppId, NodeId, SocketId},
@@ -47,10 +47,6 @@ impl Dialect for Echo {
 
     fn routes(&self) -> &[Route] {
         &self.routes
-    }
-
-    fn call(&self, _: ApiCall<'_>) -> Result<ApiTask, Refusal> {
-        Err(Refusal::NotFound)
     }
 
     fn knock(&self, _: &ApiCall<'_>) -> Result<Knock, Refusal> {

@@ -9,14 +9,14 @@ use std::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
-use super::contract::{ApiReply, ApiTask, Done, Headers, Work};
+use super::contract::{ApiReply, Headers, MasterRequest, QueryRequest, SlaveRequest};
 use crate::{
-    command::{Command, Target},
+    command::{Command, PublishMatching, Target},
     envelope::Envelope,
     event::{Event, Payload, Sender},
     ids::{AppId, UserId},
     jwt::BadToken,
-    query::{Ask, Census, ChannelState, Headcount, Query},
+    query::{ChannelState, Headcount, Listing, StatesOf, StatesQuery},
 };
 
 /// The cases in a file: a list.
@@ -58,7 +58,7 @@ pub struct GoldenRequest {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum GoldenAnswer {
+pub enum GoldenAnswer {
     Names(BTreeSet<String>),
     Hashes(HashSet<u64>),
     Stats(BTreeMap<AppId, GoldenStats>),
@@ -72,14 +72,14 @@ enum GoldenAnswer {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GoldenStats {
+pub struct GoldenStats {
     sockets: u64,
     users: HashSet<u64>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GoldenChannel {
+pub struct GoldenChannel {
     subscriptions: u64,
     members: HashSet<u64>,
 }
@@ -104,14 +104,11 @@ impl Headers for BTreeMap<String, String> {
 pub fn check_http(
     file: &str,
     edit: impl Fn(String) -> String,
-    call: impl Fn(&GoldenRequest) -> Result<ApiTask, ApiReply>,
+    call: impl Fn(&GoldenRequest) -> Result<RoleRequest, ApiReply>,
 ) {
     for case in read_with::<GoldenCase>(file, edit) {
         let (work, reply) = match call(&case.request) {
-            Ok(ApiTask { work, reply }) => {
-                let done = done(&work, case.answer);
-                (Some(shown(&work)), reply(done))
-            }
+            Ok(request) => (Some(shown(&request)), reply(request, case.answer)),
             Err(reply) => (None, reply),
         };
         assert_eq!(work, case.work, "{}: the work", case.name);
@@ -125,21 +122,40 @@ pub fn check_http(
     }
 }
 
+/// What a request comes down to, on either role.
+#[derive(Debug)]
+pub enum RoleRequest {
+    Master(MasterRequest),
+    Slave(SlaveRequest),
+}
+
 /// What a role is asked to do, as the files write it.
-pub fn shown(work: &Work) -> Value {
+pub fn shown(request: &RoleRequest) -> Value {
+    match request {
+        RoleRequest::Master(request) => shown_of_master(request),
+        RoleRequest::Slave(SlaveRequest::Answer(_)) => json!("nothing"),
+        RoleRequest::Slave(SlaveRequest::Exchange { jwt, .. }) => json!({ "exchange": jwt }),
+    }
+}
+
+fn shown_of_master(request: &MasterRequest) -> Value {
     let publish = |envelopes: &[Envelope]| envelopes.iter().map(order).collect::<Value>();
-    match work {
-        Work::Nothing => json!("nothing"),
-        Work::Publish(envelopes) => json!({ "publish": publish(envelopes) }),
-        Work::Ask(Ask::PublishMatching { app, pattern, within, event }) => {
+    match request {
+        MasterRequest::Answer(_) => json!("nothing"),
+        MasterRequest::Publish { envelopes, .. } => json!({ "publish": publish(envelopes) }),
+        MasterRequest::PublishAndQuery { envelopes, query, .. } => {
+            json!({ "publish": publish(envelopes), "ask": states(query) })
+        }
+        MasterRequest::PublishMatching { push: PublishMatching { app, pattern, within, event }, .. } => {
             let mut shown = json!({ "app": app, "pattern": pattern, "within": within });
             add(&mut shown, self::event(event));
             json!({ "publish_matching": shown })
         }
-        Work::Ask(ask) => json!({ "ask": question(ask) }),
-        Work::PublishAndAsk(envelopes, ask) => json!({ "publish": publish(envelopes), "ask": question(ask) }),
-        Work::Decode(jwt) => json!({ "decode": jwt }),
-        Work::Exchange(jwt) => json!({ "exchange": jwt }),
+        MasterRequest::Reload { app, user, within, channels, .. } => {
+            json!({ "publish": [{ "app": app, "reload": user, "within": within, "channels": channels }] })
+        }
+        MasterRequest::Query(query) => json!({ "ask": question(query) }),
+        MasterRequest::Decode { jwt, .. } => json!({ "decode": jwt }),
     }
 }
 
@@ -214,37 +230,34 @@ fn order(Envelope { app, command }: &Envelope) -> Value {
                 json!({ "reload": user, "within": within, "channels": channels })
             }
             Command::Grant { user, channel } => json!({ "grant": user, "channel": channel }),
-            Command::Members { .. } => panic!("no backend orders it"),
         },
     );
     shown
 }
 
-fn question(ask: &Ask) -> Value {
-    match ask {
-        Ask::Stats => json!("stats"),
-        Ask::Query { app, query } => {
-            let mut shown = json!({ "app": app });
-            add(
-                &mut shown,
-                match query {
-                    Query::Channels(patterns) => json!({ "channels": patterns }),
-                    Query::ChannelCount(patterns) => json!({ "channel_count": patterns }),
-                    Query::Users => json!({ "users": "all" }),
-                    Query::UserCount => json!({ "user_count": "all" }),
-                    Query::UsersOf(channel) => json!({ "users": { "channel": channel } }),
-                    Query::UserCountOf(channel) => json!({ "user_count": { "channel": channel } }),
-                    Query::States { of, members } => json!({ "states": of, "members": members }),
-                    Query::StatesUnder { prefix, members } => json!({ "states_under": prefix, "members": members }),
-                    Query::Members(channel) => json!({ "members_of": channel }),
-                    Query::UsersWithin(_) | Query::UserCountWithin(_) | Query::GrantsOf(_) => {
-                        panic!("no dialect asks it: the limits of a push key do")
-                    }
-                },
-            );
-            shown
-        }
-        Ask::PublishMatching { .. } | Ask::Redeem { .. } | Ask::Attendance(_) => panic!("no question of a backend"),
+fn question(query: &QueryRequest) -> Value {
+    match query {
+        QueryRequest::Names(query, _) => listing(&query.app, &query.of, "channels", "users"),
+        QueryRequest::Count(query, _) => listing(&query.app, &query.of, "channel_count", "user_count"),
+        QueryRequest::States(query, _) => states(query),
+        QueryRequest::Members(query, _) => json!({ "app": query.app, "members_of": query.channel }),
+        QueryRequest::Stats(..) => json!("stats"),
+    }
+}
+
+fn listing(app: &AppId, of: &Listing, channels: &str, users: &str) -> Value {
+    match of {
+        Listing::Channels(patterns) => json!({ "app": app, channels: patterns }),
+        Listing::Users { within: None } => json!({ "app": app, users: "all" }),
+        Listing::Users { within: Some(_) } => panic!("no dialect asks it: the limits of a push key do"),
+        Listing::UsersOf(channel) => json!({ "app": app, users: { "channel": channel } }),
+    }
+}
+
+fn states(StatesQuery { app, of, members }: &StatesQuery) -> Value {
+    match of {
+        StatesOf::Named(names) => json!({ "app": app, "states": names, "members": members }),
+        StatesOf::Under(prefix) => json!({ "app": app, "states_under": prefix, "members": members }),
     }
 }
 
@@ -262,26 +275,54 @@ fn add(shown: &mut Value, more: Value) {
     fields.extend::<Map<_, _>>(more);
 }
 
-/// What the role answers, in the types of the house.
-fn done(work: &Work, answer: Option<GoldenAnswer>) -> Done {
-    let Some(answer) = answer else { return Done::Done };
-    match answer {
-        GoldenAnswer::Names(names) => Done::Census(Census::Names(names)),
-        GoldenAnswer::Hashes(hashes) => Done::Census(Census::Hashes(hashes)),
-        GoldenAnswer::Stats(apps) => {
-            let count = |GoldenStats { sockets, users }| Headcount { connections: sockets, users };
-            Done::Census(Census::Stats(apps.into_iter().map(|(app, stats)| (app, count(stats))).collect()))
+/// The reply, given what the role answers.
+pub fn reply(request: RoleRequest, answer: Option<GoldenAnswer>) -> ApiReply {
+    match (request, answer) {
+        (RoleRequest::Master(MasterRequest::Answer(reply)) | RoleRequest::Slave(SlaveRequest::Answer(reply)), None) => {
+            reply
         }
-        GoldenAnswer::Channels(channels) => {
-            let state = |GoldenChannel { subscriptions, members }| ChannelState { subscriptions, members };
-            Done::Census(Census::States(channels.into_iter().map(|(name, channel)| (name, state(channel))).collect()))
+        (RoleRequest::Master(request), answer) => reply_of_master(request, answer),
+        (RoleRequest::Slave(SlaveRequest::Exchange { reply, .. }), Some(GoldenAnswer::Token(token))) => {
+            reply(Ok(token))
         }
-        GoldenAnswer::Members(members) => {
-            Done::Census(Census::Members(members.into_iter().map(|(user, info)| (user, info.into())).collect()))
+        (RoleRequest::Slave(SlaveRequest::Exchange { reply, .. }), Some(GoldenAnswer::BadToken(()))) => {
+            reply(Err(BadToken::Signature))
         }
-        GoldenAnswer::Claims(payload) => Done::Claims(Ok(serde_json::from_str(&payload).expect("claims"))),
-        GoldenAnswer::Token(token) => Done::Token(Ok(token)),
-        GoldenAnswer::BadToken(()) if matches!(work, Work::Exchange(_)) => Done::Token(Err(BadToken::Signature)),
-        GoldenAnswer::BadToken(()) => Done::Claims(Err(BadToken::Signature)),
+        (request, _) => panic!("this cannot come of {request:?}"),
     }
+}
+
+fn reply_of_master(request: MasterRequest, answer: Option<GoldenAnswer>) -> ApiReply {
+    match (request, answer) {
+        (MasterRequest::Publish { reply, .. }, None) => reply(()),
+        (MasterRequest::PublishAndQuery { reply, .. }, Some(GoldenAnswer::Channels(channels))) => {
+            reply(in_our_types(channels))
+        }
+        (MasterRequest::PublishMatching { reply, .. }, Some(GoldenAnswer::Hashes(hashes))) => reply(hashes.len()),
+        (MasterRequest::Reload { reply, .. }, None) => reply(None),
+        (MasterRequest::Reload { reply, .. }, Some(GoldenAnswer::Names(names))) => reply(Some(names)),
+        (MasterRequest::Query(query), Some(answer)) => match (query, answer) {
+            (QueryRequest::Names(_, reply), GoldenAnswer::Names(names)) => reply(names),
+            (QueryRequest::Count(_, reply), GoldenAnswer::Hashes(hashes)) => reply(hashes),
+            (QueryRequest::States(_, reply), GoldenAnswer::Channels(channels)) => reply(in_our_types(channels)),
+            (QueryRequest::Members(_, reply), GoldenAnswer::Members(members)) => {
+                reply(members.into_iter().map(|(user, info)| (user, info.into())).collect())
+            }
+            (QueryRequest::Stats(_, reply), GoldenAnswer::Stats(apps)) => {
+                let size = |GoldenStats { sockets, users }| Headcount { connections: sockets, users };
+                reply(apps.into_iter().map(|(app, stats)| (app, size(stats))).collect())
+            }
+            (query, _) => panic!("this cannot come of {query:?}"),
+        },
+        (MasterRequest::Decode { reply, .. }, Some(GoldenAnswer::Claims(payload))) => {
+            reply(Ok(serde_json::from_str(&payload).expect("claims")))
+        }
+        (MasterRequest::Decode { reply, .. }, Some(GoldenAnswer::BadToken(()))) => reply(Err(BadToken::Signature)),
+        (request, _) => panic!("this cannot come of {request:?}"),
+    }
+}
+
+fn in_our_types(channels: BTreeMap<String, GoldenChannel>) -> BTreeMap<String, ChannelState> {
+    let state = |GoldenChannel { subscriptions, members }| ChannelState { subscriptions, members };
+    channels.into_iter().map(|(name, channel)| (name, state(channel))).collect()
 }

@@ -16,7 +16,7 @@ mod socket;
 pub use self::{
     floor::{CHUNK, Floor, SeatStanding},
     hall::Hall,
-    message::{Answer, Drain, Obey, Order, Orders, TellMembers},
+    message::{Answer, Drain, Obey, Order, Orders, Pending, Question, TellMembers},
     socket::{NewSocket, SocketHandle},
 };
 
@@ -116,8 +116,8 @@ impl Handler<TellMembers> for Registry {
 impl Handler<Answer> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Answer { ask, ticket, reply }: Answer, _: &mut Self::Context) {
-        self.hall.floor.borrow_mut().ask(ask, ticket, reply);
+    fn handle(&mut self, Answer { question, ticket }: Answer, _: &mut Self::Context) {
+        self.hall.floor.borrow_mut().ask(question, ticket);
     }
 }
 

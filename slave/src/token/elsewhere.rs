@@ -7,7 +7,7 @@ use wellhead_proto::{
     bus::Bus,
     ids::{AppId, NodeId},
     jwt::BadToken,
-    query::{Ask, Bearer, Census},
+    node_request::Bearer,
 };
 
 use super::Tokens;
@@ -41,15 +41,15 @@ impl Tokens {
         let Ok(Ok(_under_way)) = timeout(PATIENCE, self.lookups.acquire()).await else {
             return Err(BadToken::Unanswered);
         };
-        match bus.ask_node(issuer, Ask::Redeem { token: token.clone(), app: app.clone() }).await {
-            Ok(Census::Redeemed(Some(bearer))) => {
+        match bus.redeem(issuer, token.clone(), app.clone()).await {
+            Ok(Some(bearer)) => {
                 // one of another app was not used up
                 if bearer.app == *app {
                     self.redeemed_elsewhere(&token, true);
                 }
                 Ok(bearer)
             }
-            Ok(_) => {
+            Ok(None) => {
                 self.redeemed_elsewhere(&token, false);
                 Err(BadToken::Used)
             }

@@ -7,7 +7,8 @@ use log::{info, warn};
 use wellhead_proto::{
     bus::{BoxFuture, Gap},
     ids::NodeId,
-    mail::{Letter, Mail},
+    node_message::{BadMessage, Body, MessageFormat, NodeMessage},
+    query::{QueryResult, ResultPart},
 };
 
 use super::{
@@ -28,10 +29,7 @@ impl ClusterEar {
 impl Ear for ClusterEar {
     fn hear(&self, subject: Subject, message: Bytes) {
         let Some(cluster) = self.0.upgrade() else { return };
-        match Letter::decode(&message) {
-            Ok(letter) => cluster.read(subject, letter),
-            Err(error) => cluster.refuse(subject, &error.to_string()),
-        }
+        cluster.hear(subject, &message);
     }
 
     fn has_room(&self) -> bool {
@@ -60,7 +58,7 @@ impl Ear for ClusterEar {
 }
 
 impl Cluster {
-    fn refuse(&self, subject: Subject, why: &str) {
+    pub(super) fn refuse(&self, subject: Subject, why: &str) {
         self.metrics.refused.inc();
         let times = self.complaints.lock().unwrap_or_else(PoisonError::into_inner).happened(why, self.now());
         if let Some(times) = times {
@@ -68,45 +66,70 @@ impl Cluster {
         }
     }
 
-    fn read(self: &Arc<Self>, subject: Subject, letter: Letter) {
-        let of_slot = matches!(subject, Subject::Slot(_) | Subject::EverySlot);
-        let piece = if let Mail::Part { index, .. } = letter.mail { index } else { 0 };
-        if of_slot && !self.slots().counts((letter.id, piece), subject == Subject::EverySlot) {
-            return;
+    fn hear(self: &Arc<Self>, subject: Subject, bytes: &[u8]) {
+        if MessageFormat::of(bytes) == Some(MessageFormat::V3) && self.formats().are_signed() {
+            return self.refuse(subject, "message without a signature (cluster.require_signed)");
         }
-        let (id, session) = (letter.id, letter.session);
-        match letter.mail {
-            Mail::Part { of, index, count, bytes } => {
-                let now = self.now();
-                let whole = {
-                    let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-                    parts.take(of, index, count, &bytes, now)
-                };
-                match whole {
-                    Ok(None) => {}
-                    Ok(Some(whole)) => match Letter::decode(&whole) {
-                        Ok(Letter { mail: Mail::Part { .. }, .. }) => self.refuse(subject, "pieces in pieces"),
-                        Ok(letter) => {
-                            self.came(id, session);
-                            self.obey_mail(subject, letter.mail);
-                        }
-                        Err(error) => self.refuse(subject, &error.to_string()),
-                    },
-                    Err(()) => self.refuse(subject, "a piece of a letter that does not belong there"),
-                }
-            }
-            mail => {
-                self.came(id, session);
-                self.obey_mail(subject, mail);
+        match NodeMessage::decode(bytes, &self.common().key) {
+            Ok((message, MessageFormat::V4)) => self.read(subject, message, MessageFormat::V4),
+            Ok((message, MessageFormat::V3)) => self.read_unsigned(subject, message),
+            Err(BadMessage::Signature) => match NodeMessage::unverified_heartbeat(bytes).map(|message| message.body) {
+                // a node with another secret says so: it is not let in, and both sides say why
+                Some(Body::Heartbeat(beat)) if self.is_of_another_secret(&beat) => self.heard_stranger(beat, false),
+                Some(Body::Hello(beat)) if self.is_of_another_secret(&beat) => self.heard_stranger(beat, true),
+                _ => self.refuse(subject, &BadMessage::Signature.to_string()),
+            },
+            Err(error) => self.refuse(subject, &error.to_string()),
+        }
+    }
+
+    /// From a node of the previous release, or from one that writes for such a node.
+    fn read_unsigned(self: &Arc<Self>, subject: Subject, message: NodeMessage) {
+        match &message.body {
+            // whoever is known to read the new format said the same in it
+            Body::Heartbeat(beat) | Body::Hello(beat)
+                if beat.node == self.me.node || self.formats().reads_new(beat.node, beat.incarnation) => {}
+            _ => {
+                self.metrics.unsigned.inc();
+                self.read(subject, message, MessageFormat::V3);
             }
         }
     }
 
-    /// A whole letter came.
-    fn came(&self, letter: u64, session: u32) {
-        let sender = sender_of(letter);
+    fn read(self: &Arc<Self>, subject: Subject, message: NodeMessage, format: MessageFormat) {
+        let of_slot = matches!(subject, Subject::Slot(_) | Subject::EverySlot);
+        let NodeMessage { id, session, body } = message;
+        let fragment = if let Body::Fragment { index, .. } = body { index } else { 0 };
+        if of_slot && !self.slots().counts((id, fragment), subject == Subject::EverySlot) {
+            return;
+        }
+        let Body::Fragment { of, index, count, bytes } = body else {
+            self.came(id, session);
+            return self.obey_body(subject, body, format);
+        };
+        let now = self.now();
+        let whole = {
+            let mut fragments = self.fragments.lock().unwrap_or_else(PoisonError::into_inner);
+            fragments.take((format, of), index, count, &bytes, now)
+        };
+        match whole {
+            Ok(None) => {}
+            Ok(Some(whole)) => match NodeMessage::defragment(&whole, format) {
+                Ok(message) => {
+                    self.came(id, session);
+                    self.obey_body(subject, message.body, format);
+                }
+                Err(error) => self.refuse(subject, &error.to_string()),
+            },
+            Err(()) => self.refuse(subject, "a fragment of a message that does not belong there"),
+        }
+    }
+
+    /// A whole message came.
+    fn came(&self, message: u64, session: u32) {
+        let sender = sender_of(message);
         if self.holds_sockets() && sender != self.me.node && !self.is_stranger(sender) {
-            self.continuity().heard(letter, session, self.now());
+            self.continuity().heard(message, session, self.now());
         }
     }
 
@@ -151,43 +174,62 @@ impl Cluster {
         }
     }
 
-    fn obey_mail(self: &Arc<Self>, subject: Subject, mail: Mail) {
-        match mail {
-            Mail::Order(envelope) => {
+    fn obey_body(self: &Arc<Self>, subject: Subject, body: Body, format: MessageFormat) {
+        match body {
+            Body::Command(envelope) => {
                 if let Some(inbox) = self.inbox() {
                     inbox.deliver(envelope);
                 }
             }
-            Mail::Ask { from, .. }
-            | Mail::Answer { from, .. }
-            | Mail::Reports { from, .. }
-            | Mail::AskPushed { from, .. }
-            | Mail::Pushed { from, .. }
-                if self.is_stranger(from) => {}
-            Mail::Ask { id, from, ask } => {
-                let Some(inbox) = self.inbox() else { return };
-                let (answer, outgoing, me) = (inbox.answer(ask), self.outgoing.clone(), self.me.node);
-                self.runtime.spawn(async move {
-                    let census = answer.await;
-                    let _ = outgoing.send((Subject::Node(from), Mail::Answer { id, from: me, census }));
-                });
-            }
-            Mail::Answer { id, from, census } => {
-                let question = self.questions().get(&id).cloned();
-                if let Some(question) = question {
-                    // first: whoever has this answer and asks again waits for the next
-                    self.roster().answered(from);
-                    let _ = question.send((from, census));
+            Body::Announcement(announcement) => {
+                if let Some(inbox) = self.inbox() {
+                    inbox.announced(announcement);
                 }
             }
-            Mail::AskPushed { no, from, after } => {
-                let letters = self.pushed_since(after, from);
-                let _ = self.outgoing.send((Subject::Node(from), Mail::Pushed { no, from: self.me.node, letters }));
+            Body::PublishMatching { from, .. }
+            | Body::Query { from, .. }
+            | Body::Result { from, .. }
+            | Body::Request { from, .. }
+            | Body::Response { from, .. }
+            | Body::Reports { from, .. }
+            | Body::AskPushed { from, .. }
+            | Body::Pushed { from, .. }
+                if self.is_stranger(from) => {}
+            Body::PublishMatching { id, from, push } => {
+                let Some(inbox) = self.inbox() else { return };
+                let matched = inbox.publish_matching(push);
+                self.answer(id, from, async { matched.await.into_result() });
             }
-            Mail::Pushed { no, from, letters } => self.told_pushed(from, no, letters),
-            Mail::Beat(beat) => self.heard_beat(beat, false),
-            Mail::Hello(beat) => self.heard_beat(beat, true),
-            Mail::Goodbye(node, incarnation) => {
+            Body::Query { id, from, query } => {
+                let Some(inbox) = self.inbox() else { return };
+                self.answer(id, from, inbox.query(query));
+            }
+            Body::Result { id, from, result } => {
+                if let Some(query) = self.queries.of(id) {
+                    // first: whoever has this answer and asks again waits for the next
+                    self.roster().answered(from);
+                    let _ = query.send((from, result));
+                }
+            }
+            Body::Request { id, from, request } => {
+                let Some(inbox) = self.inbox() else { return };
+                let response = inbox.request(request);
+                self.say(Subject::Node(from), Body::Response { id, from: self.me.node, response });
+            }
+            Body::Response { id, from, response } => {
+                if let Some(request) = self.requests.of(id) {
+                    self.roster().answered(from);
+                    let _ = request.send((from, response));
+                }
+            }
+            Body::AskPushed { no, from, after } => {
+                let messages = self.pushed_since(after, from);
+                self.say(Subject::Node(from), Body::Pushed { no, from: self.me.node, messages });
+            }
+            Body::Pushed { no, from, messages } => self.told_pushed(from, no, messages),
+            Body::Heartbeat(beat) => self.heard_beat(beat, false, format),
+            Body::Hello(beat) => self.heard_beat(beat, true, format),
+            Body::Goodbye(node, incarnation) => {
                 if (node, incarnation) == (self.me.node, self.me.incarnation) {
                     self.left.notify_waiters();
                 }
@@ -201,14 +243,28 @@ impl Cluster {
                     self.show_roster();
                 }
             }
-            Mail::Reports { from, reports } => {
+            Body::Reports { from, reports } => {
                 if let Some(inbox) = self.inbox() {
                     inbox.report(from, reports);
                 }
             }
-            Mail::Settings { from, settings } => self.heard_settings(from, &settings),
-            Mail::Part { .. } => self.refuse(subject, "pieces in pieces"),
+            Body::Settings { from, settings } => self.heard_settings(from, &settings),
+            Body::Fragment { .. } => self.refuse(subject, "fragments in fragments"),
         }
+    }
+
+    /// Answer a question once the answer is there.
+    fn answer(&self, id: u64, to: NodeId, result: impl Future<Output = QueryResult> + Send + 'static) {
+        let (outgoing, me) = (self.outgoing.clone(), self.me.node);
+        self.runtime.spawn(async move {
+            let result = result.await;
+            let _ = outgoing.send((Subject::Node(to), Body::Result { id, from: me, result }));
+        });
+    }
+
+    fn say(&self, to: Subject, body: Body) {
+        // fails only when the process ends
+        let _ = self.outgoing.send((to, body));
     }
 
     /// `node` can be heard: ask it, if it is in doubt whether everything came.
@@ -223,8 +279,7 @@ impl Cluster {
             }
         };
         if let Some(Question { no, after }) = question {
-            let ask = Mail::AskPushed { no, from: self.me.node, after };
-            let _ = self.outgoing.send((Subject::Node(node), ask));
+            self.say(Subject::Node(node), Body::AskPushed { no, from: self.me.node, after });
         }
     }
 }

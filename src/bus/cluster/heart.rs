@@ -5,7 +5,7 @@ use std::{sync::Weak, time::Duration};
 
 use log::{info, warn};
 use tokio::{sync::mpsc, sync::watch, time};
-use wellhead_proto::{mail::Mail, roster::BEAT};
+use wellhead_proto::{node_message::Body, roster::BEAT};
 
 use super::Cluster;
 use crate::bus::wire::Subject;
@@ -37,11 +37,11 @@ pub(super) async fn beat(weak: Weak<Cluster>, hello: Duration) {
             warn!(node_id:% = cluster.me.node; "this process stood still for a while: it asks anew who is here");
             cluster.roster().came_back(now);
             cluster.state.send_modify(|state| state.roster_known = false);
-            let _ = cluster.outgoing.send((Subject::Everyone, Mail::Hello(cluster.beat())));
+            let _ = cluster.outgoing.send((Subject::Everyone, Body::Hello(cluster.beat())));
             let weak = weak.clone();
             cluster.runtime.spawn(async move { known(&weak, hello).await });
         } else if !cluster.is_leaving() {
-            let _ = cluster.outgoing.send((Subject::Everyone, Mail::Beat(cluster.beat())));
+            let _ = cluster.outgoing.send((Subject::Everyone, Body::Heartbeat(cluster.beat())));
         }
         // at the time that was looked at: a process that is stopped right here must not take it for their silence
         let gone = cluster.roster().expire(now);
@@ -56,6 +56,7 @@ pub(super) async fn beat(weak: Weak<Cluster>, hello: Duration) {
             // slots, too, settle by the time in which something could be read
             continue;
         }
+        cluster.look_at_formats();
         cluster.stand_back_for_strangers();
         let gaps = cluster.continuity().tick(cluster.now());
         for gap in gaps {
@@ -99,7 +100,7 @@ pub(super) async fn watch_wire(cluster: Weak<Cluster>, mut wire: watch::Receiver
             cluster.show_roster();
             cluster.state.send_modify(|state| (state.up, state.roster_known) = (true, hello.is_zero()));
             if !cluster.is_leaving() {
-                let _ = cluster.outgoing.send((Subject::Everyone, Mail::Hello(cluster.beat())));
+                let _ = cluster.outgoing.send((Subject::Everyone, Body::Hello(cluster.beat())));
             }
             cluster.asked.notify_one();
             info!(node_id:% = cluster.me.node; "the bus is up");
@@ -179,11 +180,11 @@ pub(super) async fn confirm(cluster: Weak<Cluster>) {
 
 /// Send what the node says of its own accord, in order. What cannot be sent is not: beats come again, and who asked does
 /// not wait for ever.
-pub(super) async fn post(cluster: Weak<Cluster>, mut mail: mpsc::UnboundedReceiver<(Subject, Mail)>) {
-    while let Some((subject, mail)) = mail.recv().await {
+pub(super) async fn post(cluster: Weak<Cluster>, mut bodies: mpsc::UnboundedReceiver<(Subject, Body)>) {
+    while let Some((subject, body)) = bodies.recv().await {
         let Some(cluster) = cluster.upgrade() else { return };
         if let Ok(wire) = cluster.wire() {
-            let _ = cluster.send(wire, subject, mail).await;
+            let _ = cluster.send(wire, subject, body).await;
         }
     }
 }

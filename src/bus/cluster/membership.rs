@@ -11,7 +11,7 @@ use log::{debug, error, info, warn};
 use wellhead_proto::{
     fingerprint::Fingerprint,
     ids::NodeId,
-    mail::Mail,
+    node_message::{Body, MessageFormat},
     roster::{Beat, Heard},
 };
 
@@ -32,6 +32,8 @@ pub(super) enum Cause {
     Full,
     /// Too many nodes come at once.
     Crowded,
+    /// Nodes of the previous release are here.
+    Unsigned,
 }
 
 /// What was said.
@@ -69,7 +71,7 @@ impl Said {
 }
 
 impl Cluster {
-    fn common(&self) -> &Common {
+    pub(super) fn common(&self) -> &Common {
         &self.shared().0
     }
 
@@ -92,8 +94,8 @@ impl Cluster {
     }
 
     /// A node was heard of. `asks`: it wants to know who is here. So does every node that was not known.
-    pub(super) fn heard_beat(&self, beat: Beat, asks: bool) {
-        if beat.secret != self.common().secret {
+    pub(super) fn heard_beat(&self, beat: Beat, asks: bool, format: MessageFormat) {
+        if self.is_of_another_secret(&beat) {
             return self.heard_stranger(beat, asks);
         }
         if beat.node == self.me.node && beat.incarnation != self.me.incarnation {
@@ -101,11 +103,18 @@ impl Cluster {
         }
         let heard = self.roster().heard(beat, self.now());
         match heard {
-            Heard::Full => return self.no_room(Cause::Full),
-            Heard::Crowded => return self.no_room(Cause::Crowded),
+            Heard::Full => {
+                let why = format!("there are {} (cluster.max_nodes)", self.common().max_nodes);
+                return self.no_room(Cause::Full, "full", &why);
+            }
+            Heard::Crowded => return self.no_room(Cause::Crowded, "crowded", "too many come at once"),
             Heard::New | Heard::Restarted | Heard::Known => {}
         }
         if beat.node != self.me.node {
+            // before anything is said to it
+            if self.formats().heard(beat.node, beat.incarnation, format, self.now()) {
+                self.look_at_formats();
+            }
             self.compare_clocks(beat);
             if asks || heard != Heard::Known {
                 self.answer_hello(beat.node);
@@ -123,6 +132,27 @@ impl Cluster {
         self.look_what_was_missed(beat.node);
     }
 
+    /// Forget the formats of nodes that are gone, and say whether nodes of the previous release are here.
+    pub(super) fn look_at_formats(&self) {
+        let old = {
+            let roster = self.roster();
+            let mut formats = self.formats();
+            formats.retain(|node| roster.incarnation(node).is_some(), self.now());
+            formats.old()
+        };
+        let before = self.metrics.old_nodes.set(old as i64);
+        if old > 0 && before == 0 && self.said().once(Cause::Unsigned, self.now()) {
+            warn!(
+                node_id:% = self.me.node, nodes = old;
+                "nodes of the previous release are here: as long as they are, messages are written as they read them, \
+                 which is without a signature"
+            );
+        }
+        if old == 0 && before > 0 {
+            info!(node_id:% = self.me.node; "all nodes are of this release: messages are signed");
+        }
+    }
+
     fn heard_rival(&self, beat: Beat) {
         // one in two million for two nodes
         let verdict = self.rivalry().heard(self.me.incarnation, beat.incarnation, self.now());
@@ -131,7 +161,7 @@ impl Cluster {
         }
         match verdict {
             Verdict::Yield => drop(self.clashed.send_replace(true)),
-            Verdict::Answer => drop(self.outgoing.send((Subject::Everyone, Mail::Beat(self.beat())))),
+            Verdict::Answer => drop(self.outgoing.send((Subject::Everyone, Body::Heartbeat(self.beat())))),
             Verdict::Wait => {}
         }
     }
@@ -139,23 +169,22 @@ impl Cluster {
     /// Tell a node that this one is here.
     fn answer_hello(&self, node: NodeId) {
         if !self.is_leaving() && self.said().answer(self.now()) {
-            let _ = self.outgoing.send((Subject::Node(node), Mail::Beat(self.beat())));
+            let _ = self.outgoing.send((Subject::Node(node), Body::Heartbeat(self.beat())));
         }
     }
 
-    fn no_room(&self, cause: Cause) {
-        let most = self.common().max_nodes;
-        let (label, why) = match cause {
-            Cause::Full => ("full", format!("there are {most} (cluster.max_nodes)")),
-            _ => ("crowded", "too many come at once".to_owned()),
-        };
+    fn no_room(&self, cause: Cause, label: &'static str, why: &str) {
         self.metrics.beat_refused(label);
         if self.said().once(cause, self.now()) {
             warn!("nodes are not let into the cluster: {why}; if these are not yours, see who reaches the bus");
         }
     }
 
-    fn heard_stranger(&self, beat: Beat, asks: bool) {
+    pub(super) fn is_of_another_secret(&self, beat: &Beat) -> bool {
+        beat.secret != self.common().secret
+    }
+
+    pub(super) fn heard_stranger(&self, beat: Beat, asks: bool) {
         self.metrics.beat_refused("secret");
         let node = beat.node;
         if self.common().given {
@@ -204,7 +233,7 @@ impl Cluster {
 
     fn send_settings(&self, node: NodeId) {
         let settings = self.common().settings.clone().into_iter().collect();
-        let _ = self.outgoing.send((Subject::Node(node), Mail::Settings { from: self.me.node, settings }));
+        let _ = self.outgoing.send((Subject::Node(node), Body::Settings { from: self.me.node, settings }));
     }
 
     /// A node whose settings differ says what they are.

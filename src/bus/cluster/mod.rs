@@ -6,17 +6,18 @@ mod common;
 mod complaints;
 mod continuity;
 mod ear;
+mod formats;
+mod fragments;
 mod heart;
 mod journal;
 mod membership;
 mod metrics;
-mod parts;
+mod pending;
 mod rival;
 mod slots;
 mod strangers;
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -34,8 +35,9 @@ use wellhead_proto::{
     bus::{BusError, BusState, Gap, Inbox},
     fingerprint::Fingerprint,
     ids::NodeId,
-    mail::{Letter, Mail},
-    query::Census,
+    node_message::{Body, MessageFormat, NodeMessage},
+    node_request::NodeResponse,
+    query::QueryResult,
     roster::{Beat, Roster},
 };
 
@@ -44,9 +46,11 @@ use self::{
     clocks::Clocks,
     complaints::Complaints,
     continuity::{Continuity, SENDER},
+    formats::Formats,
+    fragments::Fragments,
     journal::Journal,
     membership::Said,
-    parts::Parts,
+    pending::Pending,
     rival::Rivalry,
     slots::{Order, Slots},
     strangers::Strangers,
@@ -77,16 +81,20 @@ pub struct Cluster {
     asked: Notify,
     /// Something was confirmed.
     confirmed: Notify,
-    parts: Mutex<Parts>,
-    /// Held while a letter is handed to the wire: their numbers are the order in which it gets them.
+    fragments: Mutex<Fragments>,
+    /// Which format each node reads.
+    formats: Mutex<Formats>,
+    /// Held while a message is handed to the wire: their numbers are the order in which it gets them.
     line: tokio::sync::Mutex<()>,
     journal: Mutex<Journal>,
     continuity: Mutex<Continuity>,
     complaints: Mutex<Complaints>,
-    /// Questions that wait for answers.
-    questions: Mutex<HashMap<u64, mpsc::UnboundedSender<(NodeId, Census)>>>,
+    /// Queries, and pushes to patterns, that wait for results.
+    queries: Pending<QueryResult>,
+    /// Requests to one node that wait for a response.
+    requests: Pending<NodeResponse>,
     /// What waits to be sent to other nodes, in order.
-    outgoing: mpsc::UnboundedSender<(Subject, Mail)>,
+    outgoing: mpsc::UnboundedSender<(Subject, Body)>,
     state: watch::Sender<BusState>,
     /// Every slave that was there before the bus went down has been heard of since, or has had the time for it.
     all_back: watch::Sender<bool>,
@@ -110,7 +118,7 @@ impl Cluster {
     /// lives as long as the process.
     #[must_use]
     pub fn new(me: Beat, metrics: Metrics) -> Arc<Self> {
-        let (outgoing, mail) = mpsc::unbounded_channel();
+        let (outgoing, bodies) = mpsc::unbounded_channel();
         let cluster = Arc::new(Self {
             me,
             common: OnceLock::new(),
@@ -122,12 +130,14 @@ impl Cluster {
             slots: Mutex::default(),
             asked: Notify::new(),
             confirmed: Notify::new(),
-            parts: Mutex::default(),
+            fragments: Mutex::default(),
+            formats: Mutex::default(),
             line: tokio::sync::Mutex::default(),
             journal: Mutex::default(),
             continuity: Mutex::default(),
             complaints: Mutex::default(),
-            questions: Mutex::default(),
+            queries: Pending::default(),
+            requests: Pending::default(),
             outgoing,
             state: watch::Sender::new(BusState::default()),
             all_back: watch::Sender::new(true),
@@ -138,17 +148,20 @@ impl Cluster {
             clocks: Mutex::default(),
             said: Mutex::default(),
             clashed: watch::Sender::new(false),
-            // letters of all nodes differ: the node stands above the count
+            // messages of all nodes differ: the node stands above the count
             next: AtomicU64::new(u64::from(u32::from(me.node)) << SENDER),
             metrics,
         });
-        cluster.runtime.spawn(heart::post(Arc::downgrade(&cluster), mail));
+        cluster.runtime.spawn(heart::post(Arc::downgrade(&cluster), bodies));
         cluster
     }
 
     /// What this node must have in common with the others. To be told before it begins, and once.
     pub fn share(&self, common: Common) {
         self.roster().limit(common.max_nodes);
+        if common.require_signed {
+            self.formats().require_signed();
+        }
         let digest = common.digest();
         assert!(self.common.set((common, digest)).is_ok(), "a node tells once what it shares");
     }
@@ -183,7 +196,7 @@ impl Cluster {
             return;
         }
         let left = self.left.notified();
-        let goodbye = Mail::Goodbye(self.me.node, self.me.incarnation);
+        let goodbye = Body::Goodbye(self.me.node, self.me.incarnation);
         // behind the beats that wait: none comes after it
         let _ = self.outgoing.send((Subject::Everyone, goodbye));
         let _ = timeout(DEADLINE, left).await;
@@ -215,14 +228,22 @@ impl Cluster {
         self.rivalry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A node came over the local bus. `reads`: the newest format that it reads, as it says; one of the previous release says
+    /// nothing.
+    pub fn linked(&self, node: NodeId, reads: &[u8]) {
+        self.formats().linked(node, MessageFormat::of(reads).unwrap_or(MessageFormat::V3), self.now());
+        self.look_at_formats();
+    }
+
     /// A node whose connection broke is gone at once. The others hear of it from this one, which saw it.
     pub fn lost(&self, node: NodeId) {
+        self.formats().unlinked(node);
         let Some(incarnation) = self.roster().incarnation(node) else { return };
         if self.roster().goodbye(node) {
             debug!(node_id:% = node; "node {node} is gone: its connection broke");
             self.show_roster();
             // fails only when the process ends
-            let _ = self.outgoing.send((Subject::Everyone, Mail::Goodbye(node, incarnation)));
+            let _ = self.outgoing.send((Subject::Everyone, Body::Goodbye(node, incarnation)));
         }
     }
 
@@ -265,6 +286,21 @@ impl Cluster {
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn formats(&self) -> MutexGuard<'_, Formats> {
+        self.formats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Back once it is known in which format to write. At first nobody has been heard of, and nodes of the previous release
+    /// may be here.
+    async fn when_formats_are_known(&self) {
+        if !self.formats().is_settled() {
+            let mut state = self.state.subscribe();
+            let known = state.wait_for(|state| !state.up || state.roster_known);
+            drop(timeout(ONE_DEADLINE, known).await);
+            self.formats().settle();
+        }
+    }
+
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -284,6 +320,7 @@ impl Cluster {
     /// The roster changed: tell those who watch.
     fn show_roster(&self) {
         self.metrics.nodes.set(self.roster().len() as i64);
+        self.look_at_formats();
         self.state.send_if_modified(|state| {
             // read in here: whoever shows last shows the latest
             let slaves: Arc<[NodeId]> = self.roster().slaves().map(|(node, _)| node).collect();
@@ -300,26 +337,29 @@ impl Cluster {
         }
     }
 
-    /// Send a letter.
-    async fn send(&self, wire: &Arc<dyn Wire>, subject: Subject, mail: Mail) -> Result<(), BusError> {
+    /// Send a message.
+    async fn send(&self, wire: &Arc<dyn Wire>, subject: Subject, body: Body) -> Result<(), BusError> {
         let session = wire.session().ok_or(BusError::Down)?;
-        self.send_in(wire, session, subject, mail, |_| ()).await
+        self.send_in(wire, session, subject, body, |_| ()).await
     }
 
-    /// Send a letter over that connection, in pieces if it must be; `note` its number before the wire has it.
+    /// Send a message over that connection, in fragments if it must be; `note` its number before the wire has it.
     async fn send_in(
         &self,
         wire: &Arc<dyn Wire>,
         session: u32,
         subject: Subject,
-        mail: Mail,
+        body: Body,
         note: impl FnOnce(u64),
     ) -> Result<(), BusError> {
         let _in_order = self.line.lock().await;
-        let letter = Letter { id: self.next.fetch_add(1, Ordering::Relaxed), session, mail };
-        note(letter.id);
-        for message in letter.encode_within(wire.max_message()) {
-            wire.send_in(session, subject, message).await?;
+        let message = NodeMessage { id: self.next_id(), session, body };
+        note(message.id);
+        let formats = self.formats().of(subject, &message.body);
+        for &format in formats {
+            for bytes in message.encode_within(format, &self.common().key, wire.max_message()) {
+                wire.send_in(session, subject, bytes).await?;
+            }
         }
         Ok(())
     }
@@ -337,28 +377,9 @@ impl Cluster {
         }
     }
 
-    /// Register a question; its answers come through the receiver until the guard is dropped.
-    fn question(&self) -> (Question<'_>, mpsc::UnboundedReceiver<(NodeId, Census)>) {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (answer, answers) = mpsc::unbounded_channel();
-        self.questions().insert(id, answer);
-        (Question { cluster: self, id }, answers)
-    }
-
-    fn questions(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<(NodeId, Census)>>> {
-        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A question that waits for answers.
-struct Question<'a> {
-    cluster: &'a Cluster,
-    id: u64,
-}
-
-impl Drop for Question<'_> {
-    fn drop(&mut self) {
-        self.cluster.questions().remove(&self.id);
+    /// The number of the next message, or question.
+    fn next_id(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 }
 

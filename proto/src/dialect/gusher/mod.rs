@@ -8,7 +8,7 @@ mod wire;
 
 use crate::{
     dialect::{
-        contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Variant},
+        contract::{ApiCall, ApiReply, Conversation, Dialect, Knock, MasterRequest, Route, SlaveRequest, Variant},
         mount::{BadSetting, Mount, NoKeys},
     },
     frame::SharedFrame,
@@ -50,8 +50,12 @@ impl Dialect for Gusher {
         &self.routes
     }
 
-    fn call(&self, call: ApiCall<'_>) -> Result<ApiTask, Refusal> {
-        if auth::is_row(call.row) { auth::call(&call) } else { api::call(&call, &self.seal) }
+    fn master_request(&self, call: ApiCall<'_>) -> Result<MasterRequest, Refusal> {
+        api::call(&call, &self.seal)
+    }
+
+    fn slave_request(&self, call: ApiCall<'_>) -> Result<SlaveRequest, Refusal> {
+        auth::call(&call)
     }
 
     fn knock(&self, call: &ApiCall<'_>) -> Result<Knock, Refusal> {

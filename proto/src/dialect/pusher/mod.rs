@@ -12,7 +12,9 @@ mod wire;
 
 use crate::{
     dialect::{
-        contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, TurnedAway, Variant},
+        contract::{
+            ApiCall, ApiReply, Conversation, Dialect, Knock, MasterRequest, Route, SlaveRequest, TurnedAway, Variant,
+        },
         mount::{AppEntry, BadSetting, Mount, OwnCredentials, SecretFiles},
     },
     frame::{Frame, SharedFrame},
@@ -94,8 +96,12 @@ impl Dialect for Pusher {
         if door::is_row(head.row) { Ok(()) } else { api::authenticate(&self.master_prefix, head) }
     }
 
-    fn call(&self, call: ApiCall<'_>) -> Result<ApiTask, Refusal> {
-        if door::is_row(call.row) { Err(door::no_upgrade(&call)) } else { api::call(&call) }
+    fn master_request(&self, call: ApiCall<'_>) -> Result<MasterRequest, Refusal> {
+        api::call(&call)
+    }
+
+    fn slave_request(&self, call: ApiCall<'_>) -> Result<SlaveRequest, Refusal> {
+        Err(door::no_upgrade(&call))
     }
 
     fn knock(&self, call: &ApiCall<'_>) -> Result<Knock, Refusal> {

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::{
     dialect::{
         Settings, all,
-        contract::{ApiCall, ApiReply, ApiTask, Done, Role, Route, Work},
-        golden::{self, GoldenRequest},
+        contract::{ApiCall, ApiReply, Role, Route},
+        golden::{self, GoldenRequest, RoleRequest},
         pusher::{AppLimits, PusherApp},
     },
     ids::{AppId, NodeId, SocketId, SocketIdSeal},
@@ -31,8 +31,8 @@ fn router(role: Role) -> Router {
     Router::new(role, all(&Settings::default(), &seal()))
 }
 
-/// The task of a request, or the reply that refuses it.
-fn call(role: Role, request: &GoldenRequest) -> Result<ApiTask, ApiReply> {
+/// What a request comes down to, or the reply that refuses it.
+fn call(role: Role, request: &GoldenRequest) -> Result<RoleRequest, ApiReply> {
     let (router, tenants) = (router(role), Tenants::default());
     let matched = router.find(&request.method, &request.path, &tenants)?;
     let call = ApiCall {
@@ -46,7 +46,12 @@ fn call(role: Role, request: &GoldenRequest) -> Result<ApiTask, ApiReply> {
         now: Duration::ZERO,
         tenants: &tenants,
     };
-    router.dialect(&matched).call(call).map_err(|why| router.refuse(&matched, &why))
+    let dialect = router.dialect(&matched);
+    let asked = match role {
+        Role::Master => dialect.master_request(call).map(RoleRequest::Master),
+        Role::Slave => dialect.slave_request(call).map(RoleRequest::Slave),
+    };
+    asked.map_err(|why| router.refuse(&matched, &why))
 }
 
 fn post(path: &str, body: String) -> GoldenRequest {
@@ -96,8 +101,8 @@ fn names_of_every_kind_arrive_as_they_are_meant() {
             }
             let task = call(Role::Master, &request).expect(name);
             let push = json!({ "app": name, "channel": name, "event": name, "json": "1" });
-            assert_eq!(golden::shown(&task.work), json!({ "publish": [push] }), "{name}");
-            let echo: Value = serde_json::from_slice(&(task.reply)(Done::Done).body).expect(name);
+            assert_eq!(golden::shown(&task), json!({ "publish": [push] }), "{name}");
+            let echo: Value = serde_json::from_slice(&golden::reply(task, None).body).expect(name);
             assert_eq!(echo, json!({ "channel": name, "event": name, "data": 1 }), "{name}");
         }
     }
@@ -128,14 +133,14 @@ fn a_name_of_1025_bytes_is_refused_wherever_it_stands() {
     assert_eq!(call(Role::Master, &v3).expect_err("too long").status, 400);
     // an id that is too long for a socket is an id that no socket has
     let task = call(Role::Master, &post(&format!("/api/push/socket/a/{long}"), String::new())).expect("any id is fine");
-    assert_eq!(task.work, Work::Publish(vec![]));
+    assert_eq!(golden::shown(&task), json!({ "publish": [] }));
 }
 
 #[test]
 fn a_batch_and_a_list_of_channels_have_an_end() {
     let items = |item: &str, count| format!("[{}{item}]", format!("{item},").repeat(count - 1));
     let batch = |count| call(Role::Master, &post("/api/push_batch/a", format!("batch_data={}", items("{}", count))));
-    assert_eq!(batch(MAX_ITEMS).expect("as many as allowed").work, Work::Publish(vec![]));
+    assert_eq!(golden::shown(&batch(MAX_ITEMS).expect("as many as allowed")), json!({ "publish": [] }));
     assert_eq!(&batch(MAX_ITEMS + 1).expect_err("one more").body[..], b"data error");
     let list = post("/api/reload/channel/user/a/u", format!("data={}", items("\"\"", MAX_ITEMS + 1)));
     assert_eq!(&call(Role::Master, &list).expect_err("one more").body[..], b"too many channels");
@@ -266,7 +271,7 @@ proptest! {
         let headers = [("content-type".to_owned(), media.to_owned())].into();
         let request = GoldenRequest { method: route.method.to_owned(), path, query, headers, body };
         match call(route.role, &request) {
-            Ok(task) => prop_assert!(task.work != Work::Nothing || route.path.ends_with("ping") || route.method == "OPTIONS"),
+            Ok(asked) => prop_assert!(golden::shown(&asked) != "nothing" || route.path.ends_with("ping") || route.method == "OPTIONS"),
             Err(reply) => prop_assert!((400..500).contains(&reply.status), "{}", reply.status),
         }
     }

@@ -6,7 +6,7 @@ mod publish;
 mod query;
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, ApiTask, Guard, Role, Route},
+    dialect::contract::{ApiCall, ApiReply, Guard, MasterRequest, Role, Route},
     refusal::Refusal,
     surface::text,
 };
@@ -32,7 +32,7 @@ struct Request<'a> {
 struct Row {
     method: &'static str,
     path: &'static str,
-    handle: fn(&Request<'_>) -> Result<ApiTask, Refusal>,
+    handle: fn(&Request<'_>) -> Result<MasterRequest, Refusal>,
 }
 
 const ROWS: &[Row] = &[
@@ -76,7 +76,7 @@ pub fn authenticate(prefix: &str, head: &ApiCall<'_>) -> Result<(), Refusal> {
 }
 
 /// What a request to one of them comes down to, whose head was signed.
-pub fn call(call: &ApiCall<'_>) -> Result<ApiTask, Refusal> {
+pub fn call(call: &ApiCall<'_>) -> Result<MasterRequest, Refusal> {
     let row = ROWS.get(call.row).ok_or(Refusal::NotFound)?;
     let (app, channel) = target(call)?;
     let params = Params::of(call.query);
@@ -103,11 +103,6 @@ fn bad(words: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
 /// 200. Libraries take no other status for a success, and want JSON with it.
 fn json(body: impl Into<bytes::Bytes>) -> ApiReply {
     ApiReply::new(200, JSON, body)
-}
-
-/// Work that cannot tell what was asked of it: a fault of ours.
-fn fault() -> ApiReply {
-    ApiReply::empty(500)
 }
 
 #[cfg(test)]
