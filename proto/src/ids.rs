@@ -131,7 +131,7 @@ impl UserId {
         Self("".into())
     }
 
-    /// Is it?
+    /// Is it the user of an anonymous socket?
     #[must_use]
     pub fn is_nobody(&self) -> bool {
         self.0.is_empty()

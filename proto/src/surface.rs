@@ -105,7 +105,7 @@ impl Shape {
 pub struct Matched {
     /// Which of the router's dialects.
     pub dialect: usize,
-    /// Which of its routes: an index into [`Dialect::routes`] of that role, see [`Router::route`].
+    /// Which of the rows that the router serves: see [`Router::route`].
     pub route: usize,
     /// The segments in braces, percent-decoded.
     pub segments: Vec<String>,

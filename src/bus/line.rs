@@ -140,7 +140,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// Never mind.
+    /// End the link unused: what the owner gave does not fit this process.
     pub async fn close(&self) {
         self.link.close().await;
     }

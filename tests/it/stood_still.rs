@@ -48,6 +48,7 @@ async fn a_process_that_stood_still_closes_nobody_who_answers() {
     }
     let mute = Client::connect(server.slave(), "demo", &token).await;
     server.signal("STOP");
+    // how long it stands still is what is tried
     tokio::time::sleep(STILL).await;
     server.signal("CONT");
     let before: Vec<_> = clients.iter().map(|client| client.borrow().pings).collect();

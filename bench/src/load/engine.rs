@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 
 use super::{
-    http::Http,
+    http::{self, Http},
     job::{Job, Tokens},
     sockets::{Client, Stage},
     speech::Speech,
@@ -169,7 +169,7 @@ impl Engine {
                     ensure!(status == 200, "no token: {status}");
                     let Some((_, since)) = exchanges.iter_mut().find(|(at, _)| *at == from) else { continue };
                     let began = since.take().unwrap_or_else(Instant::now);
-                    ready.push((super::work::token_of(&body)?, began));
+                    ready.push((http::token_of(&body)?, began));
                 }
                 while let Some((token, since)) = ready.pop() {
                     self.start(job, &token, since, stuck)?;

@@ -5,8 +5,9 @@ use std::{
     net::SocketAddr,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use mio::net::TcpStream;
+use serde_json::Value;
 
 use crate::wire;
 
@@ -64,4 +65,10 @@ impl Http {
         self.unread.drain(..length);
         Ok(Some(answer))
     }
+}
+
+/// The token in the body of a reply to `/v1/auth`.
+pub fn token_of(body: &[u8]) -> Result<String> {
+    let body: Value = serde_json::from_slice(body)?;
+    Ok(body["token"].as_str().context("a token is a string")?.to_owned())
 }

@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use super::{contender::Contender, nats::Nats, nchan, running::Running, uws};
+use super::{contender::Contender, environment::app, nats::Nats, nchan, running::Running, uws};
 use crate::{
     child::Server,
     load::{App, Job, Protocol, Tokens, Work},
@@ -191,15 +191,4 @@ impl Bench {
         ensure!(output.status.success(), "the load generator failed with {}", contender.name());
         Ok(serde_json::from_slice(&output.stdout)?)
     }
-}
-
-/// The app that speaks Pusher here.
-pub fn app() -> App {
-    App { id: "1".to_owned(), key: "bench".to_owned(), secret: "the bench's secret".to_owned() }
-}
-
-/// Is this program installed?
-pub fn has(program: &str) -> bool {
-    let paths = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&paths).any(|path| Path::new(&path).join(program).exists())
 }

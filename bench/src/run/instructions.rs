@@ -10,11 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use super::{
-    bench::{Bench, has},
-    contender::Contender,
-    running::Running,
-};
+use super::{bench::Bench, contender::Contender, environment::has, running::Running};
 use crate::{
     child::Server,
     load::{Job, Work},

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod contender;
+pub mod environment;
 pub mod instructions;
 mod nats;
 mod nchan;
@@ -15,6 +16,7 @@ use std::{
     fs,
     io::{Write, stderr, stdout},
     path::PathBuf,
+    time::Instant,
 };
 
 use anyhow::Result;
@@ -56,6 +58,7 @@ pub struct Outcome {
 
 /// Measure, print the table, write it and the reports.
 pub fn run(options: &Options) -> Result<()> {
+    let began = Instant::now();
     let bench = Bench::new(options.wellhead.clone())?;
     let mut outcomes = Vec::new();
     let workloads = workloads::chosen(&bench, options.quick, &options.peer, options.only.as_deref())?;
@@ -71,6 +74,8 @@ pub fn run(options: &Options) -> Result<()> {
         write(&bench, &outcomes)?;
     }
     stdout().write_all(table::markdown(&bench, &outcomes)?.as_bytes())?;
+    // `make help` says how long it takes: this is where that comes from
+    writeln!(stderr(), "took {:.0} minutes", began.elapsed().as_secs_f64() / 60.0)?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::bench::has;
+use super::environment::has;
 use crate::child::Server;
 
 /// Where distributions keep it.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 
-use super::{bench::app, contender::Contender, nats::Nats};
+use super::{contender::Contender, environment::app, nats::Nats};
 use crate::{
     child::Server,
     load::{Job, Protocol, Tokens},

@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use super::bench::has;
+use super::environment::has;
 
 /// Where the server and its package are.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/uws");

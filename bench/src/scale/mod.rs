@@ -8,16 +8,14 @@ use std::{
     fs,
     io::{Write, stderr, stdout},
     path::PathBuf,
+    time::Instant,
 };
 
 use anyhow::{Result, ensure};
 use clap::Args;
 use serde_json::Value;
 
-use crate::run::{
-    bench::{Bench, has},
-    figure,
-};
+use crate::run::{bench::Bench, environment::has, figure};
 
 const TABLES: [&str; 6] = ["sockets", "channels", "subscriptions", "slaves-local", "slaves-nats", "wildcard"];
 
@@ -70,6 +68,7 @@ impl Table {
 
 /// Measure, and print the tables; they stand in target/bench/scale.md, too.
 pub fn run(options: &Options) -> Result<()> {
+    let began = Instant::now();
     let bench = Bench::new(options.wellhead.clone())?;
     let quick = options.quick;
     let wanted =
@@ -91,6 +90,7 @@ pub fn run(options: &Options) -> Result<()> {
         fs::write(bench.folder.join("scale.md"), &text)?;
     }
     stdout().write_all(text.as_bytes())?;
+    writeln!(stderr(), "took {:.0} minutes", began.elapsed().as_secs_f64() / 60.0)?;
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! The list of dialects; nothing else. A further one, with settings of its own, is a folder here and its row in [`ALL`].
 
 pub mod contract;
+#[cfg(test)]
+mod golden;
 pub mod gusher;
 pub mod mount;
 pub mod pusher;

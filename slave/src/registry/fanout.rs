@@ -261,8 +261,8 @@ impl Fanout {
         }
     }
 
-    /// The run is over. `true` if nothing was held back: the room is not walked any more. What was gets its turn behind the
-    /// others.
+    /// The run is over. `true` if nothing was held back: the room is not walked any more. Otherwise what was held back gets a
+    /// turn of its own, behind the rooms that wait already.
     pub fn run_over(&mut self, room: RoomNo) -> bool {
         let over = self.work.get(&room).is_none_or(|work| work.held.is_empty());
         if over {

@@ -124,9 +124,9 @@ pub(super) fn is_one_of_us(stream: &net::UnixStream) -> io::Result<bool> {
     Ok(peer == 0 || peer == our_uid()?)
 }
 
-/// Whose process this is, as the owner of its entry in /proc tells: the standard library does not say.
+/// The user of this process. The standard library does not say; the credentials of a socket pair, which has this process at
+/// both ends, do.
 fn our_uid() -> io::Result<u32> {
-    // a socket pair has us on both ends
     let (stream, _other) = net::UnixStream::pair()?;
     Ok(stream.peer_cred()?.uid())
 }

@@ -32,6 +32,7 @@ async fn dribbles(mut stream: TcpStream) {
             if writer.write_all(&[*byte]).await.is_err() {
                 return;
             }
+            // the attack is its pace
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };

@@ -24,6 +24,7 @@ async fn a_process_that_stood_still_closes_nobody() {
             while client.socket.pings < pings + 4 {
                 client.say("gusher.ping", "0").await;
                 assert_eq!(client.reply().await.0, "gusher.pong_succeeded", "it is there");
+                // a pause: the pings of the server are what is waited for
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }));

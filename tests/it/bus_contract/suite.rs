@@ -102,6 +102,7 @@ async fn a_node_hears_of_a_channel_only_while_it_wants_it<C: Carrier>() {
         if unheard == 5 {
             break;
         }
+        // the bus hears it for some ten seconds more; that it stops is no event
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let again = one.wants("a", "mine").await;
@@ -161,7 +162,7 @@ pub async fn questions_are_answered_by_all_slaves_also_at_length<C: Carrier>() {
             }
             assert!(names.is_subset(&all) && names.len() < all.len(), "{missing:?} are missing");
             assert!(began.elapsed() < PATIENCE, "{missing:?} are missing for ever");
-            // what came too late is still being read
+            // what came too late is still being read, and nobody tells when that is done
             tokio::time::sleep(Duration::from_millis(1_500)).await;
         }
         eprintln!("100,000 names after {:?}", began.elapsed());
@@ -286,6 +287,7 @@ async fn changing_to_all_slots_and_back_loses_and_doubles_nothing<C: Carrier>() 
             fresh += 1;
             drop(wanted);
         }
+        // a pace: pushes are to be under way all through the change
         tokio::time::sleep(Duration::from_millis(4)).await;
     }
     let last = (pushed - 1).to_string();

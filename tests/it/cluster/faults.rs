@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::{sync::watch, time::sleep};
 
 use super::{
-    field::{By, Field, all_sent, channels_of, followers, lost_by_all},
+    field::{By, Field, all_push, all_sent, channels_of, followers, lost_by_all},
     load::{count, lost},
 };
 use crate::support::{backend::Backend, http::Http, listener::End, until, within};
@@ -23,17 +23,19 @@ async fn nats_killed_ten_times_loses_nothing_in_silence() {
     }
     let publishers = field.publishers(4);
     for round in 0..10 {
-        sleep(Duration::from_millis(300 + 37 * round)).await;
+        // at another moment of the pushes each time
+        all_push(&publishers, 35 + 5 * round).await;
         let nats = field.nats.as_mut().expect("NATS");
         nats.kill();
-        sleep(Duration::from_millis(50 * (round % 4))).await;
+        // how long it is away is what is tried
+        sleep(Duration::from_millis([0, 50, 100, 150][round % 4])).await;
         nats.start();
         field.is_whole().await;
     }
-    sleep(Duration::from_millis(300)).await;
+    all_push(&publishers, 30).await;
     let sent = all_sent(publishers).await;
     let last = Instant::now();
-    // whoever missed something has been told by then
+    // whoever missed something has been told by then; that nobody is told any more is no event
     sleep(TOLD).await;
     let listeners = field.listeners(0..field.slaves.len()).await;
     field.settle(&listeners.iter().collect::<Vec<_>>()).await;
@@ -76,6 +78,7 @@ async fn slave_killed_ten_times(by: By) {
             let asked = Instant::now();
             backend.names("/api/blue/online").await;
             waits.push(asked.elapsed());
+            // a pause: the queries are to be measured, not to be the load
             sleep(Duration::from_millis(10)).await;
         }
         waits
@@ -138,7 +141,7 @@ async fn slave_stopped_for_ten_seconds(by: By) {
     let awake = field.listeners([0]).await;
     let mut asleep = field.listener(1, "blue", "sleeper", &["news"]).await;
     let (publishers, began) = (field.publishers(2), Instant::now());
-    sleep(Duration::from_millis(300)).await;
+    all_push(&publishers, 30).await;
     field.slaves[1].signal("STOP");
     let stopped = Instant::now();
     until("the sleeper is gone", false, || async {
@@ -148,6 +151,7 @@ async fn slave_stopped_for_ten_seconds(by: By) {
     field.masters[0].metric_becomes("wellhead_roster_nodes", "", 2.0).await;
     let forgotten = stopped.elapsed();
     assert!(forgotten < Duration::from_secs(8), "{forgotten:?}");
+    // how long it is stopped is what is tried
     sleep(Duration::from_secs(10).saturating_sub(stopped.elapsed())).await;
     field.slaves[1].signal("CONT");
     field.is_whole().await;
@@ -162,7 +166,7 @@ async fn slave_stopped_for_ten_seconds(by: By) {
     })
     .await;
     let since = if stayed { began } else { Instant::now() };
-    sleep(Duration::from_millis(300)).await;
+    all_push(&publishers, 30).await;
     let sent = all_sent(publishers).await;
     field.settle(&awake.iter().collect::<Vec<_>>()).await;
     assert!(asleep.ping().await, "it stays open");

@@ -174,6 +174,13 @@ pub fn channels_of(app: &str, user: &str) -> Vec<String> {
     channels.iter().map(|&channel| channel.to_owned()).collect()
 }
 
+/// Wait until each of them has pushed so many times more.
+pub async fn all_push(publishers: &[Publisher], more: usize) {
+    for publisher in publishers {
+        publisher.pushes(more).await;
+    }
+}
+
 /// Everything that was done by all.
 pub async fn all_sent(publishers: Vec<Publisher>) -> Vec<Sent> {
     let mut sent = Vec::new();

@@ -210,7 +210,7 @@ async fn every_kind_of_push_waits_for_slaves_that_are_not_back() {
                 _ => drop(backend.push_to_user("blue", "ann", &data).await),
             }
         });
-        // it is waiting, or about to
+        // it waits for the slave, or is about to: nothing shows which, and both must end well
         tokio::time::sleep(Duration::from_millis(200)).await;
         proxy.set_cut(false);
         pushed.await.expect("it was taken");

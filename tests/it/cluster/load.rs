@@ -43,6 +43,8 @@ impl Sent {
 /// Pushes one after the other until it is told to stop.
 pub struct Publisher {
     stop: watch::Sender<bool>,
+    /// How many pushes have ended, whatever came of them.
+    ended: watch::Receiver<usize>,
     task: JoinHandle<Vec<Sent>>,
 }
 
@@ -51,6 +53,7 @@ impl Publisher {
     pub fn start(masters: &Addresses, by: u64, targets: &[(Kind, &str, &str)], pace: Duration) -> Self {
         let targets: Vec<_> = targets.iter().map(|&(kind, app, to)| (kind, app.to_owned(), to.to_owned())).collect();
         let (stop, stopped) = watch::channel(false);
+        let (tell, ended) = watch::channel(0);
         let masters = masters.clone();
         let task = tokio::spawn(async move {
             let (mut sent, mut connection) = (Vec::new(), None);
@@ -69,10 +72,18 @@ impl Publisher {
                     masters.turn();
                 }
                 sent.push(Sent { mark, began, answered: Instant::now(), status });
+                tell.send_replace(sent.len());
             }
             sent
         });
-        Self { stop, task }
+        Self { stop, ended, task }
+    }
+
+    /// Wait until so many more of its pushes have ended.
+    pub async fn pushes(&self, more: usize) {
+        let mut ended = self.ended.clone();
+        let wanted = *ended.borrow() + more;
+        within("a publisher goes on", ended.wait_for(|ended| *ended >= wanted)).await.expect("it runs");
     }
 
     /// Everything that it did.
@@ -183,6 +194,7 @@ impl Follower {
                 let address = slaves.any(tries);
                 tries += 1;
                 let Some(mut listener) = come(address, &app, &user, &token).await else {
+                    // nothing tells when somebody listens again
                     sleep(Duration::from_millis(20)).await;
                     continue;
                 };

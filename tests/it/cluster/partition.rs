@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::{
-    field::{By, Field, all_sent, lost_by_all},
+    field::{By, Field, all_push, all_sent, lost_by_all},
     load::count,
 };
 use crate::support::{
@@ -25,13 +25,14 @@ async fn a_slave_cut_off_from_nats_sends_its_clients_away_and_comes_back_by_itse
     let others = field.listeners([0]).await;
     let far = field.listener(1, "blue", "far", &["news"]).await;
     let (publishers, began) = (field.publishers(2), Instant::now());
-    sleep(Duration::from_millis(300)).await;
+    all_push(&publishers, 30).await;
 
-    // for a moment only: nothing happens to anybody
+    // for a moment only: nothing happens to anybody. The moment is what is tried, so it is a time
     proxy.set_cut(true);
     sleep(Duration::from_millis(500)).await;
     proxy.set_cut(false);
-    sleep(Duration::from_millis(500)).await;
+    field.is_whole().await;
+    all_push(&publishers, 50).await;
     assert_eq!(far.end(), None);
 
     proxy.set_cut(true);
@@ -58,7 +59,7 @@ async fn a_slave_cut_off_from_nats_sends_its_clients_away_and_comes_back_by_itse
     let far = field.listener(1, "blue", "far", &["news"]).await;
     assert!(field.masters[0].backend().await.names("/api/blue/online").await.contains(&"far".to_owned()));
     let since = Instant::now();
-    sleep(Duration::from_millis(500)).await;
+    all_push(&publishers, 50).await;
     let sent = all_sent(publishers).await;
     field.settle(&all.iter().collect::<Vec<_>>()).await;
     let far_lost =

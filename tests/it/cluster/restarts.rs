@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::time::sleep;
-
 use super::{
-    field::{By, Field, all_sent, followers, lost_in_stays},
+    field::{By, Field, all_push, all_sent, followers, lost_in_stays},
     load::count,
 };
 use crate::support::server::Server;
@@ -36,7 +34,7 @@ async fn rolling_restart(by: By) {
         others.collect::<Vec<_>>()
     };
     for no in 0..field.slaves.len() {
-        sleep(Duration::from_millis(300)).await;
+        all_push(&publishers, 30).await;
         // as a load balancer does: no more clients for it, then the signal
         slaves.are(all(&field.slaves, Server::slave, no));
         end(&mut field.slaves[no]).await;
@@ -48,18 +46,18 @@ async fn rolling_restart(by: By) {
         }
     }
     for no in 0..field.masters.len() {
-        sleep(Duration::from_millis(300)).await;
+        all_push(&publishers, 30).await;
         if by == By::Nats {
             masters.are(all(&field.masters, Server::master, no));
-            // whoever is about to push to it does so before it ends
-            sleep(2 * super::field::PACE).await;
+            // the push under way may be to it; the one behind that is not
+            all_push(&publishers, 2).await;
         }
         end(&mut field.masters[no]).await;
         field.masters[no] = field.new_master().await;
         field.is_whole().await;
         masters.are(field.masters.iter().map(Server::master));
     }
-    sleep(Duration::from_millis(500)).await;
+    all_push(&publishers, 50).await;
     let sent = all_sent(publishers).await;
     for follower in &mut followers {
         follower.is_there().await;

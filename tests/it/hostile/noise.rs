@@ -81,7 +81,7 @@ async fn noise_instead_of_http() {
 async fn noise_instead_of_frames() {
     let server = Server::start().await;
     let token = server.token("demo", "noise", &["*"]).await;
-    let mut random = Random(0xF4A3);
+    let (mut random, mut read) = (Random(0xF4A3), 0);
     for round in 0..300 {
         let mut client = Client::connect(server.slave(), "demo", &token).await;
         let good = [
@@ -102,13 +102,11 @@ async fn noise_instead_of_frames() {
         }
         let _ = client.socket.send_bytes(&bytes).await;
         if round % 3 == 0 {
-            // what it says is well-formed, whatever it was told: the reader is strict
-            let _ = tokio::time::timeout(Duration::from_millis(30), async {
-                while client.socket.next().await.is_some() {}
-            })
-            .await;
+            // the server may wait for the rest of a frame, so it is read for a while, not to its end
+            read += client.socket.reads_only_good_frames(Duration::from_millis(30)).await;
         }
     }
+    assert!(read > 0, "some of it was answered");
     serves_on(&server).await;
     server.metric_becomes("wellhead_connections", "", 0.0).await;
 }

@@ -134,6 +134,7 @@ async fn who_keeps_reading_may_take_longer_than_the_stall_and_who_drips_may_not(
     let dripping = tokio::spawn(async move {
         let mut byte = [0];
         while drip.socket.stream().read_exact(&mut byte).await.is_ok() {
+            // the attack is its pace
             sleep(Duration::from_millis(100)).await;
         }
     });
@@ -144,6 +145,7 @@ async fn who_keeps_reading_may_take_longer_than_the_stall_and_who_drips_may_not(
         }
         taken += buffer.len();
         if taken < LARGE {
+            // slower than the stall over all, faster than it for a part
             sleep(Duration::from_millis(500)).await;
         }
     }

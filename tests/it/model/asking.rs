@@ -47,6 +47,7 @@ impl World {
                 return;
             }
             assert!(Instant::now() < deadline, "wanted {wanted:?}, found {found:?}");
+            // slaves notice a closed socket in their own time, and tell nobody
             actix_rt::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -148,6 +149,7 @@ impl World {
         assert!(why, "{missing:?} are alive, and this thread was late by {late:?} only");
         let heard = async {
             while !master.bus.gather(Ask::Stats).await.is_ok_and(|answer| only_dead(&answer.missing)) {
+                // the roster of the master tells nobody who is heard of again
                 actix_rt::time::sleep(SHORT).await;
             }
         };

@@ -56,6 +56,7 @@ impl Setup {
                 if Instant::now() > deadline {
                     let _ = child.kill();
                 }
+                // std has no event for the end of a child within a time
                 thread::sleep(Duration::from_millis(5));
             };
             let mut said = String::new();

@@ -87,11 +87,12 @@ impl NatsServer {
         let deadline = Instant::now() + PATIENCE;
         while !self.log().contains("Route connection created") {
             assert!(Instant::now() < deadline, "no route: {}", self.log());
+            // it says so in its log only
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// Run, and be back once it listens.
+    /// Run, and be back once it listens: it tells nobody, so it is asked.
     pub fn start(&mut self) {
         let log = fs::File::create(self.folder.0.join("nats.log")).expect("a log file");
         // Debian's place is not on everybody's path

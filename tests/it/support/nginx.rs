@@ -41,6 +41,7 @@ impl Nginx {
             .spawn()
             .expect("nginx is installed (make tools)");
         let deadline = Instant::now() + PATIENCE;
+        // it tells nobody that it listens
         while TcpStream::connect(address).is_err() {
             let ended = process.try_wait().expect("our child");
             assert!(ended.is_none() && Instant::now() < deadline, "nginx does not start");

@@ -330,6 +330,7 @@ impl Server {
                 if let Some(status) = child.try_wait().expect("our child") {
                     return status;
                 }
+                // std has no event for the end of a child
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
         })

@@ -1,9 +1,10 @@
 //! A WebSocket client that can send anything, right or wrong, and is strict about what it reads (RFC 6455).
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Buf, BytesMut};
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -160,6 +161,34 @@ impl WebSocket {
         let _ = self.send_bytes(&frame(CLOSE, &close.code.to_be_bytes())).await;
         assert_eq!(self.frame().await, None, "nothing follows a close frame");
         close
+    }
+
+    /// Read for `time` at most, or to the end. Every frame must be right: a text is a JSON object with an event, a close says
+    /// why with a code that may be sent, and nothing follows it. How many frames came.
+    pub async fn reads_only_good_frames(&mut self, time: Duration) -> usize {
+        let mut frames = 0;
+        let read = async {
+            while let Some(Frame { opcode, payload }) = self.next().await {
+                frames += 1;
+                match opcode {
+                    TEXT => {
+                        let text = String::from_utf8(payload).expect("text frames are UTF-8");
+                        let said: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+                        assert!(said["event"].is_string(), "{text}");
+                    }
+                    CLOSE => {
+                        let Close { code, reason } = Close::from(payload.as_slice());
+                        assert!(matches!(code, 1000..=1003 | 1007..=1011), "{code}: {reason}");
+                        let _ = self.try_send(CLOSE, &code.to_be_bytes()).await;
+                        assert_eq!(self.frame().await, None, "nothing follows a close frame");
+                        return;
+                    }
+                    other => panic!("opcode {other}: {payload:?}"),
+                }
+            }
+        };
+        let _ = tokio::time::timeout(time, read).await;
+        frames
     }
 
     /// Say goodbye and wait for the answer and the end.

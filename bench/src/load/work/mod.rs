@@ -10,13 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
 use self::{meter::Meter, worker::Worker};
 use super::{
     engine::Engine,
-    http::Http,
+    http::{self, Http},
     job::{Job, Tokens, Work},
     track::Track,
 };
@@ -120,12 +120,6 @@ pub fn carry_out(job: Job) -> Result<Value> {
     }))
 }
 
-/// The token in the body of a reply to `/v1/auth`.
-pub fn token_of(body: &[u8]) -> Result<String> {
-    let body: Value = serde_json::from_slice(body)?;
-    Ok(body["token"].as_str().context("a token is a string")?.to_owned())
-}
-
 fn resident(job: &Job) -> Result<Vec<f64>> {
     job.pids.iter().map(|&pid| proc::rss(&[pid], false)).collect()
 }
@@ -137,7 +131,7 @@ fn exchange(job: &Job, jwt: &str) -> Result<String> {
     while Instant::now() < until {
         if let Some((status, body)) = http.reply()? {
             ensure!(status == 200, "no token: {status}");
-            return token_of(&body);
+            return http::token_of(&body);
         }
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     load::{Job, Work},
-    run::bench::{Bench, has},
+    run::{bench::Bench, environment::has},
 };
 
 /// A master and its slaves.

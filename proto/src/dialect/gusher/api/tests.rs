@@ -4,77 +4,24 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use proptest::prelude::*;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     dialect::{
         Settings, all,
-        contract::{ApiCall, ApiReply, ApiTask, Done, Headers, Role, Route, Work},
+        contract::{ApiCall, ApiReply, ApiTask, Done, Role, Route, Work},
+        golden::{self, GoldenRequest},
         pusher::{AppLimits, PusherApp},
     },
     ids::{AppId, NodeId, SocketId, SocketIdSeal},
-    jwt::{BadToken, Keyring},
+    jwt::Keyring,
     origin::Origins,
-    query::Census,
     refusal::Refusal,
     surface::Router,
     tenants::{DialectRecord, ListedTenant, Tenants},
 };
 
 use super::task::MAX_ITEMS;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    name: String,
-    request: Request,
-    /// Missing if the request is refused.
-    work: Option<Value>,
-    /// What comes of the work: nothing to tell, if missing.
-    done: Option<Came>,
-    reply: Reply,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Request {
-    method: String,
-    path: String,
-    #[serde(default)]
-    query: String,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    #[serde(default)]
-    body: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Came {
-    Census(Census),
-    /// The payload of a JWT.
-    Claims(String),
-    Token(String),
-    /// The token does not verify.
-    Bad(()),
-}
-
-#[derive(Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-struct Reply {
-    status: u16,
-    r#type: String,
-    body: String,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-}
-
-impl Headers for BTreeMap<String, String> {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.get(name).map(String::as_str)
-    }
-}
 
 fn seal() -> SocketIdSeal {
     SocketIdSeal::new(b"golden")
@@ -85,7 +32,7 @@ fn router(role: Role) -> Router {
 }
 
 /// The task of a request, or the reply that refuses it.
-fn call(role: Role, request: &Request) -> Result<ApiTask, ApiReply> {
+fn call(role: Role, request: &GoldenRequest) -> Result<ApiTask, ApiReply> {
     let (router, tenants) = (router(role), Tenants::default());
     let matched = router.find(&request.method, &request.path, &tenants)?;
     let call = ApiCall {
@@ -102,91 +49,30 @@ fn call(role: Role, request: &Request) -> Result<ApiTask, ApiReply> {
     router.dialect(&matched).call(call).map_err(|why| router.refuse(&matched, &why))
 }
 
-fn post(path: &str, body: String) -> Request {
+fn post(path: &str, body: String) -> GoldenRequest {
     let headers = [("content-type".to_owned(), "application/x-www-form-urlencoded".to_owned())].into();
-    Request { method: "POST".to_owned(), path: path.to_owned(), query: String::new(), headers, body }
+    GoldenRequest { method: "POST".to_owned(), path: path.to_owned(), query: String::new(), headers, body }
 }
 
-/// The work as the files show it: what no backend can say is left out.
-fn shown(work: &Work) -> Value {
-    let mut work = raw(work);
-    leave_out(&mut work);
-    work
-}
-
-/// No event of a backend has a sender.
-fn leave_out(work: &mut Value) {
-    match work {
-        Value::Object(fields) => {
-            if fields.get("sender") == Some(&Value::Null) {
-                fields.remove("sender");
-            }
-            fields.values_mut().for_each(leave_out);
-        }
-        Value::Array(items) => items.iter_mut().for_each(leave_out),
-        _ => {}
-    }
-}
-
-fn raw(work: &Work) -> Value {
-    match work {
-        Work::Nothing => json!("Nothing"),
-        Work::Publish(envelopes) => json!({ "Publish": envelopes }),
-        Work::Ask(ask) => json!({ "Ask": ask }),
-        Work::PublishAndAsk(envelopes, ask) => json!({ "Publish": envelopes, "Ask": ask }),
-        Work::Decode(jwt) => json!({ "Decode": jwt }),
-        Work::Exchange(jwt) => json!({ "Exchange": jwt }),
-    }
-}
-
-fn came(of: &Work, came: Option<Came>) -> Done {
-    match (of, came) {
-        (_, Some(Came::Census(census))) => Done::Census(census),
-        (_, Some(Came::Claims(payload))) => Done::Claims(Ok(serde_json::from_str(&payload).expect("claims"))),
-        (_, Some(Came::Token(token))) => Done::Token(Ok(token)),
-        (Work::Exchange(_), Some(Came::Bad(_))) => Done::Token(Err(BadToken::Signature)),
-        (_, Some(Came::Bad(_))) => Done::Claims(Err(BadToken::Signature)),
-        (_, None) => Done::Done,
-    }
-}
-
-fn golden(file: &str, role: Role) {
-    let path = format!("{}/../tests/golden/gusher/{file}", env!("CARGO_MANIFEST_DIR"));
+fn check(file: &str, role: Role) {
     // the only socket that exists in the files
     let socket = seal().print(SocketId::new(NodeId::from_random(0), 7));
-    let cases = std::fs::read_to_string(path).expect("the golden file is there").replace("@SOCKET@", &socket);
-    for case in serde_json::from_str::<Vec<Case>>(&cases).expect("the golden file is a list of cases") {
-        let (work, reply) = match call(role, &case.request) {
-            Ok(ApiTask { work, reply }) => {
-                let done = came(&work, case.done);
-                (Some(shown(&work)), reply(done))
-            }
-            Err(reply) => (None, reply),
-        };
-        assert_eq!(work, case.work, "{}: the work", case.name);
-        let reply = Reply {
-            status: reply.status,
-            r#type: reply.content_type.to_owned(),
-            body: String::from_utf8(reply.body.into()).expect("replies are UTF-8"),
-            headers: reply.headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-        };
-        assert_eq!(reply, case.reply, "{}", case.name);
-    }
+    golden::check_http(file, |text| text.replace("@SOCKET@", &socket), |request| call(role, request));
 }
 
 #[test]
 fn v1_of_the_master() {
-    golden("http_master_v1.json", Role::Master);
+    check("gusher/http_master_v1.json", Role::Master);
 }
 
 #[test]
 fn v3_of_the_master() {
-    golden("http_master_v3.json", Role::Master);
+    check("gusher/http_master_v3.json", Role::Master);
 }
 
 #[test]
 fn the_slave() {
-    golden("http_slave.json", Role::Slave);
+    check("gusher/http_slave.json", Role::Slave);
 }
 
 #[test]
@@ -209,9 +95,8 @@ fn names_of_every_kind_arrive_as_they_are_meant() {
                 request.body = json!({ "event": name, "data": 1 }).to_string();
             }
             let task = call(Role::Master, &request).expect(name);
-            let event = json!({ "name": name, "data": { "Json": "1" } });
-            let command = json!({ "Publish": { "channel": name, "event": event, "except": null } });
-            assert_eq!(shown(&task.work), json!({ "Publish": [{ "app": name, "command": command }] }), "{name}");
+            let push = json!({ "app": name, "channel": name, "event": name, "json": "1" });
+            assert_eq!(golden::shown(&task.work), json!({ "publish": [push] }), "{name}");
             let echo: Value = serde_json::from_slice(&(task.reply)(Done::Done).body).expect(name);
             assert_eq!(echo, json!({ "channel": name, "event": name, "data": 1 }), "{name}");
         }
@@ -379,7 +264,7 @@ proptest! {
         }
         let media = if json { "application/json" } else { "application/x-www-form-urlencoded" };
         let headers = [("content-type".to_owned(), media.to_owned())].into();
-        let request = Request { method: route.method.to_owned(), path, query, headers, body };
+        let request = GoldenRequest { method: route.method.to_owned(), path, query, headers, body };
         match call(route.role, &request) {
             Ok(task) => prop_assert!(task.work != Work::Nothing || route.path.ends_with("ping") || route.method == "OPTIONS"),
             Err(reply) => prop_assert!((400..500).contains(&reply.status), "{}", reply.status),

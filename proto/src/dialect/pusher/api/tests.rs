@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     dialect::{
         Settings, all,
         contract::{ApiCall, ApiReply, ApiTask, Done, Role, Work},
+        golden::{self, GoldenRequest},
         pusher::{
             AppLimits, PusherApp, PusherRows, Settings as PusherSettings,
             apps::tests::{app, tenants},
@@ -28,43 +28,6 @@ use crate::{
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    name: String,
-    request: Request,
-    /// Missing if the request is refused.
-    work: Option<Value>,
-    /// What comes of the work: nothing to tell, if missing.
-    done: Option<Came>,
-    reply: Reply,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Request {
-    method: String,
-    path: String,
-    /// `@AUTH@` stands for the parameters of the signature, which the test makes itself.
-    query: String,
-    #[serde(default)]
-    body: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Came {
-    Census(Census),
-}
-
-#[derive(Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-struct Reply {
-    status: u16,
-    r#type: String,
-    body: String,
-}
-
 /// A master that serves one app.
 struct House {
     router: Router,
@@ -79,21 +42,22 @@ fn router(app: PusherApp, master_prefix: &str) -> House {
 }
 
 /// The task of a request, or the reply that refuses it.
-fn call(house: &House, Request { method, path, query, body }: &Request) -> Result<ApiTask, ApiReply> {
+fn call(house: &House, request: &GoldenRequest) -> Result<ApiTask, ApiReply> {
     let House { router, tenants } = house;
+    let GoldenRequest { method, path, query, headers, body } = request;
     let matched = router.find(method, path, tenants)?;
+    // `@AUTH@` stands for the parameters of the signature
     let query = match query.split_once("@AUTH@") {
         Some((before, "")) => signed(method, path, before.trim_end_matches('&'), body.as_bytes(), NOW),
         _ => query.clone(),
     };
-    let headers = BTreeMap::new();
     let head = ApiCall {
         row: router.route(&matched).row,
         method,
         path,
         segments: matched.segments.clone(),
         query: &query,
-        headers: &headers,
+        headers,
         body: Bytes::new(),
         now: NOW,
         tenants,
@@ -104,55 +68,28 @@ fn call(house: &House, Request { method, path, query, body }: &Request) -> Resul
     task.map_err(|why| router.refuse(&matched, &why))
 }
 
-fn post(path: &str, body: impl ToString) -> Request {
-    Request { method: "POST".to_owned(), path: path.to_owned(), query: "@AUTH@".to_owned(), body: body.to_string() }
+fn post(path: &str, body: impl ToString) -> GoldenRequest {
+    request("POST", path, "@AUTH@", body)
 }
 
-/// The work as the files show it: no event of a backend has a sender.
-fn shown(work: &Work) -> Value {
-    let mut shown = match work {
-        Work::Publish(envelopes) => json!({ "Publish": envelopes }),
-        Work::Ask(ask) => json!({ "Ask": ask }),
-        Work::PublishAndAsk(envelopes, ask) => json!({ "Publish": envelopes, "Ask": ask }),
-        other => panic!("{other:?} is no work of this API"),
-    };
-    for envelope in shown.get_mut("Publish").and_then(Value::as_array_mut).into_iter().flatten() {
-        let event = envelope["command"]["Publish"]["event"].as_object_mut().expect("only events are published");
-        assert_eq!(event.remove("sender"), Some(Value::Null));
-    }
-    shown
+fn request(method: &str, path: &str, query: &str, body: impl ToString) -> GoldenRequest {
+    let headers = BTreeMap::new();
+    GoldenRequest { method: method.into(), path: path.into(), query: query.into(), headers, body: body.to_string() }
 }
 
-fn golden(file: &str) {
-    let path = format!("{}/../tests/golden/pusher/{file}", env!("CARGO_MANIFEST_DIR"));
-    let cases = std::fs::read_to_string(path).expect("the golden file is there");
+fn check(file: &str) {
     let router = router(app(), "");
-    for case in serde_json::from_str::<Vec<Case>>(&cases).expect("the golden file is a list of cases") {
-        let (work, reply) = match call(&router, &case.request) {
-            Ok(ApiTask { work, reply }) => {
-                let done = case.done.map_or(Done::Done, |Came::Census(census)| Done::Census(census));
-                (Some(shown(&work)), reply(done))
-            }
-            Err(reply) => (None, reply),
-        };
-        assert_eq!(work, case.work, "{}: the work", case.name);
-        let reply = Reply {
-            status: reply.status,
-            r#type: reply.content_type.to_owned(),
-            body: String::from_utf8(reply.body.into()).expect("replies are UTF-8"),
-        };
-        assert_eq!(reply, case.reply, "{}", case.name);
-    }
+    golden::check_http(file, |text| text, |request| call(&router, request));
 }
 
 #[test]
 fn requests_of_the_libraries() {
-    golden("http_libraries.json");
+    check("pusher/http_libraries.json");
 }
 
 #[test]
 fn every_rule() {
-    golden("http_rules.json");
+    check("pusher/http_rules.json");
 }
 
 /// 200, or the refusal.
@@ -257,13 +194,11 @@ fn a_prefix_is_not_signed() {
     let router = router(app(), "/push/er");
     let body = json!({"name": "e", "data": "d", "channel": "a"}).to_string();
     let query = signed("POST", "/apps/42/events", "", body.as_bytes(), NOW);
-    let request =
-        |path: &str| Request { method: "POST".into(), path: path.into(), query: query.clone(), body: body.clone() };
-    assert!(call(&router, &request("/push/er/apps/42/events")).is_ok());
-    assert_eq!(call(&router, &request("/apps/42/events")).unwrap_err().status, 404);
+    let signed_for = |path: &str, query: &str| call(&router, &request("POST", path, query, &body));
+    assert!(signed_for("/push/er/apps/42/events", &query).is_ok());
+    assert_eq!(signed_for("/apps/42/events", &query).unwrap_err().status, 404);
     let with_prefix = signed("POST", "/push/er/apps/42/events", "", body.as_bytes(), NOW);
-    let request = Request { query: with_prefix, ..request("/push/er/apps/42/events") };
-    assert_eq!(call(&router, &request).unwrap_err().status, 401);
+    assert_eq!(signed_for("/push/er/apps/42/events", &with_prefix).unwrap_err().status, 401);
 }
 
 #[test]
@@ -293,7 +228,7 @@ proptest! {
         let paths = ["events", "batch_events", "channels", &format!("channels/{channel}"), &format!("channels/{channel}/users")];
         let path = format!("/apps/42/{}", paths[row]);
         let (method, body) = if row < 2 { ("POST", body) } else { ("GET", String::new()) };
-        let request = Request { method: method.to_owned(), path, query: format!("{query}&@AUTH@"), body };
+        let request = request(method, &path, &format!("{query}&@AUTH@"), body);
         let router = router(app(), "");
         // whatever comes of the work, a reply is a reply
         let census = [Census::Names(Default::default()), Census::States(Default::default()), Census::Members(Default::default())];

@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     dialect::{
         contract::Shared,
+        golden::{self, GoldenEvent},
         pusher::apps::tests::{app, tenants},
     },
     ids::NodeId,
@@ -107,7 +108,11 @@ fn shown(action: &Action) -> Value {
             json!({ "enter": { "channel": entry.channel, "member": member, "most_members": entry.most_members } })
         }
         Action::Unsubscribe(channel) => json!({ "unsubscribe": channel }),
-        Action::Say { channel, event } => json!({ "say": { "channel": channel, "event": event } }),
+        Action::Say { channel, event } => {
+            let mut said = golden::event(event);
+            said["channel"] = json!(channel);
+            json!({ "say": said })
+        }
         other => panic!("{other:?} is no action of this dialect"),
     }
 }
@@ -130,15 +135,9 @@ fn tell(talk: &mut Client, came: &Came) -> Vec<String> {
     talk.tell(outcome).iter().flat_map(texts).collect()
 }
 
-fn read<T: for<'de> Deserialize<'de>>(file: &str) -> Vec<T> {
-    let path = format!("{}/../tests/golden/pusher/{file}", env!("CARGO_MANIFEST_DIR"));
-    let cases = std::fs::read_to_string(path).expect("the golden file is there");
-    serde_json::from_str(&cases).expect("the golden file is a list of cases")
-}
-
 #[test]
 fn conversations() {
-    for Case { name, steps } in read("talks.json") {
+    for Case { name, steps } in golden::read("pusher/talks.json") {
         let mut talk = talk(app());
         for (number, step) in steps.into_iter().enumerate() {
             let at = Duration::from_secs(1_700_000_000) + Duration::from_millis(step.at_ms);
@@ -157,11 +156,11 @@ fn events() {
     struct Case {
         name: String,
         channel: ChannelName,
-        event: Event,
+        event: GoldenEvent,
         frame: String,
     }
-    for Case { name, channel, event, frame } in read("events.json") {
-        let Shared::Whole(bytes) = frames::event(&channel, &event) else { panic!("whole frames only") };
+    for Case { name, channel, event, frame } in golden::read("pusher/events.json") {
+        let Shared::Whole(bytes) = frames::event(&channel, &event.into()) else { panic!("whole frames only") };
         assert_eq!(texts(&Frame::Whole(bytes)), [frame], "{name}");
     }
 }
