@@ -14,14 +14,15 @@ use sha2::Sha256;
 use wellhead_proto::{
     dialect::{
         Settings, all,
-        contract::{ApiCall, ApiReply, Dialect, Done, Headers, Role, Route, Shared, Variant, Work},
+        contract::{ApiCall, ApiReply, Dialect, Done, Headers, Role, Route, Variant, Work},
         pusher::{AppLimits, PusherApp},
     },
     event::{Event, Payload},
-    frame::Frame,
+    frame::{Frame, SharedFrame},
     ids::{AppId, ChannelName, NodeId, SocketId, SocketIdSeal},
     jwt::{BadToken, Keyring},
     mail::{Letter, Mail},
+    notice::Notice,
     origin::Origins,
     query::{Ask, Census},
     surface::{Matched, Router},
@@ -244,21 +245,21 @@ fn check_census(census: Census) {
 }
 
 fn tell_event(dialects: &[Arc<dyn Dialect>], channel: &ChannelName, event: &Event, check: fn(Frame)) {
-    for dialect in dialects {
-        for variant in (0..dialect.variants()).map(Variant) {
-            // a tail is nothing by itself
-            if let Shared::Whole(frame) = dialect.event(variant, channel, event) {
-                check(Frame::Whole(frame));
-            }
-        }
-    }
+    tell_all(dialects, Notice::Event { channel, event }, check);
     tell_direct(dialects, &event.data, check);
 }
 
 fn tell_direct(dialects: &[Arc<dyn Dialect>], data: &Payload, check: fn(Frame)) {
+    tell_all(dialects, Notice::Direct(data), check);
+}
+
+fn tell_all(dialects: &[Arc<dyn Dialect>], notice: Notice<'_>, check: fn(Frame)) {
     for dialect in dialects {
         for variant in (0..dialect.variants()).map(Variant) {
-            check(dialect.direct(variant, data));
+            // a tail is nothing by itself
+            if let Some(SharedFrame::Whole(frame)) = dialect.encode(variant, notice) {
+                check(Frame::Whole(frame));
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use actix_codec::Decoder;
 use actix_http::ws::{Codec, Frame};
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use wellhead_slave::session::guard::{Guard, Verdict};
+use wellhead_slave::guard::{Guard, Verdict};
 
 /// The largest message.
 const LIMIT: usize = 1_024;

@@ -110,6 +110,33 @@ impl Frame {
     }
 }
 
+/// A frame that is encoded once for many sockets.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SharedFrame {
+    /// The whole frame, the same for everyone.
+    Whole(Bytes),
+    /// The end of a text; each receiver's own head goes before it.
+    Tail(Bytes),
+}
+
+impl SharedFrame {
+    /// The frame of one of these sockets; `head` is called only if its own head goes before what is shared.
+    #[must_use]
+    pub fn of_socket(self, head: impl FnOnce() -> String) -> Frame {
+        match self {
+            Self::Whole(bytes) => Frame::Whole(bytes),
+            Self::Tail(tail) => Frame::text_with_tail(&head(), tail),
+        }
+    }
+}
+
+/// A frame of one socket is the same for everyone, too.
+impl From<Frame> for SharedFrame {
+    fn from(frame: Frame) -> Self {
+        Self::Whole(frame.into_bytes())
+    }
+}
+
 fn encode(opcode: Opcode, payload: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(header_bytes(payload.len()) + payload.len());
     put_header(&mut frame, opcode, payload.len());
@@ -167,6 +194,14 @@ mod tests {
     fn head_and_tail_are_one_frame() {
         let Frame::Split { head, tail } = Frame::text_with_tail("[1,", "2]".into()) else { unreachable!() };
         assert_eq!(Frame::text("[1,2]"), Frame::Whole([head, tail].concat().into()));
+    }
+
+    #[test]
+    fn a_shared_frame_asks_for_a_head_only_where_it_needs_one() {
+        let whole = SharedFrame::from(Frame::text("a"));
+        assert_eq!(whole.of_socket(|| unreachable!("it is whole")), Frame::text("a"));
+        let tail = SharedFrame::Tail("2]".into());
+        assert_eq!(tail.of_socket(|| "[1,".to_owned()), Frame::text_with_tail("[1,", "2]".into()));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use bytestring::ByteString;
 
 use crate::{
     channel::ChannelPattern,
+    event::{Event, Payload},
     ids::{ChannelName, UserId},
     member::MemberChange,
 };
@@ -65,6 +66,15 @@ impl Bar {
 /// Something that a client did not ask for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Notice<'a> {
+    /// An event was published to a channel that it is on.
+    Event {
+        /// The channel.
+        channel: &'a ChannelName,
+        /// The event.
+        event: &'a Event,
+    },
+    /// A payload was sent to its user or to its socket, without a channel.
+    Direct(&'a Payload),
     /// Its permissions were replaced.
     Reloaded(&'a [ChannelPattern]),
     /// It was given one more permission.

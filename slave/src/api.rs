@@ -11,7 +11,7 @@ use wellhead_proto::{
     surface::{Head, Matched, Surface},
 };
 
-use crate::{Slave, token::NotIssued};
+use crate::{slave::Slave, token::NotIssued};
 
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()

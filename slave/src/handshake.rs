@@ -13,7 +13,6 @@ use actix_http::ws::hash_key;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
 use log::debug;
-use tokio::net::TcpStream;
 use wellhead_proto::{
     dialect::contract::{ApiCall, ApiReply, Credentials, Headers, Knock, Route, TurnedAway},
     frame::Frame,
@@ -26,10 +25,11 @@ use wellhead_proto::{
 };
 
 use crate::{
-    Shared,
+    admission::ConnectionPermit,
     registry::Hall,
     session::{self, Admitted},
-    token::{Redeemed, ask_issuer},
+    state::SlaveState,
+    token::Redeemed,
     transport::Transport,
 };
 
@@ -37,51 +37,93 @@ use crate::{
 pub struct Accepted {
     bearer: Bearer,
     voice: u8,
-    answer: Bytes,
-    pass: crate::Pass,
+    accept: SocketAccept,
+    permit: ConnectionPermit,
+}
+
+impl Accepted {
+    /// What the answer to its handshake shows.
+    #[must_use]
+    pub fn accept(&self) -> &SocketAccept {
+        &self.accept
+    }
+}
+
+/// The value of `Sec-WebSocket-Accept` in the answer that opens a WebSocket (RFC 6455 §4.2.2).
+#[derive(Clone, Debug)]
+pub struct SocketAccept([u8; 28]);
+
+impl SocketAccept {
+    /// For the key of a handshake.
+    #[must_use]
+    pub fn of(key: &str) -> Self {
+        Self(hash_key(key.as_bytes()))
+    }
+
+    /// As it stands in the header.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("base64 is ASCII")
+    }
+}
+
+/// The connection of a client that was accepted.
+pub struct Opened {
+    /// The connection.
+    pub transport: Transport,
+    /// The answer to its handshake, which was not sent yet.
+    pub answer: Bytes,
+    /// What came behind its handshake.
+    pub early: BytesMut,
 }
 
 /// How a client is told that it may not come in. Either is the last word on its connection.
 pub enum Rejected {
     /// Over HTTP.
     Reply(ApiReply),
-    /// Over the socket that it asked for: the answer that opens it, and the frames behind that.
-    TurnedAway(Bytes),
+    /// Over the socket that it asked for.
+    TurnedAway {
+        /// What the answer that opens it shows.
+        accept: SocketAccept,
+        /// What is sent behind the answer.
+        frames: Bytes,
+    },
 }
 
 /// May the client at `peer` come in? That is for the log.
-pub async fn judge(shared: &Arc<Shared>, head: Head<'_>, peer: Option<SocketAddr>) -> Result<Accepted, Rejected> {
+pub async fn judge(state: &Arc<SlaveState>, head: Head<'_>, peer: Option<SocketAddr>) -> Result<Accepted, Rejected> {
     let Head { method, path, .. } = head;
     let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-    match examine(shared, head).await {
+    match examine(state, head).await {
         Ok(accepted) => {
             debug!(method, path, peer, status = 101; "{method} {path} 101");
             Ok(accepted)
         }
-        Err(No { reason, how: How::Away(answer, away) }) => {
+        Err(No { reason, how: How::Away(accept, away) }) => {
             let code = away.code;
             debug!(method, path, peer, status = 101, code, reason; "{method} {path} 101, turned away with {code}: {reason}");
-            shared.metrics.turned_away(code);
+            state.metrics.turned_away(code);
             let frames = [away.says, Frame::close(code, &away.reason)].map(Frame::into_bytes);
-            Err(Rejected::TurnedAway([&answer[..], &frames.concat()].concat().into()))
+            Err(Rejected::TurnedAway { accept, frames: frames.concat().into() })
         }
         Err(No { reason, how: How::Reply(reply) }) => {
             debug!(method, path, peer, status = reply.status, reason; "{method} {path} {}: {reason}", reply.status);
-            shared.metrics.refused(reply.status);
+            state.metrics.refused(reply.status);
             Err(Rejected::Reply(reply))
         }
     }
 }
 
-/// Begin the session of a client that was accepted, on this thread. `early` came behind its handshake.
-pub fn open(shared: &Arc<Shared>, hall: &Rc<Hall>, accepted: Accepted, stream: TcpStream, early: BytesMut) {
-    let Ok(transport) = Transport::plain(stream, shared.limits.send_buffer.bytes()) else {
+/// Begin the session of a client that was accepted, on this thread.
+pub fn open(state: &Arc<SlaveState>, hall: &Rc<Hall>, accepted: Accepted, opened: Opened) {
+    let Opened { transport, answer, early } = opened;
+    if transport.set_send_buffer(state.limits.send_buffer.bytes()).is_err() {
         return;
-    };
-    let Accepted { bearer: Bearer { user, app, channels: grants }, voice, answer, pass } = accepted;
-    shared.metrics.opened.inc();
-    let admitted = Admitted { app, user, grants, voice, welcome: answer, early, pass };
-    session::start(shared, hall, transport, admitted);
+    }
+    let Accepted { bearer: Bearer { user, app, channels: grants }, voice, permit, .. } = accepted;
+    state.metrics.opened.inc();
+    let admitted = Admitted { app, user, grants, voice, welcome: answer, early, permit };
+    session::start(state, hall, transport, admitted);
 }
 
 struct No {
@@ -92,41 +134,32 @@ struct No {
 
 enum How {
     Reply(ApiReply),
-    Away(Bytes, TurnedAway),
+    Away(SocketAccept, TurnedAway),
 }
 
-async fn examine(shared: &Arc<Shared>, head: Head<'_>) -> Result<Accepted, No> {
+async fn examine(state: &Arc<SlaveState>, head: Head<'_>) -> Result<Accepted, No> {
     // one value for the whole handshake: what it says of an app at the door holds to the end
-    let tenants = shared.tenants.load_full();
-    let matched = shared.router.find(Route::SOCKET, head.path, &tenants);
+    let tenants = state.tenants.load_full();
+    let matched = state.router.find(Route::SOCKET, head.path, &tenants);
     let matched = matched.map_err(|reply| No { reason: "not_found", how: How::Reply(reply) })?;
     let key = check_handshake(head.version, head.headers);
     let refused = |why: Refusal| {
-        let row = shared.router.route(&matched).row;
-        let away = key.as_ref().ok().zip(shared.router.dialect(&matched).turn_away(row, &why));
+        let row = state.router.route(&matched).row;
+        let away = key.as_ref().ok().zip(state.router.dialect(&matched).turn_away(row, &why));
         let how = match away {
-            Some((key, away)) => How::Away(opening(key), away),
-            None => How::Reply(shared.router.refuse(&matched, &why)),
+            Some((key, away)) => How::Away(SocketAccept::of(key), away),
+            None => How::Reply(state.router.refuse(&matched, &why)),
         };
         No { reason: why.reason(), how }
     };
-    let Knock { app, credentials, variant } = knock(shared, &tenants, &matched, head).map_err(&refused)?;
+    let Knock { app, credentials, variant } = knock(state, &tenants, &matched, head).map_err(&refused)?;
     let key = key.as_ref().map_err(|why| refused(why.clone()))?;
-    let pass = shared.pass().ok_or_else(|| refused(Refusal::unavailable("no room for another connection")))?;
+    let permit =
+        state.admission.permit().ok_or_else(|| refused(Refusal::unavailable("no room for another connection")))?;
     // last of all: a token that is good once is used up by it
-    let bearer = identify(shared, &tenants, app, credentials).await.map_err(&refused)?;
-    let voice = shared.voices.number(matched.dialect, variant);
-    Ok(Accepted { bearer, voice, answer: opening(key), pass })
-}
-
-/// The answer to a handshake with that key.
-fn opening(key: &str) -> Bytes {
-    let accept = hash_key(key.as_bytes());
-    let accept = std::str::from_utf8(&accept).expect("base64 is ASCII");
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-    );
-    answer.into()
+    let bearer = identify(state, &tenants, app, credentials).await.map_err(&refused)?;
+    let voice = state.voices.number(matched.dialect, variant);
+    Ok(Accepted { bearer, voice, accept: SocketAccept::of(key), permit })
 }
 
 fn now() -> Duration {
@@ -134,15 +167,15 @@ fn now() -> Duration {
 }
 
 /// Who is at the door of a socket row, and may somebody come in there?
-fn knock(shared: &Shared, tenants: &Tenants, matched: &Matched, head: Head<'_>) -> Result<Knock, Refusal> {
-    if shared.is_draining() {
-        return Err(shared.refuse_while_draining());
+fn knock(state: &SlaveState, tenants: &Tenants, matched: &Matched, head: Head<'_>) -> Result<Knock, Refusal> {
+    if state.admission.is_draining() {
+        return Err(state.admission.refusal());
     }
-    if !shared.bus.is_up() {
+    if !state.bus.is_up() {
         return Err(Refusal::unavailable("the cluster's bus is down"));
     }
     let call = ApiCall {
-        row: shared.router.route(matched).row,
+        row: state.router.route(matched).row,
         method: head.method,
         path: head.path,
         segments: matched.segments.clone(),
@@ -152,14 +185,14 @@ fn knock(shared: &Shared, tenants: &Tenants, matched: &Matched, head: Head<'_>) 
         now: now(),
         tenants,
     };
-    let knock = shared.router.dialect(matched).knock(&call).inspect_err(|why| {
+    let knock = state.router.dialect(matched).knock(&call).inspect_err(|why| {
         if *why == Refusal::CredentialsMissing {
-            shared.metrics.auth_failed(BadToken::Missing);
+            state.metrics.auth_failed(BadToken::Missing);
         }
     })?;
     let app = tenants.app(&knock.app);
     if !app.is_served() {
-        shared.metrics.auth_failed(BadToken::WrongApp);
+        state.metrics.auth_failed(BadToken::WrongApp);
         return Err(Refusal::WrongApp);
     }
     let mut judged = Ok(());
@@ -178,14 +211,14 @@ fn knock(shared: &Shared, tenants: &Tenants, matched: &Matched, head: Head<'_>) 
 
 /// Whom the credentials stand for, if that is somebody of `app`.
 async fn identify(
-    shared: &Arc<Shared>,
+    state: &Arc<SlaveState>,
     tenants: &Tenants,
     app: AppId,
     credentials: Credentials,
 ) -> Result<Bearer, Refusal> {
     let bearer = match credentials {
-        Credentials::Token(token) => redeem(shared, tenants, token, &app).await.map_err(|why| {
-            shared.metrics.auth_failed(why);
+        Credentials::Token(token) => redeem(state, tenants, token, &app).await.map_err(|why| {
+            state.metrics.auth_failed(why);
             debug!(app_id = app.as_str(), reason = why.label(); "the token for {app} is refused: {}", why.label());
             match why {
                 BadToken::WrongApp => Refusal::WrongApp,
@@ -199,17 +232,17 @@ async fn identify(
         Credentials::Later => return Err(Refusal::WrongApp),
     };
     if bearer.app != app {
-        shared.metrics.auth_failed(BadToken::WrongApp);
+        state.metrics.auth_failed(BadToken::WrongApp);
         return Err(Refusal::WrongApp);
     }
     Ok(bearer)
 }
 
 /// What a token stands for; a reference is redeemed by the slave that issued it, once, whoever gets it.
-async fn redeem(shared: &Shared, tenants: &Tenants, token: String, app: &AppId) -> Result<Bearer, BadToken> {
-    match shared.tokens.redeem(&token, app, tenants, now())? {
+async fn redeem(state: &SlaveState, tenants: &Tenants, token: String, app: &AppId) -> Result<Bearer, BadToken> {
+    match state.tokens.redeem(&token, app, tenants, now())? {
         Redeemed::Bearer(bearer) => Ok(bearer),
-        Redeemed::Elsewhere(issuer) => ask_issuer(shared, issuer, token, app).await,
+        Redeemed::Elsewhere(issuer) => state.tokens.ask_issuer(&*state.bus, issuer, token, app).await,
     }
 }
 

@@ -1,7 +1,7 @@
 //! From the bus to the registries: a push goes to the threads that have subscribers, a query to all of them.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
     vec,
 };
@@ -22,17 +22,13 @@ use wellhead_proto::{
 };
 
 use crate::{
-    Shared,
-    attendance::{Teller, Told},
     interests::Workers,
-    registry::{
-        Registry,
-        message::{Answer, Obey, Order, Orders, TellMembers},
-    },
+    registry::{Answer, Obey, Order, Orders, Registry},
+    state::SlaveState,
 };
 
 /// A slave's ear on the bus.
-pub struct Intake(pub Arc<Shared>);
+pub struct Intake(pub Arc<SlaveState>);
 
 /// What goes to each worker, in one message: waking a registry costs more than an order.
 type Piles = SmallVec<[(usize, Orders); 1]>;
@@ -61,11 +57,11 @@ impl Intake {
                 let channel = ChannelKey { app: envelope.app.clone(), name: channel.clone() };
                 // behind what came before it
                 self.send(std::mem::take(piles));
-                return self.0.attendance.announced(&channel, change.clone(), &*self.0);
+                return self.0.attendance.announced(&channel, change.clone(), &*self.0.registries);
             }
             Command::Direct { to: Target::Socket(socket), .. } if socket.node() != self.0.node => return,
             Command::Direct { .. } | Command::Reload { .. } | Command::Grant { .. } => {
-                Workers::first(self.0.workers().len())
+                Workers::first(self.0.registries.all().len())
             }
         };
         let mut workers = workers.peekable();
@@ -79,7 +75,7 @@ impl Intake {
     }
 
     fn send(&self, piles: Piles) {
-        let workers = self.0.workers();
+        let workers = self.0.registries.all();
         for (worker, pile) in piles {
             if let Some(worker) = workers.get(worker) {
                 worker.do_send(Obey(pile));
@@ -121,13 +117,14 @@ impl Inbox for Intake {
     }
 
     fn opened(&self) -> u32 {
-        self.0.next_socket.load(Ordering::Relaxed)
+        self.0.admission.next_number()
     }
 
     fn gap(&self, gap: Gap) {
         warn!(gap = gap.label(); "{gap}: sockets are told to come back");
-        if self.0.is_draining() {
-            return self.0.close_all(self.0.farewell());
+        let SlaveState { admission, registries, .. } = &*self.0;
+        if admission.is_draining() {
+            return registries.close_sockets(admission.farewell(), None);
         }
         self.0.keeping.lost(&self.0.bus.state().borrow().clone());
         let opened_before = match gap {
@@ -135,7 +132,7 @@ impl Inbox for Intake {
             Gap::Missed { opened_before, .. } | Gap::Unknown { opened_before, .. } => opened_before,
         };
         // this node takes them back itself
-        self.0.close(CloseCause::ShuttingDown, opened_before);
+        registries.close_sockets(CloseCause::ShuttingDown, opened_before);
     }
 
     fn answer(&self, ask: Ask) -> BoxFuture<Census> {
@@ -157,7 +154,7 @@ impl Inbox for Intake {
                 worker.do_send(Answer { ask: ask.clone(), ticket, reply });
                 answer
             };
-            let answers: Vec<_> = shared.workers().iter().map(asked).collect();
+            let answers: Vec<_> = shared.registries.all().iter().map(asked).collect();
             let answers = join_all(answers).await;
             let mut census = ask.nothing();
             for answer in answers {
@@ -168,16 +165,6 @@ impl Inbox for Intake {
             }
             census
         })
-    }
-}
-
-impl Teller for Shared {
-    fn tell(&self, channel: &ChannelKey, told: Told) {
-        let workers = self.workers();
-        for worker in self.interests.workers(&channel.app, &channel.name).filter_map(|worker| workers.get(worker)) {
-            let (channel, told, ticket) = (channel.clone(), told.clone(), self.backlog.admit(0));
-            worker.do_send(TellMembers { channel, told, ticket });
-        }
     }
 }
 

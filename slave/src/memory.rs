@@ -18,9 +18,6 @@ use std::{
 use bytes::Bytes;
 use log::warn;
 use rustc_hash::FxHashMap;
-use wellhead_proto::refusal::CloseCause;
-
-use crate::registry::{floor::Floor, index::SeatNo};
 
 /// What a piece costs beside its bytes: its place in a queue.
 pub const PIECE: usize = size_of::<(Bytes, bool)>();
@@ -48,16 +45,15 @@ impl Memory {
         Self { limit, held: AtomicUsize::new(0), threads: AtomicUsize::new(0), closed: AtomicUsize::new(0) }
     }
 
-    /// The budget in bytes.
-    #[must_use]
-    pub fn limit(&self) -> usize {
-        self.limit
-    }
-
     /// What is held, or more.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// A socket was closed for what it held.
+    pub fn note_closed(&self) {
+        self.closed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Say how many sockets were closed since the last time. Called once a second.
@@ -94,7 +90,7 @@ impl Share {
         memory.threads.fetch_add(1, Ordering::Relaxed);
         let (held, told, count_at) = Default::default();
         let share = Self { queue, memory, held, told, count_at };
-        share.counted(0);
+        share.set_held(0);
         share
     }
 
@@ -120,7 +116,8 @@ impl Share {
     }
 
     /// Is there nothing to count?
-    fn is_idle(&self) -> bool {
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
         self.held.get() == 0
     }
 
@@ -130,7 +127,11 @@ impl Share {
     }
 
     /// So much is really held.
-    fn counted(&self, held: usize) {
+    pub fn counted(&self, count: &Count) {
+        self.set_held(count.bytes);
+    }
+
+    fn set_held(&self, held: usize) {
         self.held.set(held);
         self.tell();
         self.count_at.set(self.fair().max(held + self.fair() / SLACK));
@@ -146,12 +147,14 @@ impl Share {
     }
 
     /// Is it this thread that should make room?
-    fn is_over(&self) -> bool {
+    #[must_use]
+    pub fn is_over(&self) -> bool {
         self.memory.held() > self.memory.limit && self.held.get() > self.fair()
     }
 
     /// Is there room again, or does this thread hold no more than its fair part?
-    fn has_made_room(&self) -> bool {
+    #[must_use]
+    pub fn has_made_room(&self) -> bool {
         let most = |limit: usize| limit - limit / SLACK;
         self.memory.held() <= most(self.memory.limit) || self.held.get() <= most(self.fair())
     }
@@ -220,33 +223,6 @@ fn end_of(piece: &Bytes) -> usize {
     piece.as_ptr_range().end.addr()
 }
 
-/// Count what the sockets of a thread hold, and close those that hold the most if it is too much.
-pub fn look_after(floor: &Floor, share: &Share) {
-    if share.is_idle() {
-        return;
-    }
-    let mut count = Count::default();
-    let mut holders: Vec<(usize, SeatNo)> = Vec::new();
-    for (no, seat) in floor.index.seats() {
-        let weight = seat.outbox.count(&mut count);
-        if weight > 0 {
-            holders.push((weight, no));
-        }
-    }
-    share.counted(count.bytes);
-    if !share.is_over() {
-        return;
-    }
-    holders.sort_unstable_by_key(|&(weight, _)| weight);
-    while let Some((_, no)) = holders.pop().filter(|_| !share.has_made_room()) {
-        let outbox = &floor.index.at(no).outbox;
-        let cause = if outbox.is_behind() { CloseCause::OwedTooMuch } else { CloseCause::UnfinishedTooMuch };
-        outbox.give_up(cause, &mut count);
-        share.counted(count.bytes);
-        share.memory.closed.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,19 +267,19 @@ mod tests {
     fn a_thread_counts_when_it_passes_its_part_and_makes_room_only_if_all_hold_too_much() {
         let memory = Arc::new(Memory::new(8_000));
         let (one, other) = (share(&memory), share(&memory));
-        one.counted(0);
+        one.set_held(0);
         one.grow(4_000);
         assert!(!one.is_due());
         one.grow(1);
         assert!(one.is_due());
-        one.counted(6_000);
+        one.set_held(6_000);
         assert!(!one.is_due() && !one.is_over(), "the other thread leaves it room");
         one.grow(501);
         assert!(one.is_due(), "from then on in steps");
         other.grow(2_000);
         assert_eq!(memory.held(), 8_501);
         assert!(one.is_over() && !other.is_over(), "it is the one that holds more than its part");
-        one.counted(4_900);
+        one.set_held(4_900);
         assert!(!one.is_over() && one.has_made_room());
         drop(one);
         assert_eq!(memory.held(), 2_000);

@@ -295,13 +295,9 @@ impl Outbox {
         }
     }
 
-    /// Send everything at once and say that nothing more will come. `false` if the kernel does not take all of it.
-    pub fn try_finish(&self) -> bool {
-        let all = self.write() == Flushed::All;
-        if all {
-            self.transport.finish_writing();
-        }
-        all
+    /// Send everything at once. `false` if the kernel does not take all of it.
+    pub fn try_flush(&self) -> bool {
+        self.write() == Flushed::All
     }
 
     /// End the socket. The first reason stands.
@@ -339,11 +335,6 @@ impl Outbox {
         *owed = Owed::default();
         owed.push(goodbye);
         true
-    }
-
-    /// Forget what is owed.
-    pub fn clear(&self) {
-        *self.owed.borrow_mut() = Owed::default();
     }
 
     /// Bytes that are owed.

@@ -27,7 +27,6 @@ use wellhead_proto::{
     tenants::Tenants,
 };
 
-pub use self::elsewhere::ask_issuer;
 use self::references::{NoRoom, References};
 use crate::settings::Tokens as Settings;
 

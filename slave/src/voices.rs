@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use wellhead_proto::{
     dialect::contract::{Dialect, Variant},
-    frame::Frame,
+    frame::{Frame, SharedFrame},
+    notice::Notice,
     refusal::CloseCause,
 };
 
@@ -19,6 +20,18 @@ pub struct Voice {
 }
 
 impl Voice {
+    /// What its sockets are sent that they did not ask for; `None` if the dialect has no word for it.
+    #[must_use]
+    pub fn encode(&self, notice: Notice<'_>) -> Option<SharedFrame> {
+        self.dialect.encode(self.variant, notice)
+    }
+
+    /// The frame of one socket, whose subscription has this tag.
+    #[must_use]
+    pub fn frame_of<'a>(&self, shared: SharedFrame, tag: impl FnOnce() -> &'a str) -> Frame {
+        shared.of_socket(|| self.dialect.head(self.variant, tag()))
+    }
+
     /// The close frame for `cause`, behind what the dialect says before it.
     #[must_use]
     pub fn goodbye(&self, cause: CloseCause) -> Frame {
@@ -55,12 +68,6 @@ impl Voices {
     #[must_use]
     pub fn len(&self) -> usize {
         self.voices.len()
-    }
-
-    /// Is there none?
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.voices.is_empty()
     }
 
     /// The number of a dialect's variant.

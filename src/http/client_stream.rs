@@ -3,21 +3,17 @@
 
 use std::{
     future::poll_fn,
-    net::{Shutdown, SocketAddr},
+    io::ErrorKind,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use log::{Level, log_enabled};
-use socket2::SockRef;
-use tokio::{
-    io::AsyncWrite,
-    net::TcpStream,
-    time::{Instant, Sleep, sleep_until},
-};
-use tokio_util::io::poll_read_buf;
+use tokio::time::{Instant, Sleep, sleep_until};
+use wellhead_slave::Transport;
 
 use super::{
     budget::{Reservation, UsedUp},
@@ -84,35 +80,31 @@ impl From<UsedUp> for Broken {
     }
 }
 
-/// The stream, and what it may have.
+/// The connection, and what it may have.
 pub(super) struct ClientStream {
-    pub(super) stream: TcpStream,
+    pub(super) transport: Transport,
     pub(super) place: Place,
-    /// When what it waits for is late.
-    deadline: Instant,
-    /// Wakes at the deadline, or before it.
-    clock: Pin<Box<Sleep>>,
+    deadline: Deadline,
     pub(super) held: Reservation,
     pub(super) times: Times,
 }
 
-impl ClientStream {
-    /// A client that has just come; the time for its first head begins.
-    pub(super) fn new(stream: TcpStream, place: Place, held: Reservation, times: Times) -> Self {
-        let deadline = Instant::now() + times.head;
-        Self { stream, place, deadline, clock: Box::pin(sleep_until(deadline)), held, times }
+/// When what a connection waits for is late.
+struct Deadline {
+    at: Instant,
+    /// Wakes at the deadline, or before it.
+    clock: Pin<Box<Sleep>>,
+}
+
+impl Deadline {
+    fn new(at: Instant) -> Self {
+        Self { at, clock: Box::pin(sleep_until(at)) }
     }
 
-    /// Where the client is, if somebody debugs: for anybody else it is not worth a call to the kernel.
-    pub(super) fn peer(&self) -> Option<SocketAddr> {
-        if log_enabled!(Level::Debug) { self.stream.peer_addr().ok() } else { None }
-    }
-
-    /// From now on it is late at `deadline`.
-    pub(super) fn set_deadline(&mut self, deadline: Instant) {
-        self.deadline = deadline;
-        if self.deadline < self.clock.deadline() {
-            self.clock.as_mut().reset(self.deadline);
+    fn set(&mut self, at: Instant) {
+        self.at = at;
+        if at < self.clock.deadline() {
+            self.clock.as_mut().reset(at);
         }
     }
 
@@ -120,11 +112,28 @@ impl ClientStream {
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.clock.as_mut().poll(cx));
-            if Instant::now() >= self.deadline {
+            if Instant::now() >= self.at {
                 return Poll::Ready(());
             }
-            self.clock.as_mut().reset(self.deadline);
+            self.clock.as_mut().reset(self.at);
         }
+    }
+}
+
+impl ClientStream {
+    /// A client that has just come; the time for its first head begins.
+    pub(super) fn new(transport: Transport, place: Place, held: Reservation, times: Times) -> Self {
+        Self { transport, place, deadline: Deadline::new(Instant::now() + times.head), held, times }
+    }
+
+    /// Where the client is, if somebody debugs: for anybody else it is not worth a call to the kernel.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        if log_enabled!(Level::Debug) { self.transport.peer() } else { None }
+    }
+
+    /// From now on it is late at `deadline`.
+    pub(super) fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline.set(deadline);
     }
 
     /// Read what comes, at most `most` bytes, to the end of `into`; 0 at the end of the stream.
@@ -134,22 +143,23 @@ impl ClientStream {
                 return Poll::Ready(Err(Broken::Dismissed));
             }
             // who says nothing needs no room for it
-            if let Poll::Ready(ready) = self.stream.poll_read_ready(cx) {
+            while let Poll::Ready(ready) = self.transport.poll_readable(cx) {
                 if ready.is_err() {
                     return Poll::Ready(Err(Broken::Gone));
                 }
                 if into.capacity() == into.len() {
                     into.reserve(most.min(READ));
                 }
-                let read = poll_read_buf(Pin::new(&mut self.stream), cx, &mut (&mut *into).limit(most));
-                if let Poll::Ready(read) = read {
-                    return Poll::Ready(read.map_err(|_| Broken::Gone));
+                match self.transport.try_read_buf(into, most) {
+                    Ok(read) => return Poll::Ready(Ok(read)),
+                    Err(error) if is_passing(&error) => {}
+                    Err(_) => return Poll::Ready(Err(Broken::Gone)),
                 }
             }
             if into.is_empty() && waits == Waits::ForRequest {
                 *into = BytesMut::new();
             }
-            self.poll_late(cx).map(|()| Err(Broken::Late))
+            self.deadline.poll_late(cx).map(|()| Err(Broken::Late))
         })
         .await
     }
@@ -162,12 +172,16 @@ impl ClientStream {
         let before = self.held.bytes();
         poll_fn(|cx| {
             while !rest.is_empty() {
-                match Pin::new(&mut self.stream).poll_write(cx, rest) {
-                    Poll::Ready(Ok(written)) if written > 0 => {
-                        rest = &rest[written..];
-                        is_stalled = false;
-                    }
-                    Poll::Ready(_) => return Poll::Ready(Err(Broken::Gone)),
+                match self.transport.poll_writable(cx) {
+                    Poll::Ready(Ok(())) => match self.transport.try_write(rest) {
+                        Ok(written) if written > 0 => {
+                            rest = &rest[written..];
+                            is_stalled = false;
+                        }
+                        Err(error) if is_passing(&error) => {}
+                        _ => return Poll::Ready(Err(Broken::Gone)),
+                    },
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Gone)),
                     Poll::Pending => {
                         if waits_since.is_none() {
                             waits_since = Some(Instant::now());
@@ -181,7 +195,7 @@ impl ClientStream {
                             self.set_deadline(Instant::now() + self.times.stall);
                             self.held.hold(before + rest.len() + READ)?;
                         }
-                        return self.poll_late(cx).map(|()| Err(Broken::Late));
+                        return self.deadline.poll_late(cx).map(|()| Err(Broken::Late));
                     }
                 }
             }
@@ -190,24 +204,20 @@ impl ClientStream {
         .await
     }
 
-    /// Say that we are done, then read and throw away until the client is done too, or patience is at its end: closing
-    /// with unread input would reset the connection and take our last word with it.
+    /// End the connection behind our last word, once the client is done too, or patience is at its end.
     pub(super) async fn linger(mut self) {
-        // fails only if the client is gone
-        let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
         let _ = self.held.hold(0);
         self.set_deadline(Instant::now() + self.times.linger);
         self.place.set_waiting(Some(Instant::now()));
-        let mut left = LINGER_BYTES;
-        let mut scratch = BytesMut::new();
-        while left > 0 {
-            // no reason to keep a server from its end, unless that is what the last word tells
-            let waits = if self.place.is_ending() { Waits::InExchange } else { Waits::ForRequest };
-            match self.read(&mut scratch, READ, waits).await {
-                Ok(read) if read > 0 => left = left.saturating_sub(read),
-                _ => return,
-            }
-            scratch.clear();
-        }
+        // no reason to keep a server from its end, unless that is what the last word tells
+        let is_idle = !self.place.is_ending();
+        let Self { transport, place, deadline, .. } = &mut self;
+        let is_over = |cx: &mut Context<'_>| place.poll_dismissed(is_idle, cx) || deadline.poll_late(cx).is_ready();
+        transport.close_lingering(LINGER_BYTES, is_over).await;
     }
+}
+
+/// Is the connection as good as before that error?
+fn is_passing(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

@@ -10,12 +10,12 @@ use std::{rc::Rc, time::Duration};
 
 use bytes::{Buf, BytesMut};
 use log::debug;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 use wellhead_proto::{
     dialect::contract::ApiReply,
     surface::{HttpVersion, text},
 };
-use wellhead_slave::Rejected;
+use wellhead_slave::{Rejected, Transport};
 
 use super::{
     Site,
@@ -25,7 +25,7 @@ use super::{
     head::RequestHead,
     metrics::Ended,
     receive::{Incomplete, NoBody, Used, unread},
-    reply::{After, encode},
+    reply::{After, encode, switching_protocols},
 };
 
 /// What comes after an exchange.
@@ -40,11 +40,10 @@ enum Next<Socket> {
     Open(Socket),
 }
 
-/// Serve the client of `stream` until it goes, or has to.
-pub async fn serve<S: Site>(door: Rc<Door<S>>, stream: TcpStream, place: Place) {
-    // without it the second of two small frames waits for an acknowledgement; fails if the client is gone
-    let _ = stream.set_nodelay(true);
-    let mut client = ClientStream::new(stream, place, door.budget.reserve_nothing(), door.times);
+/// Serve the client of `transport` until it goes, or has to.
+pub async fn serve<S: Site>(door: Rc<Door<S>>, transport: Transport, place: Place) {
+    transport.set_nodelay();
+    let mut client = ClientStream::new(transport, place, door.budget.reserve_nothing(), door.times);
     let mut input = BytesMut::new();
     let mut is_first = true;
     loop {
@@ -71,9 +70,9 @@ pub async fn serve<S: Site>(door: Rc<Door<S>>, stream: TcpStream, place: Place) 
             Next::Close => return,
             Next::Linger => return client.linger().await,
             Next::Open(socket) => {
-                let ClientStream { stream, place, held, .. } = client;
+                let ClientStream { transport, place, held, .. } = client;
                 drop((place, held));
-                return door.surface.open(socket, stream, input);
+                return door.surface.open(socket, transport, input);
             }
         }
     }
@@ -108,7 +107,9 @@ async fn exchange<S: Site>(
                 Next::Open(socket)
             }
             Err(Rejected::Reply(reply)) => client.last_word(&reply).await,
-            Err(Rejected::TurnedAway(words)) => client.last_bytes(&words).await,
+            Err(Rejected::TurnedAway { accept, frames }) => {
+                client.last_bytes(&[switching_protocols(&accept), frames].concat()).await
+            }
         };
     }
 

@@ -26,11 +26,10 @@ use std::{
 use actix_server::ServerBuilder;
 use actix_service::fn_service;
 use bytes::BytesMut;
-use socket2::SockRef;
 use tokio::net::TcpStream;
 use wellhead_master::Master;
 use wellhead_proto::surface::{Head, Surface};
-use wellhead_slave::{Accepted, Rejected, Slave};
+use wellhead_slave::{Accepted, Opened, Rejected, Slave, Transport};
 
 use self::{
     connections::{Bounds, Connections},
@@ -38,10 +37,6 @@ use self::{
     metrics::Ended,
 };
 use crate::admin::Admin;
-
-/// What a connection is told for which there is no room.
-const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\n\
-    content-length: 20\r\nretry-after: 1\r\nconnection: close\r\n\r\ntoo many connections";
 
 /// A surface that may open WebSockets, too.
 pub trait Site: Surface {
@@ -62,7 +57,7 @@ pub trait Site: Surface {
     ) -> impl Future<Output = Result<Self::Socket, Rejected>>;
 
     /// Take the connection over; `early` came behind the handshake.
-    fn open(&self, socket: Self::Socket, stream: TcpStream, early: BytesMut);
+    fn open(&self, socket: Self::Socket, transport: Transport, early: BytesMut);
 }
 
 /// A surface without sockets.
@@ -79,7 +74,7 @@ macro_rules! without_sockets {
                 Err(wellhead_slave::Rejected::Reply(wellhead_proto::surface::text(404, "404 page not found\n")))
             }
 
-            fn open(&self, socket: Self::Socket, _: TcpStream, _: bytes::BytesMut) {
+            fn open(&self, socket: Self::Socket, _: wellhead_slave::Transport, _: bytes::BytesMut) {
                 match socket {}
             }
         }
@@ -104,8 +99,9 @@ impl Site for Slave {
         self.handshake(head, peer).await
     }
 
-    fn open(&self, socket: Accepted, stream: TcpStream, early: BytesMut) {
-        self.open(socket, stream, early);
+    fn open(&self, socket: Accepted, transport: Transport, early: BytesMut) {
+        let answer = reply::switching_protocols(socket.accept());
+        self.open(socket, Opened { transport, answer, early });
     }
 }
 
@@ -133,14 +129,16 @@ pub fn listen<S: Site>(
         fn_service(move |stream: TcpStream| {
             let door = door.clone();
             let place = connections.enter();
+            // the one place where a connection gets its transport
+            let transport = Transport::plain(stream);
             async move {
                 match place {
-                    Some(place) => connection::serve(door, stream, place).await,
+                    Some(place) => connection::serve(door, transport, place).await,
                     None => {
                         door.requests.ended(Ended::Refused);
                         // it fits into the kernel's buffer, or nobody reads; past the runtime, which does not know yet
                         // that there is room
-                        let _ = SockRef::from(&stream).send(NO_ROOM);
+                        let _ = transport.send(&reply::no_room());
                     }
                 }
                 Ok::<_, Infallible>(())

@@ -10,7 +10,7 @@ use super::{
     client_stream::{Broken, ClientStream, READ, Waits},
     head::{Framing, HeadScanner, RequestHead},
     metrics::Ended,
-    reply::CONTINUE,
+    reply::go_on,
 };
 
 /// How much more of a large body is read at once, in bytes.
@@ -189,7 +189,7 @@ impl ClientStream {
         self.place.set_waiting(Some(Instant::now()));
         self.set_deadline(Instant::now() + self.times.body);
         if request.expects_continue {
-            self.write(CONTINUE).await?;
+            self.write(&go_on()).await?;
             self.set_deadline(Instant::now() + self.times.body);
         }
         Ok(())

@@ -6,10 +6,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use wellhead_proto::dialect::contract::ApiReply;
-
-/// What an interim reply to `Expect: 100-continue` is.
-pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+use wellhead_slave::SocketAccept;
 
 /// What becomes of the connection behind a reply.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,11 +34,8 @@ pub fn encode(reply: &ApiReply, is_head: bool, after: After, out: &mut Vec<u8>) 
 fn try_encode(reply: &ApiReply, is_head: bool, after: After, out: &mut Vec<u8>) -> bool {
     let ApiReply { status, content_type, headers, body } = reply;
     out.reserve(192 + if is_head { 0 } else { body.len() });
-    out.extend_from_slice(b"HTTP/1.1 ");
     let mut digits = itoa::Buffer::new();
-    out.extend_from_slice(digits.format(*status).as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(reason(*status).as_bytes());
+    status_line(*status, &mut digits, out);
     // RFC 9110 §8.6: these have no body, and say nothing of its length
     let has_length = !matches!(status, 100..=199 | 204 | 304);
     if has_length {
@@ -73,6 +69,55 @@ fn try_encode(reply: &ApiReply, is_head: bool, after: After, out: &mut Vec<u8>) 
         out.extend_from_slice(body);
     }
     true
+}
+
+/// The interim reply to `Expect: 100-continue`.
+#[must_use]
+pub fn go_on() -> Vec<u8> {
+    raw(100, &[], "")
+}
+
+/// The answer that opens a WebSocket.
+#[must_use]
+pub fn switching_protocols(accept: &SocketAccept) -> Bytes {
+    let headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept.as_str())];
+    raw(101, &headers, "").into()
+}
+
+/// What a connection is told for which there is no room.
+#[must_use]
+pub fn no_room() -> Vec<u8> {
+    let body = "too many connections";
+    let headers = [
+        ("content-type", "text/plain; charset=utf-8"),
+        ("content-length", "20"),
+        ("retry-after", "1"),
+        ("connection", "close"),
+    ];
+    raw(503, &headers, body)
+}
+
+/// A reply beside the exchanges of a connection: no request was read, or none follows. It has these headers and no date.
+fn raw(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
+    let headers_length: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+    // exactly as long: what is kept until it is sent needs no record of spare room
+    let mut out = Vec::with_capacity("HTTP/1.1 123 ".len() + reason(status).len() + headers_length + 4 + body.len());
+    status_line(status, &mut itoa::Buffer::new(), &mut out);
+    for (name, value) in headers {
+        for piece in ["\r\n", name, ": ", value] {
+            out.extend_from_slice(piece.as_bytes());
+        }
+    }
+    out.extend_from_slice(b"\r\n\r\n");
+    out.extend_from_slice(body.as_bytes());
+    out
+}
+
+fn status_line(status: u16, digits: &mut itoa::Buffer, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(digits.format(status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason(status).as_bytes());
 }
 
 /// The date of now. It is written out once a second, since that costs as much as the rest of a reply.
@@ -123,6 +168,27 @@ mod tests {
         assert_eq!(written(&ApiReply::empty(204), false, After::Lives), "HTTP/1.1 204 No Content|");
         let empty = "HTTP/1.1 413 Payload Too Large\r\ncontent-length: 0|";
         assert_eq!(written(&ApiReply::empty(413), false, After::Lives), empty);
+    }
+
+    #[test]
+    fn replies_beside_the_exchanges_are_as_they_always_were() {
+        assert_eq!(go_on(), b"HTTP/1.1 100 Continue\r\n\r\n");
+        assert!([go_on(), no_room()].iter().all(|raw| raw.len() == raw.capacity()));
+        let refused = String::from_utf8(no_room()).unwrap();
+        let (head, body) = refused.split_once("\r\n\r\n").unwrap();
+        assert_eq!(
+            head,
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 20\r\n\
+             retry-after: 1\r\nconnection: close"
+        );
+        assert_eq!((body, body.len()), ("too many connections", 20));
+        // the example of RFC 6455 §1.3
+        let accept = SocketAccept::of("dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(
+            switching_protocols(&accept),
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+        );
     }
 
     #[test]

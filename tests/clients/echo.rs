@@ -14,12 +14,10 @@ use wellhead::{
 use wellhead_proto::{
     action::Action,
     dialect::contract::{
-        ApiCall, ApiReply, ApiTask, Conversation, Credentials, Dialect, Guard, Knock, Message, Role, Route, Shared,
-        Variant,
+        ApiCall, ApiReply, ApiTask, Conversation, Credentials, Dialect, Guard, Knock, Message, Role, Route, Variant,
     },
-    event::{Event, Payload},
-    frame::{Frame, Opcode},
-    ids::{AppId, ChannelName, NodeId, SocketId},
+    frame::{Frame, Opcode, SharedFrame},
+    ids::{AppId, NodeId, SocketId},
     jwt::{Key, Keyring},
     notice::{Notice, Outcome},
     origin::Origins,
@@ -64,15 +62,8 @@ impl Dialect for Echo {
         Box::new(Parrot)
     }
 
-    fn event(&self, _: Variant, _: &ChannelName, _: &Event) -> Shared {
-        unreachable!("nobody subscribes to anything")
-    }
-
-    fn direct(&self, _: Variant, data: &Payload) -> Frame {
-        Frame::text(&data.to_json())
-    }
-
-    fn notice(&self, _: Variant, _: Notice<'_>) -> Option<Frame> {
+    fn encode(&self, _: Variant, _: Notice<'_>) -> Option<SharedFrame> {
+        // nobody subscribes to anything, and nobody is pushed to
         None
     }
 

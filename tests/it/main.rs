@@ -21,6 +21,7 @@ mod push;
 mod pusher;
 mod restart;
 mod stood_still;
+mod structure;
 mod support;
 mod tenants;
 mod wire_contract;

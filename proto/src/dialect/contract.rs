@@ -10,9 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     action::Action,
     envelope::Envelope,
-    event::Event,
-    frame::Frame,
-    ids::{AppId, ChannelName, SocketId},
+    frame::{Frame, SharedFrame},
+    ids::{AppId, SocketId},
     jwt::{BadToken, Claims},
     notice::{Notice, Outcome},
     query::{Ask, Census},
@@ -243,19 +242,10 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// One of the kinds of frame that a dialect speaks (Phoenix knows two), counted from 0. An event is encoded once for
-/// each.
+/// One of the kinds of frame that a dialect speaks (Phoenix knows two), counted from 0. What many sockets are sent is
+/// encoded once for each.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Variant(pub u8);
-
-/// A published event, encoded once for all sockets of a variant.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Shared {
-    /// The whole frame, the same for everyone.
-    Whole(Bytes),
-    /// The end of a text; each receiver's [`Dialect::head`] goes before it.
-    Tail(Bytes),
-}
 
 /// A message of a client, as it came out of its frames.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -325,21 +315,15 @@ pub trait Dialect: Send + Sync {
     /// A fresh conversation for one socket of an app.
     fn converse(&self, app: &AppId, variant: Variant, socket: SocketId) -> Box<dyn Conversation>;
 
-    /// A published event as sockets of this variant get it.
-    fn event(&self, variant: Variant, channel: &ChannelName, event: &Event) -> Shared;
+    /// What sockets of this variant are sent that they did not ask for; `None` if the dialect has no word for it.
+    fn encode(&self, variant: Variant, notice: Notice<'_>) -> Option<SharedFrame>;
 
-    /// A payload that was sent to a user or a socket, without a channel.
-    fn direct(&self, variant: Variant, data: &crate::event::Payload) -> Frame;
-
-    /// What stands before a [`Shared::Tail`] for one subscription; `tag` is what the conversation said of it when it
-    /// subscribed. Only for dialects whose events are tails.
+    /// What stands before a [`SharedFrame::Tail`] for one subscription; `tag` is what the conversation said of it when it
+    /// subscribed. Only for dialects that encode tails.
     fn head(&self, variant: Variant, tag: &str) -> String {
         let _ = (variant, tag);
         String::new()
     }
-
-    /// Something that the client did not ask for; `None` if the dialect has no word for it.
-    fn notice(&self, variant: Variant, notice: Notice<'_>) -> Option<Frame>;
 
     /// The close code and reason for `cause`.
     fn close(&self, cause: CloseCause) -> (u16, &'static str) {

@@ -69,6 +69,7 @@ impl Table {
         self.entries.iter()
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries.len()
     }

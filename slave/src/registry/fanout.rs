@@ -9,16 +9,19 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use wellhead_proto::{
-    dialect::contract::Shared,
     event::Event,
-    frame::Frame,
+    frame::{Frame, SharedFrame},
     ids::{ChannelName, SocketId},
     member::MemberChange,
     notice::Notice,
 };
 
 use super::{attendees::Attendee, index::RoomNo};
-use crate::{attendance::Told, backlog::Ticket, voices::Voices};
+use crate::{
+    attendance::Told,
+    backlog::Ticket,
+    voices::{Voice, Voices},
+};
 
 /// Payload bytes that walk a room together: a socket should not get more at once than it may be behind.
 const MAX_TOGETHER: usize = 64 << 10;
@@ -29,7 +32,8 @@ pub struct Push {
     body: Body,
     /// The socket that is left out.
     except: Option<SocketId>,
-    encoded: SmallVec<[Option<Shared>; 4]>,
+    /// As sockets of each voice get it, once that was asked for; nothing if its dialect has no word for it.
+    encoded: SmallVec<[Option<Option<SharedFrame>>; 4]>,
     /// When it arrived.
     pub since: Instant,
     /// Counts it as waiting, if it must wait.
@@ -42,6 +46,15 @@ enum Body {
     Event(Event),
     /// A change of the members, for those of them who do not know of it.
     Members(Told),
+}
+
+impl Body {
+    fn notice<'a>(&'a self, channel: &'a ChannelName) -> Notice<'a> {
+        match self {
+            Self::Event(event) => Notice::Event { channel, event },
+            Self::Members(Told { change, .. }) => Notice::Members { channel, change },
+        }
+    }
 }
 
 impl Push {
@@ -74,23 +87,19 @@ impl Push {
         self.except.is_none() && matches!(self.body, Body::Event(_))
     }
 
-    /// It as sockets of that voice get it; empty if they do not.
-    pub fn encoded(&mut self, voice: u8, voices: &Voices) -> &Shared {
+    /// It as a single socket gets it: nothing is kept for others.
+    pub fn encode(&self, voice: &Voice) -> Option<SharedFrame> {
+        voice.encode(self.body.notice(&self.channel))
+    }
+
+    /// It as sockets of that voice get it, if they do.
+    pub fn encoded(&mut self, voice: u8, voices: &Voices) -> Option<&SharedFrame> {
         let at = usize::from(voice);
         if self.encoded.len() <= at {
             self.encoded.resize(voices.len().max(at + 1), None);
         }
-        self.encoded[at].get_or_insert_with(|| {
-            let voice = voices.at(voice);
-            match &self.body {
-                Body::Event(event) => voice.dialect.event(voice.variant, &self.channel, event),
-                Body::Members(Told { change, .. }) => {
-                    let notice = Notice::Members { channel: &self.channel, change };
-                    let frame = voice.dialect.notice(voice.variant, notice);
-                    Shared::Whole(frame.map(Frame::into_bytes).unwrap_or_default())
-                }
-            }
-        })
+        let encode = || voices.at(voice).encode(self.body.notice(&self.channel));
+        self.encoded[at].get_or_insert_with(encode).as_ref()
     }
 
     fn bytes(&self) -> usize {
@@ -149,8 +158,8 @@ impl Run {
         }
         if self.pushes.len() == 1 {
             return match self.pushes[0].encoded(voice, voices) {
-                Shared::Whole(frame) => Some(frame),
-                Shared::Tail(_) => None,
+                Some(SharedFrame::Whole(frame)) => Some(frame),
+                Some(SharedFrame::Tail(_)) | None => None,
             };
         }
         self.joined(voice, voices)
@@ -166,8 +175,8 @@ impl Run {
             let mut block = BytesMut::new();
             for push in pushes {
                 match push.encoded(voice, voices) {
-                    Shared::Whole(frame) => block.extend_from_slice(frame),
-                    Shared::Tail(_) => return None,
+                    Some(SharedFrame::Whole(frame)) => block.extend_from_slice(frame),
+                    Some(SharedFrame::Tail(_)) | None => return None,
                 }
             }
             Some(block.freeze())

@@ -17,6 +17,7 @@ use wellhead_proto::{
     frame::Frame,
     ids::{AppId, ChannelName, SocketId, UserId},
     matcher::Matcher,
+    notice::Notice,
     refusal::CloseCause,
 };
 
@@ -38,7 +39,6 @@ use crate::{
     metrics::Metrics,
     outbox::{End, Outbox},
     pulse::Pulse,
-    session::state::Standing,
     voices::Voices,
 };
 
@@ -71,9 +71,9 @@ impl Granted for Seat {
 /// The sockets of one thread.
 pub struct Floor {
     /// Who sits where.
-    pub index: Index<Seat>,
+    pub(super) index: Index<Seat>,
     /// What the sockets may subscribe to.
-    pub grants: AllGrants,
+    pub(super) grants: AllGrants,
     /// Who of them is a member of what.
     attendees: Attendees,
     voices: Rc<Voices>,
@@ -213,10 +213,9 @@ impl Floor {
         }
     }
 
-    /// What a socket may do and does.
-    pub fn standing(&self, socket: SocketId) -> Option<SeatStanding<'_>> {
-        let seat = self.index.seat_of(socket.counter())?;
-        Some(SeatStanding { index: &self.index, seat })
+    /// What the socket of a seat may do and does.
+    pub(super) fn standing(&self, seat: SeatNo) -> SeatStanding<'_> {
+        SeatStanding { index: &self.index, seat }
     }
 
     /// Carry out a command, which arrived at `since`.
@@ -233,12 +232,7 @@ impl Floor {
         match command {
             Command::Publish { channel, event, except } => {
                 let Some(room) = self.index.room(&app, &channel) else { return };
-                let alone = self.index.occupied(room) == 1 && self.spent < self.chunk && !self.fanout.is_walked(room);
-                if alone {
-                    self.publish_alone(room, &channel, &event, except, since);
-                } else {
-                    self.publish(room, Push::new(channel, event, except, Some(ticket), since));
-                }
+                self.publish(room, Push::new(channel, event, except, Some(ticket), since));
             }
             Command::Direct { to: Target::User(user), data } => match self.index.seats_of(&app, &user)[..] {
                 // most users have one socket
@@ -266,7 +260,8 @@ impl Floor {
 
     fn direct(&mut self, seat: SeatNo, data: &Payload) {
         let voice = self.voices.at(self.index.at(seat).voice);
-        let frame = voice.dialect.direct(voice.variant, data);
+        let Some(shared) = voice.encode(Notice::Direct(data)) else { return };
+        let frame = voice.frame_of(shared, || "");
         self.owe(seat, frame);
         self.metrics.deliveries.inc();
     }
@@ -308,16 +303,19 @@ pub struct SeatStanding<'a> {
     seat: SeatNo,
 }
 
-impl Standing for SeatStanding<'_> {
-    fn may_join(&self, channel: &ChannelName) -> bool {
+impl SeatStanding<'_> {
+    /// May it subscribe to this channel?
+    pub fn may_join(&self, channel: &ChannelName) -> bool {
         self.index.at(self.seat).grants.allow(channel)
     }
 
-    fn is_on(&self, channel: &ChannelName) -> bool {
+    /// Is it on this channel?
+    pub fn is_on(&self, channel: &ChannelName) -> bool {
         self.index.is_on(self.seat, channel)
     }
 
-    fn subscriptions(&self) -> usize {
+    /// How many channels it is on.
+    pub fn subscriptions(&self) -> usize {
         self.index.subscriptions_of(self.seat)
     }
 }

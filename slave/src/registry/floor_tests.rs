@@ -7,10 +7,10 @@ use tokio::{
 };
 use wellhead_proto::{
     channel::ChannelPattern,
-    dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Shared, Variant},
+    dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Variant},
     event::Event,
+    frame::SharedFrame,
     member::{Member, MemberChange},
-    notice::Notice,
     query::{Ask, Census, Query, name_hash},
     refusal::Refusal,
     testkit::RecordingBus,
@@ -20,7 +20,8 @@ use super::*;
 use crate::{
     backlog::Backlog,
     keeping::Keeping,
-    memory::{Memory, Share, look_after},
+    memory::{Memory, Share},
+    registry::relief::look_after,
     transport::Transport,
 };
 
@@ -63,27 +64,22 @@ impl Dialect for Twofold {
         unreachable!("the floor starts no conversations")
     }
 
-    fn event(&self, variant: Variant, channel: &ChannelName, event: &Event) -> Shared {
-        let text = format!("{channel}:{}", event.data.to_json());
-        match (variant, Frame::text(&text)) {
-            (Variant(0), Frame::Whole(frame)) => Shared::Whole(frame),
-            _ => Shared::Tail(text.into()),
-        }
+    /// Only one of the two has a word for members.
+    fn encode(&self, variant: Variant, notice: Notice<'_>) -> Option<SharedFrame> {
+        let text = match notice {
+            Notice::Event { channel, event } => format!("{channel}:{}", event.data.to_json()),
+            Notice::Direct(data) => return Some(Frame::text(&data.to_json()).into()),
+            Notice::Members { channel, change } if variant == Variant(0) => {
+                let what = if matches!(change, MemberChange::Added(_)) { '+' } else { '-' };
+                format!("{channel}{what}{}", change.user())
+            }
+            _ => return None,
+        };
+        Some(if variant == Variant(0) { Frame::text(&text).into() } else { SharedFrame::Tail(text.into()) })
     }
 
     fn head(&self, _: Variant, tag: &str) -> String {
         format!("[{tag}]")
-    }
-
-    fn direct(&self, _: Variant, data: &Payload) -> Frame {
-        Frame::text(&data.to_json())
-    }
-
-    /// Only one of the two has a word for members.
-    fn notice(&self, variant: Variant, notice: Notice<'_>) -> Option<Frame> {
-        let Notice::Members { channel, change } = notice else { return None };
-        let what = if matches!(change, MemberChange::Added(_)) { '+' } else { '-' };
-        (variant == Variant(0)).then(|| Frame::text(&format!("{channel}{what}{}", change.user())))
     }
 
     fn refuse(&self, _: usize, _: &Refusal) -> ApiReply {
@@ -147,7 +143,9 @@ impl Scene {
 
     async fn client(&mut self, voice: u8) -> Client {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
-        let transport = Transport::plain(self.listener.accept().await.unwrap().0, 128 << 10).unwrap();
+        let transport = Transport::plain(self.listener.accept().await.unwrap().0);
+        transport.set_nodelay();
+        transport.set_send_buffer(128 << 10).unwrap();
         self.clients += 1;
         let id = SocketId::new(wellhead_proto::ids::NodeId::from_random(1), self.clients);
         let outbox = Rc::new(Outbox::new(transport, self.share.clone()));
@@ -374,4 +372,11 @@ async fn what_many_owe_closes_nobody() {
     look_after(&scene.floor, &scene.share);
     assert!(scene.share.memory().held() <= (4 << 20) + 1_000, "but it is one frame");
     assert!(clients.iter().all(|&(_, seat)| !scene.floor.index.at(seat).outbox.is_ending()));
+}
+
+/// A seat is held as often as there are sockets, and an encoded push as often as it is under way.
+#[test]
+fn a_seat_and_an_encoded_push_hold_little() {
+    assert!(size_of::<Seat>() <= 56, "{}", size_of::<Seat>());
+    assert_eq!(size_of::<Option<Option<SharedFrame>>>(), size_of::<SharedFrame>());
 }

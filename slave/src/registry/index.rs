@@ -13,10 +13,7 @@ use foldhash::fast::RandomState;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use smallvec::SmallVec;
-use wellhead_proto::{
-    ids::{AppId, ChannelKey, ChannelName, UserId},
-    matcher::Matcher,
-};
+use wellhead_proto::ids::{AppId, ChannelKey, ChannelName, UserId};
 
 /// Where a socket sits, for as long as it does.
 pub type SeatNo = u32;
@@ -210,26 +207,6 @@ impl<S> Index<S> {
     #[must_use]
     pub fn room(&self, app: &AppId, channel: &ChannelName) -> Option<RoomNo> {
         self.apps.get(app)?.rooms.get(channel).copied()
-    }
-
-    /// Rooms of `app` whose names match.
-    #[must_use]
-    pub fn rooms_matching(&self, app: &AppId, matcher: &Matcher) -> Vec<RoomNo> {
-        let Some(house) = self.apps.get(app) else {
-            return Vec::new();
-        };
-        match matcher {
-            Matcher::Literal(name) => house.rooms.get(name.as_str()).copied().into_iter().collect(),
-            Matcher::Prefix(prefix) => house
-                .ordered
-                .range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded))
-                .take_while(|(name, _)| name.as_str().starts_with(prefix))
-                .map(|(_, &room)| room)
-                .collect(),
-            Matcher::Search(regex) => {
-                house.ordered.iter().filter(|(name, _)| regex.is_match(name.as_str())).map(|(_, &room)| room).collect()
-            }
-        }
     }
 
     /// The channel of a room.

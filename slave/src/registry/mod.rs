@@ -1,16 +1,26 @@
 //! The registry of one worker thread: an actor in front of its floor. Pushes and queries come as messages; the sessions
 //! of the same thread call the floor directly.
 
-pub mod attendees;
-pub mod fanout;
-pub mod floor;
-pub mod grants;
-pub mod index;
-pub mod message;
-pub mod presence;
+mod attendees;
+mod fanout;
+mod floor;
+mod grants;
+mod hall;
+mod heartbeat;
+mod index;
+mod message;
+mod presence;
+mod relief;
+mod socket;
+
+pub use self::{
+    floor::{CHUNK, Floor, SeatStanding},
+    hall::Hall,
+    message::{Answer, Drain, Obey, Order, Orders, TellMembers},
+    socket::{NewSocket, SocketHandle},
+};
 
 use std::{
-    cell::RefCell,
     pin::{Pin, pin},
     rc::Rc,
     task::{Context as TaskContext, Poll},
@@ -21,14 +31,8 @@ use actix::{Actor, ActorFuture, ActorFutureExt, AsyncContext, Context, Handler, 
 use tokio::task::yield_now;
 use wellhead_proto::refusal::CloseCause;
 
-use self::{
-    floor::Floor,
-    index::SeatNo,
-    message::{Answer, Drain, Obey, Order, TellMembers},
-};
+use self::index::SeatNo;
 use crate::{
-    heartbeat,
-    memory::{self, Share},
     metrics::Metrics,
     pulse::{BEAT, Clock, Rhythm},
 };
@@ -38,29 +42,6 @@ const DRAIN_CHUNK: usize = 500;
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 /// The most such pauses, and one more step, if nobody is there to take the sockets: within 400 ms all are told.
 const DRAIN_STEPS_ALONE: usize = 8;
-
-/// What the registry and the sessions of a thread share.
-pub struct Hall {
-    /// The sockets.
-    pub floor: RefCell<Floor>,
-    /// What they may hold.
-    pub share: Rc<Share>,
-}
-
-impl Hall {
-    /// A hall around `floor`, whose sockets may hold `share`.
-    #[must_use]
-    pub fn new(floor: Floor, share: Share) -> Rc<Self> {
-        Rc::new(Self { floor: RefCell::new(floor), share: Rc::new(share) })
-    }
-
-    /// See to it that the sockets hold no more than they may, if they have come to hold much. Costs nothing else.
-    pub fn look_after(&self) {
-        if self.share.is_due() {
-            memory::look_after(&self.floor.borrow(), &self.share);
-        }
-    }
-}
 
 /// The actor.
 pub struct Registry {
@@ -93,7 +74,7 @@ impl Registry {
         let mut floor = self.hall.floor.borrow_mut();
         let owed = heartbeat::beat(&mut floor, now, &self.rhythm) as i64;
         // a count is cheap now and then; what the others hold may have grown, too
-        memory::look_after(&floor, &self.hall.share);
+        relief::look_after(&floor, &self.hall.share);
         drop(floor);
         let memory = self.hall.share.memory();
         memory.tell();

@@ -2,9 +2,7 @@
 //! really reads why.
 
 use std::{
-    cell::RefCell,
     future::poll_fn,
-    io::ErrorKind,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -13,24 +11,19 @@ use std::{
 
 use log::{Level, debug, log_enabled};
 use tokio::time::timeout;
-use wellhead_proto::refusal::CloseCause;
+use wellhead_proto::{frame::Frame, refusal::CloseCause};
 
-use super::{Session, desk::Desk, inbound::Inbound};
+use super::{actor::Session, desk::Desk, inbound::Inbound};
 use crate::{
-    Pass,
+    admission::ConnectionPermit,
     outbox::{End, Outbox},
 };
 
 /// How long what is owed may hold back the close frame.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// How long, and over how many bytes, the client may take to read the close frame and go: closing with unread input
-/// would reset the connection, and the close frame with it.
+/// How long, and over how many bytes, the client may take to read the close frame and go.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 << 10;
-
-thread_local! {
-    static DISCARD: RefCell<Vec<u8>> = RefCell::new(vec![0; 16 << 10]);
-}
 
 /// Runs a session until its socket ends. A future of its own making, and its last act a task of its own: thousands of idle
 /// sockets would hold the room for its timers, too.
@@ -38,13 +31,13 @@ pub struct Drive {
     session: Session,
     desk: Desk<Session>,
     inbound: Inbound,
-    pass: Option<Pass>,
+    permit: Option<ConnectionPermit>,
 }
 
 impl Drive {
     /// Of `session`, which hears `inbound`.
-    pub fn new(session: Session, inbound: Inbound, pass: Pass) -> Self {
-        Self { session, desk: Desk::new(), inbound, pass: Some(pass) }
+    pub fn new(session: Session, inbound: Inbound, permit: ConnectionPermit) -> Self {
+        Self { session, desk: Desk::new(), inbound, permit: Some(permit) }
     }
 }
 
@@ -52,7 +45,7 @@ impl Future for Drive {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { session, desk, inbound, pass } = &mut *self;
+        let Self { session, desk, inbound, permit } = &mut *self;
         session.outbox.register_driver(cx);
         if session.outbox.is_behind() {
             // whether the client takes its replies decides whether it is heard
@@ -69,21 +62,22 @@ impl Future for Drive {
             // taken meanwhile; nobody else would say so
             cx.waker().wake_by_ref();
         }
-        session.hall.look_after();
+        session.socket.look_after();
         let Some(cause) = session.outbox.take_end() else { return Poll::Pending };
-        let id = session.id;
-        let names = log_enabled!(Level::Debug).then(|| session.names());
+        let names = log_enabled!(Level::Debug).then(|| session.socket.names());
         // from here on nobody finds the socket any more: presence is exact
-        session.hall.floor.borrow_mut().exit(id);
+        session.socket.close();
         desk.leave(session);
-        if let Some(pass) = pass.take() {
-            pass.closed(cause);
+        if let Some(permit) = permit.take() {
+            permit.closed(cause);
             if let Some((app_id, user_id)) = names {
                 let (socket_id, reason) = (session.conversation.socket_id(), cause.label());
                 debug!(socket_id, app_id, user_id, reason; "socket {socket_id} ends: {reason}");
             }
             if cause != CloseCause::ClientGone {
-                actix_rt::spawn(farewell(session.outbox.clone(), session.voice, cause, pass));
+                // what the socket holds is wanted back: the close frame goes instead of it
+                let instead = cause.is_for_room().then(|| session.goodbye(cause));
+                actix_rt::spawn(farewell(session.outbox.clone(), instead, permit));
             }
         }
         Poll::Ready(())
@@ -93,51 +87,27 @@ impl Future for Drive {
 /// A session that panics must not keep its seat: its user would be there for ever.
 impl Drop for Drive {
     fn drop(&mut self) {
-        if let Some(pass) = self.pass.take() {
-            pass.closed(CloseCause::Internal);
-            if let Ok(mut floor) = self.session.hall.floor.try_borrow_mut() {
-                floor.exit(self.session.id);
-            }
+        if let Some(permit) = self.permit.take() {
+            permit.closed(CloseCause::Internal);
+            self.session.socket.close_after_panic();
         }
     }
 }
 
-/// Send what is owed and the close frame behind it, and see that the client reads them.
-async fn farewell(outbox: Rc<Outbox>, voice: u8, cause: CloseCause, pass: Pass) {
-    if cause.is_for_room() {
-        // what it holds is wanted back: a close frame goes out only if the kernel takes it at once
-        let goodbye = pass.goodbye(voice, cause);
-        if outbox.replace_owed(goodbye) && outbox.try_finish() {
-            linger(&outbox).await;
-        }
-        return outbox.transport().reset_on_drop();
+/// Send what is owed and the close frame behind it, and see that the client reads them. With `instead` what is owed is
+/// forgotten, and that is sent if the kernel takes it at once. The permit is kept until the connection has ended.
+async fn farewell(outbox: Rc<Outbox>, instead: Option<Frame>, _permit: ConnectionPermit) {
+    let is_for_room = instead.is_some();
+    let is_sent = match instead {
+        Some(goodbye) => outbox.replace_owed(goodbye) && outbox.try_flush(),
+        None => matches!(timeout(GOODBYE, poll_fn(|cx| outbox.poll_flush(cx))).await, Ok(Ok(()))),
+    };
+    let transport = outbox.transport();
+    if is_sent {
+        // whoever is still there after that reads nothing
+        let _ = timeout(LINGER, transport.close_lingering(LINGER_BYTES, |_| false)).await;
     }
-    match timeout(GOODBYE, poll_fn(|cx| outbox.poll_flush(cx))).await {
-        Ok(Ok(())) => {
-            outbox.transport().finish_writing();
-            linger(&outbox).await;
-        }
-        Ok(Err(_)) | Err(_) => outbox.transport().reset_on_drop(),
+    if !is_sent || is_for_room {
+        transport.reset_on_drop();
     }
-}
-
-/// Read and discard until the client goes, for a while.
-async fn linger(outbox: &Outbox) {
-    let mut left = LINGER_BYTES;
-    let discard = poll_fn(|cx| {
-        loop {
-            match outbox.transport().poll_readable(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(())) => {}
-            }
-            match DISCARD.with_borrow_mut(|buffer| outbox.transport().try_read(buffer)) {
-                Ok(read) if read > 0 && read < left => left -= read,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                _ => return Poll::Ready(()),
-            }
-        }
-    });
-    // whoever is still there after that reads nothing
-    let _ = timeout(LINGER, discard).await;
 }

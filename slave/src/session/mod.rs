@@ -1,52 +1,28 @@
 //! One socket: commands in, replies out. An actor on the thread that holds the socket; what it may not keep waiting
 //! (a fan-out) passes it by, through the outbox.
 
+mod actor;
+mod authorize;
 mod desk;
 mod drive;
 pub mod guard;
 mod inbound;
-pub mod state;
 
-use std::{
-    rc::Rc,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{rc::Rc, sync::Arc};
 
-use actix::{Actor, ActorFutureExt, StreamHandler, WrapFuture};
-use actix_http::ws::{Frame as WsFrame, Item};
 use bytes::{Bytes, BytesMut};
-use bytestring::ByteString;
-use futures_util::future::join_all;
 use log::{Level, debug, log_enabled};
-use tokio::time::timeout;
 use wellhead_proto::{
-    action::{Action, Entry},
-    bus::Interest,
     channel::ChannelPattern,
-    command::Command,
-    dialect::contract::{Conversation, Message},
-    envelope::Envelope,
-    event::Event,
-    frame::{Frame, Opcode},
-    ids::{AppId, ChannelKey, ChannelName, SocketId, UserId},
-    member::Member,
-    notice::{Bar, Outcome},
-    refusal::CloseCause,
+    ids::{AppId, UserId},
 };
 
-use self::{
-    desk::Desk,
-    drive::Drive,
-    inbound::Inbound,
-    state::{Effect, decide},
-};
+use self::{actor::Session, drive::Drive, inbound::Inbound};
 use crate::{
-    Shared,
-    attendance::PATIENCE,
-    outbox::{End, Outbox},
-    pulse::Pulse,
-    registry::{Hall, fanout::PendingJoin, floor::Seat},
+    admission::ConnectionPermit,
+    outbox::Outbox,
+    registry::{Hall, NewSocket, SocketHandle},
+    state::SlaveState,
     transport::Transport,
 };
 
@@ -65,15 +41,15 @@ pub struct Admitted {
     /// What came behind the handshake.
     pub early: BytesMut,
     /// Counts it as open, for as long as it is.
-    pub pass: crate::Pass,
+    pub permit: ConnectionPermit,
 }
 
 /// Open a socket on this thread: seat it, greet it, and let its session run.
-pub fn start(shared: &Arc<Shared>, hall: &Rc<Hall>, transport: Transport, admitted: Admitted) {
-    let Admitted { app, user, grants, voice, welcome, early, pass } = admitted;
+pub fn start(state: &Arc<SlaveState>, hall: &Rc<Hall>, transport: Transport, admitted: Admitted) {
+    let Admitted { app, user, grants, voice, welcome, early, permit } = admitted;
     let outbox = Rc::new(Outbox::new(transport, hall.share.clone()));
-    let id = shared.next_socket_id();
-    let speaker = shared.voices.at(voice);
+    let id = state.admission.next_socket_id();
+    let speaker = state.voices.at(voice);
     let mut conversation = speaker.dialect.converse(&app, speaker.variant, id);
 
     if log_enabled!(Level::Debug) {
@@ -86,323 +62,15 @@ pub fn start(shared: &Arc<Shared>, hall: &Rc<Hall>, transport: Transport, admitt
         );
     }
     outbox.push_raw(welcome);
-    if let Some(greeting) = conversation.greeting(&shared.tenants.load()) {
+    if let Some(greeting) = conversation.greeting(&state.tenants.load()) {
         outbox.push(greeting);
     }
-    {
-        let mut floor = hall.floor.borrow_mut();
-        let grants = floor.grants.share(grants);
-        let seat = Seat { id, outbox: outbox.clone(), voice, grants, pulse: Pulse::default() };
-        floor.enter(app, user, seat);
-    }
+    let new = NewSocket { id, app, user, grants, voice, outbox: outbox.clone() };
+    let socket = SocketHandle::open(hall.clone(), new);
 
-    let inbound = Inbound::new(outbox.clone(), &early, shared.limits.message.bytes());
-    let (shared, hall) = (shared.clone(), hall.clone());
-    let session = Session { id, voice, shared, hall, outbox, conversation, fragments: None };
-    actix_rt::spawn(Drive::new(session, inbound, pass));
-}
-
-/// The actor that owns one socket.
-struct Session {
-    id: SocketId,
-    voice: u8,
-    shared: Arc<Shared>,
-    hall: Rc<Hall>,
-    outbox: Rc<Outbox>,
-    conversation: Box<dyn Conversation>,
-    /// A fragmented message so far; the guard bounds its sum.
-    fragments: Option<Box<Fragments>>,
-}
-
-struct Fragments {
-    text: bool,
-    bytes: Vec<u8>,
-    /// So many of them are known to be UTF-8.
-    valid: usize,
-}
-
-impl Actor for Session {
-    type Context = Desk<Self>;
-}
-
-impl StreamHandler<Result<WsFrame, CloseCause>> for Session {
-    fn handle(&mut self, frame: Result<WsFrame, CloseCause>, desk: &mut Self::Context) {
-        if self.outbox.is_ending() {
-            return;
-        }
-        self.outbox.note_heard();
-        match frame {
-            Ok(WsFrame::Text(bytes)) => match ByteString::try_from(bytes) {
-                Ok(text) => self.hear(Message::Text(text), desk),
-                Err(_) => self.end(CloseCause::BadUtf8),
-            },
-            Ok(WsFrame::Binary(bytes)) => self.hear(Message::Binary(bytes), desk),
-            Ok(WsFrame::Continuation(item)) => self.assemble(item, desk),
-            Ok(WsFrame::Ping(payload)) => self.outbox.reply(Frame::of(Opcode::Pong, &payload)),
-            Ok(WsFrame::Pong(_)) => {}
-            Ok(WsFrame::Close(reason)) => {
-                let echo = match reason {
-                    Some(reason) => Frame::close(reason.code.into(), ""),
-                    None => Frame::of(Opcode::Close, b""),
-                };
-                self.outbox.end(End { cause: CloseCause::ClientClosed, goodbye: Some(echo) });
-            }
-            Err(cause) => self.end(cause),
-        }
-    }
-
-    fn finished(&mut self, _: &mut Self::Context) {
-        self.outbox.end(End { cause: CloseCause::ClientGone, goodbye: None });
-    }
-}
-
-impl Session {
-    /// The app that it is in, as long as it has its seat there.
-    fn app(&self) -> Option<AppId> {
-        let floor = self.hall.floor.borrow();
-        let seat = floor.index.seat_of(self.id.counter())?;
-        Some(floor.index.app_of(seat).clone())
-    }
-
-    fn end(&self, cause: CloseCause) {
-        let goodbye = Some(self.shared.voices.at(self.voice).goodbye(cause));
-        self.outbox.end(End { cause, goodbye });
-    }
-
-    /// Bytes that are held of a fragmented message.
-    fn unfinished(&self) -> usize {
-        self.fragments.as_ref().map_or(0, |fragments| size_of::<Fragments>() + fragments.bytes.capacity())
-    }
-
-    fn assemble(&mut self, item: Item, desk: &mut Desk<Self>) {
-        let (bytes, last) = match item {
-            Item::FirstText(bytes) => {
-                self.fragments = Some(Box::new(Fragments { text: true, bytes: Vec::new(), valid: 0 }));
-                (bytes, false)
-            }
-            Item::FirstBinary(bytes) => {
-                self.fragments = Some(Box::new(Fragments { text: false, bytes: Vec::new(), valid: 0 }));
-                (bytes, false)
-            }
-            Item::Continue(bytes) => (bytes, false),
-            Item::Last(bytes) => (bytes, true),
-        };
-        let Some(fragments) = &mut self.fragments else {
-            return self.end(CloseCause::ProtocolError);
-        };
-        fragments.bytes.extend_from_slice(&bytes);
-        if fragments.text && !fragments.is_utf8(last) {
-            return self.end(CloseCause::BadUtf8);
-        }
-        if last && let Some(whole) = self.fragments.take() {
-            let Fragments { text, bytes, .. } = *whole;
-            let bytes = Bytes::from(bytes);
-            let message = if text {
-                Message::Text(ByteString::try_from(bytes).expect("each fragment was checked"))
-            } else {
-                Message::Binary(bytes)
-            };
-            self.hear(message, desk);
-        }
-    }
-
-    fn hear(&mut self, message: Message, desk: &mut Desk<Self>) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let action = match self.conversation.hear(message, &self.shared.tenants.load(), now) {
-            Ok(action) => action,
-            Err(cause) => return self.end(cause),
-        };
-        let effect = {
-            let mut floor = self.hall.floor.borrow_mut();
-            let Some(seat) = floor.index.seat_of(self.id.counter()) else {
-                return;
-            };
-            floor.index.at_mut(seat).pulse.note_action();
-            match floor.standing(self.id) {
-                Some(standing) => decide(action, &standing, self.shared.limits.subscriptions),
-                None => return,
-            }
-        };
-        match effect {
-            Effect::Nothing => {}
-            Effect::Answer(frame) => self.outbox.reply(frame),
-            Effect::RejectSubscribe { channel, reason, says } => {
-                self.outbox.reply(says);
-                self.note_rejected(&[channel.as_str()], reason);
-            }
-            Effect::DenySubscribe(channels, reason) => self.deny_subscribe(&channels, reason),
-            Effect::Deny => self.tell(Outcome::Denied),
-            Effect::Bar(channel, bar) => self.bar(&channel, bar),
-            Effect::TellTime => self.tell(Outcome::Here { unix_seconds: now.as_secs() }),
-            Effect::TellGrants => {
-                let hall = self.hall.clone();
-                let floor = hall.floor.borrow();
-                if let Some(seat) = floor.index.seat_of(self.id.counter()) {
-                    self.tell(Outcome::Grants(&floor.index.at(seat).grants));
-                }
-            }
-            Effect::Join(channels) => self.want(Action::Subscribe(channels), desk),
-            Effect::Enter(entry) => self.want(Action::Enter(entry), desk),
-            Effect::Say(channel, event) => self.say(channel, event, desk),
-            Effect::Leave(channel) => {
-                self.hall.floor.borrow_mut().leave(self.id, &channel);
-                self.tell(Outcome::Done);
-            }
-        }
-    }
-
-    /// Join the channels of `wish` once the bus brings them: no push that is accepted after the reply may be missed.
-    fn want(&mut self, wish: Action, desk: &mut Desk<Self>) {
-        let names = match &wish {
-            Action::Subscribe(channels) => &channels[..],
-            Action::Enter(entry) => std::slice::from_ref(&entry.channel),
-            _ => &[],
-        };
-        let Some(app) = self.app() else { return };
-        let (mut holds, mut unconfirmed) = (Vec::new(), Vec::new());
-        for name in names {
-            let key = ChannelKey { app: app.clone(), name: name.clone() };
-            if let Some(Interest { hold, confirmed }) = self.shared.bus.interest(&key) {
-                holds.push(hold);
-                unconfirmed.extend(confirmed);
-            }
-        }
-        if unconfirmed.is_empty() {
-            return self.come(wish, desk);
-        }
-        // commands are answered in order: nothing is heard before this one is done
-        let confirmed = join_all(unconfirmed).into_actor(self);
-        desk.wait(confirmed.map(move |_, session, desk| {
-            session.come(wish, desk);
-            drop(holds);
-        }));
-    }
-
-    /// Carry out a wish to join, if it still may be: much may have changed since it was uttered.
-    fn come(&mut self, wish: Action, desk: &mut Desk<Self>) {
-        let effect = {
-            let floor = self.hall.floor.borrow();
-            floor.standing(self.id).map(|standing| decide(wish, &standing, self.shared.limits.subscriptions))
-        };
-        match effect {
-            Some(Effect::Join(channels)) => self.join(channels, desk),
-            Some(Effect::Enter(entry)) => self.enter(entry, desk),
-            Some(Effect::Bar(channel, bar)) => self.bar(&channel, bar),
-            Some(Effect::DenySubscribe(channels, reason)) => self.deny_subscribe(&channels, reason),
-            Some(_) => self.tell(Outcome::Denied),
-            None => {}
-        }
-    }
-
-    /// Join by proof: as a member once the channel's members are known.
-    fn enter(&mut self, entry: Entry, desk: &mut Desk<Self>) {
-        let Entry { channel, member, most_members } = entry;
-        let Some(member) = member else { return self.join(vec![channel], desk) };
-        let Some(app) = self.app() else { return };
-        let key = ChannelKey { app, name: channel };
-        let (guest, known) = self.shared.attendance.invite(key.clone(), &self.shared);
-        let Some(known) = known else { return self.attend(&key, &member, most_members) };
-        let hold = self.shared.bus.interest(&key);
-        desk.wait(timeout(PATIENCE, known).into_actor(self).map(move |_, session, _| {
-            session.attend(&key, &member, most_members);
-            drop((guest, hold));
-        }));
-    }
-
-    fn attend(&mut self, channel: &ChannelKey, member: &Member, most: usize) {
-        let tag = self.conversation.tag();
-        let hall = self.hall.clone();
-        let mut floor = hall.floor.borrow_mut();
-        // nothing comes between the list and what is told of it
-        let barred = match floor.attend(self.id, channel, member, most, tag) {
-            Ok(members) => {
-                self.tell(Outcome::Joined { members: &members.iter().collect::<Vec<_>>() });
-                None
-            }
-            Err(bar) => Some(bar),
-        };
-        drop(floor);
-        if let Some(bar) = barred {
-            self.bar(&channel.name, bar);
-        }
-    }
-
-    fn deny_subscribe(&mut self, channels: &[ChannelName], reason: &'static str) {
-        self.tell(Outcome::Denied);
-        let channels: Vec<_> = channels.iter().map(ChannelName::as_str).collect();
-        self.note_rejected(&channels, reason);
-    }
-
-    fn bar(&mut self, channel: &ChannelName, bar: Bar) {
-        self.tell(Outcome::Barred(bar));
-        self.note_rejected(&[channel.as_str()], bar.label());
-    }
-
-    /// Count a subscribe that was refused, and let who debugs see whose it was.
-    fn note_rejected(&self, channels: &[&str], reason: &'static str) {
-        self.shared.metrics.subscribe_rejected(reason);
-        if log_enabled!(Level::Debug) {
-            let (socket_id, (app, user)) = (self.conversation.socket_id(), self.names());
-            let channel = channels.join(" ");
-            debug!(
-                socket_id, app_id = app.as_str(), user_id = user.as_str(), channel, reason;
-                "socket {socket_id} may not subscribe to {channel}: {reason}"
-            );
-        }
-    }
-
-    /// The app and the user of the socket, for logs; empty once it has left its seat.
-    fn names(&self) -> (String, String) {
-        let floor = self.hall.floor.borrow();
-        let seat = floor.index.seat_of(self.id.counter());
-        seat.map_or_else(Default::default, |seat| {
-            (floor.index.app_of(seat).to_string(), floor.index.user_of(seat).to_string())
-        })
-    }
-
-    /// Publish what the client says; the next of its messages is heard when the bus has it.
-    fn say(&mut self, channel: ChannelName, event: Event, desk: &mut Desk<Self>) {
-        let command = Command::Publish { channel, event, except: Some(self.id) };
-        let Some(app) = self.app() else { return };
-        let (bus, envelope) = (self.shared.bus.clone(), Envelope { app, command });
-        let published = async move { bus.publish(envelope).await }.into_actor(self);
-        desk.wait(published.map(|result, session, _| {
-            session.shared.metrics.said(result.is_ok());
-            session.tell(if result.is_ok() { Outcome::Done } else { Outcome::Failed });
-        }));
-    }
-
-    fn join(&mut self, channels: Vec<ChannelName>, desk: &mut Desk<Self>) {
-        let tag = self.conversation.tag();
-        let reply = self.conversation.tell(Outcome::Done);
-        let join = PendingJoin { socket: self.id.counter(), channels, tag, reply, done: None };
-        let wait = self.hall.floor.borrow_mut().join(join);
-        if let Some(wait) = wait {
-            desk.wait(wait.into_actor(self).map(|_, _, _| ()));
-        }
-    }
-
-    fn tell(&mut self, outcome: Outcome<'_>) {
-        if let Some(frame) = self.conversation.tell(outcome) {
-            self.outbox.reply(frame);
-        }
-    }
-}
-
-impl Fragments {
-    /// Is it UTF-8 so far? Only before the last fragment a character may be unfinished.
-    fn is_utf8(&mut self, last: bool) -> bool {
-        match std::str::from_utf8(&self.bytes[self.valid..]) {
-            Ok(_) => {
-                self.valid = self.bytes.len();
-                true
-            }
-            Err(error) => {
-                self.valid += error.valid_up_to();
-                error.error_len().is_none() && !last
-            }
-        }
-    }
+    let inbound = Inbound::new(outbox.clone(), &early, state.limits.message.bytes());
+    let session = Session::new(socket, voice, state.clone(), outbox, conversation);
+    actix_rt::spawn(Drive::new(session, inbound, permit));
 }
 
 #[cfg(test)]
@@ -414,6 +82,5 @@ mod tests {
     fn an_idle_socket_holds_little() {
         assert!(size_of::<Drive>() <= 144, "{}: 256 with the task around it", size_of::<Drive>());
         assert!(size_of::<Outbox>() <= 144, "{}: 160 with the counters of its Rc", size_of::<Outbox>());
-        assert!(size_of::<Seat>() <= 56, "{}", size_of::<Seat>());
     }
 }

@@ -12,7 +12,7 @@ use wellhead::{
     bus::cluster::{Cluster, ClusterBus, Metrics},
     http::{
         head::{HeadScanner, RequestHead},
-        reply::{After, encode},
+        reply::{After, encode, switching_protocols},
     },
 };
 use wellhead_proto::{
@@ -24,7 +24,7 @@ use wellhead_proto::{
     roster::Beat,
     tenants::{TenantDirectory, Tenants},
 };
-use wellhead_slave::{Rejected, Setup, Slave, settings};
+use wellhead_slave::{Opened, Rejected, Setup, Slave, Transport, settings};
 
 use crate::support::{
     keys::claims,
@@ -149,14 +149,17 @@ async fn serve(slave: Slave, mut stream: TcpStream) {
     let head = read.split_to(length);
     let request = RequestHead::parse(&head).expect("a head of HTTP");
     match slave.handshake(request.head(), None).await {
-        Ok(accepted) => slave.open(accepted, stream, read),
+        Ok(accepted) => {
+            let answer = switching_protocols(accepted.accept());
+            slave.open(accepted, Opened { transport: Transport::plain(stream), answer, early: read });
+        }
         Err(Rejected::Reply(reply)) => {
             let mut out = Vec::new();
             encode(&reply, false, After::Closes, &mut out);
             let _ = stream.write_all(&out).await;
         }
-        Err(Rejected::TurnedAway(words)) => {
-            let _ = stream.write_all(&words).await;
+        Err(Rejected::TurnedAway { accept, frames }) => {
+            let _ = stream.write_all(&[switching_protocols(&accept), frames].concat()).await;
         }
     }
 }

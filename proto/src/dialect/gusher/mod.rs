@@ -8,12 +8,11 @@ mod wire;
 
 use crate::{
     dialect::{
-        contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Shared, Variant},
+        contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Variant},
         mount::{BadSetting, Mount, NoKeys},
     },
-    event::{Event, Payload},
-    frame::Frame,
-    ids::{AppId, ChannelName, SocketId, SocketIdSeal},
+    frame::SharedFrame,
+    ids::{AppId, SocketId, SocketIdSeal},
     notice::Notice,
     refusal::Refusal,
 };
@@ -63,16 +62,8 @@ impl Dialect for Gusher {
         Box::new(wire::Talk::new(socket, self.seal.clone()))
     }
 
-    fn event(&self, _: Variant, channel: &ChannelName, event: &Event) -> Shared {
-        wire::event(channel, event)
-    }
-
-    fn direct(&self, _: Variant, data: &Payload) -> Frame {
-        Frame::text(&data.to_json())
-    }
-
-    fn notice(&self, _: Variant, notice: Notice<'_>) -> Option<Frame> {
-        wire::notice(notice)
+    fn encode(&self, _: Variant, notice: Notice<'_>) -> Option<SharedFrame> {
+        wire::encode(notice)
     }
 
     fn refuse(&self, row: usize, why: &Refusal) -> ApiReply {

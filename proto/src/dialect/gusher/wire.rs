@@ -2,15 +2,16 @@
 
 use std::{fmt::Write, time::Duration};
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
     action::Action,
     channel::ChannelPattern,
-    dialect::contract::{Conversation, Message, Shared},
+    dialect::contract::{Conversation, Message},
     event::{Event, escaped, quote},
-    frame::Frame,
+    frame::{Frame, SharedFrame},
     ids::{ChannelName, SocketId, SocketIdSeal},
     notice::{Notice, Outcome},
     refusal::CloseCause,
@@ -188,23 +189,32 @@ impl Conversation for Talk {
     }
 }
 
-/// `{"channel","event","data"}`, the same for every subscriber.
-pub fn event(channel: &ChannelName, event: &Event) -> Shared {
-    let data = event.data.to_json();
-    let (channel, name) = (escaped(channel.as_str()), escaped(event.name.as_str()));
-    let pieces = [r#"{"channel":""#, &channel, r#"","event":""#, &name, r#"","data":"#, &data, "}"];
-    Shared::Whole(Frame::text_of(&pieces))
-}
-
-/// Permission events carry no socket id: they go to every socket of the user (gusher.md §5.9). Of members gusher knows
-/// nothing.
-pub fn notice(notice: Notice<'_>) -> Option<Frame> {
-    let (event, data) = match notice {
-        Notice::Reloaded(channels) => ("gusher.reloadchannel", format!(r#"{{"channels":{}}}"#, patterns(channels))),
-        Notice::Granted(channel) => ("gusher.addchannel", format!(r#"{{"channel":{}}}"#, quote(channel.as_str()))),
+/// What a client did not ask for, the same for everyone who gets it. Of members gusher knows nothing.
+pub fn encode(notice: Notice<'_>) -> Option<SharedFrame> {
+    let frame = match notice {
+        Notice::Event { channel, event } => return Some(SharedFrame::Whole(published(channel, event))),
+        Notice::Direct(data) => Frame::text(&data.to_json()),
+        Notice::Reloaded(channels) => {
+            permission("gusher.reloadchannel", &format!(r#"{{"channels":{}}}"#, patterns(channels)))
+        }
+        Notice::Granted(channel) => {
+            permission("gusher.addchannel", &format!(r#"{{"channel":{}}}"#, quote(channel.as_str())))
+        }
         Notice::Members { .. } => return None,
     };
-    Some(Frame::text(&format!(r#"{{"event":"{event}","socket_id":"","data":{data}}}"#)))
+    Some(frame.into())
+}
+
+/// `{"channel","event","data"}`.
+fn published(channel: &ChannelName, event: &Event) -> Bytes {
+    let data = event.data.to_json();
+    let (channel, name) = (escaped(channel.as_str()), escaped(event.name.as_str()));
+    Frame::text_of(&[r#"{"channel":""#, &channel, r#"","event":""#, &name, r#"","data":"#, &data, "}"])
+}
+
+/// Permission events carry no socket id: they go to every socket of the user (gusher.md §5.9).
+fn permission(event: &str, data: &str) -> Frame {
+    Frame::text(&format!(r#"{{"event":"{event}","socket_id":"","data":{data}}}"#))
 }
 
 fn parse<'a, T: Deserialize<'a>>(data: &'a RawValue) -> Result<T, CloseCause> {

@@ -12,12 +12,11 @@ mod wire;
 
 use crate::{
     dialect::{
-        contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Shared, TurnedAway, Variant},
+        contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, TurnedAway, Variant},
         mount::{AppEntry, BadSetting, Mount, OwnCredentials, SecretFiles},
     },
-    event::{Event, Payload},
-    frame::Frame,
-    ids::{AppId, ChannelName, SocketId, SocketIdSeal},
+    frame::{Frame, SharedFrame},
+    ids::{AppId, SocketId, SocketIdSeal},
     notice::Notice,
     refusal::{CloseCause, Refusal},
     tenants::Tenants,
@@ -107,16 +106,8 @@ impl Dialect for Pusher {
         Box::new(wire::Talk::new(app.clone(), socket))
     }
 
-    fn event(&self, _: Variant, channel: &ChannelName, event: &Event) -> Shared {
-        wire::frames::event(channel, event)
-    }
-
-    fn direct(&self, _: Variant, data: &Payload) -> Frame {
-        wire::frames::direct(data)
-    }
-
-    fn notice(&self, _: Variant, notice: Notice<'_>) -> Option<Frame> {
-        wire::frames::notice(notice)
+    fn encode(&self, _: Variant, notice: Notice<'_>) -> Option<SharedFrame> {
+        wire::frames::encode(notice).map(SharedFrame::from)
     }
 
     fn close(&self, cause: CloseCause) -> (u16, &'static str) {

@@ -111,7 +111,8 @@ async fn who_ends_is_a_member_no_more_and_lists_know_members_by_their_names() {
     assert_eq!(scene.attend(&plain, "q", "m-eve"), Ok(["m-ann", "m-bob", "m-eve"].map(String::from).to_vec()));
     let late = scene.client(0).await;
     assert_eq!(scene.attend(&late, "q", "m-joe"), Err(Bar::Full { most: 3 }));
-    assert!(!scene.floor.standing(late.id).unwrap().is_on(&"q".parse().unwrap()));
+    let seat = scene.floor.index.seat_of(late.id.counter()).unwrap();
+    assert!(!scene.floor.standing(seat).is_on(&"q".parse().unwrap()));
     for (client, user) in [(&ann, "m-ann"), (&plain, "m-eve")] {
         scene.floor.exit(client.id);
         scene.announce("q", MemberChange::Removed(user.parse().unwrap()));

@@ -3,12 +3,7 @@
 use std::time::Instant;
 
 use smallvec::SmallVec;
-use wellhead_proto::{
-    dialect::contract::Shared,
-    event::Event,
-    frame::Frame,
-    ids::{ChannelName, SocketId},
-};
+use wellhead_proto::frame::Frame;
 
 use super::{Floor, Held, Push, Run, Seat, Turn};
 use crate::{
@@ -21,33 +16,8 @@ use crate::{
 const GROUP: usize = 16;
 
 impl Floor {
-    /// Hand an event to the only socket of a room. Most channels have one; it needs no run.
-    pub(super) fn publish_alone(
-        &mut self,
-        room: RoomNo,
-        channel: &ChannelName,
-        event: &Event,
-        except: Option<SocketId>,
-        since: Instant,
-    ) {
-        let Some((_, no, seat)) = self.index.seated(room, 0).next() else { return };
-        if except != Some(seat.id) {
-            let voice = self.voices.at(seat.voice);
-            let frame = match voice.dialect.event(voice.variant, channel, event) {
-                Shared::Whole(frame) => Frame::Whole(frame),
-                Shared::Tail(tail) => {
-                    let tag = self.index.tag(no, room).unwrap_or_default();
-                    Frame::text_with_tail(&voice.dialect.head(voice.variant, tag), tail)
-                }
-            };
-            self.owe(no, frame);
-            self.metrics.deliveries.inc();
-        }
-        self.spent += 1;
-        self.finished.push(since);
-    }
-
-    /// Hand a push to a room: at once if it is small, else chunk by chunk.
+    /// Every push to a channel comes this way: behind a walk that is under way, chunk by chunk if the channel is large, and
+    /// at once otherwise.
     pub(super) fn publish(&mut self, room: RoomNo, mut push: Push) {
         let size = self.index.occupied(room);
         if let Some(ticket) = &mut push.ticket {
@@ -58,10 +28,26 @@ impl Floor {
         } else if self.spent + size > self.chunk {
             self.index.begin_walk(room);
             self.fanout.begin(room, push);
+        } else if size == 1 {
+            self.publish_alone(room, &push);
         } else {
             let mut run = Run::new(vec![push]);
             self.walk(room, &mut run, size, false);
             self.finish(run);
+        }
+    }
+
+    /// Most channels have one socket: it needs no run, and nothing is kept for others.
+    fn publish_alone(&mut self, room: RoomNo, push: &Push) {
+        self.spent += 1;
+        self.finished.push(push.since);
+        let Some((_, no, seat)) = self.index.seated(room, 0).next() else { return };
+        if push.is_for(seat.id, || self.attendees.of(room, no)) {
+            let voice = self.voices.at(seat.voice);
+            let Some(shared) = push.encode(voice) else { return };
+            let frame = voice.frame_of(shared, || self.index.tag(no, room).unwrap_or_default());
+            self.owe(no, frame);
+            self.metrics.deliveries.inc();
         }
     }
 
@@ -192,16 +178,10 @@ fn hand<'a>(
     }
     let mut frames = 0;
     for push in run.pushes.iter_mut().filter(|push| push.is_for(seat.id, &part)) {
-        seat.outbox.push(match push.encoded(seat.voice, voices) {
-            // its dialect has no word for it
-            Shared::Whole(frame) if frame.is_empty() => continue,
-            Shared::Whole(frame) => Frame::Whole(frame.clone()),
-            Shared::Tail(tail) => {
-                let voice = voices.at(seat.voice);
-                Frame::text_with_tail(&voice.dialect.head(voice.variant, tag()), tail.clone())
-            }
-        });
-        frames += 1;
+        if let Some(shared) = push.encoded(seat.voice, voices) {
+            seat.outbox.push(voices.at(seat.voice).frame_of(shared.clone(), &tag));
+            frames += 1;
+        }
     }
     frames
 }

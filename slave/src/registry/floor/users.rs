@@ -33,8 +33,8 @@ pub(super) struct UserOrder {
     what: What,
     /// Whom it has not reached yet. Numbers of sockets, since a seat may meanwhile be somebody else's.
     sockets: vec::IntoIter<u32>,
-    /// What they are told, encoded once for each voice as long as they are told the same; empty if its dialect has no word
-    /// for it.
+    /// What they are told, encoded once for each voice as long as they are told the same; nothing if its dialect has no
+    /// word for it.
     frames: SmallVec<[Option<Option<Frame>>; 4]>,
     _ticket: Ticket,
 }
@@ -109,10 +109,7 @@ impl Floor {
             let Some(seat) = self.index.seat_of(socket) else { continue };
             self.spent += 1;
             let heard = match &mut order.what {
-                What::Direct(_) => {
-                    self.metrics.deliveries.inc();
-                    true
-                }
+                What::Direct(_) => true,
                 What::Reload(reload) => {
                     if self.reload(seat, reload) {
                         order.frames.clear();
@@ -122,6 +119,9 @@ impl Floor {
                 What::Grant(channel, last) => self.grant(seat, channel, last),
             };
             if heard && let Some(frame) = order.frame(self.index.at(seat).voice, self) {
+                if matches!(order.what, What::Direct(_)) {
+                    self.metrics.deliveries.inc();
+                }
                 self.owe(seat, frame);
             }
         }
@@ -211,14 +211,13 @@ impl UserOrder {
 }
 
 impl What {
-    fn told(&self, Voice { dialect, variant }: &Voice) -> Option<Frame> {
-        match self {
-            Self::Direct(data) => Some(dialect.direct(*variant, data)),
-            Self::Reload(Reload { last, .. }) => {
-                let (_, grants) = last.as_ref()?;
-                dialect.notice(*variant, Notice::Reloaded(grants))
-            }
-            Self::Grant(channel, _) => dialect.notice(*variant, Notice::Granted(channel)),
-        }
+    fn told(&self, voice: &Voice) -> Option<Frame> {
+        let notice = match self {
+            Self::Direct(data) => Notice::Direct(data),
+            Self::Reload(Reload { last, .. }) => Notice::Reloaded(&last.as_ref()?.1),
+            Self::Grant(channel, _) => Notice::Granted(channel),
+        };
+        // it is of no subscription
+        Some(voice.frame_of(voice.encode(notice)?, || ""))
     }
 }

@@ -7,7 +7,6 @@ use bytestring::ByteString;
 use serde::Serialize;
 
 use crate::{
-    dialect::contract::Shared,
     event::{Event, Payload, Sender, quote},
     frame::{Frame, Opcode},
     ids::{ChannelName, SocketId, UserId},
@@ -100,8 +99,10 @@ pub fn succeeded_with(channel: &ChannelName, members: &[(&UserId, &ByteString)])
 }
 
 /// What the client did not ask for.
-pub fn notice(notice: Notice<'_>) -> Option<Frame> {
+pub fn encode(notice: Notice<'_>) -> Option<Frame> {
     match notice {
+        Notice::Event { channel, event } => Some(published(channel, event)),
+        Notice::Direct(data) => Some(direct(data)),
         Notice::Members { channel, change: MemberChange::Added(member) } => {
             let (user, info) = (quote(member.user.as_str()), &member.info);
             Some(internal("member_added", channel, &format!(r#"{{"user_id":{user},"user_info":{info}}}"#)))
@@ -121,7 +122,7 @@ fn internal(event: &str, channel: &ChannelName, data: &str) -> Frame {
 }
 
 /// A published event. A backend's data is a string, that of a client what it was, if it was anything.
-pub fn event(channel: &ChannelName, event: &Event) -> Shared {
+fn published(channel: &ChannelName, event: &Event) -> Frame {
     let mut text =
         Text::with_capacity(64 + channel.as_str().len() + event.name.as_str().len() + event.data.len() * 9 / 8);
     text.raw(r#"{"event":"#).string(event.name.as_str());
@@ -136,14 +137,11 @@ pub fn event(channel: &ChannelName, event: &Event) -> Shared {
         text.raw(r#","user_id":"#).string(user.as_str());
     }
     text.raw("}");
-    let Frame::Whole(frame) = Frame::of(Opcode::Text, &text.0) else {
-        unreachable!("a text frame without a tail is whole");
-    };
-    Shared::Whole(frame)
+    Frame::of(Opcode::Text, &text.0)
 }
 
 /// A payload of another dialect for this very socket or user, who has no channel for it.
-pub fn direct(data: &Payload) -> Frame {
+fn direct(data: &Payload) -> Frame {
     let data = match data {
         Payload::Json(data) | Payload::Text(data) => data,
         Payload::Absent => "null",

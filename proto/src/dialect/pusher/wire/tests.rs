@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     dialect::{
-        contract::Shared,
         golden::{self, GoldenEvent},
         pusher::apps::tests::{app, tenants},
     },
@@ -160,8 +159,9 @@ fn events() {
         frame: String,
     }
     for Case { name, channel, event, frame } in golden::read("pusher/events.json") {
-        let Shared::Whole(bytes) = frames::event(&channel, &event.into()) else { panic!("whole frames only") };
-        assert_eq!(texts(&Frame::Whole(bytes)), [frame], "{name}");
+        let event = event.into();
+        let encoded = frames::encode(Notice::Event { channel: &channel, event: &event }).unwrap();
+        assert_eq!(texts(&encoded), [frame], "{name}");
     }
 }
 
@@ -178,7 +178,7 @@ fn the_first_frame_tells_the_socket_its_id() {
 #[test]
 fn members_come_and_go() {
     let channel: ChannelName = "presence-a".parse().unwrap();
-    let said = |change: &MemberChange| texts(&frames::notice(Notice::Members { channel: &channel, change }).unwrap());
+    let said = |change: &MemberChange| texts(&frames::encode(Notice::Members { channel: &channel, change }).unwrap());
     let ann = Member { user: "a\"".parse().unwrap(), info: r#"{"name": "Ann"}"#.into() };
     assert_eq!(
         said(&MemberChange::Added(ann)),
@@ -190,7 +190,7 @@ fn members_come_and_go() {
         said(&MemberChange::Removed("7".parse().unwrap())),
         [r#"{"event":"pusher_internal:member_removed","channel":"presence-a","data":"{\"user_id\":\"7\"}"}"#]
     );
-    assert_eq!(frames::notice(Notice::Reloaded(&[])), None);
+    assert_eq!(frames::encode(Notice::Reloaded(&[])), None);
 }
 
 #[test]

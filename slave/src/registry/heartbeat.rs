@@ -5,10 +5,10 @@ use wellhead_proto::{
     refusal::CloseCause,
 };
 
+use super::{floor::Floor, index::SeatNo};
 use crate::{
     outbox::End,
     pulse::{Now, Rhythm, Verdict},
-    registry::{floor::Floor, index::SeatNo},
 };
 
 /// Look after every socket of a thread. Gives the bytes that are owed to all of them.

@@ -1,4 +1,4 @@
-//! What a session does about an action of its client. Pure: an action and the socket's standing in, an effect out.
+//! What a session does about an action of its client. Pure: an action and a view of the socket in, an effect out.
 
 use wellhead_proto::{
     action::{Action, Entry},
@@ -8,14 +8,30 @@ use wellhead_proto::{
     notice::Bar,
 };
 
+use crate::registry::SeatStanding;
+
 /// What a socket may do and does, at this moment.
-pub trait Standing {
+pub trait SocketView {
     /// May it subscribe to this channel?
     fn may_join(&self, channel: &ChannelName) -> bool;
     /// Is it on this channel?
     fn is_on(&self, channel: &ChannelName) -> bool;
     /// How many channels it is on.
     fn subscriptions(&self) -> usize;
+}
+
+impl SocketView for SeatStanding<'_> {
+    fn may_join(&self, channel: &ChannelName) -> bool {
+        self.may_join(channel)
+    }
+
+    fn is_on(&self, channel: &ChannelName) -> bool {
+        self.is_on(channel)
+    }
+
+    fn subscriptions(&self) -> usize {
+        self.subscriptions()
+    }
 }
 
 /// What is to be done.
@@ -54,8 +70,8 @@ pub enum Effect {
     Leave(ChannelName),
 }
 
-/// What `action` comes to for a socket that stands so and may have `most` subscriptions.
-pub fn decide(action: Action, standing: &impl Standing, most: usize) -> Effect {
+/// What `action` comes to for such a socket, which may have `most` subscriptions.
+pub fn authorize(action: Action, socket: &impl SocketView, most: usize) -> Effect {
     match action {
         Action::Ignore => Effect::Nothing,
         Action::Answer(frame) => Effect::Answer(frame),
@@ -68,28 +84,26 @@ pub fn decide(action: Action, standing: &impl Standing, most: usize) -> Effect {
                 return Effect::DenySubscribe(channels, "too_many_subscriptions");
             }
             // counted as if all were distinct: who names one twice near the limit is refused
-            let new = channels.iter().filter(|channel| !standing.is_on(channel)).count();
-            let fits = new == 0 || standing.subscriptions() + new <= most;
+            let new = channels.iter().filter(|channel| !socket.is_on(channel)).count();
+            let fits = new == 0 || socket.subscriptions() + new <= most;
             if !fits {
                 return Effect::DenySubscribe(channels, "too_many_subscriptions");
             }
-            if channels.iter().all(|channel| standing.may_join(channel)) {
+            if channels.iter().all(|channel| socket.may_join(channel)) {
                 Effect::Join(channels)
             } else {
                 Effect::DenySubscribe(channels, "not_permitted")
             }
         }
-        Action::Enter(entry) if standing.is_on(&entry.channel) => Effect::Bar(entry.channel, Bar::AlreadyThere),
-        Action::Enter(entry) if standing.subscriptions() >= most => {
+        Action::Enter(entry) if socket.is_on(&entry.channel) => Effect::Bar(entry.channel, Bar::AlreadyThere),
+        Action::Enter(entry) if socket.subscriptions() >= most => {
             Effect::Bar(entry.channel, Bar::TooManySubscriptions { most })
         }
         Action::Enter(entry) => Effect::Enter(entry),
-        Action::Say { channel, event } if standing.is_on(&channel) => Effect::Say(channel, event),
+        Action::Say { channel, event } if socket.is_on(&channel) => Effect::Say(channel, event),
         Action::Say { .. } => Effect::Deny,
         // leaving is always allowed to those who are there, whatever became of their permission
-        Action::Unsubscribe(channel) if standing.is_on(&channel) || standing.may_join(&channel) => {
-            Effect::Leave(channel)
-        }
+        Action::Unsubscribe(channel) if socket.is_on(&channel) || socket.may_join(&channel) => Effect::Leave(channel),
         Action::Unsubscribe(_) => Effect::Deny,
     }
 }
@@ -112,7 +126,7 @@ mod tests {
         asked: Cell<usize>,
     }
 
-    impl Standing for Fake {
+    impl SocketView for Fake {
         fn may_join(&self, channel: &ChannelName) -> bool {
             self.asked.set(self.asked.get() + 1);
             allowed(&self.grants, channel)
@@ -134,7 +148,7 @@ mod tests {
 
     fn decide_for(grants: &[&str], on: &[&str], action: Action) -> Effect {
         let grants = grants.iter().map(|&grant| grant.try_into().unwrap()).collect();
-        decide(action, &Fake { grants, on: channels(on), asked: Cell::default() }, 3)
+        authorize(action, &Fake { grants, on: channels(on), asked: Cell::default() }, 3)
     }
 
     #[test]
@@ -161,12 +175,12 @@ mod tests {
         let fake = Fake { grants: vec!["*".try_into().unwrap()], on: Vec::new(), asked: Cell::default() };
         let many: Vec<_> = (0..7_000).map(|no| format!("c{no}").parse().unwrap()).collect();
         let denied = |names: &[ChannelName]| Effect::DenySubscribe(names.to_vec(), "too_many_subscriptions");
-        assert_eq!(decide(Action::Subscribe(many.clone()), &fake, 1_000), denied(&many));
+        assert_eq!(authorize(Action::Subscribe(many.clone()), &fake, 1_000), denied(&many));
         assert_eq!(fake.asked.get(), 0);
         // the same channel over and over, too
         let fake = Fake { on: channels(&["a"]), ..fake };
         let many = channels(&["a"; 5]);
-        assert_eq!(decide(Action::Subscribe(many.clone()), &fake, 4), denied(&many));
+        assert_eq!(authorize(Action::Subscribe(many.clone()), &fake, 4), denied(&many));
         assert_eq!(fake.asked.get(), 0);
     }
 

@@ -1,0 +1,315 @@
+//! The actor that owns one socket: assembles what its client says, asks what may be done, and does it.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use actix::{Actor, ActorFutureExt, StreamHandler, WrapFuture};
+use actix_http::ws::{Frame as WsFrame, Item};
+use bytes::Bytes;
+use bytestring::ByteString;
+use futures_util::future::join_all;
+use log::{Level, debug, log_enabled};
+use tokio::time::timeout;
+use wellhead_proto::{
+    action::{Action, Entry},
+    bus::Interest,
+    command::Command,
+    dialect::contract::{Conversation, Message},
+    envelope::Envelope,
+    event::Event,
+    frame::{Frame, Opcode},
+    ids::{ChannelKey, ChannelName},
+    member::Member,
+    notice::{Bar, Outcome},
+    refusal::CloseCause,
+};
+
+use super::{
+    authorize::{Effect, authorize},
+    desk::Desk,
+};
+use crate::{
+    attendance::PATIENCE,
+    outbox::{End, Outbox},
+    registry::SocketHandle,
+    state::SlaveState,
+};
+
+/// The actor that owns one socket.
+pub struct Session {
+    pub(super) socket: SocketHandle,
+    pub(super) outbox: Rc<Outbox>,
+    pub(super) conversation: Box<dyn Conversation>,
+    voice: u8,
+    state: Arc<SlaveState>,
+    /// A fragmented message so far; the guard bounds its sum.
+    fragments: Option<Box<Fragments>>,
+}
+
+struct Fragments {
+    text: bool,
+    bytes: Vec<u8>,
+    /// So many of them are known to be UTF-8.
+    valid: usize,
+}
+
+impl Actor for Session {
+    type Context = Desk<Self>;
+}
+
+impl StreamHandler<Result<WsFrame, CloseCause>> for Session {
+    fn handle(&mut self, frame: Result<WsFrame, CloseCause>, desk: &mut Self::Context) {
+        if self.outbox.is_ending() {
+            return;
+        }
+        self.outbox.note_heard();
+        match frame {
+            Ok(WsFrame::Text(bytes)) => match ByteString::try_from(bytes) {
+                Ok(text) => self.hear(Message::Text(text), desk),
+                Err(_) => self.end(CloseCause::BadUtf8),
+            },
+            Ok(WsFrame::Binary(bytes)) => self.hear(Message::Binary(bytes), desk),
+            Ok(WsFrame::Continuation(item)) => self.assemble(item, desk),
+            Ok(WsFrame::Ping(payload)) => self.outbox.reply(Frame::of(Opcode::Pong, &payload)),
+            Ok(WsFrame::Pong(_)) => {}
+            Ok(WsFrame::Close(reason)) => {
+                let echo = match reason {
+                    Some(reason) => Frame::close(reason.code.into(), ""),
+                    None => Frame::of(Opcode::Close, b""),
+                };
+                self.outbox.end(End { cause: CloseCause::ClientClosed, goodbye: Some(echo) });
+            }
+            Err(cause) => self.end(cause),
+        }
+    }
+
+    fn finished(&mut self, _: &mut Self::Context) {
+        self.outbox.end(End { cause: CloseCause::ClientGone, goodbye: None });
+    }
+}
+
+impl Session {
+    /// The session of `socket`, which speaks that kind of frame.
+    pub fn new(
+        socket: SocketHandle,
+        voice: u8,
+        state: Arc<SlaveState>,
+        outbox: Rc<Outbox>,
+        conversation: Box<dyn Conversation>,
+    ) -> Self {
+        Self { socket, outbox, conversation, voice, state, fragments: None }
+    }
+
+    fn end(&self, cause: CloseCause) {
+        self.outbox.end(End { cause, goodbye: Some(self.goodbye(cause)) });
+    }
+
+    /// The close frame for `cause`, behind what the dialect says before it.
+    pub fn goodbye(&self, cause: CloseCause) -> Frame {
+        self.state.voices.at(self.voice).goodbye(cause)
+    }
+
+    /// Bytes that are held of a fragmented message.
+    pub fn unfinished(&self) -> usize {
+        self.fragments.as_ref().map_or(0, |fragments| size_of::<Fragments>() + fragments.bytes.capacity())
+    }
+
+    fn assemble(&mut self, item: Item, desk: &mut Desk<Self>) {
+        let (bytes, last) = match item {
+            Item::FirstText(bytes) => {
+                self.fragments = Some(Box::new(Fragments { text: true, bytes: Vec::new(), valid: 0 }));
+                (bytes, false)
+            }
+            Item::FirstBinary(bytes) => {
+                self.fragments = Some(Box::new(Fragments { text: false, bytes: Vec::new(), valid: 0 }));
+                (bytes, false)
+            }
+            Item::Continue(bytes) => (bytes, false),
+            Item::Last(bytes) => (bytes, true),
+        };
+        let Some(fragments) = &mut self.fragments else {
+            return self.end(CloseCause::ProtocolError);
+        };
+        fragments.bytes.extend_from_slice(&bytes);
+        if fragments.text && !fragments.is_utf8(last) {
+            return self.end(CloseCause::BadUtf8);
+        }
+        if last && let Some(whole) = self.fragments.take() {
+            let Fragments { text, bytes, .. } = *whole;
+            let bytes = Bytes::from(bytes);
+            let message = if text {
+                Message::Text(ByteString::try_from(bytes).expect("each fragment was checked"))
+            } else {
+                Message::Binary(bytes)
+            };
+            self.hear(message, desk);
+        }
+    }
+
+    fn hear(&mut self, message: Message, desk: &mut Desk<Self>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let action = match self.conversation.hear(message, &self.state.tenants.load(), now) {
+            Ok(action) => action,
+            Err(cause) => return self.end(cause),
+        };
+        let most = self.state.limits.subscriptions;
+        let Some(effect) = self.socket.judge_action(|socket| authorize(action, socket, most)) else { return };
+        match effect {
+            Effect::Nothing => {}
+            Effect::Answer(frame) => self.outbox.reply(frame),
+            Effect::RejectSubscribe { channel, reason, says } => {
+                self.outbox.reply(says);
+                self.note_rejected(&[channel.as_str()], reason);
+            }
+            Effect::DenySubscribe(channels, reason) => self.deny_subscribe(&channels, reason),
+            Effect::Deny => self.tell(Outcome::Denied),
+            Effect::Bar(channel, bar) => self.bar(&channel, bar),
+            Effect::TellTime => self.tell(Outcome::Here { unix_seconds: now.as_secs() }),
+            Effect::TellGrants => {
+                if let Some(grants) = self.socket.grants() {
+                    self.tell(Outcome::Grants(&grants));
+                }
+            }
+            Effect::Join(channels) => self.want(Action::Subscribe(channels), desk),
+            Effect::Enter(entry) => self.want(Action::Enter(entry), desk),
+            Effect::Say(channel, event) => self.say(channel, event, desk),
+            Effect::Leave(channel) => {
+                self.socket.unsubscribe(&channel);
+                self.tell(Outcome::Done);
+            }
+        }
+    }
+
+    /// Join the channels of `wish` once the bus brings them: no push that is accepted after the reply may be missed.
+    fn want(&mut self, wish: Action, desk: &mut Desk<Self>) {
+        let names = match &wish {
+            Action::Subscribe(channels) => &channels[..],
+            Action::Enter(entry) => std::slice::from_ref(&entry.channel),
+            _ => &[],
+        };
+        let Some(app) = self.socket.app() else { return };
+        let (mut holds, mut unconfirmed) = (Vec::new(), Vec::new());
+        for name in names {
+            let key = ChannelKey { app: app.clone(), name: name.clone() };
+            if let Some(Interest { hold, confirmed }) = self.state.bus.interest(&key) {
+                holds.push(hold);
+                unconfirmed.extend(confirmed);
+            }
+        }
+        if unconfirmed.is_empty() {
+            return self.come(wish, desk);
+        }
+        // commands are answered in order: nothing is heard before this one is done
+        let confirmed = join_all(unconfirmed).into_actor(self);
+        desk.wait(confirmed.map(move |_, session, desk| {
+            session.come(wish, desk);
+            drop(holds);
+        }));
+    }
+
+    /// Carry out a wish to join, if it still may be: much may have changed since it was uttered.
+    fn come(&mut self, wish: Action, desk: &mut Desk<Self>) {
+        let most = self.state.limits.subscriptions;
+        match self.socket.judge(|socket| authorize(wish, socket, most)) {
+            Some(Effect::Join(channels)) => self.join(channels, desk),
+            Some(Effect::Enter(entry)) => self.enter(entry, desk),
+            Some(Effect::Bar(channel, bar)) => self.bar(&channel, bar),
+            Some(Effect::DenySubscribe(channels, reason)) => self.deny_subscribe(&channels, reason),
+            Some(_) => self.tell(Outcome::Denied),
+            None => {}
+        }
+    }
+
+    /// Join by proof: as a member once the channel's members are known.
+    fn enter(&mut self, entry: Entry, desk: &mut Desk<Self>) {
+        let Entry { channel, member, most_members } = entry;
+        let Some(member) = member else { return self.join(vec![channel], desk) };
+        let Some(app) = self.socket.app() else { return };
+        let key = ChannelKey { app, name: channel };
+        let (guest, known) = self.state.attendance.invite(key.clone(), &self.state.registries);
+        let Some(known) = known else { return self.attend(&key, &member, most_members) };
+        let hold = self.state.bus.interest(&key);
+        desk.wait(timeout(PATIENCE, known).into_actor(self).map(move |_, session, _| {
+            session.attend(&key, &member, most_members);
+            drop((guest, hold));
+        }));
+    }
+
+    fn attend(&mut self, channel: &ChannelKey, member: &Member, most: usize) {
+        let tag = self.conversation.tag();
+        // nothing comes between the list and what is told of it
+        match self.socket.subscribe_as_member(channel, member, most, tag) {
+            Ok(members) => self.tell(Outcome::Joined { members: &members.iter().collect::<Vec<_>>() }),
+            Err(bar) => self.bar(&channel.name, bar),
+        }
+    }
+
+    fn deny_subscribe(&mut self, channels: &[ChannelName], reason: &'static str) {
+        self.tell(Outcome::Denied);
+        let channels: Vec<_> = channels.iter().map(ChannelName::as_str).collect();
+        self.note_rejected(&channels, reason);
+    }
+
+    fn bar(&mut self, channel: &ChannelName, bar: Bar) {
+        self.tell(Outcome::Barred(bar));
+        self.note_rejected(&[channel.as_str()], bar.label());
+    }
+
+    /// Count a subscribe that was refused, and let who debugs see whose it was.
+    fn note_rejected(&self, channels: &[&str], reason: &'static str) {
+        self.state.metrics.subscribe_rejected(reason);
+        if log_enabled!(Level::Debug) {
+            let (socket_id, (app, user)) = (self.conversation.socket_id(), self.socket.names());
+            let channel = channels.join(" ");
+            debug!(
+                socket_id, app_id = app.as_str(), user_id = user.as_str(), channel, reason;
+                "socket {socket_id} may not subscribe to {channel}: {reason}"
+            );
+        }
+    }
+
+    /// Publish what the client says; the next of its messages is heard when the bus has it.
+    fn say(&mut self, channel: ChannelName, event: Event, desk: &mut Desk<Self>) {
+        let command = Command::Publish { channel, event, except: Some(self.socket.id()) };
+        let Some(app) = self.socket.app() else { return };
+        let (bus, envelope) = (self.state.bus.clone(), Envelope { app, command });
+        let published = async move { bus.publish(envelope).await }.into_actor(self);
+        desk.wait(published.map(|result, session, _| {
+            session.state.metrics.said(result.is_ok());
+            session.tell(if result.is_ok() { Outcome::Done } else { Outcome::Failed });
+        }));
+    }
+
+    fn join(&mut self, channels: Vec<ChannelName>, desk: &mut Desk<Self>) {
+        let tag = self.conversation.tag();
+        let reply = self.conversation.tell(Outcome::Done);
+        if let Some(wait) = self.socket.subscribe(channels, tag, reply) {
+            desk.wait(wait.into_actor(self).map(|_, _, _| ()));
+        }
+    }
+
+    fn tell(&mut self, outcome: Outcome<'_>) {
+        if let Some(frame) = self.conversation.tell(outcome) {
+            self.outbox.reply(frame);
+        }
+    }
+}
+
+impl Fragments {
+    /// Is it UTF-8 so far? Only before the last fragment a character may be unfinished.
+    fn is_utf8(&mut self, last: bool) -> bool {
+        match std::str::from_utf8(&self.bytes[self.valid..]) {
+            Ok(_) => {
+                self.valid = self.bytes.len();
+                true
+            }
+            Err(error) => {
+                self.valid += error.valid_up_to();
+                error.error_len().is_none() && !last
+            }
+        }
+    }
+}

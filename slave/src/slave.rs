@@ -1,0 +1,200 @@
+//! A slave as the process sees it: made from its parts, given worker threads, opened to clients, and ended.
+
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, Weak},
+};
+
+use actix::Actor;
+use log::{error, warn};
+use wellhead_proto::{
+    bus::{Bus, Inbox},
+    dialect::contract::{Dialect, Role, Route},
+    ids::NodeId,
+    surface::{Head, Router},
+    tenants::TenantDirectory,
+};
+
+use crate::{
+    admission::Admission,
+    attendance::Attendance,
+    backlog::Backlog,
+    handshake::{self, Accepted, Opened, Rejected},
+    intake::Intake,
+    interests::Interests,
+    keeping::Keeping,
+    lifecycle,
+    memory::{Memory, Share},
+    metrics::Metrics,
+    patience,
+    pulse::Rhythm,
+    registries::Registries,
+    registry::{CHUNK, Floor, Hall, Registry},
+    settings::{self, Limits, Settings},
+    state::SlaveState,
+    token::Tokens,
+    voices::Voices,
+};
+
+/// What a slave is made from.
+pub struct Setup {
+    /// Which node of the cluster it is.
+    pub node: NodeId,
+    /// `[slave]`.
+    pub settings: Settings,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[jwt]`, as far as connection tokens go.
+    pub tokens: settings::Tokens,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The cluster's secret: signs connection tokens.
+    pub secret: Vec<u8>,
+    /// The apps that are served.
+    pub tenants: Arc<TenantDirectory>,
+    /// The dialects that are spoken.
+    pub dialects: Vec<Arc<dyn Dialect>>,
+    /// The way to the other nodes.
+    pub bus: Arc<dyn Bus>,
+}
+
+/// A slave: one for each process, shared by its worker threads.
+#[derive(Clone)]
+pub struct Slave(pub(crate) Arc<SlaveState>);
+
+thread_local! {
+    /// The halls of this thread, each with its slave: one, unless a test runs several nodes in a process. Held weakly, a
+    /// slave's address is not given to another, which would be taken for it.
+    static HALLS: RefCell<Vec<(Weak<SlaveState>, Rc<Hall>)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Slave {
+    /// A slave without worker threads; `registry` shows its counters.
+    #[must_use]
+    pub fn new(setup: Setup, registry: &mut prometheus_client::registry::Registry) -> Self {
+        let Setup { node, settings, limits, tokens, cluster, secret, tenants, dialects, bus } = setup;
+        let metrics = Metrics::new(registry);
+        metrics.limit_bytes.set(limits.memory.0 as i64);
+        let keeping = Arc::new(Keeping::new(node, settings.member_grace.0, bus.clone(), metrics.clone()));
+        let others = bus.clone();
+        let clocks = Box::new(move |node| others.clock_ahead_of(node));
+        let interests = Arc::new(Interests::new(bus.clone(), keeping.clone()));
+        let backlog = Arc::<Backlog>::default();
+        Self(Arc::new(SlaveState {
+            node,
+            tenants,
+            voices: Voices::new(&dialects),
+            router: Router::new(Role::Slave, dialects),
+            tokens: Tokens::new(tokens, node, cluster, &secret).with_clocks(clocks),
+            registries: Arc::new(Registries::new(interests.clone(), backlog.clone())),
+            interests,
+            attendance: Arc::new(Attendance::new(keeping.clone(), bus.clone())),
+            keeping,
+            backlog,
+            memory: Arc::new(Memory::new(if limits.memory.0 == 0 { usize::MAX } else { limits.memory.bytes() })),
+            admission: Arc::new(Admission::new(node, settings.max_connections, bus.clone(), metrics.clone())),
+            bus,
+            metrics,
+            settings,
+            limits,
+        }))
+    }
+
+    /// Its ear, for the bus.
+    #[must_use]
+    pub fn inbox(&self) -> Arc<dyn Inbox> {
+        Arc::new(Intake(self.0.clone()))
+    }
+
+    /// Make the calling thread one of its workers, with a registry of its own. Doing it twice is harmless.
+    ///
+    /// # Panics
+    ///
+    /// Outside of an actix arbiter, and beyond 64 threads.
+    pub fn start_worker(&self) {
+        if self.hall().is_some() {
+            return;
+        }
+        let state = &self.0;
+        let worker = state.registries.add(|worker| {
+            let floor = Floor::new(
+                worker,
+                CHUNK,
+                state.limits.grants.bytes(),
+                Rc::new(state.voices.clone()),
+                state.interests.clone(),
+                state.attendance.clone(),
+                state.metrics.clone(),
+            );
+            let hall = Hall::new(floor, Share::new(state.memory.clone(), state.limits.queue.bytes()));
+            let of_the_gone: Vec<_> = HALLS.with_borrow_mut(|halls| {
+                halls.push((Arc::downgrade(state), hall.clone()));
+                halls.extract_if(.., |(slave, _)| slave.strong_count() == 0).collect()
+            });
+            drop(of_the_gone);
+            Registry::new(hall, Rhythm::new(&state.settings, &state.limits), state.metrics.clone()).start()
+        });
+        if worker == 0 {
+            lifecycle::start(state);
+        }
+    }
+
+    fn hall(&self) -> Option<Rc<Hall>> {
+        HALLS.with_borrow(|halls| {
+            let mine = halls.iter().find(|(slave, _)| slave.as_ptr() == Arc::as_ptr(&self.0));
+            mine.map(|(_, hall)| hall.clone())
+        })
+    }
+
+    /// Is there a row for sockets at this path?
+    #[must_use]
+    pub fn opens_socket(&self, head: Head<'_>) -> bool {
+        self.0.router.find(Route::SOCKET, head.path, &self.0.tenants.load()).is_ok()
+    }
+
+    /// Judge a request for a socket; `peer` is for the log.
+    ///
+    /// # Errors
+    ///
+    /// The client may not come in.
+    pub async fn handshake(&self, head: Head<'_>, peer: Option<SocketAddr>) -> Result<Accepted, Rejected> {
+        handshake::judge(&self.0, head, peer).await
+    }
+
+    /// Take over the connection of a client that was accepted: on this thread it becomes a session.
+    pub fn open(&self, accepted: Accepted, opened: Opened) {
+        match self.hall() {
+            Some(hall) => handshake::open(&self.0, &hall, accepted, opened),
+            None => error!("a socket came to a thread that is no worker of this slave"),
+        }
+    }
+
+    /// How many sockets are open.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.0.admission.open()
+    }
+
+    /// Take no more sockets, and hand over what this slave keeps for the cluster. To be called before it says goodbye on
+    /// the bus. `outlived`: the socket that clients connect to stays open for a successor.
+    pub fn prepare_to_go(&self, outlived: bool) {
+        self.0.admission.set_outlived(outlived);
+        self.0.admission.drain();
+        let slaves = self.0.bus.state().borrow().slaves.clone();
+        self.0.keeping.hand_over(&slaves);
+    }
+
+    /// Take no more sockets and close those that are open, telling each to come back. Back when all are gone, or when the
+    /// time for it is over.
+    pub async fn drain(&self) {
+        let SlaveState { admission, registries, settings, .. } = &*self.0;
+        admission.drain();
+        registries.close_sockets(admission.farewell(), None);
+        if patience::within(settings.drain.0, admission.all_closed()).await.is_none() {
+            let left = admission.open();
+            warn!(left; "{left} sockets had not gone when the time to drain was over");
+        }
+    }
+}

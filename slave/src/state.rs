@@ -1,0 +1,39 @@
+//! What all parts of a slave use. It stands below them, above what it holds, and does nothing by itself.
+
+use std::sync::Arc;
+
+use wellhead_proto::{bus::Bus, ids::NodeId, surface::Router, tenants::TenantDirectory};
+
+use crate::{
+    admission::Admission,
+    attendance::Attendance,
+    backlog::Backlog,
+    interests::Interests,
+    keeping::Keeping,
+    memory::Memory,
+    metrics::Metrics,
+    registries::Registries,
+    settings::{Limits, Settings},
+    token::Tokens,
+    voices::Voices,
+};
+
+/// One for each slave, shared by its threads.
+pub struct SlaveState {
+    pub node: NodeId,
+    pub settings: Settings,
+    pub limits: Limits,
+    pub tenants: Arc<TenantDirectory>,
+    pub router: Router,
+    pub voices: Voices,
+    pub tokens: Tokens,
+    pub bus: Arc<dyn Bus>,
+    pub interests: Arc<Interests>,
+    pub keeping: Arc<Keeping>,
+    pub attendance: Arc<Attendance>,
+    pub backlog: Arc<Backlog>,
+    pub memory: Arc<Memory>,
+    pub metrics: Metrics,
+    pub registries: Arc<Registries>,
+    pub admission: Arc<Admission>,
+}
