@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use wellhead::http::head::{HeadScanner, RequestHead};
-use wellhead_fuzz::{check_reply, dialects};
+use wellhead_fuzz::{TENANTS, check_reply, dialects};
 use wellhead_proto::{
     dialect::contract::{Dialect, Role},
     surface::Router,
@@ -37,7 +37,7 @@ fuzz_target!(|data: &[u8]| {
             let visible = |text: &str| text.bytes().all(|byte| (0x21..0x7f).contains(&byte));
             assert!(visible(head.path) && visible(head.query), "{head:?}");
             for role in [Role::Master, Role::Slave] {
-                if let Err(reply) = Router::new(role, DIALECTS.clone()).find(head.method, head.path) {
+                if let Err(reply) = Router::new(role, DIALECTS.clone()).find(head.method, head.path, &TENANTS) {
                     check_reply(&reply);
                 }
             }
