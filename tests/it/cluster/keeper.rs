@@ -162,6 +162,10 @@ async fn a_slave_that_stood_still_tells_nothing_wrong(by: By) {
     let field = Field::start_with(by, 1, 2, |setup| setup.set("log.level", "debug")).await;
     let ann = on_channels(&field, 0, "ann", |_| true).await;
     until("occupied", wanted(|_| (1, 0)), || async { facts(&field.slaves) }).await;
+    // a keeper logs a fact before it sends it: one that stops in between has told nobody, and its deputy tells it again
+    let mut eve = on_channels(&field, 1, "eve", |_| false).await;
+    heard_by_all_keepers(&field, &mut eve, "first").await;
+    eve.leave().await;
     field.slaves[1].signal("STOP");
     until("it is forgotten", true, || async {
         let forgotten = |line: &str| line.contains("silent for too long").then_some(());
