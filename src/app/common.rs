@@ -9,7 +9,7 @@ use crate::{
     bus::cluster::Common,
     settings::{
         PublicKey, Settings,
-        plan::{Plan, Way},
+        plan::{Plan, Topology},
     },
 };
 
@@ -32,7 +32,7 @@ pub(super) fn common(settings: &Settings, plan: &Plan, trust: &Trust) -> Common 
     shared.insert("keys of [jwt]".to_owned(), of(&jwt));
     Common {
         secret: Fingerprint::of_secret(secret),
-        given: matches!(plan.way, Way::Socket(_)),
+        given: matches!(plan.topology, Topology::Socket(_)),
         settings: shared,
         max_nodes: settings.cluster.max_nodes,
         clock_tolerance: settings.cluster.clock_tolerance.0,

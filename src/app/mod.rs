@@ -3,6 +3,7 @@
 
 mod common;
 mod handed;
+mod joining;
 mod memory;
 mod serving;
 #[cfg(test)]
@@ -12,14 +13,11 @@ mod welcome;
 use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow};
-use log::info;
 use prometheus_client::registry::Registry;
 use socket2::{Domain, Socket, Type};
-use tokio::time::timeout;
 use wellhead_master::Master;
 use wellhead_proto::{
     app::Apps,
@@ -40,12 +38,13 @@ pub use self::{
     serving::{Again, Bound, Running, Then},
 };
 use self::{
+    joining::JoinBy,
     serving::{Listeners, Outlive},
     welcome::Welcome,
 };
 use crate::{
     admin,
-    bus::{Joining, Line, local::Hub, local::LocalLimits},
+    bus::local::LocalLimits,
     development::{self, Development},
     health::Health,
     http::metrics::AllRequests,
@@ -53,7 +52,7 @@ use crate::{
         Settings,
         load::Loaded,
         place::SettingsError,
-        plan::{Plan, Roles, Way},
+        plan::{Plan, Roles},
     },
 };
 
@@ -61,16 +60,14 @@ use crate::{
 const BACKLOG: i32 = 4_096;
 /// File descriptors that connections of clients leave to everything else: the admin listener, the bus, files.
 const SPARE_FDS: u64 = 256;
-/// A slave that finds its master within this time says nothing about waiting.
-const SOON: Duration = Duration::from_millis(200);
 
 /// What stays the same in a process, however often its node is built anew.
 pub struct App {
     loaded: Loaded,
     plan: Plan,
     room: Room,
-    /// What everybody in the cluster must share, unless the master of this machine is to give it.
-    trust: Option<Trust>,
+    /// How its nodes join the others, and what everybody must share, unless the master of this machine is to give it.
+    join: JoinBy,
     /// What there is in development mode only, where there is a master.
     development: Option<Development>,
     /// Where the first node listened: the next one takes the same ports.
@@ -128,22 +125,18 @@ impl App {
         let (plan, room) = check(&loaded, roles)?;
         handed.by_address(&plan, &mut listening)?;
         let outlive = listening.opened();
-        let given = roles == Roles::Slave && matches!(plan.way, Way::Socket(_));
         let mut development = None;
-        let trust = match given {
-            true => None,
-            false => {
-                let mut keys = plan.keys.clone();
-                let secret = plan.secret.clone().map_or_else(|| random::<32>().map(Vec::from), Ok)?;
-                if plan.development {
-                    let (made, throw_away) = Development::start(&loaded.settings, &secret)?;
-                    (development, keys) = (Some(made), throw_away);
-                }
-                Some(Trust { keys, secret })
+        let join = JoinBy::new(&plan.topology, roles, || {
+            let mut keys = plan.keys.clone();
+            let secret = plan.secret.clone().map_or_else(|| random::<32>().map(Vec::from), Ok)?;
+            if plan.development {
+                let (made, throw_away) = Development::start(&loaded.settings, &secret)?;
+                (development, keys) = (Some(made), throw_away);
             }
-        };
+            Ok(Trust { keys, secret })
+        })?;
         let addresses = Addresses { master: plan.master, slave: plan.slave, admin: plan.admin };
-        Ok(Self { loaded, plan, room, trust, development, addresses, listening, outlive })
+        Ok(Self { loaded, plan, room, join, development, addresses, listening, outlive })
     }
 
     /// Set a node up and bind its listeners. Within an actix system. A slave that shares the machine with its master waits
@@ -158,34 +151,11 @@ impl App {
         let mut all = Registry::default();
         let registry = admin::register(&mut all);
         let limits = self.local_limits();
-        let (mut welcomed, mut link) = (None, None);
-        let mut trust = self.trust.clone();
-        let (line, joining) = match &self.plan.way {
-            Way::Inside => (Line::Inside(Arc::new(Hub::new(node))), None),
-            way => {
-                let joining = Joining::new(me, registry);
-                if let (None, Way::Socket(path)) = (&trust, way) {
-                    let mut found = joining.find_owner(path, limits)?;
-                    let mut come = Box::pin(found.welcome.wait_for(Option::is_some));
-                    if timeout(SOON, &mut come).await.is_err() {
-                        info!(path:% = path.display(); "waiting for the master at {}", path.display());
-                        let _ = come.as_mut().await;
-                    }
-                    drop(come);
-                    let payload = found.welcome.borrow_and_update().clone().context("the local bus ended")?;
-                    let welcome = Welcome::decode(&payload)?;
-                    trust = Some(welcome.trust(&self.loaded, &self.plan)?);
-                    welcomed = Some((welcome, found.welcome));
-                    link = Some(found.link);
-                }
-                (joining.line(), Some(joining))
-            }
-        };
-        let trust = trust.expect("a slave on the local bus was given it, everybody else made it");
-        if let Some(joining) = &joining {
-            joining.share(common::common(&self.loaded.settings, &self.plan, &trust));
-        }
-        let bus = line.bus();
+        let given = |welcome: &Welcome| welcome.trust(&self.loaded, &self.plan);
+        let (prepared, trust) = self.join.prepare(me, limits, registry, given).await?;
+        prepared.share(common::common(&self.loaded.settings, &self.plan, &trust));
+        let handle = prepared.bus.clone();
+        let bus = handle.bus();
         let settings = &self.loaded.settings;
         let demo = self.plan.development.then(|| development::pusher_app(settings, &trust.secret)).flatten();
         let apps = Arc::new(self.plan.apps(settings, trust.keys.clone(), demo.as_ref().map(|app| &app.key)));
@@ -200,24 +170,14 @@ impl App {
         if let Some(slave) = &slave {
             bus.attach(slave.inbox());
         }
-        if let Some(joining) = joining {
-            match (&self.plan.way, link) {
-                (_, Some(link)) => joining.as_link(link),
-                (Way::Nats(settings), None) => {
-                    joining.over_nats((**settings).clone(), &self.loaded.settings.cluster.name).context("no bus")?;
-                }
-                (Way::Socket(path), None) => {
-                    let welcome = Welcome::new(&self.loaded.settings.cluster.name, &trust, self.development.as_ref());
-                    joining.as_owner(path, welcome.encode(), limits)?;
-                }
-                (Way::Inside, None) => {}
-            }
-        }
+        let name = &self.loaded.settings.cluster.name;
+        let welcome = || Welcome::new(name, &trust, self.development.as_ref());
+        let welcomed = prepared.join(name, limits, welcome)?;
         let listeners = match self.listeners() {
             Ok(listeners) => listeners,
             Err(error) => {
                 // the socket goes with us, and nobody waits for this node
-                line.stop().await;
+                handle.stop().await;
                 return Err(error);
             }
         };
@@ -227,7 +187,7 @@ impl App {
             health: Health::new(bus),
             master,
             slave,
-            line,
+            bus: handle,
             welcomed,
             requests,
             registry: all,

@@ -20,9 +20,9 @@ use wellhead_proto::{
     origin::Origins,
 };
 
-pub use self::bus::Way;
+pub use self::bus::Topology;
 use super::{
-    Bus, Settings, Unlisted,
+    BusAddress, Settings, Unlisted,
     load::Loaded,
     place::{Places, SettingsError},
 };
@@ -72,7 +72,7 @@ pub struct Plan {
     /// Where health and metrics are served.
     pub admin: Option<SocketAddr>,
     /// The way to the other nodes.
-    pub way: Way,
+    pub topology: Topology,
     /// Where the v1 rows stand.
     pub prefixes: Prefixes,
     /// Where Pusher's rows stand, and the apps that it serves.
@@ -121,7 +121,7 @@ impl Plan {
             master: address(roles.master(), "master.listen", &settings.master.listen)?,
             slave: address(roles.slave(), "slave.listen", &settings.slave.listen)?,
             admin: address(!admin.is_empty(), roles.admin(), admin)?,
-            way: check.way(roles)?,
+            topology: check.topology(roles)?,
             prefixes: Prefixes {
                 master: check.prefix("master.prefix", &settings.master.prefix)?,
                 slave: check.prefix("slave.prefix", &settings.slave.prefix)?,
@@ -301,7 +301,7 @@ impl Check<'_> {
             );
             return Err(self.error(key, message).hint(hint));
         }
-        if self.settings.cluster.bus == Bus::Local {
+        if self.settings.cluster.bus == BusAddress::Local {
             return Ok(());
         }
         if plan.development {

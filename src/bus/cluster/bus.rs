@@ -1,10 +1,6 @@
 //! The end of the bus as the roles hold it: pushes that are confirmed, questions, interest.
 
-use std::{
-    collections::BTreeSet,
-    future,
-    sync::{Arc, PoisonError},
-};
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use tokio::{
@@ -12,7 +8,7 @@ use tokio::{
     time::{timeout, timeout_at},
 };
 use wellhead_proto::{
-    bus::{BoxFuture, Bus, BusError, BusState, Gathered, Inbox, Interest},
+    bus::{Bus, BusError, BusState, Gathered, Inbox, Interest},
     command::{Command, Target},
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
@@ -21,8 +17,12 @@ use wellhead_proto::{
     report::Report,
 };
 
-use super::{Cluster, DEADLINE, ONE_DEADLINE, PUBLISH, Wanted, slots::slot_of};
-use crate::bus::wire::{Subject, Wire};
+use super::{
+    Cluster, DEADLINE, ONE_DEADLINE, PUBLISH, interest,
+    questions::{Answered, OwedAnswers},
+    slots::slot_of,
+};
+use crate::bus::pubsub::{PubSub, Subject};
 
 /// After so many envelopes in a row a batch lets other requests of its thread have a turn.
 const BURST: usize = 256;
@@ -59,7 +59,7 @@ impl Bus for ClusterBus {
     }
 
     async fn gather(&self, ask: Ask) -> Result<Gathered, BusError> {
-        let mut state = self.0.state.subscribe();
+        let mut state = self.state();
         let known = state.wait_for(|state| !state.up || state.roster_known);
         drop(timeout(ONE_DEADLINE, known).await);
         let wire = self.0.open_wire()?;
@@ -68,14 +68,15 @@ impl Bus for ClusterBus {
             _ => None,
         };
         let (question, mut answers) = self.0.question();
-        let mut owed = self.0.owed();
+        let slaves = state.borrow().slaves.clone();
+        let mut owed = self.0.questions().owed(&slaves);
         let mut census = ask.nothing();
         let deadline = tokio::time::Instant::now() + DEADLINE;
         let mail = Mail::Ask { id: question.id, from: self.0.me.node, ask };
         let sent = async {
             match &mut pushes {
                 Some(pushes) => pushes.push(Subject::Everyone, mail).await,
-                None => self.0.send(wire, Subject::Everyone, mail).await,
+                None => self.0.sender.send(wire, Subject::Everyone, mail).await,
             }
         };
         timeout_at(deadline, sent).await.map_err(|_| BusError::Full)??;
@@ -96,12 +97,7 @@ impl Bus for ClusterBus {
             census.merge(answer);
             owed.paid(node);
         }
-        {
-            let mut roster = self.0.roster();
-            for &late in &owed.waited_for {
-                roster.missed_deadline(late);
-            }
-        }
+        self.0.questions().missed_deadline(owed.waited_for.iter().copied());
         Ok(Gathered { census, missing: owed.missing() })
     }
 
@@ -109,35 +105,21 @@ impl Bus for ClusterBus {
         let wire = self.0.open_wire()?;
         let (question, mut answers) = self.0.question();
         let asked = async {
-            self.0.send(wire, Subject::Node(node), Mail::Ask { id: question.id, from: self.0.me.node, ask }).await?;
+            self.0
+                .sender
+                .send(wire, Subject::Node(node), Mail::Ask { id: question.id, from: self.0.me.node, ask })
+                .await?;
             answers.recv().await.map(|(_, census)| census).ok_or(BusError::Silent)
         };
         timeout(ONE_DEADLINE, asked).await.map_err(|_| BusError::Silent)?
     }
 
     fn interest(&self, channel: &ChannelKey) -> Option<Interest> {
-        let slot = slot_of(channel);
-        let cluster = &self.0;
-        let mut orders = Vec::new();
-        let heard = {
-            // the wire is told before anyone else sees the table: nothing is confirmed that it has not heard of
-            let mut slots = cluster.slots();
-            let heard = slots.want(slot, &mut orders);
-            cluster.obey(&orders);
-            heard
-        };
-        let hold = Arc::new(Wanted { cluster: cluster.clone(), slot });
-        if heard && cluster.state.borrow().up {
-            return Some(Interest { hold, confirmed: None });
-        }
-        cluster.asked.notify_one();
-        let confirmed: BoxFuture<()> = Box::pin(heard_and_up(cluster.clone(), slot));
-        Some(Interest { hold, confirmed: Some(confirmed) })
+        Some(interest::want(&self.0, channel))
     }
 
     fn report(&self, to: NodeId, reports: Vec<Report>) {
-        // fails only when the process ends
-        let _ = self.0.outgoing.send((Subject::Node(to), Mail::Reports { from: self.0.me.node, reports }));
+        self.0.sender.queue(Subject::Node(to), Mail::Reports { from: self.0.me.node, reports });
     }
 
     fn attach(&self, inbox: Arc<dyn Inbox>) {
@@ -146,29 +128,14 @@ impl Bus for ClusterBus {
     }
 
     fn state(&self) -> watch::Receiver<BusState> {
-        self.0.state.subscribe()
+        let mut state = self.0.state.clone();
+        // what is there now is not a change
+        state.mark_unchanged();
+        state
     }
 
     fn clock_ahead_of(&self, node: NodeId) -> i64 {
-        self.0.clock_ahead_of(node)
-    }
-}
-
-async fn heard_and_up(cluster: Arc<Cluster>, slot: u16) {
-    let mut state = cluster.state.subscribe();
-    loop {
-        let confirmed = cluster.confirmed.notified();
-        if state.wait_for(|state| state.up).await.is_err() {
-            // the process ends, and the socket with it
-            return future::pending().await;
-        }
-        if cluster.slots().is_heard(slot) {
-            return;
-        }
-        tokio::select! {
-            () = confirmed => {}
-            _ = state.changed() => {}
-        }
+        self.0.members.borrow().clock_ahead_of(node, self.0.common().clock_tolerance)
     }
 }
 
@@ -176,15 +143,15 @@ async fn heard_and_up(cluster: Arc<Cluster>, slot: u16) {
 /// waits any more, are refused.
 struct Pushes<'a> {
     cluster: &'a Cluster,
-    wire: &'a Arc<dyn Wire>,
+    wire: &'a Arc<dyn PubSub>,
     session: u32,
     unconfirmed: Vec<u64>,
 }
 
 impl<'a> Pushes<'a> {
     /// Slaves that come back a little later than we do would miss them: they are waited for.
-    async fn begin(cluster: &'a Cluster, wire: &'a Arc<dyn Wire>) -> Result<Self, BusError> {
-        let _ = cluster.all_back.subscribe().wait_for(|all_back| *all_back).await;
+    async fn begin(cluster: &'a Cluster, wire: &'a Arc<dyn PubSub>) -> Result<Self, BusError> {
+        let _ = cluster.all_back.clone().wait_for(|all_back| *all_back).await;
         let session = wire.session().ok_or(BusError::Down)?;
         Ok(Self { cluster, wire, session, unconfirmed: Vec::new() })
     }
@@ -196,10 +163,10 @@ impl<'a> Pushes<'a> {
         let note = |letter| {
             if !is_told_again {
                 unconfirmed.push(letter);
-                cluster.journal().note(letter, subject);
+                cluster.sender.journal().note(letter, subject);
             }
         };
-        cluster.send_in(self.wire, self.session, subject, mail, note).await
+        cluster.sender.send_in(self.wire, self.session, subject, mail, note).await
     }
 
     async fn confirm(mut self) -> Result<(), BusError> {
@@ -216,7 +183,7 @@ impl<'a> Pushes<'a> {
 impl Drop for Pushes<'_> {
     fn drop(&mut self) {
         if !self.unconfirmed.is_empty() {
-            let mut journal = self.cluster.journal();
+            let mut journal = self.cluster.sender.journal();
             for letter in self.unconfirmed.drain(..) {
                 journal.refused(letter);
             }
@@ -224,28 +191,32 @@ impl Drop for Pushes<'_> {
     }
 }
 
-/// Who has not answered a question yet.
-struct Owed {
-    waited_for: BTreeSet<NodeId>,
-    /// On the roster, and not waited for.
-    silent: BTreeSet<NodeId>,
-}
-
 impl Cluster {
-    fn owed(&self) -> Owed {
-        let (mut waited_for, mut silent) = (BTreeSet::new(), BTreeSet::new());
-        for (node, answers_in_time) in self.roster().slaves() {
-            if answers_in_time { &mut waited_for } else { &mut silent }.insert(node);
-        }
-        Owed { waited_for, silent }
+    /// Register a question; its answers come through the receiver until the guard is dropped.
+    fn question(&self) -> (QuestionGuard<'_>, mpsc::UnboundedReceiver<Answered>) {
+        let id = self.sender.number();
+        let answers = self.questions().open(id);
+        (QuestionGuard { cluster: self, id }, answers)
     }
 }
 
-impl Owed {
+/// A question that waits for answers.
+struct QuestionGuard<'a> {
+    cluster: &'a Cluster,
+    id: u64,
+}
+
+impl Drop for QuestionGuard<'_> {
+    fn drop(&mut self) {
+        self.cluster.questions().close(self.id);
+    }
+}
+
+impl OwedAnswers {
     /// Merge answers until nobody is waited for, or the deadline has passed.
     async fn collect(
         &mut self,
-        answers: &mut mpsc::UnboundedReceiver<(NodeId, Census)>,
+        answers: &mut mpsc::UnboundedReceiver<Answered>,
         census: &mut Census,
         state: &mut watch::Receiver<BusState>,
         deadline: tokio::time::Instant,
@@ -266,15 +237,5 @@ impl Owed {
                 () = tokio::time::sleep_until(deadline) => break,
             }
         }
-    }
-
-    fn paid(&mut self, node: NodeId) {
-        self.waited_for.remove(&node);
-        self.silent.remove(&node);
-    }
-
-    fn missing(mut self) -> Vec<NodeId> {
-        self.silent.append(&mut self.waited_for);
-        self.silent.into_iter().collect()
     }
 }

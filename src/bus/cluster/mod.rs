@@ -1,57 +1,51 @@
-//! The bus of several nodes: who listens to what, questions and answers, the roster. Stands on any [`Wire`].
+//! The bus of several nodes: who listens to what, questions and answers, who is there. Stands on any [`PubSub`].
+//!
+//! [`Cluster`] is what is used on the way of a push and a delivery, shared by all threads: the sending half, the slots, the
+//! open questions, what was heard without a hole. Who is there, and this node's place among them, is one actor's matter:
+//! `membership`.
 
 mod bus;
-mod clocks;
 mod common;
 mod complaints;
 mod continuity;
-mod ear;
-mod heart;
+mod fragments;
+mod handler;
+mod interest;
 mod journal;
 mod membership;
 mod metrics;
-mod parts;
-mod rival;
+mod questions;
+mod sender;
 mod slots;
-mod strangers;
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use log::debug;
+use actix::Addr;
+use actix_rt::ArbiterHandle;
 use tokio::{
     runtime::Handle,
-    sync::{Notify, mpsc, watch},
+    sync::{oneshot, watch},
     time::timeout,
 };
 use wellhead_proto::{
     bus::{BusError, BusState, Gap, Inbox},
     fingerprint::Fingerprint,
     ids::NodeId,
-    mail::{Letter, Mail},
-    query::Census,
-    roster::{Beat, Roster},
+    roster::Beat,
 };
 
-pub use self::{bus::ClusterBus, common::Common, ear::ClusterEar, metrics::Metrics};
+pub use self::{bus::ClusterBus, common::Common, handler::NodeMessageHandler, metrics::Metrics};
 use self::{
-    clocks::Clocks,
-    complaints::Complaints,
-    continuity::{Continuity, SENDER},
-    journal::Journal,
-    membership::Said,
-    parts::Parts,
-    rival::Rivalry,
-    slots::{Order, Slots},
-    strangers::Strangers,
+    continuity::Continuity,
+    interest::SlotInterest,
+    membership::{Begin, ClusterMembers, LeaveCluster, Lost, MailboxLoad, MembershipActor, Published, Stop},
+    questions::OpenQuestions,
+    sender::MessageSender,
 };
-use super::wire::{Subject, Wire};
+use super::pubsub::{PubSub, Subject};
 
 /// How long slaves may take to answer a question.
 const DEADLINE: Duration = Duration::from_millis(500);
@@ -68,173 +62,145 @@ pub struct Cluster {
     /// Everything is measured from here.
     start: Instant,
     runtime: Handle,
-    wire: OnceLock<Arc<dyn Wire>>,
     /// What hears for this node; it holds this node in turn, so that the end lets go of it.
     inbox: RwLock<Option<Arc<dyn Inbox>>>,
-    roster: Mutex<Roster>,
-    slots: Mutex<Slots>,
-    /// Something is to be confirmed.
-    asked: Notify,
-    /// Something was confirmed.
-    confirmed: Notify,
-    parts: Mutex<Parts>,
-    /// Held while a letter is handed to the wire: their numbers are the order in which it gets them.
-    line: tokio::sync::Mutex<()>,
-    journal: Mutex<Journal>,
+    sender: MessageSender,
+    interest: SlotInterest,
     continuity: Mutex<Continuity>,
-    complaints: Mutex<Complaints>,
-    /// Questions that wait for answers.
-    questions: Mutex<HashMap<u64, mpsc::UnboundedSender<(NodeId, Census)>>>,
-    /// What waits to be sent to other nodes, in order.
-    outgoing: mpsc::UnboundedSender<(Subject, Mail)>,
-    state: watch::Sender<BusState>,
-    /// Every slave that was there before the bus went down has been heard of since, or has had the time for it.
-    all_back: watch::Sender<bool>,
-    /// It said goodbye: it beats no more.
-    leaving: AtomicBool,
-    /// It has heard its own goodbye.
-    left: Notify,
-    rivalry: Mutex<Rivalry>,
-    strangers: Mutex<Strangers>,
-    clocks: Mutex<Clocks>,
-    /// What was said of others, so that it is said once.
-    said: Mutex<Said>,
-    /// Another node has its number, and keeps it.
-    clashed: watch::Sender<bool>,
-    next: AtomicU64,
+    questions: Mutex<OpenQuestions>,
+    membership: Addr<MembershipActor>,
+    membership_load: MailboxLoad,
+    /// What the membership publishes.
+    state: watch::Receiver<BusState>,
+    members: watch::Receiver<ClusterMembers>,
+    all_back: watch::Receiver<bool>,
+    conflict: watch::Receiver<bool>,
     metrics: Metrics,
 }
 
 impl Cluster {
-    /// The end of a node that beats as `me`. It has no wire yet: see [`Cluster::start`]. Within a tokio runtime that
-    /// lives as long as the process.
+    /// The end of a node that beats as `me`, whose membership lives on `arbiter`. It has no wire yet: see
+    /// [`Cluster::start`]. Within a tokio runtime that lives as long as the process.
     #[must_use]
-    pub fn new(me: Beat, metrics: Metrics) -> Arc<Self> {
-        let (outgoing, mail) = mpsc::unbounded_channel();
-        let cluster = Arc::new(Self {
-            me,
-            common: OnceLock::new(),
-            start: Instant::now(),
-            runtime: Handle::current(),
-            wire: OnceLock::new(),
-            inbox: RwLock::default(),
-            roster: Mutex::default(),
-            slots: Mutex::default(),
-            asked: Notify::new(),
-            confirmed: Notify::new(),
-            parts: Mutex::default(),
-            line: tokio::sync::Mutex::default(),
-            journal: Mutex::default(),
-            continuity: Mutex::default(),
-            complaints: Mutex::default(),
-            questions: Mutex::default(),
-            outgoing,
-            state: watch::Sender::new(BusState::default()),
-            all_back: watch::Sender::new(true),
-            leaving: AtomicBool::new(false),
-            left: Notify::new(),
-            rivalry: Mutex::default(),
-            strangers: Mutex::default(),
-            clocks: Mutex::default(),
-            said: Mutex::default(),
-            clashed: watch::Sender::new(false),
-            // letters of all nodes differ: the node stands above the count
-            next: AtomicU64::new(u64::from(u32::from(me.node)) << SENDER),
-            metrics,
+    pub fn new(me: Beat, metrics: Metrics, arbiter: &ArbiterHandle) -> Arc<Self> {
+        let (sender, queued) = MessageSender::new(me.node);
+        let cluster = Arc::new_cyclic(|node| {
+            let (membership, published) = MembershipActor::start_on(node.clone(), arbiter);
+            let Published { state, members, all_back, conflict } = published;
+            Self {
+                me,
+                common: OnceLock::new(),
+                start: Instant::now(),
+                runtime: Handle::current(),
+                inbox: RwLock::default(),
+                sender,
+                interest: SlotInterest::default(),
+                continuity: Mutex::default(),
+                questions: Mutex::default(),
+                membership,
+                membership_load: MailboxLoad::default(),
+                state,
+                members,
+                all_back,
+                conflict,
+                metrics,
+            }
         });
-        cluster.runtime.spawn(heart::post(Arc::downgrade(&cluster), mail));
+        cluster.runtime.spawn(sender::send_queued(Arc::downgrade(&cluster), queued));
         cluster
     }
 
     /// What this node must have in common with the others. To be told before it begins, and once.
+    ///
+    /// # Panics
+    ///
+    /// If it was told before.
     pub fn share(&self, common: Common) {
-        self.roster().limit(common.max_nodes);
         let digest = common.digest();
         assert!(self.common.set((common, digest)).is_ok(), "a node tells once what it shares");
     }
 
     /// What the wire is to tell.
     #[must_use]
-    pub fn ear(self: &Arc<Self>) -> Arc<ClusterEar> {
-        Arc::new(ClusterEar::new(self))
+    pub fn handler(self: &Arc<Self>) -> Arc<NodeMessageHandler> {
+        Arc::new(NodeMessageHandler::new(self))
     }
 
-    /// Begin, on `wire`, which was given [`Cluster::ear`]. `hello`: how long to wait for everybody's hello each time the
+    /// Begin, on `wire`, which was given [`Cluster::handler`]. `hello`: how long to wait for everybody's hello each time the
     /// wire comes up, before the roster counts as known.
     ///
     /// # Panics
     ///
     /// If it was begun before.
-    pub fn start(self: &Arc<Self>, wire: Arc<dyn Wire>, hello: Duration) {
+    pub fn start(self: &Arc<Self>, wire: Arc<dyn PubSub>, hello: Duration) {
         wire.listen(Subject::Everyone);
         wire.listen(Subject::Node(self.me.node));
-        let state = wire.state();
-        assert!(self.wire.set(wire).is_ok(), "a node begins once");
-        self.runtime.spawn(heart::watch_wire(Arc::downgrade(self), state, hello));
-        self.runtime.spawn(heart::beat(Arc::downgrade(self), hello));
-        self.runtime.spawn(heart::confirm(Arc::downgrade(self)));
+        self.sender.begin(wire);
+        self.membership.do_send(Begin { hello });
+        self.runtime.spawn(interest::confirm(Arc::downgrade(self)));
     }
 
     /// Say goodbye, so that nobody waits for this node any more. It still hears and answers: its sockets are closed one
     /// after the other.
     pub async fn goodbye(&self) {
-        if self.leaving.swap(true, Ordering::Relaxed) || self.wire().is_err() {
-            // a wire that is down tells nobody; then the lease does
-            return;
-        }
-        let left = self.left.notified();
-        let goodbye = Mail::Goodbye(self.me.node, self.me.incarnation);
-        // behind the beats that wait: none comes after it
-        let _ = self.outgoing.send((Subject::Everyone, goodbye));
-        let _ = timeout(DEADLINE, left).await;
+        let (heard, told) = oneshot::channel();
+        self.membership.do_send(LeaveCluster(heard));
+        // dropped, if there is nobody to tell
+        let _ = timeout(DEADLINE, told).await;
     }
 
     /// Say goodbye and hang up.
     pub async fn stop(&self) {
         self.goodbye().await;
-        self.state.send_modify(|state| state.up = false);
-        if let Some(wire) = self.wire.get() {
+        // fails only if its thread ended before
+        let _ = self.membership.send(Stop).await;
+        if let Some(wire) = self.sender.wire() {
             wire.close().await;
         }
         self.inbox.write().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Resolves when another node has the number of this one, and this one is to take another.
-    pub async fn clashed(&self) {
-        if self.clashed.subscribe().wait_for(|clashed| *clashed).await.is_err() {
-            // never: the sender is ours
+    pub async fn conflict(&self) {
+        if self.conflict.clone().wait_for(|conflict| *conflict).await.is_err() {
+            // its membership ended, and with it the process
             std::future::pending().await
         }
     }
 
-    fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed)
-    }
-
-    fn rivalry(&self) -> MutexGuard<'_, Rivalry> {
-        self.rivalry.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A node whose connection broke is gone at once. The others hear of it from this one, which saw it.
     pub fn lost(&self, node: NodeId) {
-        let Some(incarnation) = self.roster().incarnation(node) else { return };
-        if self.roster().goodbye(node) {
-            debug!(node_id:% = node; "node {node} is gone: its connection broke");
-            self.show_roster();
-            // fails only when the process ends
-            let _ = self.outgoing.send((Subject::Everyone, Mail::Goodbye(node, incarnation)));
-        }
+        self.membership.do_send(Lost(node));
     }
 
     /// Listen to at most `most` slots one by one, and to all of them until there are fewer than `few`.
     pub fn limit_slots(&self, most: usize, few: usize) {
-        self.slots().limit(most, few);
+        self.interest.slots().limit(most, few);
     }
 
     /// Does it listen to all of them at once?
     #[must_use]
     pub fn hears_all_slots(&self) -> bool {
-        self.slots().is_all()
+        self.interest.slots().is_all()
+    }
+
+    fn common(&self) -> &Common {
+        &self.shared().0
+    }
+
+    /// The fingerprint of the settings that all nodes must share.
+    fn settings_digest(&self) -> Fingerprint {
+        self.shared().1
+    }
+
+    fn shared(&self) -> &(Common, Fingerprint) {
+        self.common.get_or_init(|| (Common::default(), Common::default().digest()))
+    }
+
+    /// What this node says about itself now.
+    fn beat(&self) -> Beat {
+        let (common, settings) = self.shared();
+        Beat { secret: common.secret, settings: *settings, unix_millis: unix_millis(), ..self.me }
     }
 
     fn inbox(&self) -> Option<Arc<dyn Inbox>> {
@@ -245,12 +211,12 @@ impl Cluster {
         self.start.elapsed()
     }
 
-    fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn continuity(&self) -> MutexGuard<'_, Continuity> {
         self.continuity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn questions(&self) -> MutexGuard<'_, OpenQuestions> {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Pushes passed this node by: tell its sockets.
@@ -261,116 +227,20 @@ impl Cluster {
         }
     }
 
-    fn roster(&self) -> MutexGuard<'_, Roster> {
-        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wire(&self) -> Result<&Arc<dyn Wire>, BusError> {
-        match self.wire.get() {
+    fn wire(&self) -> Result<&Arc<dyn PubSub>, BusError> {
+        match self.sender.wire() {
             Some(wire) if self.state.borrow().up => Ok(wire),
             _ => Err(BusError::Down),
         }
     }
 
     /// The way to the others, unless this node is not to serve.
-    pub(super) fn open_wire(&self) -> Result<&Arc<dyn Wire>, BusError> {
+    fn open_wire(&self) -> Result<&Arc<dyn PubSub>, BusError> {
         if self.state.borrow().stranger { Err(BusError::Stranger) } else { self.wire() }
     }
-
-    /// The roster changed: tell those who watch.
-    fn show_roster(&self) {
-        self.metrics.nodes.set(self.roster().len() as i64);
-        self.state.send_if_modified(|state| {
-            // read in here: whoever shows last shows the latest
-            let slaves: Arc<[NodeId]> = self.roster().slaves().map(|(node, _)| node).collect();
-            let changed = state.slaves != slaves;
-            state.slaves = slaves;
-            changed
-        });
-        self.look_who_is_back();
-    }
-
-    fn look_who_is_back(&self) {
-        if !*self.all_back.borrow() && self.roster().slaves().all(|(_, heard_of)| heard_of) {
-            self.all_back.send_replace(true);
-        }
-    }
-
-    /// Send a letter.
-    async fn send(&self, wire: &Arc<dyn Wire>, subject: Subject, mail: Mail) -> Result<(), BusError> {
-        let session = wire.session().ok_or(BusError::Down)?;
-        self.send_in(wire, session, subject, mail, |_| ()).await
-    }
-
-    /// Send a letter over that connection, in pieces if it must be; `note` its number before the wire has it.
-    async fn send_in(
-        &self,
-        wire: &Arc<dyn Wire>,
-        session: u32,
-        subject: Subject,
-        mail: Mail,
-        note: impl FnOnce(u64),
-    ) -> Result<(), BusError> {
-        let _in_order = self.line.lock().await;
-        let letter = Letter { id: self.next.fetch_add(1, Ordering::Relaxed), session, mail };
-        note(letter.id);
-        for message in letter.encode_within(wire.max_message()) {
-            wire.send_in(session, subject, message).await?;
-        }
-        Ok(())
-    }
-
-    /// Listen and unlisten as the table of slots says.
-    fn obey(&self, orders: &[Order]) {
-        let Some(wire) = self.wire.get() else { return };
-        for order in orders {
-            match *order {
-                Order::Listen(slot) => wire.listen(Subject::Slot(slot)),
-                Order::Unlisten(slot) => wire.unlisten(Subject::Slot(slot)),
-                Order::ListenAll => wire.listen(Subject::EverySlot),
-                Order::UnlistenAll => wire.unlisten(Subject::EverySlot),
-            }
-        }
-    }
-
-    /// Register a question; its answers come through the receiver until the guard is dropped.
-    fn question(&self) -> (Question<'_>, mpsc::UnboundedReceiver<(NodeId, Census)>) {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (answer, answers) = mpsc::unbounded_channel();
-        self.questions().insert(id, answer);
-        (Question { cluster: self, id }, answers)
-    }
-
-    fn questions(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<(NodeId, Census)>>> {
-        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// A question that waits for answers.
-struct Question<'a> {
-    cluster: &'a Cluster,
-    id: u64,
-}
-
-impl Drop for Question<'_> {
-    fn drop(&mut self) {
-        self.cluster.questions().remove(&self.id);
-    }
-}
-
-/// Keeps a slot wanted.
-struct Wanted {
-    cluster: Arc<Cluster>,
-    slot: u16,
-}
-
-impl Drop for Wanted {
-    fn drop(&mut self) {
-        let now = self.cluster.now();
-        self.cluster.slots().unwant(self.slot, now);
-    }
+fn unix_millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -12,7 +12,7 @@ const MAX_BYTES: usize = 256 << 20;
 
 /// Letters of which some pieces have come.
 #[derive(Default)]
-pub struct Parts {
+pub struct MessageFragments {
     unfinished: HashMap<u64, Unfinished>,
     bytes: usize,
 }
@@ -24,7 +24,7 @@ struct Unfinished {
     since: Duration,
 }
 
-impl Parts {
+impl MessageFragments {
     /// A piece came at `now`. The whole letter, if it was the last. `Err` if it does not belong where it came: then the
     /// letter is lost.
     pub fn take(
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn pieces_in_order_are_a_letter_also_when_two_travel_at_once() {
-        let mut parts = Parts::default();
+        let mut parts = MessageFragments::default();
         let piece = |text: &'static str| Bytes::from_static(text.as_bytes());
         assert_eq!(parts.take(1, 0, 2, &piece("a"), at(0)), Ok(None));
         assert_eq!(parts.take(2, 0, 2, &piece("x"), at(0)), Ok(None));
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_piece_that_does_not_belong_loses_the_letter_and_nothing_else() {
-        let mut parts = Parts::default();
+        let mut parts = MessageFragments::default();
         let piece = Bytes::from_static(b"a");
         assert_eq!(parts.take(1, 1, 2, &piece, at(0)), Err(()), "its beginning is missing");
         assert_eq!(parts.take(1, 0, 3, &piece, at(0)), Ok(None));
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn what_is_not_finished_in_time_or_too_much_is_forgotten() {
-        let mut parts = Parts::default();
+        let mut parts = MessageFragments::default();
         let large = Bytes::from(vec![0; MAX_BYTES]);
         assert_eq!(parts.take(1, 0, 2, &large, at(0)), Ok(None));
         assert_eq!(parts.take(2, 0, 2, &Bytes::from_static(b"a"), at(5)), Err(()), "no room");
