@@ -9,17 +9,21 @@ use percent_encoding::percent_decode_str;
 use serde_json::value::RawValue;
 use sha2::Sha256;
 use wellhead_proto::{
+    command::Command,
     dialect::{
         Settings, all,
-        contract::{ApiCall, ApiReply, Dialect, Done, Headers, Role, Route, Shared, Variant, Work},
+        contract::{
+            ApiCall, ApiReply, Dialect, Headers, MasterRequest, QueryRequest, Role, Route, Shared, SlaveRequest, Variant,
+        },
         pusher,
     },
+    envelope::Envelope,
     event::{Event, Payload},
     frame::Frame,
     ids::{ChannelName, NodeId, SocketId, SocketIdSeal},
     jwt::BadToken,
-    mail::{Letter, Mail},
-    query::{Ask, Census},
+    node_message::{Body, MessageFormat, MessageKey, NodeMessage},
+    query::{Query, QueryResult, TypedQuery},
     surface::{Matched, Router},
 };
 
@@ -160,13 +164,14 @@ impl<'a> Request<'a> {
         let (dialect, call) = (router.dialect(matched), self.as_call(router, matched));
         // as the master does: the credentials in the head first, before there is a body
         let head = ApiCall { body: Bytes::new(), ..self.as_call(router, matched) };
-        match dialect.authenticate(&head).and_then(|()| dialect.call(call)) {
-            Ok(task) => {
-                let done = carry_out(dialects, task.work);
-                check_reply(&(task.reply)(done));
-            }
-            Err(why) => check_reply(&router.refuse(matched, &why)),
-        }
+        let reply = dialect.authenticate(&head).and_then(|()| match router.route(matched).role {
+            Role::Master => Ok(carry_out(dialects, dialect.master_request(call)?)),
+            Role::Slave => Ok(match dialect.slave_request(call)? {
+                SlaveRequest::Answer(reply) => reply,
+                SlaveRequest::Exchange { reply, .. } => reply(Err(BadToken::Malformed)),
+            }),
+        });
+        check_reply(&reply.unwrap_or_else(|why| router.refuse(matched, &why)));
     }
 
     fn as_call(&self, router: &Router, matched: &Matched) -> ApiCall<'_> {
@@ -183,56 +188,80 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What comes of `work` where nobody is there. Whatever was accepted can travel and be told.
-fn carry_out(dialects: &[Arc<dyn Dialect>], work: Work) -> Done {
-    let travels = |mail: Mail| {
-        let letter = Letter { id: 1, session: 1, mail };
-        assert_eq!(Letter::decode(&letter.encode()).as_ref(), Ok(&letter), "what is written is what is read");
-        tell(dialects, letter, check_frame);
-    };
-    let asked = |ask: Ask| {
-        travels(Mail::Ask { id: 1, from: socket().node(), ask: ask.clone() });
-        Done::Census(ask.nothing())
-    };
-    match work {
-        Work::Nothing => Done::Done,
-        Work::Publish(envelopes) => {
-            envelopes.into_iter().for_each(|envelope| travels(Mail::Order(envelope)));
-            Done::Done
+/// The key that nodes sign with here.
+#[must_use]
+pub fn key() -> MessageKey {
+    MessageKey::new(b"the secret of a cluster")
+}
+
+/// The reply to `request` where nobody is there. Whatever was accepted can travel and be told.
+fn carry_out(dialects: &[Arc<dyn Dialect>], request: MasterRequest) -> ApiReply {
+    let travels = |body: Body| {
+        let message = NodeMessage { id: 1, session: 1, body };
+        for format in [MessageFormat::V3, MessageFormat::V4] {
+            let read = NodeMessage::decode(&message.encode(format, &key()), &key());
+            assert_eq!(read, Ok((message.clone(), format)), "what is written is what is read");
         }
-        Work::Ask(ask) => asked(ask),
-        Work::PublishAndAsk(envelopes, ask) => {
-            envelopes.into_iter().for_each(|envelope| travels(Mail::Order(envelope)));
-            asked(ask)
+        tell(dialects, message, check_frame);
+    };
+    let publish = |envelopes: Vec<_>| envelopes.into_iter().for_each(|envelope| travels(Body::Command(envelope)));
+    let (id, from) = (1, socket().node());
+    let ask = |query: Query| travels(Body::Query { id, from, query });
+    match request {
+        MasterRequest::Answer(reply) => reply,
+        MasterRequest::Publish { envelopes, reply } => {
+            publish(envelopes);
+            reply(())
         }
-        Work::Decode(_) => Done::Claims(Err(BadToken::Malformed)),
-        Work::Exchange(_) => Done::Token(Err(BadToken::Malformed)),
+        MasterRequest::PublishAndQuery { envelopes, query, reply } => {
+            publish(envelopes);
+            asked(query, ask, reply)
+        }
+        MasterRequest::PublishMatching { push, reply } => {
+            travels(Body::PublishMatching { id, from, push });
+            reply(0)
+        }
+        MasterRequest::Reload { app, user, within, channels, reply } => {
+            publish(vec![Envelope { app, command: Command::Reload { user, within, channels } }]);
+            reply(None)
+        }
+        MasterRequest::Query(QueryRequest::Names(query, reply)) => asked(query, ask, reply),
+        MasterRequest::Query(QueryRequest::Count(query, reply)) => asked(query, ask, reply),
+        MasterRequest::Query(QueryRequest::States(query, reply)) => asked(query, ask, reply),
+        MasterRequest::Query(QueryRequest::Members(query, reply)) => asked(query, ask, reply),
+        MasterRequest::Query(QueryRequest::Stats(query, reply)) => asked(query, ask, reply),
+        MasterRequest::Decode { reply, .. } => reply(Err(BadToken::Malformed)),
     }
 }
 
-/// A letter that was read is told in every dialect; `check` looks at what clients hear.
-pub fn tell(dialects: &[Arc<dyn Dialect>], letter: Letter, check: fn(Frame)) {
-    use wellhead_proto::{command::Command, matcher::Matcher};
+fn asked<Q: TypedQuery>(query: Q, ask: impl Fn(Query), reply: impl FnOnce(Q::Result) -> ApiReply) -> ApiReply {
+    ask(query.into());
+    reply(Q::Result::default())
+}
 
-    match letter.mail {
-        Mail::Order(envelope) => match envelope.command {
+/// A message that was read is told in every dialect; `check` looks at what clients hear.
+pub fn tell(dialects: &[Arc<dyn Dialect>], message: NodeMessage, check: fn(Frame)) {
+    use wellhead_proto::matcher::Matcher;
+
+    match message.body {
+        Body::Command(envelope) => match envelope.command {
             Command::Publish { channel, event, .. } => tell_event(dialects, &channel, &event, check),
             Command::Direct { data, .. } => tell_direct(dialects, &data, check),
-            _ => {}
+            Command::Reload { .. } | Command::Grant { .. } => {}
         },
-        Mail::Ask { ask: Ask::PublishMatching { pattern, event, .. }, .. } => {
-            let _ = Matcher::compile(&pattern);
-            tell_event(dialects, &"news".parse().expect("a short name"), &event, check);
+        Body::PublishMatching { push, .. } => {
+            let _ = Matcher::compile(&push.pattern);
+            tell_event(dialects, &"news".parse().expect("a short name"), &push.event, check);
         }
-        Mail::Answer { census, .. } => check_census(census),
+        Body::Result { result, .. } => check_result(result),
         _ => {}
     }
 }
 
-fn check_census(census: Census) {
-    let count = census.count();
-    let mut twice = census.clone();
-    twice.merge(census);
+fn check_result(result: QueryResult) {
+    let count = result.count();
+    let mut twice = result.clone();
+    assert_eq!(twice.merge(result), Ok(()), "they are of one kind");
     assert!(twice.count() >= count, "two that say the same count no less than one");
 }
 

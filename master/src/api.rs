@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use log::{debug, error};
 use wellhead_proto::{
-    dialect::contract::{ApiCall, ApiReply, ApiTask, Guard, Headers},
+    dialect::contract::{ApiCall, ApiReply, Guard, Headers, MasterRequest},
     ids::NodeId,
     refusal::Refusal,
     surface::{Head, Matched, Surface},
@@ -70,10 +70,10 @@ impl Surface for Master {
             self.read_elsewhere(&admitted, segments, head, body).await
         };
         let done = match read {
-            Ok((ApiTask { work, reply }, checked)) => {
+            Ok((request, checked)) => {
                 let now = admitted.at.as_secs_f64();
-                let done = self.0.dispatcher.carry_out(admitted.caller, work, checked, now).await;
-                done.map(|Answer { done, missing }| name_missing(reply(done), &missing))
+                let done = self.0.dispatcher.carry_out(admitted.caller, request, checked, now).await;
+                done.map(|Answer { reply, missing }| name_missing(reply, &missing))
             }
             Err(refusal) => Err(MasterError::Refused(refusal)),
         };
@@ -91,7 +91,7 @@ impl Surface for Master {
 }
 
 /// A request that was understood, and whether its caller may have it carried out.
-type Read = Result<(ApiTask, Result<(), Refusal>), Refusal>;
+type Read = Result<(MasterRequest, Result<(), Refusal>), Refusal>;
 
 impl Master {
     /// Count a request that was refused, and let who debugs see why.
@@ -108,9 +108,9 @@ impl Master {
 
     fn read(&self, admitted: &Admitted, segments: Vec<String>, head: Head<'_>, body: Bytes) -> Read {
         let call = call(self.0.router.route(&admitted.row).row, segments, head, body, admitted.at);
-        let mut task = self.0.router.dialect(&admitted.row).call(call)?;
-        let checked = self.0.dispatcher.check(admitted.caller, &mut task.work);
-        Ok((task, checked))
+        let mut request = self.0.router.dialect(&admitted.row).master_request(call)?;
+        let checked = self.0.dispatcher.check(admitted.caller, &mut request);
+        Ok((request, checked))
     }
 
     /// The same on a thread that serves nobody else meanwhile.

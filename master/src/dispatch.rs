@@ -16,12 +16,12 @@ use tokio::time::timeout;
 use wellhead_proto::{
     app::Apps,
     bus::{Bus, BusError, Gathered},
-    channel::written,
-    command::{Command, PushKind},
-    dialect::contract::{Done, Work},
+    channel::{ChannelPattern, written},
+    command::{Command, PublishMatching},
+    dialect::contract::{ApiReply, MasterRequest, QueryRequest},
     envelope::Envelope,
     ids::{AppId, NodeId},
-    query::Ask,
+    query::{GrantsQuery, Names, TypedQuery},
     refusal::Refusal,
 };
 
@@ -52,15 +52,15 @@ pub struct Dispatcher {
 /// What came of a request.
 #[derive(Debug)]
 pub struct Answer {
-    /// It is done, or this is the answer.
-    pub done: Done,
+    /// The reply.
+    pub reply: ApiReply,
     /// Slaves whose part of the answer is missing.
     pub missing: Vec<NodeId>,
 }
 
 impl Answer {
-    fn whole(done: Done) -> Self {
-        Self { done, missing: Vec::new() }
+    fn whole(reply: ApiReply) -> Self {
+        Self { reply, missing: Vec::new() }
     }
 }
 
@@ -75,8 +75,8 @@ impl Dispatcher {
         &self.keys
     }
 
-    /// Do all of `work`, or, if it is refused, nothing. `checked` is what came of [`Dispatcher::check`]; `now`: seconds since
-    /// 1970.
+    /// Do all that `request` asks for, or, if it is refused, nothing. `checked` is what came of [`Dispatcher::check`]; `now`:
+    /// seconds since 1970.
     ///
     /// # Errors
     ///
@@ -84,21 +84,13 @@ impl Dispatcher {
     pub async fn carry_out(
         &self,
         caller: Caller,
-        work: Work,
+        request: MasterRequest,
         checked: Result<(), Refusal>,
         now: f64,
     ) -> Result<Answer, MasterError> {
-        let kind = match &work {
-            Work::Nothing | Work::Exchange(_) => None,
-            Work::Publish(envelopes) | Work::PublishAndAsk(envelopes, _) => Some(Kind::Push(match &envelopes[..] {
-                [only] => only.command.kind(),
-                _ => PushKind::Batch,
-            })),
-            Work::Ask(ask) => Some(Kind::of(ask)),
-            Work::Decode(_) => Some(Kind::DECODE),
-        };
+        let kind = Kind::of(&request);
         let result = match checked {
-            Ok(()) => self.obey(caller, work, now).await,
+            Ok(()) => self.obey(caller, request, now).await,
             Err(refused) => Err(refused.into()),
         };
         if let Some(kind) = kind {
@@ -107,13 +99,33 @@ impl Dispatcher {
         result
     }
 
-    /// What costs least first: permissions that are too many are refused before they are compared with the caller's own.
-    fn fits(&self, envelopes: &[Envelope]) -> Result<(), Refusal> {
-        let too_large = |envelope: &Envelope| match &envelope.command {
-            Command::Reload { channels, .. } => written(channels) > self.grants_limit,
-            _ => false,
-        };
-        if envelopes.iter().any(too_large) {
+    /// May `caller` have `request` carried out? What costs least first: permissions that are too many are refused before
+    /// they are compared with the caller's own. Then the key's limits, then the apps: who has no business with an app does
+    /// not learn whether it is served. What the key limits in part is cut down to it.
+    ///
+    /// # Errors
+    ///
+    /// Any part of it that is refused.
+    pub fn check(&self, caller: Caller, request: &mut MasterRequest) -> Result<(), Refusal> {
+        if let MasterRequest::Reload { channels, .. } = request {
+            self.fits(channels)?;
+        }
+        self.keys.limit(caller, request)?;
+        match request {
+            MasterRequest::Publish { envelopes, .. } => self.serves_all(envelopes),
+            MasterRequest::PublishAndQuery { envelopes, query, .. } => {
+                self.serves_all(envelopes)?;
+                self.serves(&query.app)
+            }
+            MasterRequest::PublishMatching { push: PublishMatching { app, .. }, .. }
+            | MasterRequest::Reload { app, .. } => self.serves(app),
+            MasterRequest::Query(query) => query.app().map_or(Ok(()), |app| self.serves(app)),
+            MasterRequest::Answer(_) | MasterRequest::Decode { .. } => Ok(()),
+        }
+    }
+
+    fn fits(&self, channels: &[ChannelPattern]) -> Result<(), Refusal> {
+        if written(channels) > self.grants_limit {
             return Err(Refusal::TooLarge {
                 what: "a user's permissions (limits.grants)",
                 limit: self.grants_limit as u64,
@@ -122,38 +134,8 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// May `caller` have `work` done? The key's limits first, then the apps: who has no business with an app does not
-    /// learn whether it is served. What the key limits in part is cut down to it.
-    ///
-    /// # Errors
-    ///
-    /// Any part of it that is refused.
-    pub fn check(&self, caller: Caller, work: &mut Work) -> Result<(), Refusal> {
-        if let Work::Publish(envelopes) | Work::PublishAndAsk(envelopes, _) = &work {
-            self.fits(envelopes)?;
-        }
-        self.keys.limit(caller, work)?;
-        match work {
-            Work::Publish(envelopes) => self.serves_all(envelopes),
-            Work::Ask(ask) => self.serves_asker(ask),
-            Work::PublishAndAsk(envelopes, ask) => {
-                self.serves_all(envelopes)?;
-                self.serves_asker(ask)
-            }
-            Work::Exchange(_) => Err(Refusal::NotFound),
-            Work::Nothing | Work::Decode(_) => Ok(()),
-        }
-    }
-
     fn serves_all(&self, envelopes: &[Envelope]) -> Result<(), Refusal> {
         envelopes.iter().try_for_each(|envelope| self.serves(&envelope.app))
-    }
-
-    fn serves_asker(&self, ask: &Ask) -> Result<(), Refusal> {
-        match ask {
-            Ask::Query { app, .. } | Ask::PublishMatching { app, .. } => self.serves(app),
-            Ask::Stats | Ask::Redeem { .. } | Ask::Attendance(_) => Ok(()),
-        }
     }
 
     fn serves(&self, app: &AppId) -> Result<(), Refusal> {
@@ -164,36 +146,69 @@ impl Dispatcher {
         }
     }
 
-    async fn obey(&self, caller: Caller, work: Work, now: f64) -> Result<Answer, MasterError> {
-        match work {
-            Work::Nothing | Work::Exchange(_) => Ok(Answer::whole(Done::Done)),
-            Work::Publish(envelopes) => {
-                self.in_time(PUBLISH, self.bus.publish_all(envelopes)).await?;
-                Ok(Answer::whole(Done::Done))
+    async fn obey(&self, caller: Caller, request: MasterRequest, now: f64) -> Result<Answer, MasterError> {
+        match request {
+            MasterRequest::Answer(reply) => Ok(Answer::whole(reply)),
+            MasterRequest::Publish { envelopes, reply } => {
+                self.publish(envelopes).await?;
+                Ok(Answer::whole(reply(())))
             }
-            Work::Ask(ask) => self.gather(caller, ask).await,
-            Work::PublishAndAsk(envelopes, ask) => {
-                self.in_time(PUBLISH, self.bus.publish_all(envelopes)).await?;
-                self.gather(caller, ask).await
+            MasterRequest::PublishAndQuery { envelopes, query, reply } => {
+                self.publish(envelopes).await?;
+                self.query(query, reply).await
             }
-            Work::Decode(jwt) => {
+            MasterRequest::PublishMatching { push, reply } => {
+                let gathered = self.in_time(GATHER, self.bus.publish_matching(push)).await?;
+                Ok(self.answer(gathered, |matched| reply(matched.len())))
+            }
+            MasterRequest::Reload { app, user, within, channels, reply } => {
+                // of a caller who replaces a part only nobody can tell what is in force then, but the slaves
+                let is_a_part = !within.is_empty() && !within.iter().any(ChannelPattern::is_everything);
+                let ask = is_a_part.then(|| GrantsQuery { app: app.clone(), user: user.clone() });
+                self.publish(vec![Envelope { app, command: Command::Reload { user, within, channels } }]).await?;
+                match ask {
+                    Some(ask) => self.query(ask, |in_force: Names| reply(Some(in_force))).await,
+                    None => Ok(Answer::whole(reply(None))),
+                }
+            }
+            MasterRequest::Query(query) => match query {
+                QueryRequest::Names(query, reply) => self.query(query, reply).await,
+                QueryRequest::Count(query, reply) => self.query(query, reply).await,
+                QueryRequest::States(query, reply) => self.query(query, reply).await,
+                QueryRequest::Members(query, reply) => self.query(query, reply).await,
+                QueryRequest::Stats(query, reply) => {
+                    self.query(query, |apps| reply(self.keys.shown_of(caller, apps))).await
+                }
+            },
+            MasterRequest::Decode { jwt, reply } => {
                 let claims = self.apps.verify(&jwt, now).map(Box::new);
                 match &claims {
                     Ok(claims) => self.keys.shows(caller, &claims.gusher.app)?,
                     Err(why) => self.metrics.bad_token(*why),
                 }
-                Ok(Answer::whole(Done::Claims(claims)))
+                Ok(Answer::whole(reply(claims)))
             }
         }
     }
 
-    async fn gather(&self, caller: Caller, ask: Ask) -> Result<Answer, MasterError> {
-        let Gathered { mut census, missing } = self.in_time(GATHER, self.bus.gather(ask)).await?;
-        self.keys.filter(caller, &mut census);
+    async fn publish(&self, envelopes: Vec<Envelope>) -> Result<(), MasterError> {
+        self.in_time(PUBLISH, self.bus.publish_all(envelopes)).await
+    }
+
+    async fn query<Q: TypedQuery>(
+        &self,
+        query: Q,
+        reply: impl FnOnce(Q::Result) -> ApiReply,
+    ) -> Result<Answer, MasterError> {
+        let gathered = self.in_time(GATHER, self.bus.query(query)).await?;
+        Ok(self.answer(gathered, reply))
+    }
+
+    fn answer<T>(&self, Gathered { result, missing }: Gathered<T>, reply: impl FnOnce(T) -> ApiReply) -> Answer {
         if !missing.is_empty() {
             self.metrics.partial.inc();
         }
-        Ok(Answer { done: Done::Census(census), missing })
+        Answer { reply: reply(result), missing }
     }
 
     /// Wait for the bus, but not for ever. Its first fault is logged, and its recovery; not every request between.

@@ -30,7 +30,9 @@ impl MasterError {
             Self::Fault(BusError::TooLarge { limit }) => {
                 Refusal::TooLarge { what: "a message of the bus", limit: limit as u64 }
             }
-            Self::Fault(BusError::Silent) | Self::Late => Refusal::unavailable("the cluster did not answer in time"),
+            Self::Fault(BusError::Silent | BusError::OtherKind) | Self::Late => {
+                Refusal::unavailable("the cluster did not answer in time")
+            }
         }
     }
 }

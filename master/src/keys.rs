@@ -11,11 +11,11 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 use wellhead_proto::{
     channel::{ChannelPattern, allowed},
     command::Command,
-    dialect::contract::{Headers, Right, Work},
+    dialect::contract::{Headers, MasterRequest, QueryRequest, Right},
     envelope::Envelope,
     ids::{AppId, ChannelName},
     local::{is_loopback, passed_on},
-    query::{Ask, Census, Query},
+    query::{AppStats, CountQuery, Listing, MembersQuery, NamesQuery, StatesOf, StatesQuery},
     refusal::Refusal,
     surface::Head,
 };
@@ -217,35 +217,32 @@ impl Keys {
         usize::try_from(found).ok().filter(|&index| index < self.keys.len()).ok_or(Refusal::CredentialsInvalid)
     }
 
-    /// Is `work` within what the caller's key is for? What the key limits in part (channels that are asked for or
+    /// Is `request` within what the caller's key is for? What the key limits in part (channels that are asked for or
     /// pushed to by pattern, users, permissions that are replaced) is cut down to it.
     ///
     /// # Errors
     ///
     /// Any part of it that is not: then none of it may be done.
-    pub fn limit(&self, caller: Caller, work: &mut Work) -> Result<(), Refusal> {
+    pub fn limit(&self, caller: Caller, request: &mut MasterRequest) -> Result<(), Refusal> {
         let Caller::Holder(holder) = caller else { return Ok(()) };
         let key = &self.keys[holder];
-        match work {
-            Work::Publish(envelopes) => {
+        match request {
+            MasterRequest::Publish { envelopes, .. } => key.sends(envelopes),
+            MasterRequest::PublishAndQuery { envelopes, query, .. } => {
                 key.sends(envelopes)?;
-                // of a key of some channels nobody can tell what is in force then, but the slaves
-                if let [Envelope { app, command: Command::Reload { user, within, .. } }] = &envelopes[..]
-                    && !within.iter().any(ChannelPattern::is_everything)
-                    && !within.is_empty()
-                {
-                    let ask = Ask::Query { app: app.clone(), query: Query::GrantsOf(user.clone()) };
-                    *work = Work::PublishAndAsk(std::mem::take(envelopes), ask);
-                }
-                Ok(())
+                key.asks_for_states(query)
             }
-            Work::Ask(ask) => key.asks(ask),
-            Work::PublishAndAsk(envelopes, ask) => {
-                key.sends(envelopes)?;
-                key.asks(ask)
+            MasterRequest::PublishMatching { push, .. } => {
+                push.within.clone_from(&key.channels);
+                key.serves(&push.app)
             }
+            MasterRequest::Reload { app, within, channels, .. } => {
+                key.serves(app)?;
+                key.reloads(within, channels)
+            }
+            MasterRequest::Query(query) => key.asks(query),
             // limited by what it answers
-            Work::Decode(_) | Work::Nothing | Work::Exchange(_) => Ok(()),
+            MasterRequest::Answer(_) | MasterRequest::Decode { .. } => Ok(()),
         }
     }
 
@@ -261,12 +258,14 @@ impl Keys {
         }
     }
 
-    /// Leave out of `census` the apps that the caller's key is not for; all of them, if it is for no channel.
-    pub fn filter(&self, caller: Caller, census: &mut Census) {
-        if let (Census::Stats(apps), Caller::Holder(holder)) = (census, caller) {
+    /// Those of `apps` that the caller's key is for; none, if it is for no channel.
+    #[must_use]
+    pub fn shown_of(&self, caller: Caller, mut apps: AppStats) -> AppStats {
+        if let Caller::Holder(holder) = caller {
             let key = &self.keys[holder];
             apps.retain(|app, _| !key.channels.is_empty() && key.serves(app).is_ok());
         }
+        apps
     }
 
     /// The name of the caller's key, for logs.
@@ -295,34 +294,38 @@ impl PushKey {
         })
     }
 
-    fn asks(&self, ask: &mut Ask) -> Result<(), Refusal> {
-        match ask {
-            Ask::Query { app, query } => {
+    fn asks(&self, query: &mut QueryRequest) -> Result<(), Refusal> {
+        match query {
+            QueryRequest::Names(NamesQuery { app, of }, _) | QueryRequest::Count(CountQuery { app, of }, _) => {
                 self.serves(app)?;
-                match query {
-                    Query::Channels(within) | Query::ChannelCount(within) => within.clone_from(&self.channels),
-                    Query::UsersOf(channel) | Query::UserCountOf(channel) | Query::Members(channel) => {
-                        self.reaches(channel)?;
-                    }
-                    Query::States { of, .. } => of.iter().try_for_each(|channel| self.reaches(channel))?,
-                    _ if self.is_for_all() => {}
-                    Query::Users => *query = Query::UsersWithin(self.channels.clone()),
-                    Query::UserCount => *query = Query::UserCountWithin(self.channels.clone()),
-                    Query::UsersWithin(within) | Query::UserCountWithin(within) => within.clone_from(&self.channels),
-                    Query::StatesUnder { .. } | Query::GrantsOf(_) => {
-                        return Err(Refusal::Forbidden("this push key is not for every channel".into()));
-                    }
-                }
-                Ok(())
+                self.lists(of)
             }
-            Ask::PublishMatching { app, within, .. } => {
-                within.clone_from(&self.channels);
-                self.serves(app)
+            QueryRequest::States(query, _) => self.asks_for_states(query),
+            QueryRequest::Members(MembersQuery { app, channel }, _) => {
+                self.serves(app)?;
+                self.reaches(channel)
             }
-            // no row asks for it: slaves do, of each other
-            Ask::Redeem { .. } | Ask::Attendance(_) => Err(Refusal::NotFound),
             // limited by what it answers
-            Ask::Stats => Ok(()),
+            QueryRequest::Stats(..) => Ok(()),
+        }
+    }
+
+    fn lists(&self, of: &mut Listing) -> Result<(), Refusal> {
+        match of {
+            Listing::Channels(within) => within.clone_from(&self.channels),
+            Listing::Users { .. } if self.is_for_all() => {}
+            Listing::Users { within } => *within = Some(self.channels.clone()),
+            Listing::UsersOf(channel) => self.reaches(channel)?,
+        }
+        Ok(())
+    }
+
+    fn asks_for_states(&self, StatesQuery { app, of, .. }: &StatesQuery) -> Result<(), Refusal> {
+        self.serves(app)?;
+        match of {
+            StatesOf::Named(channels) => channels.iter().try_for_each(|channel| self.reaches(channel)),
+            StatesOf::Under(_) if self.is_for_all() => Ok(()),
+            StatesOf::Under(_) => Err(Refusal::Forbidden("this push key is not for every channel".into())),
         }
     }
 
@@ -339,26 +342,28 @@ impl PushKey {
     }
 
     fn covers(&self, command: &mut Command) -> Result<(), Refusal> {
-        let grants = |wanted: &ChannelPattern| {
-            if self.channels.iter().any(|own| own.covers(wanted)) {
-                Ok(())
-            } else {
-                Err(Refusal::Forbidden("this push key cannot grant that channel: its own do not cover it".into()))
-            }
-        };
         match command {
             Command::Publish { channel, .. } => self.reaches(channel),
             Command::Direct { .. } if self.is_for_all() => Ok(()),
             Command::Direct { .. } => {
                 Err(Refusal::Forbidden("pushes to users and sockets need a push key for all channels (\"*\")".into()))
             }
-            Command::Reload { within, channels, .. } => {
-                within.clone_from(&self.channels);
-                channels.iter().try_for_each(grants)
-            }
-            Command::Grant { channel, .. } => grants(channel),
-            // no row says it: keepers do
-            Command::Members { .. } => Err(Refusal::NotFound),
+            Command::Reload { within, channels, .. } => self.reloads(within, channels),
+            Command::Grant { channel, .. } => self.grants(channel),
+        }
+    }
+
+    /// Only what lies within the key's own channels is replaced, and only by what they cover.
+    fn reloads(&self, within: &mut Vec<ChannelPattern>, channels: &[ChannelPattern]) -> Result<(), Refusal> {
+        within.clone_from(&self.channels);
+        channels.iter().try_for_each(|channel| self.grants(channel))
+    }
+
+    fn grants(&self, channel: &ChannelPattern) -> Result<(), Refusal> {
+        if self.channels.iter().any(|own| own.covers(channel)) {
+            Ok(())
+        } else {
+            Err(Refusal::Forbidden("this push key cannot grant that channel: its own do not cover it".into()))
         }
     }
 }

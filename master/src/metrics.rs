@@ -9,8 +9,9 @@ use prometheus_client::{
 };
 use wellhead_proto::{
     command::PushKind,
+    dialect::contract::{MasterRequest, QueryRequest},
     jwt::BadToken,
-    query::{Ask, Query},
+    query::{CountQuery, Listing, NamesQuery},
     refusal::Refusal,
 };
 
@@ -59,30 +60,37 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What `ask` is. A push to a pattern is a push, though it is asked.
+    /// What `request` is; `None` if nothing is to be done for it.
     #[must_use]
-    pub fn of(ask: &Ask) -> Self {
-        Self::Query(match ask {
-            Ask::PublishMatching { .. } => return Self::Push(PushKind::Pattern),
-            Ask::Stats => "stats",
-            Ask::Redeem { .. } => "redeem",
-            Ask::Attendance(_) => "attendance",
-            Ask::Query { query, .. } => match query {
-                Query::Channels(_) => "channels",
-                Query::ChannelCount(_) => "channel_count",
-                Query::Users | Query::UsersWithin(_) => "users",
-                Query::UserCount | Query::UserCountWithin(_) => "user_count",
-                Query::UsersOf(_) => "users_of",
-                Query::UserCountOf(_) => "user_count_of",
-                Query::States { .. } | Query::StatesUnder { .. } => "states",
-                Query::Members(_) => "members",
-                Query::GrantsOf(_) => "grants_of",
-            },
+    pub fn of(request: &MasterRequest) -> Option<Self> {
+        Some(match request {
+            MasterRequest::Answer(_) => return None,
+            MasterRequest::Publish { envelopes, .. } | MasterRequest::PublishAndQuery { envelopes, .. } => {
+                Self::Push(match &envelopes[..] {
+                    [only] => only.command.kind(),
+                    _ => PushKind::Batch,
+                })
+            }
+            MasterRequest::PublishMatching { .. } => Self::Push(PushKind::Pattern),
+            MasterRequest::Reload { .. } => Self::Push(PushKind::Reload),
+            MasterRequest::Query(query) => Self::Query(match query {
+                QueryRequest::Names(NamesQuery { of, .. }, _) => match of {
+                    Listing::Channels(_) => "channels",
+                    Listing::Users { .. } => "users",
+                    Listing::UsersOf(_) => "users_of",
+                },
+                QueryRequest::Count(CountQuery { of, .. }, _) => match of {
+                    Listing::Channels(_) => "channel_count",
+                    Listing::Users { .. } => "user_count",
+                    Listing::UsersOf(_) => "user_count_of",
+                },
+                QueryRequest::States(..) => "states",
+                QueryRequest::Members(..) => "members",
+                QueryRequest::Stats(..) => "stats",
+            }),
+            MasterRequest::Decode { .. } => Self::Query("decode"),
         })
     }
-
-    /// The verification of a token.
-    pub const DECODE: Self = Self::Query("decode");
 }
 
 impl Metrics {

@@ -8,14 +8,16 @@ use tokio::sync::watch;
 use wellhead_proto::{
     app::App,
     bus::{BusError, BusState, Gathered, Inbox, Interest},
-    command::Command,
+    command::{Command, PublishMatching},
     dialect::{self, contract::ApiReply},
     envelope::Envelope,
     event::Payload,
     ids::{ChannelKey, NodeId, SocketId, SocketIdSeal},
     jwt::{Key, Keyring},
+    member::MemberAnnouncement,
+    node_request::{NodeRequest, NodeResponse},
     origin::Origins,
-    query::{Ask, Census, Headcount},
+    query::{Headcount, NameHashes, Query, QueryResult},
     report::Report,
     surface::{Head, HttpVersion, Surface},
     testkit::RecordingBus,
@@ -321,11 +323,19 @@ impl Bus for Stuck {
         std::future::pending().await
     }
 
-    async fn gather(&self, _: Ask) -> Result<Gathered, BusError> {
+    async fn publish_matching(&self, _: PublishMatching) -> Result<Gathered<NameHashes>, BusError> {
         std::future::pending().await
     }
 
-    async fn ask_node(&self, _: NodeId, _: Ask) -> Result<Census, BusError> {
+    async fn announce(&self, _: Vec<MemberAnnouncement>) -> Result<(), BusError> {
+        std::future::pending().await
+    }
+
+    async fn gather(&self, _: Query) -> Result<Gathered<QueryResult>, BusError> {
+        std::future::pending().await
+    }
+
+    async fn request(&self, _: NodeId, _: NodeRequest) -> Result<NodeResponse, BusError> {
         std::future::pending().await
     }
 

@@ -1,15 +1,18 @@
 //! The only way from one node to another. Every backend keeps the same promises; `tests/it/bus_contract.rs` holds
 //! them to it.
 
-use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc, vec};
+use std::{any::Any, collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc, vec};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::{
+    command::PublishMatching,
     envelope::Envelope,
-    ids::{ChannelKey, NodeId},
-    query::{Ask, Census},
+    ids::{AppId, ChannelKey, NodeId},
+    member::MemberAnnouncement,
+    node_request::{Bearer, NodeRequest, NodeResponse},
+    query::{MemberInfos, NameHashes, Query, QueryResult, ResultPart, TypedQuery},
     report::Report,
 };
 
@@ -33,19 +36,35 @@ pub trait Bus: Send + Sync {
     /// As [`Bus::publish`]; the first of them may have been handed over.
     async fn publish_all(&self, envelopes: Vec<Envelope>) -> Result<(), BusError>;
 
-    /// Ask every slave; back with their answers, merged, when all have answered or the deadline has passed.
+    /// Publish to every channel that a pattern matches; back once the bus has it, with the hashes of the names that match.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::publish`].
+    async fn publish_matching(&self, push: PublishMatching) -> Result<Gathered<NameHashes>, BusError>;
+
+    /// Tell the slaves that have members there how the members of channels have changed, in order; back once the bus has it
+    /// all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::publish_all`].
+    async fn announce(&self, announcements: Vec<MemberAnnouncement>) -> Result<(), BusError>;
+
+    /// Ask every slave; back with their answers, merged, when all have answered or the deadline has passed. The result is
+    /// of the kind that the query asks for: see [`dyn Bus::query`](#method.query).
     ///
     /// # Errors
     ///
     /// The bus is down.
-    async fn gather(&self, ask: Ask) -> Result<Gathered, BusError>;
+    async fn gather(&self, query: Query) -> Result<Gathered<QueryResult>, BusError>;
 
     /// Ask one slave.
     ///
     /// # Errors
     ///
     /// The bus is down, or the slave does not answer in time.
-    async fn ask_node(&self, node: NodeId, ask: Ask) -> Result<Census, BusError>;
+    async fn request(&self, node: NodeId, request: NodeRequest) -> Result<NodeResponse, BusError>;
 
     /// Want the pushes of `channel`, for as long as the interest lives (and a little longer). `None` if this bus brings
     /// everything anyway.
@@ -70,6 +89,47 @@ pub trait Bus: Send + Sync {
     /// Is it up? While it is not, nothing is accepted.
     fn is_up(&self) -> bool {
         self.state().borrow().serves()
+    }
+}
+
+impl dyn Bus {
+    /// Ask every slave, as [`Bus::gather`] does, and get the result as its own type.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::gather`].
+    pub async fn query<Q: TypedQuery>(&self, query: Q) -> Result<Gathered<Q::Result>, BusError> {
+        let Gathered { result, missing } = self.gather(query.into()).await?;
+        let result = ResultPart::from_result(result).ok_or(BusError::OtherKind)?;
+        Ok(Gathered { result, missing })
+    }
+
+    /// Ask `issuer` what a reference to a connection token stands for ([`NodeRequest::Redeem`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::request`].
+    pub async fn redeem(&self, issuer: NodeId, token: String, app: AppId) -> Result<Option<Bearer>, BusError> {
+        match self.request(issuer, NodeRequest::Redeem { token, app }).await? {
+            NodeResponse::Redeemed(bearer) => Ok(bearer),
+            NodeResponse::MemberLists(_) => Err(BusError::OtherKind),
+        }
+    }
+
+    /// Ask `coordinator` for the members of its channels ([`NodeRequest::MemberLists`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::request`].
+    pub async fn member_lists(
+        &self,
+        coordinator: NodeId,
+        channels: Vec<ChannelKey>,
+    ) -> Result<BTreeMap<ChannelKey, MemberInfos>, BusError> {
+        match self.request(coordinator, NodeRequest::MemberLists(channels)).await? {
+            NodeResponse::MemberLists(lists) => Ok(lists),
+            NodeResponse::Redeemed(_) => Err(BusError::OtherKind),
+        }
     }
 }
 
@@ -134,8 +194,17 @@ pub trait Inbox: Send + Sync {
     /// Resolves once there is room again.
     fn room(&self) -> BoxFuture<()>;
 
-    /// Answer `ask` from what this node holds.
-    fn answer(&self, ask: Ask) -> BoxFuture<Census>;
+    /// Publish to every channel of this node that a pattern matches; the hashes of their names.
+    fn publish_matching(&self, push: PublishMatching) -> BoxFuture<NameHashes>;
+
+    /// The members of a channel have changed. Obeyed in the order of the calls, also with what is delivered on the channel.
+    fn announced(&self, announcement: MemberAnnouncement);
+
+    /// Answer `query` from what this node holds.
+    fn query(&self, query: Query) -> BoxFuture<QueryResult>;
+
+    /// Answer another node.
+    fn request(&self, request: NodeRequest) -> NodeResponse;
 
     /// Another slave tells something about channels that this one keeps.
     fn report(&self, from: NodeId, reports: Vec<Report>);
@@ -196,11 +265,11 @@ impl fmt::Display for Gap {
     }
 }
 
-/// What came of a [`Bus::gather`].
+/// What slaves answered.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Gathered {
+pub struct Gathered<T> {
     /// All answers in one.
-    pub census: Census,
+    pub result: T,
     /// Slaves that are alive, as far as is known, and did not answer.
     pub missing: Vec<NodeId>,
 }
@@ -229,4 +298,7 @@ pub enum BusError {
     /// The node that was asked did not answer.
     #[error("the node did not answer in time")]
     Silent,
+    /// What was answered is not what was asked.
+    #[error("an answer of another kind than the question")]
+    OtherKind,
 }

@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     channel::ChannelPattern,
     event::{Event, Payload},
-    ids::{ChannelName, SocketId, UserId},
-    member::MemberChange,
+    ids::{AppId, ChannelName, SocketId, UserId},
 };
 
 /// An order within one app.
@@ -45,13 +44,20 @@ pub enum Command {
         /// The pattern to add.
         channel: ChannelPattern,
     },
-    /// Tell everybody on a channel how its members have changed. Said by the one slave that decides it.
-    Members {
-        /// The channel.
-        channel: ChannelName,
-        /// What has changed.
-        change: MemberChange,
-    },
+}
+
+/// Deliver `event` on every channel whose name `pattern` matches. Slaves answer it with the hashes of the names that match,
+/// so that whoever publishes it learns how many there are.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PublishMatching {
+    /// The app.
+    pub app: AppId,
+    /// A regular expression (see [`crate::matcher::Matcher`]).
+    pub pattern: String,
+    /// Only channels that one of these allows.
+    pub within: Vec<ChannelPattern>,
+    /// What is delivered.
+    pub event: Event,
 }
 
 /// Who gets a payload that has no channel.
@@ -73,7 +79,6 @@ impl Command {
             Self::Direct { to: Target::Socket(_), .. } => PushKind::Socket,
             Self::Reload { .. } => PushKind::Reload,
             Self::Grant { .. } => PushKind::Grant,
-            Self::Members { .. } => PushKind::Members,
         }
     }
 }
@@ -95,8 +100,6 @@ pub enum PushKind {
     Reload,
     /// One more permission for a user.
     Grant,
-    /// Who came to a presence channel or left it: said by slaves, never by a backend.
-    Members,
 }
 
 impl PushKind {
@@ -111,7 +114,6 @@ impl PushKind {
             Self::Socket => "socket",
             Self::Reload => "reload",
             Self::Grant => "grant",
-            Self::Members => "members",
         }
     }
 }

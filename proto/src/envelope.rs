@@ -1,4 +1,4 @@
-//! What travels on the bus from masters to slaves. (How it travels, with its version, is `mail`'s matter.)
+//! What travels on the bus from masters to slaves. (How it travels, with its version, is `node_message`'s matter.)
 
 use serde::{Deserialize, Serialize};
 

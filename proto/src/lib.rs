@@ -14,9 +14,10 @@ pub mod frame;
 pub mod ids;
 pub mod jwt;
 pub mod local;
-pub mod mail;
 pub mod matcher;
 pub mod member;
+pub mod node_message;
+pub mod node_request;
 pub mod notice;
 pub mod origin;
 pub mod query;
@@ -24,6 +25,6 @@ pub mod refusal;
 pub mod report;
 pub mod roster;
 pub mod surface;
-#[cfg(feature = "testkit")]
+#[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod units;

@@ -3,7 +3,7 @@
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::UserId;
+use crate::ids::{ChannelKey, UserId};
 
 /// A user on a presence channel; one, however many sockets the user has there.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -21,6 +21,16 @@ pub enum MemberChange {
     Added(Member),
     /// The last one left.
     Removed(UserId),
+}
+
+/// Says how the members of a channel have changed. Only the channel's coordinator says it; every slave with members there
+/// hears it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct MemberAnnouncement {
+    /// The channel.
+    pub channel: ChannelKey,
+    /// What has changed.
+    pub change: MemberChange,
 }
 
 impl MemberChange {

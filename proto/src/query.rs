@@ -1,4 +1,5 @@
-//! What a backend asks the cluster, and how the answers of several slaves (or threads of one) become one.
+//! What a backend asks the cluster, and how the answers of several slaves (or threads of one) become one. Each query has its
+//! own type, which names the type of its result; [`Query`] and [`QueryResult`] are any of them, as they travel.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -11,122 +12,133 @@ use siphasher::sip::SipHasher13;
 
 use crate::{
     channel::ChannelPattern,
-    event::Event,
-    ids::{AppId, ChannelKey, ChannelName, UserId},
+    ids::{AppId, ChannelName, UserId},
 };
 
-/// Something that every slave answers from what it holds.
+/// Which names are asked for, or counted.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub enum Ask {
-    /// Who and what is there, in one app.
-    Query {
-        /// The app.
-        app: AppId,
-        /// The question.
-        query: Query,
-    },
-    /// Deliver `event` on every channel whose name `pattern` matches; answered with hashes of the matched names.
-    PublishMatching {
-        /// The app.
-        app: AppId,
-        /// A regular expression (see [`crate::matcher::Matcher`]).
-        pattern: String,
-        /// Only channels that one of these allows.
-        within: Vec<ChannelPattern>,
-        /// What is delivered.
-        event: Event,
-    },
-    /// Sizes of every app.
-    Stats,
-    /// To the slave that issued it: what does this reference to a connection token stand for? A one-time token of the app
-    /// is used up by it; one of another app is not.
-    Redeem {
-        /// The reference.
-        token: String,
-        /// The app that its bearer wants to enter.
-        app: AppId,
-    },
-    /// To the slave that keeps these channels: who are their members, as far as it has announced them? Channels that it
-    /// does not keep, or not yet, are left out of the answer.
-    Attendance(Vec<ChannelKey>),
-}
-
-/// A question about one app.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub enum Query {
-    /// The names of channels that somebody is on and that one of the patterns allows.
+pub enum Listing {
+    /// Channels that somebody is on and that one of the patterns allows.
     Channels(Vec<ChannelPattern>),
-    /// How many those are.
-    ChannelCount(Vec<ChannelPattern>),
     /// The ids of users who are connected; anonymous sockets have none.
-    Users,
-    /// How many those are.
-    UserCount,
+    Users {
+        /// Only users who are on a channel that one of these allows.
+        within: Option<Vec<ChannelPattern>>,
+    },
     /// The ids of users on a channel; `""` is among them if an anonymous socket is.
     UsersOf(ChannelName),
-    /// How many those are.
-    UserCountOf(ChannelName),
-    /// How it stands with these channels, also with those that nobody is on.
-    States {
-        /// The channels.
-        of: Vec<ChannelName>,
-        /// Are their members counted, too?
-        members: bool,
-    },
-    /// How it stands with every channel that somebody is on and whose name begins so.
-    StatesUnder {
-        /// The beginning of the name.
-        prefix: String,
-        /// Are their members counted, too?
-        members: bool,
-    },
-    /// The members of a presence channel.
-    Members(ChannelName),
-    /// The ids of users who are on a channel that one of the patterns allows; anonymous sockets have none.
-    UsersWithin(Vec<ChannelPattern>),
-    /// How many those are.
-    UserCountWithin(Vec<ChannelPattern>),
-    /// What the sockets of a user may subscribe to: their patterns, taken together.
-    GrantsOf(UserId),
 }
 
-/// An answer of one slave, or of several together.
+/// Asks for names.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub enum Census {
-    /// Names, each once, in byte order.
-    Names(BTreeSet<String>),
-    /// 64-bit hashes of names, so that a count over slaves counts nobody twice and needs no names to travel.
-    Hashes(HashSet<u64>),
-    /// Per app: open sockets, and hashes of its users.
-    Stats(BTreeMap<AppId, Headcount>),
-    /// What a reference stands for; `None` if it is unknown, expired or used up.
-    Redeemed(Option<Bearer>),
-    /// Channels, each with how it stands.
-    States(BTreeMap<String, ChannelState>),
-    /// Members of a presence channel, each with what the others may know of it.
-    Members(BTreeMap<UserId, ByteString>),
-    /// The same for several channels, each by its keeper.
-    Attendance(BTreeMap<ChannelKey, BTreeMap<UserId, ByteString>>),
-}
-
-/// Whom a connection token lets in.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Bearer {
-    /// The user.
-    pub user: UserId,
-    /// The one app that it may enter.
+pub struct NamesQuery {
+    /// The app.
     pub app: AppId,
-    /// The patterns of channels that it may subscribe to.
-    pub channels: Vec<ChannelPattern>,
+    /// Which names.
+    pub of: Listing,
 }
 
-/// How it stands with a channel.
+/// Asks how many names there are.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CountQuery {
+    /// The app.
+    pub app: AppId,
+    /// Which names.
+    pub of: Listing,
+}
+
+/// Asks for the state of channels.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StatesQuery {
+    /// The app.
+    pub app: AppId,
+    /// Which channels.
+    pub of: StatesOf,
+    /// Are their members counted, too?
+    pub members: bool,
+}
+
+/// The channels of a [`StatesQuery`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum StatesOf {
+    /// These, also those that nobody is on.
+    Named(Vec<ChannelName>),
+    /// Every channel that somebody is on and whose name begins so.
+    Under(String),
+}
+
+/// Asks for the members of a presence channel.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct MembersQuery {
+    /// The app.
+    pub app: AppId,
+    /// The channel.
+    pub channel: ChannelName,
+}
+
+/// Asks what the sockets of a user may subscribe to: their patterns, taken together.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct GrantsQuery {
+    /// The app.
+    pub app: AppId,
+    /// Whose sockets.
+    pub user: UserId,
+}
+
+/// Asks for the sizes of every app.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StatsQuery;
+
+/// A query, whichever it is. Every slave answers it from what it holds.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Query {
+    /// Answered with [`QueryResult::Names`].
+    Names(NamesQuery),
+    /// Answered with [`QueryResult::Hashes`].
+    Count(CountQuery),
+    /// Answered with [`QueryResult::States`].
+    States(StatesQuery),
+    /// Answered with [`QueryResult::Members`].
+    Members(MembersQuery),
+    /// Answered with [`QueryResult::Names`].
+    Grants(GrantsQuery),
+    /// Answered with [`QueryResult::Stats`].
+    Stats(StatsQuery),
+}
+
+/// Names, each once, in byte order.
+pub type Names = BTreeSet<String>;
+/// 64-bit hashes of names ([`name_hash`]), so that a count over slaves counts nobody twice and needs no names to travel.
+pub type NameHashes = HashSet<u64>;
+/// Channels, each with its state.
+pub type ChannelStates = BTreeMap<String, ChannelState>;
+/// Members of a presence channel, each with what the others may know of it.
+pub type MemberInfos = BTreeMap<UserId, ByteString>;
+/// Apps, each with its size.
+pub type AppStats = BTreeMap<AppId, Headcount>;
+
+/// The result of a query on one slave, or on several together.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum QueryResult {
+    /// Names.
+    Names(Names),
+    /// Hashes of names.
+    Hashes(NameHashes),
+    /// States of channels.
+    States(ChannelStates),
+    /// Members of a channel.
+    Members(MemberInfos),
+    /// Sizes of apps.
+    Stats(AppStats),
+}
+
+/// The state of a channel.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ChannelState {
     /// Sockets on it.
     pub subscriptions: u64,
     /// Hashes of its members' ids; empty if they were not asked for.
-    pub members: HashSet<u64>,
+    pub members: NameHashes,
 }
 
 /// How many are in an app.
@@ -135,79 +147,135 @@ pub struct Headcount {
     /// Open sockets.
     pub connections: u64,
     /// Hashes of the ids of the users who hold them.
-    pub users: HashSet<u64>,
+    pub users: NameHashes,
 }
 
-impl Ask {
-    /// The answer of nobody: what every other answer is merged into.
-    #[must_use]
-    pub fn nothing(&self) -> Census {
-        match self {
-            Self::Query {
-                query:
-                    Query::Channels(_) | Query::Users | Query::UsersOf(_) | Query::UsersWithin(_) | Query::GrantsOf(_),
-                ..
-            } => Census::Names(BTreeSet::new()),
-            Self::Query { query: Query::States { .. } | Query::StatesUnder { .. }, .. } => {
-                Census::States(BTreeMap::new())
-            }
-            Self::Query { query: Query::Members(_), .. } => Census::Members(BTreeMap::new()),
-            Self::Query { .. } | Self::PublishMatching { .. } => Census::Hashes(HashSet::new()),
-            Self::Stats => Census::Stats(BTreeMap::new()),
-            Self::Redeem { .. } => Census::Redeemed(None),
-            Self::Attendance(_) => Census::Attendance(BTreeMap::new()),
-        }
-    }
+/// A query whose result has a type of its own.
+pub trait TypedQuery: Into<Query> + Send + Sync + 'static {
+    /// Its result.
+    type Result: ResultPart;
 }
 
-impl Census {
-    /// Take in what another slave answered. Answers of different kinds do not mix: ours stays.
-    pub fn merge(&mut self, other: Self) {
-        match (self, other) {
-            // one by one would take as long for the first of the answers as for all of them
-            (Self::Names(names), Self::Names(mut more)) => names.append(&mut more),
-            (Self::Hashes(hashes), Self::Hashes(more)) if hashes.is_empty() => *hashes = more,
-            (Self::Hashes(hashes), Self::Hashes(more)) => hashes.extend(more),
-            (Self::States(channels), Self::States(more)) if channels.is_empty() => *channels = more,
-            (Self::Stats(apps), Self::Stats(more)) => {
-                for (app, count) in more {
-                    let sum = apps.entry(app).or_default();
-                    sum.connections += count.connections;
-                    sum.users.extend(count.users);
-                }
-            }
-            (Self::Redeemed(bearer), Self::Redeemed(Some(found))) => *bearer = Some(found),
-            (Self::States(channels), Self::States(more)) => {
-                for (channel, state) in more {
-                    let sum = channels.entry(channel).or_default();
-                    sum.subscriptions += state.subscriptions;
-                    sum.members.extend(state.members);
-                }
-            }
-            (Self::Members(members), Self::Members(more)) => {
-                for (user, info) in more {
-                    members.entry(user).or_insert(info);
-                }
-            }
-            (Self::Attendance(channels), Self::Attendance(more)) => channels.extend(more),
-            _ => {}
-        }
-    }
+/// The result of a query on a part of the cluster. Its default is the result where nobody is.
+pub trait ResultPart: Default + Send + 'static {
+    /// Take in the result of another part.
+    fn absorb(&mut self, other: Self);
 
-    /// How many distinct names, users or apps it counts.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        match self {
-            Self::Names(names) => names.len(),
-            Self::Hashes(hashes) => hashes.len(),
-            Self::Stats(apps) => apps.len(),
-            Self::Redeemed(bearer) => bearer.iter().len(),
-            Self::States(channels) => channels.len(),
-            Self::Members(members) => members.len(),
-            Self::Attendance(channels) => channels.len(),
-        }
-    }
+    /// As it travels.
+    fn into_result(self) -> QueryResult;
+
+    /// What travelled; `None` if it is the result of another query.
+    fn from_result(result: QueryResult) -> Option<Self>;
 }
+
+/// One row for each query: its type, its variant, and the type of its result.
+macro_rules! queries {
+    ($($query:ident = $variant:ident -> $result:ty),* $(,)?) => {
+        $(
+            impl From<$query> for Query {
+                fn from(query: $query) -> Self {
+                    Self::$variant(query)
+                }
+            }
+
+            impl TypedQuery for $query {
+                type Result = $result;
+            }
+        )*
+
+        impl Query {
+            /// The result where nobody is.
+            #[must_use]
+            pub fn nothing(&self) -> QueryResult {
+                match self {
+                    $(Self::$variant(_) => <$result>::default().into_result(),)*
+                }
+            }
+        }
+    };
+}
+
+queries! {
+    NamesQuery = Names -> Names,
+    CountQuery = Count -> NameHashes,
+    StatesQuery = States -> ChannelStates,
+    MembersQuery = Members -> MemberInfos,
+    GrantsQuery = Grants -> Names,
+    StatsQuery = Stats -> AppStats,
+}
+
+/// One row for each kind of result: its type, its variant, and how two of them become one.
+macro_rules! results {
+    ($($result:ident = $variant:ident, $merge:expr;)*) => {
+        $(
+            impl ResultPart for $result {
+                fn absorb(&mut self, other: Self) {
+                    let merge: fn(&mut Self, Self) = $merge;
+                    if self.is_empty() {
+                        // one by one would take as long for the first of the results as for all of them
+                        *self = other;
+                    } else {
+                        merge(self, other);
+                    }
+                }
+
+                fn into_result(self) -> QueryResult {
+                    QueryResult::$variant(self)
+                }
+
+                fn from_result(result: QueryResult) -> Option<Self> {
+                    if let QueryResult::$variant(result) = result { Some(result) } else { None }
+                }
+            }
+        )*
+
+        impl QueryResult {
+            /// Take in the result of another slave.
+            ///
+            /// # Errors
+            ///
+            /// It is the result of another query: ours stays.
+            pub fn merge(&mut self, other: Self) -> Result<(), OtherKind> {
+                match (self, other) {
+                    $((Self::$variant(ours), Self::$variant(other)) => ours.absorb(other),)*
+                    _ => return Err(OtherKind),
+                }
+                Ok(())
+            }
+
+            /// How many distinct names, members or apps it holds.
+            #[must_use]
+            pub fn count(&self) -> usize {
+                match self {
+                    $(Self::$variant(result) => result.len(),)*
+                }
+            }
+        }
+    };
+}
+
+results! {
+    Names = Names, |names, mut other| names.append(&mut other);
+    NameHashes = Hashes, |hashes, other| hashes.extend(other);
+    ChannelStates = States, |states, other| for (channel, state) in other {
+        let sum = states.entry(channel).or_default();
+        sum.subscriptions += state.subscriptions;
+        sum.members.extend(state.members);
+    };
+    MemberInfos = Members, |members, other| for (user, info) in other {
+        members.entry(user).or_insert(info);
+    };
+    AppStats = Stats, |apps, other| for (app, count) in other {
+        let sum = apps.entry(app).or_default();
+        sum.connections += count.connections;
+        sum.users.extend(count.users);
+    };
+}
+
+/// What was answered is not what was asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("an answer of another kind than the question")]
+pub struct OtherKind;
 
 /// The hash under which a name is counted, the same on every node. 64 bits: among a million names two of them share a
 /// hash in one of 37 million counts.
@@ -221,17 +289,28 @@ pub fn name_hash(name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testkit::Golden;
+
+    /// Two nodes that count by different hashes count everybody twice.
+    #[test]
+    fn every_name_has_the_hash_that_it_always_had() {
+        let mut golden = Golden::new("node_messages/name_hashes.txt");
+        for name in ["", "a", "ann", "presence-room", "中文"] {
+            golden.case(&format!("{name:?}"), format!("{:016x}", name_hash(name)));
+        }
+        golden.check();
+    }
 
     #[test]
     fn a_name_on_two_slaves_counts_once() {
-        let hashes = |names: &[&str]| Census::Hashes(names.iter().map(|name| name_hash(name)).collect());
+        let hashes = |names: &[&str]| names.iter().map(|name| name_hash(name)).collect::<NameHashes>();
         let mut sum = hashes(&["ann", "bob"]);
-        sum.merge(hashes(&["bob", "eve"]));
-        assert_eq!(sum.count(), 3);
+        sum.absorb(hashes(&["bob", "eve"]));
+        assert_eq!(sum.len(), 3);
 
-        let names = |names: &[&str]| Census::Names(names.iter().map(|&name| name.to_owned()).collect());
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Names>();
         let mut sum = names(&["b", "a"]);
-        sum.merge(names(&["c", "b"]));
+        sum.absorb(names(&["c", "b"]));
         assert_eq!(sum, names(&["a", "b", "c"]));
     }
 
@@ -239,18 +318,18 @@ mod tests {
     fn sockets_add_up_and_users_unite() {
         let stats = |connections, users: &[&str]| {
             let users = users.iter().map(|user| name_hash(user)).collect();
-            Census::Stats([("app".parse().unwrap(), Headcount { connections, users })].into())
+            QueryResult::Stats([("app".parse().unwrap(), Headcount { connections, users })].into())
         };
-        let mut sum = Ask::Stats.nothing();
-        sum.merge(stats(2, &["ann"]));
-        sum.merge(stats(3, &["ann", "bob"]));
+        let mut sum = Query::from(StatsQuery).nothing();
+        assert_eq!(sum.merge(stats(2, &["ann"])), Ok(()));
+        assert_eq!(sum.merge(stats(3, &["ann", "bob"])), Ok(()));
         assert_eq!(sum, stats(5, &["ann", "bob"]));
     }
 
     #[test]
-    fn an_answer_of_another_kind_changes_nothing() {
-        let mut sum = Census::Names(["a".to_owned()].into());
-        sum.merge(Census::Hashes([1].into()));
-        assert_eq!(sum, Census::Names(["a".to_owned()].into()));
+    fn the_result_of_another_query_is_refused_and_changes_nothing() {
+        let mut sum = QueryResult::Names(["a".to_owned()].into());
+        assert_eq!(sum.merge(QueryResult::Hashes([1].into())), Err(OtherKind));
+        assert_eq!(sum, QueryResult::Names(["a".to_owned()].into()));
     }
 }

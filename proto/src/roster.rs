@@ -220,6 +220,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::testkit::Golden;
 
     fn node(no: u32) -> NodeId {
         NodeId::from_random(no)
@@ -323,6 +324,25 @@ mod tests {
                 prop_assert_eq!(after, if keeper == Some(gone) { deputy } else { keeper });
             }
         }
+    }
+
+    /// Two nodes that choose differently would both decide, or neither.
+    #[test]
+    fn every_channel_has_the_coordinator_and_the_standby_that_it_always_had() {
+        let mut golden = Golden::new("node_messages/coordinators.txt");
+        for (app, name) in
+            [("app", "channel-1"), ("app", "channel-2"), ("shop", "channel-1"), ("shop", ""), ("a", "中文")]
+        {
+            let channel = ChannelKey { app: app.parse().unwrap(), name: name.parse().unwrap() };
+            let mut lines = String::new();
+            for slaves in [1, 2, 3, 10] {
+                let (first, second) = keepers((0..slaves).map(|no| node(no * 77_777)), &channel);
+                let shown = |node: Option<NodeId>| node.map_or_else(|| "-".to_owned(), |node| node.to_string());
+                lines += &format!("of {slaves}: {}, standby {}\n", shown(first), shown(second));
+            }
+            golden.case(&format!("{name:?} of {app:?}"), lines);
+        }
+        golden.check();
     }
 
     #[test]

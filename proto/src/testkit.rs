@@ -1,15 +1,24 @@
-//! For tests of the crates above: a bus that remembers what it was given.
+//! For tests, here and in the crates above: a bus that remembers what it was given, and golden files of bytes.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    env,
+    fmt::Write as _,
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::{
     bus::{Bus, BusError, BusState, Gathered, Inbox, Interest},
+    command::PublishMatching,
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
-    query::{Ask, Census},
+    member::MemberAnnouncement,
+    node_request::{NodeRequest, NodeResponse},
+    query::{NameHashes, Query, QueryResult},
     report::Report,
 };
 
@@ -18,10 +27,14 @@ use crate::{
 pub struct RecordingBus {
     /// What was published, in order.
     pub published: Mutex<Vec<Envelope>>,
+    /// What was published to patterns, in order.
+    pub matching: Mutex<Vec<PublishMatching>>,
     /// What was asked, in order.
-    pub asked: Mutex<Vec<Ask>>,
+    pub asked: Mutex<Vec<Query>>,
     /// What every query is answered with; nothing, if not set.
-    pub answer: Mutex<Option<Census>>,
+    pub answer: Mutex<Option<QueryResult>>,
+    /// The hashes of the names that every pattern matches.
+    pub matches: Mutex<NameHashes>,
     /// Slaves that are said not to have answered.
     pub missing: Mutex<Vec<NodeId>>,
     /// Is it down?
@@ -37,6 +50,10 @@ impl RecordingBus {
     pub fn take_published(&self) -> Vec<Envelope> {
         std::mem::take(&mut self.published.lock().expect("no test panicked"))
     }
+
+    fn gathered<T>(&self, result: T) -> Gathered<T> {
+        Gathered { result, missing: self.missing.lock().expect("no test panicked").clone() }
+    }
 }
 
 #[async_trait]
@@ -49,17 +66,29 @@ impl Bus for RecordingBus {
         Ok(())
     }
 
-    async fn gather(&self, ask: Ask) -> Result<Gathered, BusError> {
+    async fn publish_matching(&self, push: PublishMatching) -> Result<Gathered<NameHashes>, BusError> {
         if !self.is_up() {
             return Err(BusError::Down);
         }
-        let census = self.answer.lock().expect("no test panicked").clone().unwrap_or_else(|| ask.nothing());
-        self.asked.lock().expect("no test panicked").push(ask);
-        Ok(Gathered { census, missing: self.missing.lock().expect("no test panicked").clone() })
+        self.matching.lock().expect("no test panicked").push(push);
+        Ok(self.gathered(self.matches.lock().expect("no test panicked").clone()))
     }
 
-    async fn ask_node(&self, _: NodeId, ask: Ask) -> Result<Census, BusError> {
-        self.gather(ask).await.map(|gathered| gathered.census)
+    async fn announce(&self, _: Vec<MemberAnnouncement>) -> Result<(), BusError> {
+        if self.is_up() { Ok(()) } else { Err(BusError::Down) }
+    }
+
+    async fn gather(&self, query: Query) -> Result<Gathered<QueryResult>, BusError> {
+        if !self.is_up() {
+            return Err(BusError::Down);
+        }
+        let result = self.answer.lock().expect("no test panicked").clone().unwrap_or_else(|| query.nothing());
+        self.asked.lock().expect("no test panicked").push(query);
+        Ok(self.gathered(result))
+    }
+
+    async fn request(&self, _: NodeId, request: NodeRequest) -> Result<NodeResponse, BusError> {
+        if self.is_up() { Ok(request.nothing()) } else { Err(BusError::Down) }
     }
 
     fn interest(&self, _: &ChannelKey) -> Option<Interest> {
@@ -74,4 +103,54 @@ impl Bus for RecordingBus {
         let up = !*self.down.lock().expect("no test panicked");
         watch::channel(BusState { up, roster_known: true, ..BusState::default() }).1
     }
+}
+
+/// A golden file: named cases, each with lines of its own. With `GOLDEN=write` in the environment it is written instead of
+/// compared.
+pub struct Golden {
+    path: PathBuf,
+    text: String,
+}
+
+impl Golden {
+    /// The file at `path` in `tests/golden`.
+    #[must_use]
+    pub fn new(path: &str) -> Self {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(path);
+        Self { path, text: String::new() }
+    }
+
+    /// One more case.
+    pub fn case(&mut self, name: &str, lines: impl AsRef<str>) {
+        let _ = writeln!(self.text, "{name}");
+        for line in lines.as_ref().lines() {
+            let _ = writeln!(self.text, "    {line}");
+        }
+    }
+
+    /// Compare all cases with the file.
+    ///
+    /// # Panics
+    ///
+    /// They differ, or the file cannot be read.
+    pub fn check(self) {
+        if env::var_os("GOLDEN").is_some_and(|value| value == "write") {
+            fs::create_dir_all(self.path.parent().expect("it is in a folder")).expect("the folder can be made");
+            return fs::write(&self.path, self.text).expect("the golden file can be written");
+        }
+        let golden = fs::read_to_string(&self.path).unwrap_or_else(|error| panic!("{}: {error}", self.path.display()));
+        assert!(golden == self.text, "{} differs; now it is:\n{}", self.path.display(), self.text);
+    }
+}
+
+/// Bytes in hexadecimal digits, 16 a line, with the text beside them that they hold.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    let mut lines = String::new();
+    for row in bytes.chunks(16) {
+        let digits: Vec<_> = row.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = row.iter().map(|&byte| if (b' '..=b'~').contains(&byte) { byte as char } else { '.' });
+        let _ = writeln!(lines, "{:<47}  {}", digits.join(" "), text.collect::<String>());
+    }
+    lines
 }

@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use log::{debug, error};
+use log::debug;
 use wellhead_proto::{
-    dialect::contract::{ApiCall, ApiReply, Done, Guard, Work},
+    dialect::contract::{ApiCall, ApiReply, Guard, SlaveRequest},
     jwt::{BadToken, MAX_JWT_BYTES},
     refusal::Refusal,
     surface::{Head, Matched, Surface},
@@ -45,31 +45,23 @@ impl Surface for Slave {
         let segments = admitted.segments.clone();
         let Head { method, path, query, headers, .. } = head;
         let call = ApiCall { row, method, path, segments, query, headers, body, now };
-        let task = match dialect.call(call) {
-            Ok(task) => task,
-            Err(why) => return dialect.refuse(row, &why),
-        };
-        let done = match task.work {
-            Work::Nothing => Done::Done,
-            Work::Exchange(jwt) => match shared.tokens.issue(&jwt, &shared.apps, now) {
-                Ok(token) => Done::Token(Ok(token)),
+        match dialect.slave_request(call) {
+            Err(why) => dialect.refuse(row, &why),
+            Ok(SlaveRequest::Answer(reply)) => reply,
+            Ok(SlaveRequest::Exchange { jwt, reply }) => match shared.tokens.issue(&jwt, &shared.apps, now) {
+                Ok(token) => reply(Ok(token)),
                 Err(NotIssued::Refused(why)) => {
                     let why = if jwt.is_empty() { BadToken::Missing } else { why };
                     shared.metrics.auth_failed(why);
                     debug!(reason = why.label(); "a JWT is refused: {}", why.label());
-                    Done::Token(Err(why))
+                    reply(Err(why))
                 }
                 Err(NotIssued::Full) => {
                     let why = Refusal::unavailable("too many connection tokens are waiting to be used");
-                    return dialect.refuse(row, &why);
+                    dialect.refuse(row, &why)
                 }
             },
-            work @ (Work::Publish(_) | Work::Ask(_) | Work::PublishAndAsk(..) | Work::Decode(_)) => {
-                error!("dialect {} asks a slave for the work of a master: {work:?}", dialect.name());
-                return dialect.refuse(row, &Refusal::NotFound);
-            }
-        };
-        (task.reply)(done)
+        }
     }
 
     /// Anybody may ask a slave, so that it reads no more than the largest JWT needs when every byte of it is escaped.

@@ -19,7 +19,7 @@ use wellhead_proto::{
     frame::Frame,
     ids::{AppId, UserId},
     jwt::BadToken,
-    query::Bearer,
+    node_request::Bearer,
     refusal::Refusal,
     surface::{Head, HttpVersion, Matched},
 };

@@ -13,10 +13,12 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use wellhead_proto::{
     bus::{BoxFuture, Gap, Inbox},
-    command::{Command, Target},
+    command::{Command, PublishMatching, Target},
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
-    query::{Ask, Census},
+    member::MemberAnnouncement,
+    node_request::{NodeRequest, NodeResponse},
+    query::{NameHashes, Query, QueryResult, ResultPart, TypedQuery},
     refusal::CloseCause,
     report::Report,
 };
@@ -27,7 +29,7 @@ use crate::{
     interests::Workers,
     registry::{
         Registry,
-        message::{Answer, Obey, Order, Orders, TellMembers},
+        message::{Answer, Obey, Order, Orders, Pending, Question, TellMembers},
     },
 };
 
@@ -57,12 +59,6 @@ impl Intake {
         };
         let workers = match &envelope.command {
             Command::Publish { channel, .. } => self.0.interests.workers(&envelope.app, channel),
-            Command::Members { channel, change } => {
-                let channel = ChannelKey { app: envelope.app.clone(), name: channel.clone() };
-                // behind what came before it
-                self.send(std::mem::take(piles));
-                return self.0.attendance.announced(&channel, change.clone(), &*self.0);
-            }
             Command::Direct { to: Target::Socket(socket), .. } if socket.node() != self.0.node => return,
             Command::Direct { .. } | Command::Reload { .. } | Command::Grant { .. } => {
                 Workers::first(self.0.workers().len())
@@ -138,36 +134,72 @@ impl Inbox for Intake {
         self.0.close(CloseCause::ShuttingDown, opened_before);
     }
 
-    fn answer(&self, ask: Ask) -> BoxFuture<Census> {
-        let shared = self.0.clone();
-        if let Ask::Redeem { token, app } = &ask {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let bearer = shared.tokens.redeem_own(token, app, now).ok();
-            return Box::pin(std::future::ready(Census::Redeemed(bearer)));
+    fn announced(&self, MemberAnnouncement { channel, change }: MemberAnnouncement) {
+        self.0.attendance.announced(&channel, change, &*self.0);
+    }
+
+    fn publish_matching(&self, push: PublishMatching) -> BoxFuture<NameHashes> {
+        let payload = push.event.data.len();
+        Box::pin(self.ask_all(push, payload, Question::Publish))
+    }
+
+    fn query(&self, query: Query) -> BoxFuture<QueryResult> {
+        match query {
+            Query::Names(query) => self.answer(query, Question::Names),
+            Query::Count(query) => self.answer(query, Question::Count),
+            Query::States(query) => self.answer(query, Question::States),
+            Query::Members(query) => self.answer(query, Question::Members),
+            Query::Grants(query) => self.answer(query, Question::Grants),
+            Query::Stats(query) => self.answer(query, Question::Stats),
         }
-        if let Ask::Attendance(channels) = &ask {
-            return Box::pin(std::future::ready(Census::Attendance(shared.keeping.attendance(channels))));
+    }
+
+    fn request(&self, request: NodeRequest) -> NodeResponse {
+        match request {
+            NodeRequest::Redeem { token, app } => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                NodeResponse::Redeemed(self.0.tokens.redeem_own(&token, &app, now).ok())
+            }
+            NodeRequest::MemberLists(channels) => NodeResponse::MemberLists(self.0.keeping.attendance(&channels)),
         }
-        let payload = if let Ask::PublishMatching { event, .. } = &ask { event.data.len() } else { 0 };
-        let ask = Arc::new(ask);
-        Box::pin(async move {
+    }
+}
+
+impl Intake {
+    fn answer<Q: TypedQuery>(
+        &self,
+        query: Q,
+        question: fn(Pending<Q, Q::Result>) -> Question,
+    ) -> BoxFuture<QueryResult> {
+        let result = self.ask_all(query, 0, question);
+        Box::pin(async { result.await.into_result() })
+    }
+
+    /// Ask every thread, and unite what they answer. `payload`: the bytes that wait with the question.
+    fn ask_all<Q: Send + Sync + 'static, R: ResultPart>(
+        &self,
+        query: Q,
+        payload: usize,
+        question: fn(Pending<Q, R>) -> Question,
+    ) -> impl Future<Output = R> + use<Q, R> {
+        let (shared, query) = (self.0.clone(), Arc::new(query));
+        async move {
             let asked = |worker: &Addr<Registry>| {
                 let ticket = shared.backlog.admit(payload);
                 let (reply, answer) = oneshot::channel();
-                worker.do_send(Answer { ask: ask.clone(), ticket, reply });
+                worker.do_send(Answer { question: question(Pending { query: query.clone(), reply }), ticket });
                 answer
             };
             let answers: Vec<_> = shared.workers().iter().map(asked).collect();
-            let answers = join_all(answers).await;
-            let mut census = ask.nothing();
-            for answer in answers {
+            let mut all = R::default();
+            for answer in join_all(answers).await {
                 match answer {
-                    Ok(answer) => census.merge(answer),
+                    Ok(answer) => all.absorb(answer),
                     Err(error) => warn!("a worker thread left a query unanswered: {error}"),
                 }
             }
-            census
-        })
+            all
+        }
     }
 }
 
@@ -187,7 +219,5 @@ fn bytes(command: &Command) -> usize {
         Command::Direct { data, .. } => data.len(),
         Command::Reload { channels, .. } => channels.iter().map(|channel| channel.as_str().len()).sum(),
         Command::Grant { channel, .. } => channel.as_str().len(),
-        // the slave's attendance makes messages of its own of it
-        Command::Members { .. } => 0,
     }
 }

@@ -15,10 +15,8 @@ use tokio::{
 };
 use wellhead_proto::{
     bus::{Bus, BusError, BusState},
-    command::Command,
-    envelope::Envelope,
     ids::{ChannelKey, NodeId, UserId},
-    member::MemberChange,
+    member::{MemberAnnouncement, MemberChange},
     report::{Post, Report},
 };
 
@@ -47,8 +45,8 @@ pub struct Keeping {
     bus: Arc<dyn Bus>,
     metrics: Metrics,
     /// What is to be announced. One queue, filled under the keeper's lock: so that it keeps the order.
-    announce: mpsc::UnboundedSender<Envelope>,
-    announcements: Mutex<Option<mpsc::UnboundedReceiver<Envelope>>>,
+    announce: mpsc::UnboundedSender<MemberAnnouncement>,
+    announcements: Mutex<Option<mpsc::UnboundedReceiver<MemberAnnouncement>>>,
 }
 
 impl Keeping {
@@ -171,7 +169,7 @@ impl Keeping {
             Fact::Removed(channel, user) => ("member_removed", channel, Some(MemberChange::Removed(user))),
         };
         self.metrics.fact(what);
-        let ChannelKey { app, name } = channel;
+        let ChannelKey { app, name } = &channel;
         match &change {
             None => debug!(fact = what, app_id:% = app, channel:% = name; "{what}: {name} of {app}"),
             Some(change) => {
@@ -181,7 +179,7 @@ impl Keeping {
         }
         if let Some(change) = change {
             // fails only when the slave ends
-            let _ = self.announce.send(Envelope { app, command: Command::Members { channel: name, change } });
+            let _ = self.announce.send(MemberAnnouncement { channel, change });
         }
     }
 }
@@ -213,11 +211,11 @@ async fn end_graces(keeping: Weak<Keeping>, mut due: watch::Receiver<Option<Dura
 
 /// Publish what comes, in order. What the bus does not take is tried again until it does: nobody would ever know of it
 /// otherwise; and twice is harmless.
-async fn publish_all(mut announcements: mpsc::UnboundedReceiver<Envelope>, bus: &dyn Bus) {
+async fn publish_all(mut announcements: mpsc::UnboundedReceiver<MemberAnnouncement>, bus: &dyn Bus) {
     let mut batch = Vec::new();
     while announcements.recv_many(&mut batch, AT_ONCE).await > 0 {
         let mut state = bus.state();
-        while let Err(error) = bus.publish_all(batch.clone()).await {
+        while let Err(error) = bus.announce(batch.clone()).await {
             if let BusError::TooLarge { .. } = error {
                 warn!("members could not be announced: {error}");
                 break;

@@ -24,7 +24,7 @@ use wellhead_proto::{
     app::Apps,
     ids::{AppId, NodeId},
     jwt::{BadToken, CONNECTION_TOKEN_TYP, Claims, Grant},
-    query::Bearer,
+    node_request::Bearer,
 };
 
 pub use self::elsewhere::ask_issuer;

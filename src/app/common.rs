@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use wellhead_proto::fingerprint::Fingerprint;
+use wellhead_proto::{fingerprint::Fingerprint, node_message::MessageKey};
 
 use super::Trust;
 use crate::{
@@ -32,6 +32,8 @@ pub(super) fn common(settings: &Settings, plan: &Plan, trust: &Trust) -> Common 
     shared.insert("keys of [jwt]".to_owned(), of(&jwt));
     Common {
         secret: Fingerprint::of_secret(secret),
+        key: MessageKey::new(secret),
+        require_signed: settings.cluster.require_signed,
         given: matches!(plan.topology, Topology::Socket(_)),
         settings: shared,
         max_nodes: settings.cluster.max_nodes,

@@ -6,7 +6,7 @@ use actix_rt::ArbiterHandle;
 use bytes::Bytes;
 use log::debug;
 use prometheus_client::registry::Registry;
-use wellhead_proto::{bus::Bus, ids::NodeId, roster::Beat};
+use wellhead_proto::{bus::Bus, ids::NodeId, node_message::NodeMessage, roster::Beat};
 
 use super::{
     cluster::{Cluster, ClusterBus, Common, Metrics},
@@ -121,7 +121,8 @@ impl ClusterBuilder {
     pub fn find_owner(&self, socket: &Path, limits: LocalLimits) -> Result<UnixClient, SocketError> {
         let handler: Arc<dyn MessageHandler> = self.cluster.handler();
         // the owner puts us on its roster when we say that we are here, which we do once we can answer
-        let hello = Hello { node: self.node, beat: Bytes::new() };
+        // but it is told at once what we read, so that nothing is written to us that we do not
+        let hello = Hello { node: self.node, beat: Bytes::from_static(&[NodeMessage::VERSION]) };
         UnixClient::connect(socket.to_owned(), hello, limits, handler, self.metrics.clone())
     }
 
@@ -135,8 +136,11 @@ impl ClusterBuilder {
 struct LostClients(std::sync::Weak<Cluster>);
 
 impl ClientWatcher for LostClients {
-    fn came(&self, node: NodeId, _: Bytes) {
+    fn came(&self, node: NodeId, reads: Bytes) {
         debug!(node_id:% = node; "node {node} is linked");
+        if let Some(cluster) = self.0.upgrade() {
+            cluster.linked(node, &reads);
+        }
     }
 
     fn lost(&self, node: NodeId) {

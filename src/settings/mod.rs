@@ -65,6 +65,8 @@ pub struct Cluster {
     pub secret: Secret,
     /// A file that holds the secret instead.
     pub secret_file: String,
+    /// Is everything refused that a node says without signing it with the secret? The previous release signs nothing.
+    pub require_signed: bool,
     /// How many nodes are let in.
     pub max_nodes: usize,
     /// How much of a difference between the clocks of two nodes is allowed for.
@@ -224,6 +226,7 @@ impl Default for Cluster {
             socket: "run/bus.sock".to_owned(),
             secret: Secret::default(),
             secret_file: String::new(),
+            require_signed: false,
             max_nodes: roster::MAX_NODES,
             clock_tolerance: Span::seconds(60),
         }

@@ -15,8 +15,7 @@ use wellhead_proto::{
     action::Action,
     app::Apps,
     dialect::contract::{
-        ApiCall, ApiReply, ApiTask, Conversation, Credentials, Dialect, Guard, Knock, Message, Role, Route, Shared,
-        Variant,
+        ApiCall, ApiReply, Conversation, Credentials, Dialect, Guard, Knock, Message, Role, Route, Shared, Variant,
     },
     event::{Event, Payload},
     frame::{Frame, Opcode},
@@ -49,10 +48,6 @@ impl Dialect for Echo {
 
     fn routes(&self) -> &[Route] {
         &self.routes
-    }
-
-    fn call(&self, _: ApiCall<'_>) -> Result<ApiTask, Refusal> {
-        Err(Refusal::NotFound)
     }
 
     fn knock(&self, _: &ApiCall<'_>) -> Result<Knock, Refusal> {

@@ -11,7 +11,7 @@ use wellhead::bus::local::InProcessBus;
 use wellhead_proto::{
     bus::{Bus, BusError},
     ids::NodeId,
-    query::Ask,
+    query::StatsQuery,
 };
 
 use self::node::{Node, push};
@@ -42,6 +42,8 @@ macro_rules! contract_of {
             questions_are_answered_by_all_slaves_also_at_length,
             who_is_silent_is_named_and_waited_for_once,
             one_node_can_be_asked,
+            a_push_to_a_pattern_is_answered_with_what_matched,
+            changes_of_members_keep_their_order_with_pushes,
             reports_arrive_in_order,
             who_says_goodbye_is_gone_at_once,
             what_is_listened_to_follows_what_is_wanted,
@@ -63,5 +65,5 @@ async fn the_bus_of_one_process_keeps_what_applies_to_it() {
     suite::alone_pushes_arrive_in_order_and_questions_are_answered(&*hub, &node).await;
     hub.stop();
     assert_eq!(hub.publish(push("a", "c", "x")).await, Err(BusError::Down));
-    assert_eq!(hub.gather(Ask::Stats).await, Err(BusError::Down));
+    assert_eq!(hub.gather(StatsQuery.into()).await, Err(BusError::Down));
 }

@@ -100,10 +100,11 @@ async fn what_a_key_limits_in_part_is_cut_down_to_it() {
     house.with_key("all", "GET", "/api/shop/channels", "").await;
     let asked: Vec<Value> = asked().iter().map(|ask| json!(ask)).collect();
     let rooms = Some(json!(["room-*", "lobby"]));
-    assert_eq!(within(&asked[0], "/PublishMatching/within"), rooms);
-    assert_eq!(within(&asked[1], "/Query/query/Channels"), rooms);
-    assert_eq!(within(&asked[2], "/Query/query/ChannelCount"), rooms);
-    assert_eq!(within(&asked[3], "/Query/query/Channels"), Some(json!(["*"])));
+    let pushed = house.bus.matching.lock().expect("no panic").pop().expect("a push to a pattern");
+    assert_eq!(Some(json!(pushed.within)), rooms);
+    assert_eq!(within(&asked[0], "/Names/of/Channels"), rooms);
+    assert_eq!(within(&asked[1], "/Count/of/Channels"), rooms);
+    assert_eq!(within(&asked[2], "/Names/of/Channels"), Some(json!(["*"])));
 }
 
 #[tokio::test]
@@ -111,7 +112,7 @@ async fn sizes_and_claims_are_shown_for_the_apps_of_the_key_only() {
     let house = House::new(keys(), false, true);
     let count = |connections| Headcount { connections, users: HashSet::from([1]) };
     let apps = BTreeMap::from([("shop".parse().expect("name"), count(2)), ("other".parse().expect("name"), count(5))]);
-    *house.bus.answer.lock().expect("no panic") = Some(Census::Stats(apps));
+    *house.bus.answer.lock().expect("no panic") = Some(QueryResult::Stats(apps));
     for (key, stats, apps) in [
         (
             "all",

@@ -1,40 +1,49 @@
-//! What the dispatcher makes of work that no row of gusher asks for.
+//! What the dispatcher makes of requests that no row of gusher makes.
 
 use wellhead_proto::{
-    dialect::contract::{Done, Work},
+    dialect::contract::{ApiReply, MasterRequest},
     event::Event,
-    query::{ChannelState, Query},
+    query::{ChannelState, ChannelStates, StatesOf, StatesQuery},
 };
 
 use super::*;
 use crate::{dispatch::Answer, keys::Caller};
 
-fn say_and_count(app: &str, asked: &str) -> Work {
+/// Its reply tells the states.
+fn say_and_count(app: &str, asked: &str) -> MasterRequest {
     let channel = |name: &str| name.parse().expect("a name");
     let event = Event::new("e".parse().expect("a name"), Payload::null());
     let command = Command::Publish { channel: channel("room-1"), event, except: None };
-    let query = Query::States { of: vec![channel("room-1"), channel("news")], members: false };
-    Work::PublishAndAsk(
-        vec![Envelope { app: app.parse().expect("a name"), command }],
-        Ask::Query { app: asked.parse().expect("a name"), query },
-    )
+    let of = StatesOf::Named(vec![channel("room-1"), channel("news")]);
+    MasterRequest::PublishAndQuery {
+        envelopes: vec![Envelope { app: app.parse().expect("a name"), command }],
+        query: StatesQuery { app: asked.parse().expect("a name"), of, members: false },
+        reply: Box::new(|states| told(&states)),
+    }
 }
 
-async fn carried_out(dispatcher: &Dispatcher, caller: Caller, mut work: Work) -> Result<Answer, error::MasterError> {
-    let checked = dispatcher.check(caller, &mut work);
-    dispatcher.carry_out(caller, work, checked, 0.0).await
+fn told(states: &ChannelStates) -> ApiReply {
+    ApiReply::new(200, "", format!("{states:?}"))
+}
+
+async fn carried_out(
+    dispatcher: &Dispatcher,
+    caller: Caller,
+    mut request: MasterRequest,
+) -> Result<Answer, error::MasterError> {
+    let checked = dispatcher.check(caller, &mut request);
+    dispatcher.carry_out(caller, request, checked, 0.0).await
 }
 
 #[tokio::test]
 async fn what_is_published_is_counted_afterwards() {
     let house = House::new(keys(), false, false);
-    let states =
-        Census::States([("room-1".to_owned(), ChannelState { subscriptions: 2, ..Default::default() })].into());
-    *house.bus.answer.lock().unwrap() = Some(states.clone());
+    let states = ChannelStates::from([("room-1".to_owned(), ChannelState { subscriptions: 2, ..Default::default() })]);
+    *house.bus.answer.lock().unwrap() = Some(QueryResult::States(states.clone()));
     *house.bus.missing.lock().unwrap() = vec![NodeId::from_random(7)];
     let dispatcher = &house.master.0.dispatcher;
     let answer = carried_out(dispatcher, Caller::Anyone, say_and_count("shop", "shop")).await.unwrap();
-    assert!(matches!(answer.done, Done::Census(census) if census == states));
+    assert_eq!(answer.reply, told(&states));
     assert_eq!(answer.missing, [NodeId::from_random(7)]);
     assert_eq!((house.bus.take_published().len(), house.bus.asked.lock().unwrap().len()), (1, 1));
     let counted = house.counted();

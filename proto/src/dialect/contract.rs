@@ -9,13 +9,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     action::Action,
+    channel::ChannelPattern,
+    command::PublishMatching,
     envelope::Envelope,
     event::Event,
     frame::Frame,
-    ids::{AppId, ChannelName, SocketId},
+    ids::{AppId, ChannelName, SocketId, UserId},
     jwt::{BadToken, Claims},
     notice::{Notice, Outcome},
-    query::{Ask, Census},
+    query::{
+        AppStats, ChannelStates, CountQuery, MemberInfos, MembersQuery, NameHashes, Names, NamesQuery, StatesQuery,
+        StatsQuery,
+    },
     refusal::{CloseCause, Refusal},
 };
 
@@ -123,61 +128,147 @@ impl std::fmt::Debug for dyn Headers + '_ {
     }
 }
 
-/// What a request comes down to, and how its answer is written.
-pub struct ApiTask {
-    /// What is to be done.
-    pub work: Work,
-    /// Turns what came of it into the reply.
-    pub reply: Box<dyn FnOnce(Done) -> ApiReply + Send>,
+/// Writes the reply, once it is known what came of a request.
+pub type ReplyWith<T> = Box<dyn FnOnce(T) -> ApiReply + Send>;
+
+/// What a request to the master comes down to, each with how its reply is written.
+pub enum MasterRequest {
+    /// Nothing is to be done: this is the reply.
+    Answer(ApiReply),
+    /// Publish these, in order.
+    Publish {
+        /// What is published.
+        envelopes: Vec<Envelope>,
+        /// Writes the reply.
+        reply: ReplyWith<()>,
+    },
+    /// Publish these, in order, then ask for the state of channels.
+    PublishAndQuery {
+        /// What is published.
+        envelopes: Vec<Envelope>,
+        /// What is asked.
+        query: StatesQuery,
+        /// Writes the reply.
+        reply: ReplyWith<ChannelStates>,
+    },
+    /// Publish to every channel that a pattern matches.
+    PublishMatching {
+        /// What is published.
+        push: PublishMatching,
+        /// Writes the reply, given how many channels matched.
+        reply: ReplyWith<usize>,
+    },
+    /// Replace what the sockets of a user may subscribe to.
+    Reload {
+        /// The app.
+        app: AppId,
+        /// The user.
+        user: UserId,
+        /// Only patterns that lie wholly inside one of these are taken away.
+        within: Vec<ChannelPattern>,
+        /// The patterns from now on, in place of those.
+        channels: Vec<ChannelPattern>,
+        /// Writes the reply, given what is in force now if only a part was replaced.
+        reply: ReplyWith<Option<Names>>,
+    },
+    /// Ask every slave.
+    Query(QueryRequest),
+    /// Verify a client's JWT and show what it says.
+    Decode {
+        /// The JWT.
+        jwt: String,
+        /// Writes the reply, given what the JWT says, or why it is refused.
+        reply: ReplyWith<Result<Box<Claims>, BadToken>>,
+    },
 }
 
-impl ApiTask {
-    /// `work`, answered by `reply`.
-    pub fn new(work: Work, reply: impl FnOnce(Done) -> ApiReply + Send + 'static) -> Self {
-        Self { work, reply: Box::new(reply) }
-    }
+/// A query that a request asks for.
+pub enum QueryRequest {
+    /// Names.
+    Names(NamesQuery, ReplyWith<Names>),
+    /// How many there are.
+    Count(CountQuery, ReplyWith<NameHashes>),
+    /// States of channels.
+    States(StatesQuery, ReplyWith<ChannelStates>),
+    /// The members of a channel.
+    Members(MembersQuery, ReplyWith<MemberInfos>),
+    /// Sizes of the apps that the caller may see.
+    Stats(StatsQuery, ReplyWith<AppStats>),
+}
 
-    /// Nothing to do but to answer.
+/// What a request to a slave comes down to, each with how its reply is written.
+pub enum SlaveRequest {
+    /// Nothing is to be done: this is the reply.
+    Answer(ApiReply),
+    /// Verify a client's JWT and issue a connection token for it.
+    Exchange {
+        /// The JWT.
+        jwt: String,
+        /// Writes the reply, given the token, or why there is none.
+        reply: ReplyWith<Result<String, BadToken>>,
+    },
+}
+
+impl MasterRequest {
+    /// Publish these, in order; answered by `reply`.
+    pub fn publish(envelopes: Vec<Envelope>, reply: impl FnOnce() -> ApiReply + Send + 'static) -> Self {
+        Self::Publish { envelopes, reply: Box::new(move |()| reply()) }
+    }
+}
+
+impl QueryRequest {
+    /// The app that is asked about; `None` if all are.
     #[must_use]
-    pub fn answer(reply: ApiReply) -> Self {
-        Self::new(Work::Nothing, move |_| reply)
+    pub fn app(&self) -> Option<&AppId> {
+        match self {
+            Self::Names(NamesQuery { app, .. }, _)
+            | Self::Count(CountQuery { app, .. }, _)
+            | Self::States(StatesQuery { app, .. }, _)
+            | Self::Members(MembersQuery { app, .. }, _) => Some(app),
+            Self::Stats(StatsQuery, _) => None,
+        }
     }
 }
 
-impl std::fmt::Debug for ApiTask {
+/// Shows what is asked for, and not how the reply is written.
+impl std::fmt::Debug for MasterRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("ApiTask").field(&self.work).finish()
+        match self {
+            Self::Answer(reply) => f.debug_tuple("Answer").field(reply).finish(),
+            Self::Publish { envelopes, .. } => f.debug_tuple("Publish").field(envelopes).finish(),
+            Self::PublishAndQuery { envelopes, query, .. } => {
+                f.debug_tuple("PublishAndQuery").field(envelopes).field(query).finish()
+            }
+            Self::PublishMatching { push, .. } => push.fmt(f),
+            Self::Reload { app, user, within, channels, .. } => {
+                f.debug_tuple("Reload").field(app).field(user).field(within).field(channels).finish()
+            }
+            Self::Query(query) => query.fmt(f),
+            Self::Decode { .. } => f.write_str("Decode"),
+        }
     }
 }
 
-/// Something that a role does for an API row.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Work {
-    /// Nothing.
-    Nothing,
-    /// Publish these, in order. (Master)
-    Publish(Vec<Envelope>),
-    /// Ask every slave. (Master)
-    Ask(Ask),
-    /// Publish these, in order, then ask every slave. (Master)
-    PublishAndAsk(Vec<Envelope>, Ask),
-    /// Verify a client's JWT and show what it says. (Master)
-    Decode(String),
-    /// Verify a client's JWT and issue a connection token for it. (Slave)
-    Exchange(String),
+impl std::fmt::Debug for QueryRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Names(query, _) => query.fmt(f),
+            Self::Count(query, _) => query.fmt(f),
+            Self::States(query, _) => query.fmt(f),
+            Self::Members(query, _) => query.fmt(f),
+            Self::Stats(query, _) => query.fmt(f),
+        }
+    }
 }
 
-/// What came of a [`Work`].
-#[derive(Debug)]
-pub enum Done {
-    /// It is done; nothing to tell.
-    Done,
-    /// The answers of all slaves.
-    Census(Census),
-    /// What the JWT says, or why it is refused.
-    Claims(Result<Box<Claims>, BadToken>),
-    /// The connection token, or why there is none.
-    Token(Result<String, BadToken>),
+/// Never shows the JWT.
+impl std::fmt::Debug for SlaveRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Answer(reply) => f.debug_tuple("Answer").field(reply).finish(),
+            Self::Exchange { .. } => f.write_str("Exchange"),
+        }
+    }
 }
 
 /// A reply over HTTP.
@@ -298,13 +389,27 @@ pub trait Dialect: Send + Sync {
         Ok(())
     }
 
-    /// What the request comes down to. To be called only for what [`Dialect::authenticate`] let in: of the credentials it
-    /// judges what depends on the body, and nothing else.
+    /// What a request to one of the master's rows comes down to. To be called only for what [`Dialect::authenticate`] let
+    /// in: of the credentials it judges what depends on the body, and nothing else. A dialect without such rows has nothing
+    /// to say here.
     ///
     /// # Errors
     ///
     /// The request breaks the API's rules; [`Dialect::refuse`] says so to the caller.
-    fn call(&self, call: ApiCall<'_>) -> Result<ApiTask, Refusal>;
+    fn master_request(&self, call: ApiCall<'_>) -> Result<MasterRequest, Refusal> {
+        let _ = call;
+        Err(Refusal::NotFound)
+    }
+
+    /// The same for the slave's rows.
+    ///
+    /// # Errors
+    ///
+    /// See there.
+    fn slave_request(&self, call: ApiCall<'_>) -> Result<SlaveRequest, Refusal> {
+        let _ = call;
+        Err(Refusal::NotFound)
+    }
 
     /// Who knocks at a row that opens sockets, and with which credentials.
     ///

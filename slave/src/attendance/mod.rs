@@ -17,7 +17,6 @@ use wellhead_proto::{
     ids::{ChannelKey, NodeId, UserId},
     member::{Member, MemberChange},
     notice::Bar,
-    query::{Ask, Census},
     report::Post,
     roster::keepers,
 };
@@ -215,10 +214,10 @@ async fn ask(bus: Arc<dyn Bus>, keeper: Option<NodeId>, tickets: Tickets) -> (Ti
     for some in tickets.chunks(TOGETHER) {
         let Some(keeper) = keeper else { break };
         let channels = some.iter().map(|(channel, _)| channel.clone()).collect();
-        match bus.ask_node(keeper, Ask::Attendance(channels)).await {
-            Ok(Census::Attendance(more)) => lists.extend(more),
+        match bus.member_lists(keeper, channels).await {
+            Ok(more) => lists.extend(more),
             // who is asked in vain once is asked again later
-            _ => break,
+            Err(_) => break,
         }
     }
     (tickets, lists)

@@ -21,7 +21,7 @@ use wellhead_proto::{
 };
 
 use self::{
-    asks::Question,
+    asks::Task,
     users::{Reload, UserOrder, Waiting, What},
 };
 use super::{
@@ -83,7 +83,7 @@ pub struct Floor {
     /// What arrived since.
     waiting: VecDeque<Waiting>,
     /// Questions under way.
-    questions: VecDeque<Question>,
+    questions: VecDeque<Task>,
     /// Outboxes to flush after the drain.
     dirty: Vec<Rc<Outbox>>,
     /// Deliveries between two flushes.
@@ -255,7 +255,6 @@ impl Floor {
             }
             Command::Grant { user, channel } => self.order(&app, &user, What::Grant(channel, None), ticket),
             // the slave makes one message for each change out of it
-            Command::Members { .. } => {}
         }
     }
 

@@ -7,11 +7,12 @@ use tokio::{
 };
 use wellhead_proto::{
     channel::ChannelPattern,
-    dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Shared, Variant},
+    command::PublishMatching,
+    dialect::contract::{ApiCall, ApiReply, Conversation, Dialect, Knock, Route, Shared, Variant},
     event::Event,
     member::{Member, MemberChange},
     notice::Notice,
-    query::{Ask, Census, Query, name_hash},
+    query::{GrantsQuery, Listing, MembersQuery, NameHashes, Names, NamesQuery, name_hash},
     refusal::Refusal,
     testkit::RecordingBus,
 };
@@ -21,6 +22,7 @@ use crate::{
     backlog::Backlog,
     keeping::Keeping,
     memory::{Memory, Share, look_after},
+    registry::message::{Pending, Question},
     transport::Transport,
 };
 
@@ -49,10 +51,6 @@ impl Dialect for Twofold {
 
     fn variants(&self) -> u8 {
         2
-    }
-
-    fn call(&self, _: ApiCall<'_>) -> Result<ApiTask, Refusal> {
-        Err(Refusal::NotFound)
     }
 
     fn knock(&self, _: &ApiCall<'_>) -> Result<Knock, Refusal> {
@@ -184,13 +182,13 @@ impl Scene {
     }
 
     /// The answer to a question, whatever turns it takes, and how many those are.
-    fn ask(&mut self, ask: Ask) -> (Census, usize) {
+    fn ask<Q, R>(&mut self, query: Q, question: fn(Pending<Q, R>) -> Question) -> (R, usize) {
         let (reply, mut answer) = oneshot::channel();
-        self.floor.ask(Arc::new(ask), self.backlog.admit(0), reply);
+        self.floor.ask(question(Pending { query: Arc::new(query), reply }), self.backlog.admit(0));
         let (mut more, mut turns) = (true, 0);
         loop {
             match answer.try_recv() {
-                Ok(census) => return (census, turns),
+                Ok(answer) => return (answer, turns),
                 Err(_) => assert!(more, "it is under way"),
             }
             more = self.floor.settle();
@@ -305,13 +303,13 @@ async fn another_app_hears_nothing() {
         let ticket = scene.backlog.admit(0);
         scene.floor.obey(Envelope { app: app.parse().unwrap(), command }, ticket, Instant::now());
     }
-    let ask = Ask::PublishMatching {
+    let push = PublishMatching {
         app: "other".parse().unwrap(),
         pattern: String::new(),
         within: vec![ChannelPattern::everything()],
         event,
     };
-    assert_eq!(scene.ask(ask).0.count(), 0);
+    assert_eq!(scene.ask(push, Question::Publish).0.len(), 0);
     scene.push("c", "1", None);
     scene.settle();
     assert_eq!(client.reads(2).await, ["joined", "c:1"]);
@@ -324,13 +322,13 @@ async fn a_pattern_reaches_every_channel_that_it_matches_within_what_the_key_all
     for channel in ["ab", "ac", "b"] {
         scene.join(&client, channel, "");
     }
-    let ask = Ask::PublishMatching {
+    let push = PublishMatching {
         app: "app".parse().unwrap(),
         pattern: "^a".to_owned(),
         within: vec!["*b".try_into().unwrap(), "b*".try_into().unwrap()],
         event: Event::new("e".parse().unwrap(), Payload::sniff(Bytes::from_static(b"1").try_into().unwrap())),
     };
-    assert_eq!(scene.ask(ask).0, Census::Hashes([name_hash("ab")].into()));
+    assert_eq!(scene.ask(push, Question::Publish).0, NameHashes::from([name_hash("ab")]));
     scene.push("b", "2", None);
     scene.settle();
     assert_eq!(client.reads(5).await[3..], ["ab:1", "b:2"]);

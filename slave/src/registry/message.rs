@@ -6,9 +6,13 @@ use actix::Message;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use wellhead_proto::{
+    command::PublishMatching,
     envelope::Envelope,
     ids::ChannelKey,
-    query::{Ask, Census},
+    query::{
+        AppStats, ChannelStates, CountQuery, GrantsQuery, MemberInfos, MembersQuery, NameHashes, Names, NamesQuery,
+        StatesQuery, StatsQuery,
+    },
     refusal::CloseCause,
 };
 
@@ -47,11 +51,35 @@ pub struct TellMembers {
 #[rtype(result = "()")]
 pub struct Answer {
     /// The question.
-    pub ask: Arc<Ask>,
+    pub question: Question,
     /// For a push to a pattern: counts it as waiting until it is done.
     pub ticket: Ticket,
-    /// Where the answer goes. It may take several turns of the thread.
-    pub reply: oneshot::Sender<Census>,
+}
+
+/// What a thread is asked, whichever it is.
+pub enum Question {
+    /// For names.
+    Names(Pending<NamesQuery, Names>),
+    /// How many there are.
+    Count(Pending<CountQuery, NameHashes>),
+    /// For states of channels.
+    States(Pending<StatesQuery, ChannelStates>),
+    /// For members of a channel.
+    Members(Pending<MembersQuery, MemberInfos>),
+    /// What a user may subscribe to.
+    Grants(Pending<GrantsQuery, Names>),
+    /// For sizes of apps.
+    Stats(Pending<StatsQuery, AppStats>),
+    /// To publish to the channels that match, and to answer with the hashes of their names.
+    Publish(Pending<PublishMatching, NameHashes>),
+}
+
+/// A question whose answer is waited for. It may take several turns of the thread.
+pub struct Pending<Q, R> {
+    /// What is asked; the same of every thread.
+    pub query: Arc<Q>,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<R>,
 }
 
 /// Close every socket, a few at a time.

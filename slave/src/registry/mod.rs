@@ -135,8 +135,8 @@ impl Handler<TellMembers> for Registry {
 impl Handler<Answer> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Answer { ask, ticket, reply }: Answer, _: &mut Self::Context) {
-        self.hall.floor.borrow_mut().ask(ask, ticket, reply);
+    fn handle(&mut self, Answer { question, ticket }: Answer, _: &mut Self::Context) {
+        self.hall.floor.borrow_mut().ask(question, ticket);
     }
 }
 

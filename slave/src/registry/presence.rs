@@ -4,10 +4,14 @@
 
 use std::{sync::Arc, vec};
 
+use tokio::sync::oneshot;
 use wellhead_proto::{
     channel::PatternSet,
     ids::{AppId, ChannelName, UserId},
-    query::{Ask, Census, ChannelState, Query, name_hash},
+    query::{
+        AppStats, ChannelState, ChannelStates, GrantsQuery, Listing, MemberInfos, MembersQuery, NameHashes, Names,
+        StatesOf, StatesQuery, name_hash,
+    },
 };
 
 use super::{
@@ -27,301 +31,406 @@ pub trait Granted {
     fn grants(&self) -> Grants;
 }
 
-/// A question under way.
-pub struct Survey {
-    ask: Arc<Ask>,
-    within: PatternSet,
-    at: At,
-    found: Census,
-    left: usize,
+/// A question under way: where its next slice begins, what was found, and where the answer goes.
+pub(super) enum Survey {
+    /// For channels, in the order of their names.
+    Channels {
+        app: AppId,
+        /// Only those that one of these allows.
+        within: PatternSet,
+        /// The last one that was looked at.
+        after: Option<ChannelName>,
+        found: Found,
+    },
+    /// For users, seat by seat.
+    Users {
+        app: AppId,
+        /// Only those who are on a channel that one of these allows.
+        within: Option<PatternSet>,
+        /// The next seat.
+        at: SeatNo,
+        found: Found,
+    },
+    /// For users of a channel, place by place.
+    UsersOf { places: Places, found: Found },
+    /// For members of a channel, place by place.
+    Members { places: Places, found: MemberInfos, reply: oneshot::Sender<MemberInfos> },
+    /// For states of channels.
+    States {
+        query: Arc<StatesQuery>,
+        /// How many of the channels that are named were looked at.
+        named: usize,
+        /// The last one that was looked at of those under a prefix.
+        after: Option<ChannelName>,
+        found: ChannelStates,
+        reply: oneshot::Sender<ChannelStates>,
+    },
+    /// For what a user may subscribe to, pattern by pattern, as it was when the question came.
+    Grants {
+        grants: vec::IntoIter<Grants>,
+        /// The next pattern of the first of them.
+        at: usize,
+        found: Names,
+        reply: oneshot::Sender<Names>,
+    },
+    /// For sizes of apps: how many sockets there are is known, users are found seat by seat.
+    Stats {
+        /// The next seat.
+        at: SeatNo,
+        found: AppStats,
+        reply: oneshot::Sender<AppStats>,
+    },
 }
 
-/// Where the next slice begins.
-enum At {
-    /// At this one of the channels that are asked for.
-    Listed(usize),
-    /// Behind this channel, in the order of names.
-    Channel(Option<ChannelName>),
-    /// At this seat.
-    Seat(SeatNo),
-    /// At this place of a room, whose places do not move as long as it is walked.
-    Place(RoomNo, usize),
-    /// At this pattern of the first of what sockets may subscribe to: as it was when the question came.
-    Granted(vec::IntoIter<Grants>, usize),
-    /// Nowhere: everything was looked at.
-    End,
+/// Names that are found, as they are asked for.
+pub(super) enum Found {
+    /// Themselves.
+    Names(Names, oneshot::Sender<Names>),
+    /// Only counted.
+    Hashes(NameHashes, oneshot::Sender<NameHashes>),
+}
+
+/// The places of a channel, which do not move as long as it is walked.
+pub(super) struct Places {
+    /// `None`: nobody is on it.
+    room: Option<RoomNo>,
+    /// The next place.
+    at: usize,
+}
+
+/// What a slice may still look at.
+struct Left(usize);
+
+impl Left {
+    fn is_over(&self) -> bool {
+        self.0 == 0
+    }
+
+    /// Something was looked at, and perhaps taken.
+    fn spend(&mut self, taken: usize) {
+        self.glance(1 + taken * GLANCE);
+    }
+
+    fn glance(&mut self, looks: usize) {
+        self.0 = self.0.saturating_sub(looks);
+    }
 }
 
 impl Survey {
-    /// Begin to answer `ask`; nothing was looked at yet.
-    pub fn new<S: Granted>(ask: Arc<Ask>, index: &mut Index<S>) -> Self {
-        let (mut within, mut found) = (PatternSet::default(), ask.nothing());
-        let at = match &*ask {
-            Ask::Query { app, query } => match query {
-                Query::Channels(patterns) | Query::ChannelCount(patterns) => {
-                    within = PatternSet::new(patterns);
-                    At::Channel(None)
-                }
-                Query::States { .. } => At::Listed(0),
-                Query::StatesUnder { .. } => At::Channel(None),
-                Query::Users | Query::UserCount => At::Seat(0),
-                Query::UsersWithin(patterns) | Query::UserCountWithin(patterns) => {
-                    within = PatternSet::new(patterns);
-                    At::Seat(0)
-                }
-                Query::GrantsOf(user) => {
-                    let seats = index.seats_of(app, user);
-                    let mut grants: Vec<_> = seats.iter().map(|&seat| index.at(seat).grants()).collect();
-                    // most often all of a user's hold the same
-                    grants.dedup_by(|one, other| one.is(other));
-                    At::Granted(grants.into_iter(), 0)
-                }
-                Query::UsersOf(channel) | Query::UserCountOf(channel) | Query::Members(channel) => {
-                    let room = index.room(app, channel).inspect(|&room| index.begin_walk(room));
-                    room.map_or(At::End, |room| At::Place(room, 0))
-                }
-            },
-            Ask::Stats => At::Seat(0),
-            // these are not about who is here
-            Ask::PublishMatching { .. } | Ask::Redeem { .. } | Ask::Attendance(_) => At::End,
-        };
-        if let Census::Stats(apps) = &mut found {
-            // how many sockets there are is known; users are found one by one
-            for (app, connections, _) in index.apps() {
-                apps.entry(app.clone()).or_default().connections = connections as u64;
+    /// Begin to list, or count, names.
+    pub fn list<S>(app: &AppId, of: &Listing, found: Found, index: &mut Index<S>) -> Self {
+        let app = app.clone();
+        match of {
+            Listing::Channels(within) => Self::Channels { app, within: PatternSet::new(within), after: None, found },
+            Listing::Users { within } => {
+                Self::Users { app, within: within.as_deref().map(PatternSet::new), at: 0, found }
             }
+            Listing::UsersOf(channel) => Self::UsersOf { places: Places::of(&app, channel, index), found },
         }
-        Self { ask, within, at, found, left: 0 }
+    }
+
+    /// Begin to look for states of channels.
+    pub fn states(query: Arc<StatesQuery>, reply: oneshot::Sender<ChannelStates>) -> Self {
+        Self::States { query, named: 0, after: None, found: ChannelStates::new(), reply }
+    }
+
+    /// Begin to look for the members of a channel.
+    pub fn members<S>(query: &MembersQuery, reply: oneshot::Sender<MemberInfos>, index: &mut Index<S>) -> Self {
+        Self::Members { places: Places::of(&query.app, &query.channel, index), found: MemberInfos::new(), reply }
+    }
+
+    /// Begin to look for what a user may subscribe to.
+    pub fn grants<S: Granted>(query: &GrantsQuery, reply: oneshot::Sender<Names>, index: &Index<S>) -> Self {
+        let seats = index.seats_of(&query.app, &query.user);
+        let mut grants: Vec<_> = seats.iter().map(|&seat| index.at(seat).grants()).collect();
+        // most often all of a user's hold the same
+        grants.dedup_by(|one, other| one.is(other));
+        Self::Grants { grants: grants.into_iter(), at: 0, found: Names::new(), reply }
+    }
+
+    /// Begin to look for sizes of apps.
+    pub fn stats<S>(reply: oneshot::Sender<AppStats>, index: &Index<S>) -> Self {
+        let mut found = AppStats::new();
+        for (app, connections, _) in index.apps() {
+            found.entry(app.clone()).or_default().connections = connections as u64;
+        }
+        Self::Stats { at: 0, found, reply }
     }
 
     /// Look at the next slice. `true` if it was the last.
     pub fn look<S>(&mut self, index: &mut Index<S>, attendees: &Attendees) -> bool {
-        self.left = SLICE * GLANCE;
-        let ask = self.ask.clone();
-        self.at = match (std::mem::replace(&mut self.at, At::End), &*ask) {
-            (At::Listed(from), Ask::Query { app, query: Query::States { of, members } }) => self
-                .listed(index, attendees, app, &of[from..], *members)
-                .map_or(At::End, |more| At::Listed(from + more)),
-            (At::Channel(after), Ask::Query { app, query }) => {
-                let next = self.channels(index, attendees, app, query, after.as_ref());
-                next.map_or(At::End, |after| At::Channel(Some(after)))
+        let mut left = Left(SLICE * GLANCE);
+        match self {
+            Self::Channels { app, within, after, found } => {
+                look_at_channels(index, app, within, after, found, &mut left)
             }
-            (At::Seat(from), _) => self.users(index, from).map_or(At::End, At::Seat),
-            (At::Place(room, from), Ask::Query { query, .. }) => match self.places(index, attendees, query, room, from)
-            {
-                Some(place) => At::Place(room, place),
-                None => {
-                    index.end_walk(room);
-                    At::End
+            Self::Users { app, within, at, found } => {
+                for (seat, occupant) in index.seats_from(*at) {
+                    if left.is_over() {
+                        *at = seat;
+                        return false;
+                    }
+                    match occupant {
+                        Some((of, user))
+                            if of == app
+                                && !user.is_nobody()
+                                && within.as_ref().is_none_or(|within| is_within(index, seat, within, &mut left)) =>
+                        {
+                            found.take(user.as_str(), &mut left);
+                        }
+                        _ => left.spend(0),
+                    }
                 }
-            },
-            (At::Granted(grants, from), _) => self.granted(grants, from),
-            _ => At::End,
-        };
-        matches!(self.at, At::End)
+                true
+            }
+            Self::UsersOf { places, found } => places.look(index, &mut left, |index, room, seat, left| {
+                let member = attendees.of(room, seat).map(|attendee| &attendee.member);
+                if let Some(member) = member {
+                    found.take(member.user.as_str(), left);
+                }
+                // a member has a name there, though its socket may be nobody's
+                let user = index.user_of(seat);
+                if member.is_none() || !user.is_nobody() {
+                    found.take(user.as_str(), left);
+                }
+            }),
+            Self::Members { places, found, .. } => places.look(index, &mut left, |_, room, seat, left| {
+                if let Some(member) = attendees.of(room, seat).map(|attendee| &attendee.member) {
+                    found.entry(member.user.clone()).or_insert_with(|| member.info.clone());
+                }
+                left.spend(1);
+            }),
+            Self::States { query, named, after, found, .. } => {
+                look_at_states(index, attendees, query, named, after, found, &mut left)
+            }
+            Self::Grants { grants, at, found, .. } => {
+                while let Some(first) = grants.as_slice().first() {
+                    for (no, pattern) in first.iter().enumerate().skip(*at) {
+                        if left.is_over() {
+                            *at = no;
+                            return false;
+                        }
+                        take_name(found, pattern.as_str());
+                        left.spend(1);
+                    }
+                    left.spend(0);
+                    *at = 0;
+                    grants.next();
+                }
+                true
+            }
+            Self::Stats { at, found, .. } => {
+                for (seat, occupant) in index.seats_from(*at) {
+                    if left.is_over() {
+                        *at = seat;
+                        return false;
+                    }
+                    match occupant {
+                        Some((app, user)) if !user.is_nobody() => {
+                            found.entry(app.clone()).or_default().users.insert(name_hash(user.as_str()));
+                            left.spend(1);
+                        }
+                        _ => left.spend(0),
+                    }
+                }
+                true
+            }
+        }
     }
 
     /// A user opens a socket meanwhile. Its seat may be one that was looked at already, and that of its older socket, which
     /// closes next, one that was not: noted here, the user is found nevertheless.
     pub fn note(&mut self, app: &AppId, user: &UserId) {
-        if matches!(self.at, At::Seat(_)) && self.channels_asked().is_none() {
-            self.take_user(app, user);
+        match self {
+            _ if user.is_nobody() => {}
+            Self::Users { app: asked, within: None, found, .. } if app == asked => {
+                found.take(user.as_str(), &mut Left(0));
+            }
+            Self::Stats { found, .. } => {
+                found.entry(app.clone()).or_default().users.insert(name_hash(user.as_str()));
+            }
+            // these do not go from seat to seat, or ask for users of channels
+            Self::Users { .. }
+            | Self::Channels { .. }
+            | Self::UsersOf { .. }
+            | Self::Members { .. }
+            | Self::States { .. }
+            | Self::Grants { .. } => {}
         }
     }
 
     /// A socket comes to a channel meanwhile. Where users of channels are asked for, that is when one is there.
     pub fn note_join(&mut self, app: &AppId, user: &UserId, channel: &ChannelName) {
-        if matches!(self.at, At::Seat(_)) && self.channels_asked().is_some() && self.within.allows(channel) {
-            self.take_user(app, user);
+        if let Self::Users { app: asked, within: Some(within), found, .. } = self
+            && app == asked
+            && !user.is_nobody()
+            && within.allows(channel)
+        {
+            found.take(user.as_str(), &mut Left(0));
         }
     }
 
-    /// The answer, once everything was looked at.
-    pub fn answer(self) -> Census {
-        self.found
-    }
-
-    /// Something was looked at, and perhaps taken.
-    fn spend(&mut self, taken: usize) {
-        self.left = self.left.saturating_sub(1 + taken * GLANCE);
-    }
-
-    /// How many of these channels were looked at, if not all.
-    fn listed<S>(
-        &mut self,
-        index: &Index<S>,
-        attendees: &Attendees,
-        app: &AppId,
-        channels: &[ChannelName],
-        members: bool,
-    ) -> Option<usize> {
-        for (no, name) in channels.iter().enumerate() {
-            if self.left == 0 {
-                return Some(no);
-            }
-            self.take_state(name, index.room(app, name), index, attendees, members);
-        }
-        None
-    }
-
-    /// The last channel that was looked at, if it was not the last of all.
-    fn channels<S>(
-        &mut self,
-        index: &Index<S>,
-        attendees: &Attendees,
-        app: &AppId,
-        query: &Query,
-        after: Option<&ChannelName>,
-    ) -> Option<ChannelName> {
-        let prefix = if let Query::StatesUnder { prefix, .. } = query { prefix } else { "" };
-        let mut last = after;
-        for (name, room) in index.channels(app, prefix, after) {
-            if self.left == 0 {
-                return last.cloned();
-            }
-            last = Some(name);
-            if let Query::StatesUnder { members, .. } = query {
-                self.take_state(name, Some(room), index, attendees, *members);
-            } else if self.within.allows(name) {
-                self.take(name.as_str());
-            } else {
-                self.spend(0);
-            }
-        }
-        None
-    }
-
-    /// Whose users are asked for only as far as they are on some channels.
-    fn channels_asked(&self) -> Option<&AppId> {
-        match &*self.ask {
-            Ask::Query { app, query: Query::UsersWithin(_) | Query::UserCountWithin(_) } => Some(app),
-            _ => None,
-        }
-    }
-
-    /// Is this socket where users are asked for?
-    fn is_asked_for<S>(&mut self, index: &Index<S>, seat: SeatNo) -> bool {
-        let Some(app) = self.channels_asked() else { return true };
-        if index.app_of(seat) != app {
-            return false;
-        }
-        let mut looked_at = 0;
-        let found = index.channels_of(seat).inspect(|_| looked_at += 1).any(|channel| self.within.allows(channel));
-        self.left = self.left.saturating_sub(looked_at);
-        found
-    }
-
-    /// The first seat that was not looked at.
-    fn users<S>(&mut self, index: &Index<S>, from: SeatNo) -> Option<SeatNo> {
-        for (seat, occupant) in index.seats_from(from) {
-            if self.left == 0 {
-                return Some(seat);
-            }
-            match occupant {
-                Some((app, user)) if self.is_asked_for(index, seat) => self.take_user(app, user),
-                _ => self.spend(0),
-            }
-        }
-        None
-    }
-
-    /// The first place that was not looked at.
-    fn places<S>(
-        &mut self,
-        index: &Index<S>,
-        attendees: &Attendees,
-        query: &Query,
-        room: RoomNo,
-        from: usize,
-    ) -> Option<usize> {
-        for (place, seat, _) in index.seated(room, from) {
-            if self.left == 0 {
-                return Some(place);
-            }
-            let member = attendees.of(room, seat).map(|attendee| &attendee.member);
-            if let Query::Members(_) = query {
-                if let (Some(member), Census::Members(members)) = (member, &mut self.found) {
-                    members.entry(member.user.clone()).or_insert_with(|| member.info.clone());
-                }
-                self.spend(1);
-                continue;
-            }
-            if let Some(member) = member {
-                self.take(member.user.as_str());
-            }
-            // a member has a name there, though its socket may be nobody's
-            let user = index.user_of(seat);
-            if member.is_none() || !user.is_nobody() {
-                self.take(user.as_str());
-            }
-        }
-        None
-    }
-
-    fn granted(&mut self, mut grants: vec::IntoIter<Grants>, mut from: usize) -> At {
-        while let Some(first) = grants.as_slice().first().cloned() {
-            for (no, pattern) in first.iter().enumerate().skip(from) {
-                if self.left == 0 {
-                    return At::Granted(grants, no);
-                }
-                self.take(pattern.as_str());
-            }
-            self.spend(0);
-            from = 0;
-            grants.next();
-        }
-        At::End
-    }
-
-    /// Nobody is no user.
-    fn take_user(&mut self, app: &AppId, user: &UserId) {
-        match (&*self.ask, &mut self.found) {
-            (Ask::Stats, Census::Stats(apps)) if !user.is_nobody() => {
-                apps.entry(app.clone()).or_default().users.insert(name_hash(user.as_str()));
-                self.spend(1);
-            }
-            (Ask::Query { app: asked, .. }, _) if app == asked && !user.is_nobody() => self.take(user.as_str()),
-            _ => self.spend(0),
-        }
-    }
-
-    fn take(&mut self, name: &str) {
-        match &mut self.found {
-            Census::Names(names) if !names.contains(name) => {
-                names.insert(name.to_owned());
-            }
-            Census::Hashes(hashes) => {
-                hashes.insert(name_hash(name));
-            }
-            _ => {}
-        }
-        self.spend(1);
-    }
-
-    fn take_state<S>(
-        &mut self,
-        name: &ChannelName,
-        room: Option<RoomNo>,
-        index: &Index<S>,
-        attendees: &Attendees,
-        members: bool,
-    ) {
-        let mut state =
-            ChannelState { subscriptions: room.map_or(0, |room| index.occupied(room) as u64), ..Default::default() };
-        if members {
-            let there = room.into_iter().flat_map(|room| attendees.in_room(room));
-            state.members = there.map(|member| name_hash(member.user.as_str())).collect();
-        }
-        self.spend(1 + state.members.len());
-        if let Census::States(states) = &mut self.found {
-            states.insert(name.as_str().to_owned(), state);
+    /// Give the answer, once everything was looked at. Nothing happens if nobody waits for it any more.
+    pub fn answer(self) {
+        match self {
+            Self::Channels { found, .. } | Self::Users { found, .. } | Self::UsersOf { found, .. } => found.answer(),
+            Self::Members { found, reply, .. } => drop(reply.send(found)),
+            Self::States { found, reply, .. } => drop(reply.send(found)),
+            Self::Grants { found, reply, .. } => drop(reply.send(found)),
+            Self::Stats { found, reply, .. } => drop(reply.send(found)),
         }
     }
 }
 
+impl Found {
+    /// None yet; they will be told.
+    pub fn names(reply: oneshot::Sender<Names>) -> Self {
+        Self::Names(Names::new(), reply)
+    }
+
+    /// None yet; they will be counted.
+    pub fn hashes(reply: oneshot::Sender<NameHashes>) -> Self {
+        Self::Hashes(NameHashes::new(), reply)
+    }
+
+    fn take(&mut self, name: &str, left: &mut Left) {
+        match self {
+            Self::Names(names, _) => take_name(names, name),
+            Self::Hashes(hashes, _) => drop(hashes.insert(name_hash(name))),
+        }
+        left.spend(1);
+    }
+
+    fn answer(self) {
+        match self {
+            Self::Names(names, reply) => drop(reply.send(names)),
+            Self::Hashes(hashes, reply) => drop(reply.send(hashes)),
+        }
+    }
+}
+
+impl Places {
+    fn of<S>(app: &AppId, channel: &ChannelName, index: &mut Index<S>) -> Self {
+        Self { room: index.room(app, channel).inspect(|&room| index.begin_walk(room)), at: 0 }
+    }
+
+    /// Show each of the next slice. `true` if it was the last.
+    fn look<S>(
+        &mut self,
+        index: &mut Index<S>,
+        left: &mut Left,
+        mut show: impl FnMut(&Index<S>, RoomNo, SeatNo, &mut Left),
+    ) -> bool {
+        let Some(room) = self.room else { return true };
+        for (place, seat, _) in index.seated(room, self.at) {
+            if left.is_over() {
+                self.at = place;
+                return false;
+            }
+            show(index, room, seat, left);
+        }
+        index.end_walk(room);
+        true
+    }
+}
+
+fn take_name(names: &mut Names, name: &str) {
+    if !names.contains(name) {
+        names.insert(name.to_owned());
+    }
+}
+
+/// Is this socket on a channel that one of these allows?
+fn is_within<S>(index: &Index<S>, seat: SeatNo, within: &PatternSet, left: &mut Left) -> bool {
+    let mut looked_at = 0;
+    let found = index.channels_of(seat).inspect(|_| looked_at += 1).any(|channel| within.allows(channel));
+    left.glance(looked_at);
+    found
+}
+
+/// `true` if the last of them was looked at.
+fn look_at_channels<S>(
+    index: &Index<S>,
+    app: &AppId,
+    within: &PatternSet,
+    after: &mut Option<ChannelName>,
+    found: &mut Found,
+    left: &mut Left,
+) -> bool {
+    let before = after.take();
+    let mut last = before.as_ref();
+    for (name, _) in index.channels(app, "", before.as_ref()) {
+        if left.is_over() {
+            *after = last.cloned();
+            return false;
+        }
+        last = Some(name);
+        if within.allows(name) {
+            found.take(name.as_str(), left);
+        } else {
+            left.spend(0);
+        }
+    }
+    true
+}
+
+/// `true` if the last of them was looked at.
+fn look_at_states<S>(
+    index: &Index<S>,
+    attendees: &Attendees,
+    StatesQuery { app, of, members }: &StatesQuery,
+    named: &mut usize,
+    after: &mut Option<ChannelName>,
+    found: &mut ChannelStates,
+    left: &mut Left,
+) -> bool {
+    let mut take = |name: &ChannelName, room: Option<RoomNo>, left: &mut Left| {
+        let state = state_of(room, index, attendees, *members);
+        left.spend(1 + state.members.len());
+        found.insert(name.as_str().to_owned(), state);
+    };
+    match of {
+        StatesOf::Named(channels) => {
+            for name in &channels[*named..] {
+                if left.is_over() {
+                    return false;
+                }
+                take(name, index.room(app, name), left);
+                *named += 1;
+            }
+        }
+        StatesOf::Under(prefix) => {
+            let before = after.take();
+            let mut last = before.as_ref();
+            for (name, room) in index.channels(app, prefix, before.as_ref()) {
+                if left.is_over() {
+                    *after = last.cloned();
+                    return false;
+                }
+                last = Some(name);
+                take(name, Some(room), left);
+            }
+        }
+    }
+    true
+}
+
+fn state_of<S>(room: Option<RoomNo>, index: &Index<S>, attendees: &Attendees, members: bool) -> ChannelState {
+    let mut state =
+        ChannelState { subscriptions: room.map_or(0, |room| index.occupied(room) as u64), ..Default::default() };
+    if members {
+        let there = room.into_iter().flat_map(|room| attendees.in_room(room));
+        state.members = there.map(|member| name_hash(member.user.as_str())).collect();
+    }
+    state
+}
+
 #[cfg(test)]
 mod tests {
-    use wellhead_proto::channel::ChannelPattern;
+    use wellhead_proto::{
+        channel::ChannelPattern,
+        query::{CountQuery, NamesQuery, Query, QueryResult, ResultPart, StatsQuery},
+    };
 
     use super::*;
     use crate::registry::index::Change;
@@ -332,12 +441,46 @@ mod tests {
         }
     }
 
-    fn whole<S>(mut survey: Survey, index: &mut Index<S>) -> (Census, usize) {
+    /// A survey, and how its answer is had.
+    fn begin<S: Granted>(query: Query, index: &mut Index<S>) -> (Survey, Box<dyn FnOnce() -> QueryResult>) {
+        fn answer<T: ResultPart>(mut answer: oneshot::Receiver<T>) -> Box<dyn FnOnce() -> QueryResult> {
+            Box::new(move || answer.try_recv().expect("it was answered").into_result())
+        }
+        let (names, told_names) = oneshot::channel();
+        let (hashes, told_hashes) = oneshot::channel();
+        match query {
+            Query::Names(NamesQuery { app, of }) => {
+                (Survey::list(&app, &of, Found::names(names), index), answer(told_names))
+            }
+            Query::Count(CountQuery { app, of }) => {
+                (Survey::list(&app, &of, Found::hashes(hashes), index), answer(told_hashes))
+            }
+            Query::Grants(query) => (Survey::grants(&query, names, index), answer(told_names)),
+            Query::States(query) => {
+                let (reply, told) = oneshot::channel();
+                (Survey::states(Arc::new(query), reply), answer(told))
+            }
+            Query::Members(query) => {
+                let (reply, told) = oneshot::channel();
+                (Survey::members(&query, reply, index), answer(told))
+            }
+            Query::Stats(StatsQuery) => {
+                let (reply, told) = oneshot::channel();
+                (Survey::stats(reply, index), answer(told))
+            }
+        }
+    }
+
+    fn whole<S>(
+        (mut survey, answer): (Survey, Box<dyn FnOnce() -> QueryResult>),
+        index: &mut Index<S>,
+    ) -> (QueryResult, usize) {
         let mut slices = 1;
         while !survey.look(index, &Attendees::default()) {
             slices += 1;
         }
-        (survey.answer(), slices)
+        survey.answer();
+        (answer(), slices)
     }
 
     #[test]
@@ -356,43 +499,44 @@ mod tests {
                 index.join(seat, &channel.parse().unwrap(), None, &mut change);
             }
         }
-        let about = |query| Ask::Query { app: app.clone(), query };
-        let ask = |index: &mut Index<()>, query| whole(Survey::new(Arc::new(about(query)), index), index).0;
+        let names = |of| Query::from(NamesQuery { app: app.clone(), of });
+        let count = |of| Query::from(CountQuery { app: app.clone(), of });
+        let ask = |index: &mut Index<()>, query| whole(begin(query, index), index).0;
         let everything = vec![ChannelPattern::everything()];
-        let names = |names: &[&str]| Census::Names(names.iter().map(|&name| name.to_owned()).collect());
+        let found = |names: &[&str]| QueryResult::Names(names.iter().map(|&name| name.to_owned()).collect());
+        let users = |within| Listing::Users { within };
+        let on = |channel: &str| Listing::UsersOf(channel.parse().unwrap());
 
-        assert_eq!(ask(&mut index, Query::Channels(everything.clone())), names(&["a", "b"]));
-        assert_eq!(ask(&mut index, Query::Channels(vec!["b".try_into().unwrap()])), names(&["b"]));
-        assert_eq!(ask(&mut index, Query::ChannelCount(everything)).count(), 2);
-        assert_eq!(ask(&mut index, Query::Users), names(&["ann"]));
-        assert_eq!(ask(&mut index, Query::UserCount).count(), 1);
+        assert_eq!(ask(&mut index, names(Listing::Channels(everything.clone()))), found(&["a", "b"]));
+        assert_eq!(ask(&mut index, names(Listing::Channels(vec!["b".try_into().unwrap()]))), found(&["b"]));
+        assert_eq!(ask(&mut index, count(Listing::Channels(everything))).count(), 2);
+        assert_eq!(ask(&mut index, names(users(None))), found(&["ann"]));
+        assert_eq!(ask(&mut index, count(users(None))).count(), 1);
         let within = |pattern: &str| vec![pattern.try_into().unwrap()];
-        for (patterns, users) in
+        for (patterns, wanted) in
             [(vec![], &[][..]), (within("z*"), &[]), (within("b"), &["ann"]), (within("*"), &["ann"])]
         {
-            assert_eq!(ask(&mut index, Query::UsersWithin(patterns.clone())), names(users), "{patterns:?}");
-            assert_eq!(ask(&mut index, Query::UserCountWithin(patterns)).count(), users.len());
+            assert_eq!(ask(&mut index, names(users(Some(patterns.clone())))), found(wanted), "{patterns:?}");
+            assert_eq!(ask(&mut index, count(users(Some(patterns)))).count(), wanted.len());
         }
-        assert_eq!(ask(&mut index, Query::UsersOf("a".parse().unwrap())), names(&["", "ann"]));
-        assert_eq!(ask(&mut index, Query::UserCountOf("a".parse().unwrap())).count(), 2);
-        assert_eq!(ask(&mut index, Query::UsersOf("z".parse().unwrap())), names(&[]));
+        assert_eq!(ask(&mut index, names(on("a"))), found(&["", "ann"]));
+        assert_eq!(ask(&mut index, count(on("a"))).count(), 2);
+        assert_eq!(ask(&mut index, names(on("z"))), found(&[]));
 
-        let Census::Stats(apps) = whole(Survey::new(Arc::new(Ask::Stats), &mut index), &mut index).0 else {
-            unreachable!()
-        };
+        let QueryResult::Stats(apps) = ask(&mut index, StatsQuery.into()) else { panic!("sizes") };
         let sizes: Vec<_> = apps.iter().map(|(app, size)| (app.as_str(), size.connections, size.users.len())).collect();
         assert_eq!(sizes, [("app", 3, 1), ("x", 1, 1)]);
 
         index.exit(1);
         index.exit(2);
-        assert_eq!(ask(&mut index, Query::Users), names(&[]));
-        assert_eq!(ask(&mut index, Query::UsersOf("a".parse().unwrap())), names(&[""]));
+        assert_eq!(ask(&mut index, names(users(None))), found(&[]));
+        assert_eq!(ask(&mut index, names(on("a"))), found(&[""]));
     }
 
     /// A slice costs the same whatever there is: ten times as many are ten times as many slices.
     #[test]
     fn a_long_answer_is_found_in_slices_of_one_size() {
-        let slices = |many: u32, query: fn() -> Query| {
+        let slices = |many: u32, query: fn(AppId) -> Query| {
             let mut index = Index::default();
             let (app, mut change): (AppId, _) = ("app".parse().unwrap(), Change::default());
             for no in 0..many {
@@ -400,19 +544,19 @@ mod tests {
                 index.join(seat, &format!("c{no}").parse().unwrap(), None, &mut change);
                 index.join(seat, &"all".parse().unwrap(), None, &mut change);
             }
-            let survey = Survey::new(Arc::new(Ask::Query { app, query: query() }), &mut index);
-            let (census, slices) = whole(survey, &mut index);
-            assert!(census.count() >= many as usize, "{} of {many}", census.count());
+            let survey = begin(query(app), &mut index);
+            let (result, slices) = whole(survey, &mut index);
+            assert!(result.count() >= many as usize, "{} of {many}", result.count());
             slices
         };
-        let queries: [fn() -> Query; 7] = [
-            || Query::Channels(vec![ChannelPattern::everything()]),
-            || Query::ChannelCount(vec!["c*".try_into().unwrap()]),
-            || Query::Users,
-            || Query::UserCount,
-            || Query::UsersWithin(vec!["c*".try_into().unwrap()]),
-            || Query::UsersOf("all".parse().unwrap()),
-            || Query::StatesUnder { prefix: "c".to_owned(), members: true },
+        let queries: [fn(AppId) -> Query; 7] = [
+            |app| NamesQuery { app, of: Listing::Channels(vec![ChannelPattern::everything()]) }.into(),
+            |app| CountQuery { app, of: Listing::Channels(vec!["c*".try_into().unwrap()]) }.into(),
+            |app| NamesQuery { app, of: Listing::Users { within: None } }.into(),
+            |app| CountQuery { app, of: Listing::Users { within: None } }.into(),
+            |app| NamesQuery { app, of: Listing::Users { within: Some(vec!["c*".try_into().unwrap()]) } }.into(),
+            |app| NamesQuery { app, of: Listing::UsersOf("all".parse().unwrap()) }.into(),
+            |app| StatesQuery { app, of: StatesOf::Under("c".to_owned()), members: true }.into(),
         ];
         for (no, query) in queries.into_iter().enumerate() {
             assert_eq!(slices(100, query), 1, "query {no}");
@@ -433,8 +577,9 @@ mod tests {
         // the user of the last seat changes to a socket with a seat that was looked at already
         let user: UserId = format!("u{last}").parse().unwrap();
         let within = vec!["room".try_into().unwrap()];
-        for query in [Query::Users, Query::UsersWithin(within), Query::UsersOf(room.clone())] {
-            let mut survey = Survey::new(Arc::new(Ask::Query { app: app.clone(), query }), &mut index);
+        let users = |within| Listing::Users { within };
+        for of in [users(None), users(Some(within)), Listing::UsersOf(room.clone())] {
+            let (mut survey, answer) = begin(NamesQuery { app: app.clone(), of }.into(), &mut index);
             assert!(!survey.look(&mut index, &Attendees::default()));
             let (comes, goes) = if index.seat_of(last).is_some() { (last + 1, last) } else { (last, last + 1) };
             index.exit(comes.min(3));
@@ -443,7 +588,7 @@ mod tests {
             index.join(seat, &room, None, &mut change);
             survey.note_join(&app, &user, &room);
             index.exit(goes);
-            let (Census::Names(names), _) = whole(survey, &mut index) else { unreachable!() };
+            let (QueryResult::Names(names), _) = whole((survey, answer), &mut index) else { panic!("names") };
             assert!(names.contains(user.as_str()));
         }
         for no in 0..=last + 1 {

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use wellhead_proto::{
     ids::{AppId, NodeId},
     jwt::BadToken,
-    query::{Ask, Bearer, Census},
+    node_request::Bearer,
 };
 
 use crate::Shared;
@@ -36,16 +36,15 @@ pub async fn ask_issuer(shared: &Shared, issuer: NodeId, token: String, app: &Ap
     let Ok(Ok(_under_way)) = timeout(PATIENCE, lookups.acquire()).await else {
         return Err(BadToken::Unanswered);
     };
-    let asked = shared.bus.ask_node(issuer, Ask::Redeem { token: token.clone(), app: app.clone() }).await;
-    match asked {
-        Ok(Census::Redeemed(Some(bearer))) => {
+    match shared.bus.redeem(issuer, token.clone(), app.clone()).await {
+        Ok(Some(bearer)) => {
             // one of another app was not used up
             if bearer.app == *app {
                 shared.tokens.redeemed_elsewhere(&token, true);
             }
             Ok(bearer)
         }
-        Ok(_) => {
+        Ok(None) => {
             shared.tokens.redeemed_elsewhere(&token, false);
             Err(BadToken::Used)
         }

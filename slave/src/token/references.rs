@@ -15,7 +15,7 @@ use wellhead_proto::{
     channel::ChannelPattern,
     ids::{AppId, UserId},
     jwt::BadToken,
-    query::Bearer,
+    node_request::Bearer,
 };
 
 /// References whose time is over are looked for at most so often, in milliseconds, when there is no room.

@@ -4,24 +4,22 @@ use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     time::{timeout, timeout_at},
 };
 use wellhead_proto::{
     bus::{Bus, BusError, BusState, Gathered, Inbox, Interest},
-    command::{Command, Target},
+    command::{Command, PublishMatching, Target},
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
-    mail::Mail,
-    query::{Ask, Census},
+    member::MemberAnnouncement,
+    node_message::Body,
+    node_request::{NodeRequest, NodeResponse},
+    query::{NameHashes, Query, QueryResult, ResultPart},
     report::Report,
 };
 
-use super::{
-    Cluster, DEADLINE, ONE_DEADLINE, PUBLISH, interest,
-    questions::{Answered, OwedAnswers},
-    slots::slot_of,
-};
+use super::{Cluster, DEADLINE, ONE_DEADLINE, PUBLISH, interest, late::OwedAnswers, pending::Waiting, slots::slot_of};
 use crate::bus::pubsub::{PubSub, Subject};
 
 /// After so many envelopes in a row a batch lets other requests of its thread have a turn.
@@ -30,7 +28,7 @@ const BURST: usize = 256;
 /// Where the messages of a command go.
 fn subject_of(envelope: &Envelope) -> Subject {
     match &envelope.command {
-        Command::Publish { channel, .. } | Command::Members { channel, .. } => {
+        Command::Publish { channel, .. } => {
             Subject::Slot(slot_of(&ChannelKey { app: envelope.app.clone(), name: channel.clone() }))
         }
         Command::Direct { to: Target::Socket(socket), .. } => Subject::Node(socket.node()),
@@ -44,72 +42,47 @@ pub struct ClusterBus(pub Arc<Cluster>);
 #[async_trait]
 impl Bus for ClusterBus {
     async fn publish_all(&self, envelopes: Vec<Envelope>) -> Result<(), BusError> {
-        let wire = self.0.open_wire()?;
-        let publish = async {
-            let mut pushes = Pushes::begin(&self.0, wire).await?;
-            for (no, envelope) in envelopes.into_iter().enumerate() {
-                if no % BURST == BURST - 1 {
-                    tokio::task::yield_now().await;
-                }
-                pushes.push(subject_of(&envelope), Mail::Order(envelope)).await?;
-            }
-            pushes.confirm().await
-        };
-        timeout(PUBLISH, publish).await.map_err(|_| BusError::Full)?
+        let messages = envelopes.into_iter().map(|envelope| (subject_of(&envelope), Body::Command(envelope)));
+        self.0.push_all(messages, true).await
     }
 
-    async fn gather(&self, ask: Ask) -> Result<Gathered, BusError> {
-        let mut state = self.state();
-        let known = state.wait_for(|state| !state.up || state.roster_known);
-        drop(timeout(ONE_DEADLINE, known).await);
-        let wire = self.0.open_wire()?;
-        let mut pushes = match ask {
-            Ask::PublishMatching { .. } => Some(Pushes::begin(&self.0, wire).await?),
-            _ => None,
+    async fn announce(&self, announcements: Vec<MemberAnnouncement>) -> Result<(), BusError> {
+        let message = |announcement: MemberAnnouncement| {
+            (Subject::Slot(slot_of(&announcement.channel)), Body::Announcement(announcement))
         };
-        let (question, mut answers) = self.0.question();
-        let slaves = state.borrow().slaves.clone();
-        let mut owed = self.0.questions().owed(&slaves);
-        let mut census = ask.nothing();
-        let deadline = tokio::time::Instant::now() + DEADLINE;
-        let mail = Mail::Ask { id: question.id, from: self.0.me.node, ask };
-        let sent = async {
-            match &mut pushes {
-                Some(pushes) => pushes.push(Subject::Everyone, mail).await,
-                None => self.0.sender.send(wire, Subject::Everyone, mail).await,
-            }
-        };
-        timeout_at(deadline, sent).await.map_err(|_| BusError::Full)??;
-        let confirmed = async {
-            match pushes {
-                Some(pushes) => pushes.confirm().await,
-                None => Ok(()),
-            }
-        };
-        let collected = async {
-            owed.collect(&mut answers, &mut census, &mut state, deadline).await;
-            Ok(())
-        };
+        // a change of members is said again after whatever happened: see `slave/src/attendance`
+        self.0.push_all(announcements.into_iter().map(message), false).await
+    }
+
+    async fn publish_matching(&self, push: PublishMatching) -> Result<Gathered<NameHashes>, BusError> {
+        let (wire, mut state) = self.0.when_known().await?;
+        let mut pushes = Pushes::begin(&self.0, wire).await?;
+        let asked = self.0.ask_all(NameHashes::default().into_result());
+        let body = Body::PublishMatching { id: asked.waiting.id, from: self.0.me.node, push };
+        timeout_at(asked.deadline, pushes.push(Subject::Everyone, body, true)).await.map_err(|_| BusError::Full)??;
+        let collected = async { Ok(asked.collect(&mut state).await) };
         // who orders a push is told that it was taken, as with any push, or that it was not
-        tokio::try_join!(confirmed, collected)?;
-        // a slave that is not on the roster may have answered, too, and one that is at the last moment
-        while let Ok((node, answer)) = answers.try_recv() {
-            census.merge(answer);
-            owed.paid(node);
-        }
-        self.0.questions().missed_deadline(owed.waited_for.iter().copied());
-        Ok(Gathered { census, missing: owed.missing() })
+        let ((), Gathered { result, missing }) = tokio::try_join!(pushes.confirm(), collected)?;
+        let result = ResultPart::from_result(result).ok_or(BusError::OtherKind)?;
+        Ok(Gathered { result, missing })
     }
 
-    async fn ask_node(&self, node: NodeId, ask: Ask) -> Result<Census, BusError> {
+    async fn gather(&self, query: Query) -> Result<Gathered<QueryResult>, BusError> {
+        let (wire, mut state) = self.0.when_known().await?;
+        let asked = self.0.ask_all(query.nothing());
+        let body = Body::Query { id: asked.waiting.id, from: self.0.me.node, query };
+        let sent = self.0.send(wire, Subject::Everyone, body);
+        timeout_at(asked.deadline, sent).await.map_err(|_| BusError::Full)??;
+        Ok(asked.collect(&mut state).await)
+    }
+
+    async fn request(&self, node: NodeId, request: NodeRequest) -> Result<NodeResponse, BusError> {
         let wire = self.0.open_wire()?;
-        let (question, mut answers) = self.0.question();
+        let mut waiting = self.0.requests.wait(self.0.sender.number());
+        let body = Body::Request { id: waiting.id, from: self.0.me.node, request };
         let asked = async {
-            self.0
-                .sender
-                .send(wire, Subject::Node(node), Mail::Ask { id: question.id, from: self.0.me.node, ask })
-                .await?;
-            answers.recv().await.map(|(_, census)| census).ok_or(BusError::Silent)
+            self.0.send(wire, Subject::Node(node), body).await?;
+            waiting.answers.recv().await.map(|(_, response)| response).ok_or(BusError::Silent)
         };
         timeout(ONE_DEADLINE, asked).await.map_err(|_| BusError::Silent)?
     }
@@ -119,7 +92,7 @@ impl Bus for ClusterBus {
     }
 
     fn report(&self, to: NodeId, reports: Vec<Report>) {
-        self.0.sender.queue(Subject::Node(to), Mail::Reports { from: self.0.me.node, reports });
+        self.0.sender.queue(Subject::Node(to), Body::Reports { from: self.0.me.node, reports });
     }
 
     fn attach(&self, inbox: Arc<dyn Inbox>) {
@@ -152,21 +125,21 @@ impl<'a> Pushes<'a> {
     /// Slaves that come back a little later than we do would miss them: they are waited for.
     async fn begin(cluster: &'a Cluster, wire: &'a Arc<dyn PubSub>) -> Result<Self, BusError> {
         let _ = cluster.all_back.clone().wait_for(|all_back| *all_back).await;
+        cluster.when_formats_are_known().await;
         let session = wire.session().ok_or(BusError::Down)?;
         Ok(Self { cluster, wire, session, unconfirmed: Vec::new() })
     }
 
-    async fn push(&mut self, subject: Subject, mail: Mail) -> Result<(), BusError> {
+    /// `once`: nobody says it again, so that whoever may have missed it must be able to ask.
+    async fn push(&mut self, subject: Subject, body: Body, once: bool) -> Result<(), BusError> {
         let (cluster, unconfirmed) = (self.cluster, &mut self.unconfirmed);
-        // a change of members is said again after whatever happened: see `slave/src/attendance`
-        let is_told_again = matches!(&mail, Mail::Order(Envelope { command: Command::Members { .. }, .. }));
-        let note = |letter| {
-            if !is_told_again {
-                unconfirmed.push(letter);
-                cluster.sender.journal().note(letter, subject);
+        let note = |message| {
+            if once {
+                unconfirmed.push(message);
+                cluster.sender.journal().note(message, subject);
             }
         };
-        cluster.sender.send_in(self.wire, self.session, subject, mail, note).await
+        cluster.send_in(self.wire, self.session, subject, body, note).await
     }
 
     async fn confirm(mut self) -> Result<(), BusError> {
@@ -191,51 +164,80 @@ impl Drop for Pushes<'_> {
     }
 }
 
-impl Cluster {
-    /// Register a question; its answers come through the receiver until the guard is dropped.
-    fn question(&self) -> (QuestionGuard<'_>, mpsc::UnboundedReceiver<Answered>) {
-        let id = self.sender.number();
-        let answers = self.questions().open(id);
-        (QuestionGuard { cluster: self, id }, answers)
-    }
-}
-
-/// A question that waits for answers.
-struct QuestionGuard<'a> {
+/// A question to every slave.
+struct Asked<'a> {
     cluster: &'a Cluster,
-    id: u64,
+    waiting: Waiting<'a, QueryResult>,
+    owed: OwedAnswers,
+    result: QueryResult,
+    deadline: tokio::time::Instant,
 }
 
-impl Drop for QuestionGuard<'_> {
-    fn drop(&mut self) {
-        self.cluster.questions().close(self.id);
+impl Cluster {
+    /// Push these, in order; back once all are confirmed. `once`: see [`Pushes::push`].
+    async fn push_all(&self, bodies: impl Iterator<Item = (Subject, Body)>, once: bool) -> Result<(), BusError> {
+        let wire = self.open_wire()?;
+        let publish = async {
+            let mut pushes = Pushes::begin(self, wire).await?;
+            for (no, (subject, body)) in bodies.enumerate() {
+                if no % BURST == BURST - 1 {
+                    tokio::task::yield_now().await;
+                }
+                pushes.push(subject, body, once).await?;
+            }
+            pushes.confirm().await
+        };
+        timeout(PUBLISH, publish).await.map_err(|_| BusError::Full)?
+    }
+
+    /// The way to the others, once everybody who is there has been heard of.
+    async fn when_known(&self) -> Result<(&Arc<dyn PubSub>, watch::Receiver<BusState>), BusError> {
+        let mut state = self.state.clone();
+        let known = state.wait_for(|state| !state.up || state.roster_known);
+        drop(timeout(ONE_DEADLINE, known).await);
+        Ok((self.open_wire()?, state))
+    }
+
+    /// Wait for the results of every slave; `nothing` is that of nobody.
+    fn ask_all(&self, nothing: QueryResult) -> Asked<'_> {
+        let waiting = self.queries.wait(self.sender.number());
+        let slaves = self.state.borrow().slaves.clone();
+        let owed = self.late().owed(&slaves);
+        Asked { cluster: self, waiting, owed, result: nothing, deadline: tokio::time::Instant::now() + DEADLINE }
     }
 }
 
-impl OwedAnswers {
-    /// Merge answers until nobody is waited for, or the deadline has passed.
-    async fn collect(
-        &mut self,
-        answers: &mut mpsc::UnboundedReceiver<Answered>,
-        census: &mut Census,
-        state: &mut watch::Receiver<BusState>,
-        deadline: tokio::time::Instant,
-    ) {
-        while !self.waited_for.is_empty() {
+impl Asked<'_> {
+    /// What all have answered by the deadline, and who has not.
+    async fn collect(mut self, state: &mut watch::Receiver<BusState>) -> Gathered<QueryResult> {
+        while !self.owed.waited_for.is_empty() {
+            let waited_for = &self.owed.waited_for;
             // who leaves the roster meanwhile owes nothing any more
-            let gone = state.wait_for(|state| self.waited_for.iter().any(|node| !state.slaves.contains(node)));
+            let gone = state.wait_for(|state| waited_for.iter().any(|node| !state.slaves.contains(node)));
             tokio::select! {
-                answer = answers.recv() => {
+                answer = self.waiting.answers.recv() => {
                     let Some((node, answer)) = answer else { break };
-                    census.merge(answer);
-                    self.paid(node);
+                    self.take(node, answer);
                 }
                 gone = gone => {
                     let Ok(state) = gone else { break };
-                    self.waited_for.retain(|node| state.slaves.contains(node));
+                    self.owed.waited_for.retain(|node| state.slaves.contains(node));
                 }
-                () = tokio::time::sleep_until(deadline) => break,
+                () = tokio::time::sleep_until(self.deadline) => break,
             }
+        }
+        // a slave that is not on the roster may have answered, too, and one that is at the last moment
+        while let Ok((node, answer)) = self.waiting.answers.try_recv() {
+            self.take(node, answer);
+        }
+        self.cluster.late().missed_deadline(self.owed.waited_for.iter().copied());
+        Gathered { result: self.result, missing: self.owed.missing() }
+    }
+
+    fn take(&mut self, node: NodeId, answer: QueryResult) {
+        match self.result.merge(answer) {
+            Ok(()) => self.owed.paid(node),
+            Err(why) => self.cluster.refuse(Subject::Node(self.cluster.me.node), &why.to_string()),
         }
     }
 }

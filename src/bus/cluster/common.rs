@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use wellhead_proto::{fingerprint::Fingerprint, roster::MAX_NODES};
+use wellhead_proto::{fingerprint::Fingerprint, node_message::MessageKey, roster::MAX_NODES};
 
 /// Names that a warning shows.
 const NAMED: usize = 10;
@@ -12,6 +12,10 @@ const NAMED: usize = 10;
 pub struct Common {
     /// Of the cluster's secret.
     pub secret: Fingerprint,
+    /// Signs what is said to the others, and verifies what they say. Derived from the same secret.
+    pub key: MessageKey,
+    /// Is everything refused that is not signed?
+    pub require_signed: bool,
     /// Nodes are given the secret by the owner of the bus: who has another one is about to be given this.
     pub given: bool,
     /// Of the settings that all nodes must share, by their names.
@@ -26,6 +30,8 @@ impl Default for Common {
     fn default() -> Self {
         Self {
             secret: Fingerprint::default(),
+            key: MessageKey::new(b""),
+            require_signed: false,
             given: false,
             settings: BTreeMap::new(),
             max_nodes: MAX_NODES,

@@ -1,9 +1,9 @@
-//! What is refused over and over is said once per cause and second, with how often it was. Pure.
+//! What is refused over and over is said once per cause and minute, with how often it was. Pure.
 
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 /// Between two lines of one cause.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(60);
 /// Causes that are told apart; those beyond are one.
 const CAUSES: usize = 64;
 
@@ -32,17 +32,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_cause_is_said_once_a_second_with_how_often_it_was() {
-        let at = Duration::from_millis;
+    fn each_cause_is_said_once_a_minute_with_how_often_it_was() {
+        let at = Duration::from_secs;
         let mut complaints = Complaints::default();
         assert_eq!(complaints.happened("bad", at(10)), Some(1));
         assert_eq!(complaints.happened("worse", at(20)), Some(1));
-        assert_eq!(complaints.happened("bad", at(900)), None);
-        assert_eq!(complaints.happened("bad", at(1_009)), None);
-        assert_eq!(complaints.happened("bad", at(1_010)), Some(3));
-        assert_eq!(complaints.happened("bad", at(1_020)), None);
+        assert_eq!(complaints.happened("bad", at(60)), None);
+        assert_eq!(complaints.happened("bad", at(69)), None);
+        assert_eq!(complaints.happened("bad", at(70)), Some(3));
+        assert_eq!(complaints.happened("bad", at(80)), None);
         for cause in 0..1_000 {
-            complaints.happened(&cause.to_string(), at(2_000));
+            complaints.happened(&cause.to_string(), at(200));
         }
         assert!(complaints.causes.len() <= CAUSES + 1);
     }

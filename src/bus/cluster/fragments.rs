@@ -1,21 +1,25 @@
-//! Puts letters together that travel in pieces. Bounded in bytes and in time: who begins a letter and does not end it
+//! Puts messages together that travel in fragments. Bounded in bytes and in time: who begins a message and does not end it
 //! costs nothing for long.
 
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
+use wellhead_proto::node_message::MessageFormat;
 
-/// How long a letter may take to arrive.
+/// How long a message may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// All unfinished letters together, in bytes.
+/// All unfinished messages together, in bytes.
 const MAX_BYTES: usize = 256 << 20;
 
-/// Letters of which some pieces have come.
+/// Messages of which some fragments have come.
 #[derive(Default)]
 pub struct MessageFragments {
-    unfinished: HashMap<u64, Unfinished>,
+    /// By format, too: what is not signed never becomes a part of what is.
+    unfinished: HashMap<Key, Unfinished>,
     bytes: usize,
 }
+
+type Key = (MessageFormat, u64);
 
 struct Unfinished {
     count: u32,
@@ -25,11 +29,11 @@ struct Unfinished {
 }
 
 impl MessageFragments {
-    /// A piece came at `now`. The whole letter, if it was the last. `Err` if it does not belong where it came: then the
-    /// letter is lost.
+    /// A fragment came at `now`. The whole message, if it was the last. `Err` if it does not belong where it came: then the
+    /// message is lost.
     pub fn take(
         &mut self,
-        of: u64,
+        of: Key,
         index: u32,
         count: u32,
         piece: &Bytes,
@@ -41,34 +45,35 @@ impl MessageFragments {
             self.unfinished.insert(of, Unfinished { count, next: 0, bytes: Vec::new(), since: now });
         }
         let fits = self.bytes + piece.len() <= MAX_BYTES;
-        let letter =
-            self.unfinished.get_mut(&of).filter(|letter| fits && letter.count == count && letter.next == index);
-        let Some(letter) = letter else {
+        let message =
+            self.unfinished.get_mut(&of).filter(|message| fits && message.count == count && message.next == index);
+        let Some(message) = message else {
             self.forget(of);
             return Err(());
         };
-        letter.next += 1;
-        letter.bytes.extend_from_slice(piece);
+        message.next += 1;
+        message.bytes.extend_from_slice(piece);
         self.bytes += piece.len();
-        if letter.next < count {
+        if message.next < count {
             return Ok(None);
         }
-        let whole = self.unfinished.remove(&of).map(|letter| letter.bytes).unwrap_or_default();
+        let whole = self.unfinished.remove(&of).map(|message| message.bytes).unwrap_or_default();
         self.bytes -= whole.len();
         Ok(Some(whole))
     }
 
-    fn forget(&mut self, of: u64) {
-        if let Some(letter) = self.unfinished.remove(&of) {
-            self.bytes -= letter.bytes.len();
+    fn forget(&mut self, of: Key) {
+        if let Some(message) = self.unfinished.remove(&of) {
+            self.bytes -= message.bytes.len();
         }
     }
 
     fn forget_old(&mut self, now: Duration) {
-        let old = |letter: &Unfinished| now.saturating_sub(letter.since) > PATIENCE;
-        let bytes: usize = self.unfinished.values().filter(|letter| old(letter)).map(|letter| letter.bytes.len()).sum();
+        let old = |message: &Unfinished| now.saturating_sub(message.since) > PATIENCE;
+        let bytes: usize =
+            self.unfinished.values().filter(|message| old(message)).map(|message| message.bytes.len()).sum();
         self.bytes -= bytes;
-        self.unfinished.retain(|_, letter| !old(letter));
+        self.unfinished.retain(|_, message| !old(message));
     }
 }
 
@@ -76,41 +81,54 @@ impl MessageFragments {
 mod tests {
     use super::*;
 
+    fn signed(of: u64) -> Key {
+        (MessageFormat::V4, of)
+    }
+
+    #[test]
+    fn what_is_not_signed_does_not_mix_with_what_is() {
+        let mut fragments = MessageFragments::default();
+        let piece = |text: &'static str| Bytes::from_static(text.as_bytes());
+        assert_eq!(fragments.take(signed(1), 0, 2, &piece("a"), at(0)), Ok(None));
+        assert_eq!(fragments.take((MessageFormat::V3, 1), 1, 2, &piece("x"), at(0)), Err(()));
+        assert_eq!(fragments.take(signed(1), 1, 2, &piece("b"), at(0)), Ok(Some(b"ab".to_vec())));
+    }
+
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
     #[test]
-    fn pieces_in_order_are_a_letter_also_when_two_travel_at_once() {
-        let mut parts = MessageFragments::default();
+    fn fragments_in_order_are_a_message_also_when_two_travel_at_once() {
+        let mut fragments = MessageFragments::default();
         let piece = |text: &'static str| Bytes::from_static(text.as_bytes());
-        assert_eq!(parts.take(1, 0, 2, &piece("a"), at(0)), Ok(None));
-        assert_eq!(parts.take(2, 0, 2, &piece("x"), at(0)), Ok(None));
-        assert_eq!(parts.take(1, 1, 2, &piece("b"), at(0)), Ok(Some(b"ab".to_vec())));
-        assert_eq!(parts.take(2, 1, 2, &piece("y"), at(0)), Ok(Some(b"xy".to_vec())));
-        assert!(parts.unfinished.is_empty() && parts.bytes == 0);
+        assert_eq!(fragments.take(signed(1), 0, 2, &piece("a"), at(0)), Ok(None));
+        assert_eq!(fragments.take(signed(2), 0, 2, &piece("x"), at(0)), Ok(None));
+        assert_eq!(fragments.take(signed(1), 1, 2, &piece("b"), at(0)), Ok(Some(b"ab".to_vec())));
+        assert_eq!(fragments.take(signed(2), 1, 2, &piece("y"), at(0)), Ok(Some(b"xy".to_vec())));
+        assert!(fragments.unfinished.is_empty() && fragments.bytes == 0);
     }
 
     #[test]
-    fn a_piece_that_does_not_belong_loses_the_letter_and_nothing_else() {
-        let mut parts = MessageFragments::default();
+    fn a_fragment_that_does_not_belong_loses_the_message_and_nothing_else() {
+        let mut fragments = MessageFragments::default();
         let piece = Bytes::from_static(b"a");
-        assert_eq!(parts.take(1, 1, 2, &piece, at(0)), Err(()), "its beginning is missing");
-        assert_eq!(parts.take(1, 0, 3, &piece, at(0)), Ok(None));
-        assert_eq!(parts.take(1, 2, 3, &piece, at(0)), Err(()), "one is missing");
-        assert_eq!(parts.take(1, 1, 3, &piece, at(0)), Err(()), "the letter is lost");
-        assert_eq!(parts.take(2, 0, 2, &piece, at(0)), Ok(None));
-        assert_eq!(parts.take(2, 1, 5, &piece, at(0)), Err(()), "another count");
-        assert!(parts.unfinished.is_empty() && parts.bytes == 0);
+        assert_eq!(fragments.take(signed(1), 1, 2, &piece, at(0)), Err(()), "its beginning is missing");
+        assert_eq!(fragments.take(signed(1), 0, 3, &piece, at(0)), Ok(None));
+        assert_eq!(fragments.take(signed(1), 2, 3, &piece, at(0)), Err(()), "one is missing");
+        assert_eq!(fragments.take(signed(1), 1, 3, &piece, at(0)), Err(()), "the message is lost");
+        assert_eq!(fragments.take(signed(2), 0, 2, &piece, at(0)), Ok(None));
+        assert_eq!(fragments.take(signed(2), 1, 5, &piece, at(0)), Err(()), "another count");
+        assert!(fragments.unfinished.is_empty() && fragments.bytes == 0);
     }
 
     #[test]
     fn what_is_not_finished_in_time_or_too_much_is_forgotten() {
-        let mut parts = MessageFragments::default();
+        let mut fragments = MessageFragments::default();
         let large = Bytes::from(vec![0; MAX_BYTES]);
-        assert_eq!(parts.take(1, 0, 2, &large, at(0)), Ok(None));
-        assert_eq!(parts.take(2, 0, 2, &Bytes::from_static(b"a"), at(5)), Err(()), "no room");
-        assert_eq!(parts.take(3, 0, 2, &Bytes::from_static(b"a"), at(11)), Ok(None));
-        assert_eq!(parts.bytes, 1);
+        assert_eq!(fragments.take(signed(1), 0, 2, &large, at(0)), Ok(None));
+        assert_eq!(fragments.take(signed(2), 0, 2, &Bytes::from_static(b"a"), at(5)), Err(()), "no room");
+        assert_eq!(fragments.take(signed(3), 0, 2, &Bytes::from_static(b"a"), at(11)), Ok(None));
+        assert_eq!(fragments.bytes, 1);
     }
 }

@@ -7,12 +7,13 @@ use log::warn;
 use wellhead_proto::{
     bus::{BoxFuture, Gap},
     ids::NodeId,
-    mail::{Letter, Mail},
+    node_message::{BadMessage, Body, MessageFormat, NodeMessage},
+    query::{QueryResult, ResultPart},
+    roster::Beat,
 };
 
 use super::{
     Cluster,
-    complaints::Complaints,
     continuity::{GapQuestion, sender_of},
     fragments::MessageFragments,
     membership::{FromNode, NodeNews},
@@ -24,60 +25,81 @@ use crate::bus::pubsub::{MessageHandler, Subject};
 pub struct NodeMessageHandler {
     node: Weak<Cluster>,
     fragments: Mutex<MessageFragments>,
-    complaints: Mutex<Complaints>,
 }
 
 impl NodeMessageHandler {
     pub(super) fn new(node: &Arc<Cluster>) -> Self {
-        Self { node: Arc::downgrade(node), fragments: Mutex::default(), complaints: Mutex::default() }
+        Self { node: Arc::downgrade(node), fragments: Mutex::default() }
     }
 
-    /// Something came that is no message of this cluster.
-    fn refuse(&self, node: &Cluster, subject: Subject, why: &str) {
-        node.metrics.refused.inc();
-        let times = self.complaints.lock().unwrap_or_else(PoisonError::into_inner).happened(why, node.now());
-        if let Some(times) = times {
-            warn!(subject:% = subject, times; "refused a message on {subject}: {why}");
+    fn hear_from(&self, node: &Arc<Cluster>, subject: Subject, bytes: &[u8]) {
+        if MessageFormat::of(bytes) == Some(MessageFormat::V3) && node.formats().are_signed() {
+            return node.refuse(subject, "message without a signature (cluster.require_signed)");
+        }
+        match NodeMessage::decode(bytes, &node.common().key) {
+            Ok((message, MessageFormat::V4)) => self.read(node, subject, message, MessageFormat::V4),
+            Ok((message, MessageFormat::V3)) => self.read_unsigned(node, subject, message),
+            Err(BadMessage::Signature) => match NodeMessage::unverified_heartbeat(bytes).map(|message| message.body) {
+                // a node with another secret says so: it is not let in, and both sides say why
+                Some(Body::Heartbeat(beat)) if node.is_of_another_secret(&beat) => {
+                    node.tell_membership(NodeNews::Stranger { beat, asks: false })
+                }
+                Some(Body::Hello(beat)) if node.is_of_another_secret(&beat) => {
+                    node.tell_membership(NodeNews::Stranger { beat, asks: true })
+                }
+                _ => node.refuse(subject, &BadMessage::Signature.to_string()),
+            },
+            Err(error) => node.refuse(subject, &error.to_string()),
         }
     }
 
-    fn read(&self, node: &Arc<Cluster>, subject: Subject, letter: Letter) {
+    /// From a node of the previous release, or from one that writes for such a node.
+    fn read_unsigned(&self, node: &Arc<Cluster>, subject: Subject, message: NodeMessage) {
+        match &message.body {
+            // whoever is known to read the new format said the same in it
+            Body::Heartbeat(beat) | Body::Hello(beat)
+                if beat.node == node.me.node || node.formats().reads_new(beat.node, beat.incarnation) => {}
+            _ => {
+                node.metrics.unsigned.inc();
+                self.read(node, subject, message, MessageFormat::V3);
+            }
+        }
+    }
+
+    fn read(&self, node: &Arc<Cluster>, subject: Subject, message: NodeMessage, format: MessageFormat) {
         let of_slot = matches!(subject, Subject::Slot(_) | Subject::EverySlot);
-        let piece = if let Mail::Part { index, .. } = letter.mail { index } else { 0 };
-        if of_slot && !node.interest.slots().counts((letter.id, piece), subject == Subject::EverySlot) {
+        let NodeMessage { id, session, body } = message;
+        let fragment = if let Body::Fragment { index, .. } = body { index } else { 0 };
+        if of_slot && !node.interest.slots().counts((id, fragment), subject == Subject::EverySlot) {
             return;
         }
-        let (id, session) = (letter.id, letter.session);
-        let mail = match letter.mail {
-            Mail::Part { of, index, count, bytes } => {
-                let mut fragments = self.fragments.lock().unwrap_or_else(PoisonError::into_inner);
-                let whole = fragments.take(of, index, count, &bytes, node.now());
-                drop(fragments);
-                match whole {
-                    Ok(None) => return,
-                    Ok(Some(whole)) => match Letter::decode(&whole) {
-                        Ok(Letter { mail: Mail::Part { .. }, .. }) => {
-                            return self.refuse(node, subject, "pieces in pieces");
-                        }
-                        Ok(letter) => letter.mail,
-                        Err(error) => return self.refuse(node, subject, &error.to_string()),
-                    },
-                    Err(()) => return self.refuse(node, subject, "a piece of a letter that does not belong there"),
-                }
-            }
-            mail => mail,
+        let Body::Fragment { of, index, count, bytes } = body else {
+            node.came(id, session);
+            return node.carry_out(subject, body, format);
         };
-        node.came(id, session);
-        node.carry_out(mail);
+        let now = node.now();
+        let whole = {
+            let mut fragments = self.fragments.lock().unwrap_or_else(PoisonError::into_inner);
+            fragments.take((format, of), index, count, &bytes, now)
+        };
+        match whole {
+            Ok(None) => {}
+            Ok(Some(whole)) => match NodeMessage::defragment(&whole, format) {
+                Ok(message) => {
+                    node.came(id, session);
+                    node.carry_out(subject, message.body, format);
+                }
+                Err(error) => node.refuse(subject, &error.to_string()),
+            },
+            Err(()) => node.refuse(subject, "a fragment of a message that does not belong there"),
+        }
     }
 }
 
 impl MessageHandler for NodeMessageHandler {
     fn hear(&self, subject: Subject, message: Bytes) {
-        let Some(node) = self.node.upgrade() else { return };
-        match Letter::decode(&message) {
-            Ok(letter) => self.read(&node, subject, letter),
-            Err(error) => self.refuse(&node, subject, &error.to_string()),
+        if let Some(node) = self.node.upgrade() {
+            self.hear_from(&node, subject, &message);
         }
     }
 
@@ -113,11 +135,11 @@ impl MessageHandler for NodeMessageHandler {
 }
 
 impl Cluster {
-    /// A whole letter came.
-    fn came(&self, letter: u64, session: u32) {
-        let sender = sender_of(letter);
+    /// A whole message came.
+    fn came(&self, message: u64, session: u32) {
+        let sender = sender_of(message);
         if self.holds_sockets() && sender != self.me.node && !self.is_stranger(sender) {
-            self.continuity().heard(letter, session, self.now());
+            self.continuity().heard(message, session, self.now());
         }
     }
 
@@ -166,51 +188,107 @@ impl Cluster {
         }
     }
 
-    fn carry_out(self: &Arc<Self>, mail: Mail) {
-        match mail {
-            Mail::Order(envelope) => {
+    fn carry_out(self: &Arc<Self>, subject: Subject, body: Body, format: MessageFormat) {
+        match body {
+            Body::Command(envelope) => {
                 if let Some(inbox) = self.inbox() {
                     inbox.deliver(envelope);
                 }
             }
-            Mail::Ask { from, .. }
-            | Mail::Answer { from, .. }
-            | Mail::Reports { from, .. }
-            | Mail::AskPushed { from, .. }
-            | Mail::Pushed { from, .. }
+            Body::Announcement(announcement) => {
+                if let Some(inbox) = self.inbox() {
+                    inbox.announced(announcement);
+                }
+            }
+            Body::PublishMatching { from, .. }
+            | Body::Query { from, .. }
+            | Body::Result { from, .. }
+            | Body::Request { from, .. }
+            | Body::Response { from, .. }
+            | Body::Reports { from, .. }
+            | Body::AskPushed { from, .. }
+            | Body::Pushed { from, .. }
                 if self.is_stranger(from) => {}
-            Mail::Ask { id, from, ask } => {
+            Body::PublishMatching { id, from, push } => {
                 let Some(inbox) = self.inbox() else { return };
-                let (node, answer) = (Arc::downgrade(self), inbox.answer(ask));
-                self.runtime.spawn(async move {
-                    let census = answer.await;
-                    if let Some(node) = node.upgrade() {
-                        node.sender.queue(Subject::Node(from), Mail::Answer { id, from: node.me.node, census });
-                    }
-                });
+                let matched = inbox.publish_matching(push);
+                self.answer(id, from, async { matched.await.into_result() });
             }
-            Mail::Answer { id, from, census } => self.questions().answered(id, from, census),
-            Mail::AskPushed { no, from, after } => {
-                let letters = self.pushed_since(after, from);
-                self.sender.queue(Subject::Node(from), Mail::Pushed { no, from: self.me.node, letters });
+            Body::Query { id, from, query } => {
+                let Some(inbox) = self.inbox() else { return };
+                self.answer(id, from, inbox.query(query));
             }
-            Mail::Pushed { no, from, letters } => self.told_pushed(from, no, letters),
-            Mail::Reports { from, reports } => {
+            Body::Result { id, from, result } => {
+                if let Some(query) = self.queries.of(id) {
+                    // first: whoever has this answer and asks again waits for the next
+                    self.late().heard_of(from);
+                    let _ = query.send((from, result));
+                }
+            }
+            Body::Request { id, from, request } => {
+                let Some(inbox) = self.inbox() else { return };
+                let response = inbox.request(request);
+                self.say(Subject::Node(from), Body::Response { id, from: self.me.node, response });
+            }
+            Body::Response { id, from, response } => {
+                if let Some(request) = self.requests.of(id) {
+                    self.late().heard_of(from);
+                    let _ = request.send((from, response));
+                }
+            }
+            Body::AskPushed { no, from, after } => {
+                let messages = self.pushed_since(after, from);
+                self.say(Subject::Node(from), Body::Pushed { no, from: self.me.node, messages });
+            }
+            Body::Pushed { no, from, messages } => self.told_pushed(from, no, messages),
+            Body::Heartbeat(beat) => self.heard_beat(beat, false, format),
+            Body::Hello(beat) => self.heard_beat(beat, true, format),
+            Body::Goodbye(node, incarnation) => self.tell_membership(NodeNews::Goodbye { node, incarnation }),
+            Body::Reports { from, reports } => {
                 if let Some(inbox) = self.inbox() {
                     inbox.report(from, reports);
                 }
             }
-            Mail::Beat(beat) => self.tell_membership(NodeNews::Here { beat, asks: false, unix_millis: unix_millis() }),
-            Mail::Hello(beat) => self.tell_membership(NodeNews::Here { beat, asks: true, unix_millis: unix_millis() }),
-            Mail::Goodbye(node, incarnation) => self.tell_membership(NodeNews::Goodbye { node, incarnation }),
-            Mail::Settings { from: node, settings } => self.tell_membership(NodeNews::Settings { node, settings }),
-            // a piece is put together before: see `NodeMessageHandler::read`
-            Mail::Part { .. } => {}
+            Body::Settings { from: node, settings } => self.tell_membership(NodeNews::Settings { node, settings }),
+            Body::Fragment { .. } => self.refuse(subject, "fragments in fragments"),
         }
+    }
+
+    /// Answer a question once the answer is there.
+    fn answer(self: &Arc<Self>, id: u64, to: NodeId, result: impl Future<Output = QueryResult> + Send + 'static) {
+        let node = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            let result = result.await;
+            if let Some(node) = node.upgrade() {
+                node.say(Subject::Node(to), Body::Result { id, from: node.me.node, result });
+            }
+        });
+    }
+
+    fn say(&self, to: Subject, body: Body) {
+        self.sender.queue(to, body);
+    }
+
+    fn heard_beat(&self, beat: Beat, asks: bool, format: MessageFormat) {
+        self.tell_membership(NodeNews::Here { beat, asks, format, unix_millis: unix_millis() });
+    }
+
+    /// Has it another secret than this node?
+    pub(super) fn is_of_another_secret(&self, beat: &Beat) -> bool {
+        beat.secret != self.common().secret
     }
 
     fn tell_membership(&self, news: NodeNews) {
         self.membership.do_send(FromNode { news, waiting: self.membership_load.add() });
+    }
+
+    /// Something came that is no message of this cluster.
+    pub(super) fn refuse(&self, subject: Subject, why: &str) {
+        self.metrics.refused.inc();
+        let times = self.complaints.lock().unwrap_or_else(PoisonError::into_inner).happened(why, self.now());
+        if let Some(times) = times {
+            warn!(subject:% = subject, times; "refused a message on {subject}: {why}");
+        }
     }
 
     /// `node` can be heard: ask it, if it is in doubt whether everything came.
@@ -225,8 +303,7 @@ impl Cluster {
             }
         };
         if let Some(GapQuestion { no, after }) = question {
-            let ask = Mail::AskPushed { no, from: self.me.node, after };
-            self.sender.queue(Subject::Node(node), ask);
+            self.say(Subject::Node(node), Body::AskPushed { no, from: self.me.node, after });
         }
     }
 }

@@ -13,8 +13,12 @@ pub struct Metrics {
     pub nodes: Gauge,
     /// Slots that are listened to.
     pub slots: Gauge,
-    /// Messages that were no letter of ours.
+    /// Messages that were none of ours, or not signed with our secret.
     pub refused: Counter,
+    /// Messages that were read though they are not signed.
+    pub unsigned: Counter,
+    /// Nodes of the previous release.
+    pub old_nodes: Gauge,
     /// Times that pushes passed this node by; the wire counts those of its own there, too.
     pub gaps: Counter,
     beats_refused: Family<RefusedCause, Counter>,
@@ -38,6 +42,13 @@ impl Metrics {
         registry.register("roster_nodes", "Nodes that are alive, as this one sees it", metrics.nodes.clone());
         registry.register("bus_interests", "Slots of channels that this node listens to", metrics.slots.clone());
         registry.register("bus_refused", "Messages that were not of this cluster's words", metrics.refused.clone());
+        registry.register(
+            "bus_unsigned",
+            "Messages of the previous release's format that were read",
+            metrics.unsigned.clone(),
+        );
+        let old = "Nodes of the previous release: as long as there are some, messages are not signed";
+        registry.register("roster_previous_release", old, metrics.old_nodes.clone());
         let beats = "Heartbeats of nodes that were not let onto the roster, by cause";
         registry.register("roster_refused", beats, metrics.beats_refused.clone());
         let differences = "Times that another node was found to differ from this one, by what differs";

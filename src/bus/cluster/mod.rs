@@ -8,13 +8,15 @@ mod bus;
 mod common;
 mod complaints;
 mod continuity;
+mod formats;
 mod fragments;
 mod handler;
 mod interest;
 mod journal;
+mod late;
 mod membership;
 mod metrics;
-mod questions;
+mod pending;
 mod sender;
 mod slots;
 
@@ -34,15 +36,23 @@ use wellhead_proto::{
     bus::{BusError, BusState, Gap, Inbox},
     fingerprint::Fingerprint,
     ids::NodeId,
+    node_message::MessageFormat,
+    node_request::NodeResponse,
+    query::QueryResult,
     roster::Beat,
 };
 
 pub use self::{bus::ClusterBus, common::Common, handler::NodeMessageHandler, metrics::Metrics};
 use self::{
+    complaints::Complaints,
     continuity::Continuity,
+    formats::Formats,
     interest::SlotInterest,
-    membership::{Begin, ClusterMembers, LeaveCluster, Lost, MailboxLoad, MembershipActor, Published, Stop},
-    questions::OpenQuestions,
+    late::LateSlaves,
+    membership::{
+        Begin, ClusterMembers, FormatsChanged, LeaveCluster, Lost, MailboxLoad, MembershipActor, Published, Stop,
+    },
+    pending::Pending,
     sender::MessageSender,
 };
 use super::pubsub::{PubSub, Subject};
@@ -67,7 +77,14 @@ pub struct Cluster {
     sender: MessageSender,
     interest: SlotInterest,
     continuity: Mutex<Continuity>,
-    questions: Mutex<OpenQuestions>,
+    /// Which format each node reads.
+    formats: Mutex<Formats>,
+    complaints: Mutex<Complaints>,
+    /// Queries, and pushes to patterns, that wait for results.
+    queries: Pending<QueryResult>,
+    /// Requests to one node that wait for a response.
+    requests: Pending<NodeResponse>,
+    late: Mutex<LateSlaves>,
     membership: Addr<MembershipActor>,
     membership_load: MailboxLoad,
     /// What the membership publishes.
@@ -96,7 +113,11 @@ impl Cluster {
                 sender,
                 interest: SlotInterest::default(),
                 continuity: Mutex::default(),
-                questions: Mutex::default(),
+                formats: Mutex::default(),
+                complaints: Mutex::default(),
+                queries: Pending::default(),
+                requests: Pending::default(),
+                late: Mutex::default(),
                 membership,
                 membership_load: MailboxLoad::default(),
                 state,
@@ -116,6 +137,9 @@ impl Cluster {
     ///
     /// If it was told before.
     pub fn share(&self, common: Common) {
+        if common.require_signed {
+            self.formats().require_signed();
+        }
         let digest = common.digest();
         assert!(self.common.set((common, digest)).is_ok(), "a node tells once what it shares");
     }
@@ -168,8 +192,16 @@ impl Cluster {
         }
     }
 
+    /// A node came over the local bus. `reads`: the newest format that it reads, as it says; one of the previous release says
+    /// nothing.
+    pub fn linked(&self, node: NodeId, reads: &[u8]) {
+        self.formats().linked(node, MessageFormat::of(reads).unwrap_or(MessageFormat::V3), self.now());
+        self.membership.do_send(FormatsChanged);
+    }
+
     /// A node whose connection broke is gone at once. The others hear of it from this one, which saw it.
     pub fn lost(&self, node: NodeId) {
+        self.formats().unlinked(node);
         self.membership.do_send(Lost(node));
     }
 
@@ -215,8 +247,23 @@ impl Cluster {
         self.continuity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn questions(&self) -> MutexGuard<'_, OpenQuestions> {
-        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn formats(&self) -> MutexGuard<'_, Formats> {
+        self.formats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Back once it is known in which format to write. At first nobody has been heard of, and nodes of the previous release
+    /// may be here.
+    async fn when_formats_are_known(&self) {
+        if !self.formats().is_settled() {
+            let mut state = self.state.clone();
+            let known = state.wait_for(|state| !state.up || state.roster_known);
+            drop(timeout(ONE_DEADLINE, known).await);
+            self.formats().settle();
+        }
+    }
+
+    fn late(&self) -> MutexGuard<'_, LateSlaves> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Pushes passed this node by: tell its sockets.

@@ -10,14 +10,14 @@ use tokio::sync::mpsc;
 use wellhead_proto::{
     bus::BusError,
     ids::NodeId,
-    mail::{Letter, Mail},
+    node_message::{Body, NodeMessage},
 };
 
 use super::{Cluster, continuity::SENDER, journal::Journal};
 use crate::bus::pubsub::{PubSub, Subject};
 
 /// The receiving half of a node's queue.
-pub(super) type Queued = mpsc::UnboundedReceiver<(Subject, Mail)>;
+pub(super) type Queued = mpsc::UnboundedReceiver<(Subject, Body)>;
 
 /// The sending half of a node.
 pub(super) struct MessageSender {
@@ -27,7 +27,7 @@ pub(super) struct MessageSender {
     /// Held while a message is handed to the wire: their numbers are the order in which it gets them.
     in_order: tokio::sync::Mutex<()>,
     journal: Mutex<Journal>,
-    queue: mpsc::UnboundedSender<(Subject, Mail)>,
+    queue: mpsc::UnboundedSender<(Subject, Body)>,
 }
 
 impl MessageSender {
@@ -68,34 +68,10 @@ impl MessageSender {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Send `mail` behind everything that is queued already. It is lost if the wire is down when its turn comes.
-    pub(super) fn queue(&self, subject: Subject, mail: Mail) {
+    /// Send `body` behind everything that is queued already. It is lost if the wire is down when its turn comes.
+    pub(super) fn queue(&self, subject: Subject, body: Body) {
         // fails only when the process ends
-        let _ = self.queue.send((subject, mail));
-    }
-
-    /// Send a message now.
-    pub(super) async fn send(&self, wire: &Arc<dyn PubSub>, subject: Subject, mail: Mail) -> Result<(), BusError> {
-        let session = wire.session().ok_or(BusError::Down)?;
-        self.send_in(wire, session, subject, mail, |_| ()).await
-    }
-
-    /// Send a message over that connection, in pieces if it must be; `note` its number before the wire has it.
-    pub(super) async fn send_in(
-        &self,
-        wire: &Arc<dyn PubSub>,
-        session: u32,
-        subject: Subject,
-        mail: Mail,
-        note: impl FnOnce(u64),
-    ) -> Result<(), BusError> {
-        let _in_order = self.in_order.lock().await;
-        let letter = Letter { id: self.number(), session, mail };
-        note(letter.id);
-        for message in letter.encode_within(wire.max_message()) {
-            wire.send_in(session, subject, message).await?;
-        }
-        Ok(())
+        let _ = self.queue.send((subject, body));
     }
 
     /// What was pushed lately.
@@ -104,13 +80,42 @@ impl MessageSender {
     }
 }
 
+impl Cluster {
+    /// Send a message now.
+    pub(super) async fn send(&self, wire: &Arc<dyn PubSub>, subject: Subject, body: Body) -> Result<(), BusError> {
+        let session = wire.session().ok_or(BusError::Down)?;
+        self.send_in(wire, session, subject, body, |_| ()).await
+    }
+
+    /// Send a message over that connection, in fragments if it must be; `note` its number before the wire has it.
+    pub(super) async fn send_in(
+        &self,
+        wire: &Arc<dyn PubSub>,
+        session: u32,
+        subject: Subject,
+        body: Body,
+        note: impl FnOnce(u64),
+    ) -> Result<(), BusError> {
+        let _in_order = self.sender.in_order.lock().await;
+        let message = NodeMessage { id: self.sender.number(), session, body };
+        note(message.id);
+        let formats = self.formats().of(subject, &message.body);
+        for &format in formats {
+            for bytes in message.encode_within(format, &self.common().key, wire.max_message()) {
+                wire.send_in(session, subject, bytes).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Send what a node says of its own accord, in order, as long as the node is there. What cannot be sent is not: heartbeats
 /// come again, and who asked does not wait for ever.
 pub(super) async fn send_queued(cluster: Weak<Cluster>, mut queued: Queued) {
-    while let Some((subject, mail)) = queued.recv().await {
+    while let Some((subject, body)) = queued.recv().await {
         let Some(cluster) = cluster.upgrade() else { return };
         if let Ok(wire) = cluster.wire() {
-            let _ = cluster.sender.send(wire, subject, mail).await;
+            let _ = cluster.send(wire, subject, body).await;
         }
     }
 }

@@ -278,7 +278,21 @@ impl Slots {
 
 #[cfg(test)]
 mod tests {
+    use wellhead_proto::testkit::Golden;
+
     use super::*;
+
+    /// Two nodes with other slots for a channel do not hear each other's pushes.
+    #[test]
+    fn every_channel_has_the_slot_that_it_always_had() {
+        let mut golden = Golden::new("node_messages/slots.txt");
+        for (app, name) in [("app", "news"), ("shop", "news"), ("shop", ""), ("a", "bc"), ("ab", "c"), ("a", "中文")]
+        {
+            let channel = ChannelKey { app: app.parse().unwrap(), name: name.parse().unwrap() };
+            golden.case(&format!("{name:?} of {app:?}"), slot_of(&channel).to_string());
+        }
+        golden.check();
+    }
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)

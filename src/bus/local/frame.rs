@@ -189,6 +189,7 @@ mod tests {
     use bytes::BytesMut;
     use proptest::prelude::*;
     use tokio_util::codec::Decoder;
+    use wellhead_proto::testkit::{Golden, hex};
 
     use super::*;
 
@@ -208,6 +209,40 @@ mod tests {
             Just(Subject::Everyone),
             any::<u32>().prop_map(|node| Subject::Node(NodeId::from_random(node))),
         ]
+    }
+
+    /// A slave of one release and a master of another share the socket.
+    #[test]
+    fn every_frame_has_the_bytes_that_it_always_had() {
+        let mut golden = Golden::new("node_messages/local_frames.txt");
+        let (node, body) = (NodeId::from_random(7), || Bytes::from_static(b"body"));
+        let to_exchange = [
+            ("hello", ToBroker::Hello { version: VERSION, node, beat: body() }),
+            ("listen to a slot", ToBroker::Listen(Subject::Slot(0x0102))),
+            ("listen to every slot", ToBroker::Listen(Subject::EverySlot)),
+            ("listen to what is for everyone", ToBroker::Listen(Subject::Everyone)),
+            ("unlisten", ToBroker::Unlisten(Subject::Node(node))),
+            ("send to a slot", ToBroker::Send(Subject::Slot(0x0102), body())),
+            ("send to a node", ToBroker::Send(Subject::Node(node), body())),
+            ("send to everyone", ToBroker::Send(Subject::Everyone, body())),
+            ("ping", ToBroker::Ping(300)),
+            ("goodbye", ToBroker::Goodbye),
+        ];
+        for (case, frame) in to_exchange {
+            golden.case(&format!("to the master: {case}"), hex(&written(&frame.frame())));
+        }
+        let to_link = [
+            ("welcome", ToClient::Welcome { version: VERSION, payload: body() }),
+            ("heard on a slot", ToClient::Heard(Subject::Slot(0x0102), body())),
+            ("heard on every slot", ToClient::Heard(Subject::EverySlot, body())),
+            ("pong", ToClient::Pong(300)),
+            ("cut off", ToClient::CutOff),
+            ("goodbye", ToClient::Goodbye),
+        ];
+        for (case, frame) in to_link {
+            golden.case(&format!("to a slave: {case}"), hex(&written(&frame.frame())));
+        }
+        golden.check();
     }
 
     proptest! {

@@ -10,9 +10,12 @@ use async_trait::async_trait;
 use tokio::{sync::watch, time::timeout};
 use wellhead_proto::{
     bus::{Bus, BusError, BusState, Gathered, Inbox, Interest},
+    command::PublishMatching,
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
-    query::{Ask, Census},
+    member::MemberAnnouncement,
+    node_request::{NodeRequest, NodeResponse},
+    query::{NameHashes, Query, QueryResult},
     report::Report,
 };
 
@@ -79,19 +82,32 @@ impl Bus for InProcessBus {
         Ok(())
     }
 
-    async fn gather(&self, ask: Ask) -> Result<Gathered, BusError> {
+    async fn publish_matching(&self, push: PublishMatching) -> Result<Gathered<NameHashes>, BusError> {
         let inbox = self.inbox()?;
-        // a push to a pattern is a push: it waits like the others
-        if matches!(ask, Ask::PublishMatching { .. }) && !inbox.has_room() {
+        if !inbox.has_room() {
             self.room(inbox).await?;
         }
-        let census = inbox.answer(ask).await;
-        Ok(Gathered { census, missing: Vec::new() })
+        Ok(Gathered { result: inbox.publish_matching(push).await, missing: Vec::new() })
     }
 
-    async fn ask_node(&self, _: NodeId, ask: Ask) -> Result<Census, BusError> {
+    async fn announce(&self, announcements: Vec<MemberAnnouncement>) -> Result<(), BusError> {
+        let inbox = self.inbox()?;
+        for announcement in announcements {
+            if !inbox.has_room() {
+                self.room(inbox).await?;
+            }
+            inbox.announced(announcement);
+        }
+        Ok(())
+    }
+
+    async fn gather(&self, query: Query) -> Result<Gathered<QueryResult>, BusError> {
+        Ok(Gathered { result: self.inbox()?.query(query).await, missing: Vec::new() })
+    }
+
+    async fn request(&self, _: NodeId, request: NodeRequest) -> Result<NodeResponse, BusError> {
         // there is one node, and whoever asks for another asks for one that is gone
-        Ok(ask.nothing())
+        Ok(request.nothing())
     }
 
     fn interest(&self, _: &ChannelKey) -> Option<Interest> {
@@ -124,7 +140,7 @@ mod tests {
         channel::ChannelPattern,
         command::{Command, Target},
         event::{Event, Payload},
-        query::Census,
+        query::StatsQuery,
     };
 
     use super::*;
@@ -156,8 +172,18 @@ mod tests {
             })
         }
 
-        fn answer(&self, _: Ask) -> BoxFuture<Census> {
-            Box::pin(async { Census::Names(["here".to_owned()].into()) })
+        fn publish_matching(&self, _: PublishMatching) -> BoxFuture<NameHashes> {
+            Box::pin(async { NameHashes::from([1]) })
+        }
+
+        fn announced(&self, _: MemberAnnouncement) {}
+
+        fn query(&self, query: Query) -> BoxFuture<QueryResult> {
+            Box::pin(async move { query.nothing() })
+        }
+
+        fn request(&self, request: NodeRequest) -> NodeResponse {
+            request.nothing()
         }
 
         fn report(&self, _: NodeId, _: Vec<Report>) {}
@@ -192,7 +218,7 @@ mod tests {
         bus.publish(envelope("a")).await.unwrap();
         bus.publish(envelope("b")).await.unwrap();
         assert_eq!(*inbox.heard.lock().unwrap(), [envelope("a"), envelope("b")]);
-        assert_eq!(bus.gather(Ask::Stats).await.unwrap().census, Census::Names(["here".to_owned()].into()));
+        assert_eq!(bus.gather(StatsQuery.into()).await.unwrap().result, Query::from(StatsQuery).nothing());
     }
 
     #[actix_rt::test]
@@ -238,11 +264,11 @@ mod tests {
         let hasty = bus(&inbox, Duration::from_millis(10));
         let event = Event::new("e".parse().unwrap(), Payload::Text("hi".into()));
         let (app, within) = ("demo".parse().unwrap(), vec![ChannelPattern::everything()]);
-        let push = Ask::PublishMatching { app, pattern: "^a".to_owned(), within, event };
-        assert_eq!(hasty.gather(push.clone()).await, Err(BusError::Full));
-        assert!(hasty.gather(Ask::Stats).await.is_ok());
+        let push = PublishMatching { app, pattern: "^a".to_owned(), within, event };
+        assert_eq!(hasty.publish_matching(push.clone()).await, Err(BusError::Full));
+        assert!(hasty.gather(StatsQuery.into()).await.is_ok());
         inbox.room.send_replace(true);
-        assert!(hasty.gather(push).await.is_ok());
+        assert!(hasty.publish_matching(push).await.is_ok());
     }
 
     #[actix_rt::test]
@@ -257,7 +283,7 @@ mod tests {
         bus.stop();
         assert_eq!(waiting.await.unwrap(), Err(BusError::Down));
         assert_eq!(bus.publish(envelope("b")).await, Err(BusError::Down));
-        assert!(bus.gather(Ask::Stats).await.is_err());
+        assert!(bus.gather(StatsQuery.into()).await.is_err());
         assert!(!bus.is_up());
         assert!(inbox.heard.lock().unwrap().is_empty());
     }

@@ -12,11 +12,13 @@ use tokio::sync::{oneshot, watch};
 use wellhead::bus::cluster::Cluster;
 use wellhead_proto::{
     bus::{BoxFuture, Bus, BusState, Gap, Inbox, Interest},
-    command::{Command, Target},
+    command::{Command, PublishMatching, Target},
     envelope::Envelope,
     event::{Event, Payload},
     ids::{ChannelKey, NodeId},
-    query::{Ask, Census},
+    member::MemberAnnouncement,
+    node_request::{Bearer, NodeRequest, NodeResponse},
+    query::{Listing, NameHashes, NamesQuery, Query, QueryResult, name_hash},
     report::Report,
 };
 
@@ -46,6 +48,7 @@ pub struct Book {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Heard {
     Push(Envelope),
+    Announcement(MemberAnnouncement),
     Report(NodeId, Report),
     Gap(Gap),
 }
@@ -122,15 +125,39 @@ impl Inbox for Book {
         Box::pin(std::future::ready(()))
     }
 
-    fn answer(&self, ask: Ask) -> BoxFuture<Census> {
+    fn announced(&self, announcement: MemberAnnouncement) {
+        self.write(Heard::Announcement(announcement));
+    }
+
+    /// The pattern is the name of the only channel here.
+    fn publish_matching(&self, push: PublishMatching) -> BoxFuture<NameHashes> {
+        let PublishMatching { app, pattern, event, .. } = push;
+        let command = Command::Publish { channel: pattern.parse().expect("a name"), event, except: None };
+        self.write(Heard::Push(Envelope { app, command }));
+        Box::pin(std::future::ready([name_hash(&pattern)].into()))
+    }
+
+    fn query(&self, query: Query) -> BoxFuture<QueryResult> {
         if self.silent.load(Ordering::Relaxed) {
             return Box::pin(std::future::pending());
         }
-        let census = match ask {
-            Ask::Query { .. } => Census::Names(self.answer.lock().unwrap().clone()),
+        let result = match query {
+            Query::Names(_) => QueryResult::Names(self.answer.lock().unwrap().clone()),
             other => other.nothing(),
         };
-        Box::pin(std::future::ready(census))
+        Box::pin(std::future::ready(result))
+    }
+
+    /// Every reference stands for the user whose name it is, in the one app that it is asked for.
+    fn request(&self, request: NodeRequest) -> NodeResponse {
+        match request {
+            NodeRequest::Redeem { token, app } => {
+                let user = token.parse().expect("a name");
+                let known = self.answer.lock().unwrap().contains(&token);
+                NodeResponse::Redeemed(known.then(|| Bearer { user, app, channels: Vec::new() }))
+            }
+            lists @ NodeRequest::MemberLists(_) => lists.nothing(),
+        }
     }
 
     fn report(&self, from: NodeId, reports: Vec<Report>) {
@@ -182,11 +209,9 @@ impl Node {
     }
 
     pub async fn names(&self) -> (BTreeSet<String>, Vec<NodeId>) {
-        let query = wellhead_proto::query::Query::Users;
-        let gathered = within("an answer", self.bus.gather(Ask::Query { app: "a".parse().unwrap(), query })).await;
-        let gathered = gathered.expect("the bus is up");
-        let Census::Names(names) = gathered.census else { panic!("an answer to another question") };
-        (names, gathered.missing)
+        let query = NamesQuery { app: "a".parse().unwrap(), of: Listing::Users { within: None } };
+        let gathered = within("an answer", self.bus.query(query)).await.expect("the bus is up");
+        (gathered.result, gathered.missing)
     }
 }
 

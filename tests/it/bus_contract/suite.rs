@@ -6,15 +6,19 @@ use std::{
 };
 
 use wellhead_proto::{
-    bus::{Bus, BusError},
+    bus::{Bus, BusError, Gathered},
+    channel::ChannelPattern,
+    command::PublishMatching,
+    event::{Event, Payload},
     ids::NodeId,
-    query::{Ask, Census},
+    member::{MemberAnnouncement, MemberChange},
+    query::{StatsQuery, name_hash},
     report::Report,
 };
 
 use super::{
     carriers::{Breakable, Carrier},
-    node::{Heard, Node, push, to_user},
+    node::{Heard, Node, key, push, to_user},
 };
 use crate::support::{PATIENCE, until, within};
 
@@ -203,14 +207,56 @@ pub async fn one_node_can_be_asked<C: Carrier>() {
     let (_carrier, master, one, two) = three::<C>().await;
     one.book.answers(["ann".to_owned()]);
     two.book.answers(["bob".to_owned()]);
-    let ask = || Ask::Query { app: "a".parse().unwrap(), query: wellhead_proto::query::Query::Users };
+    let redeem = |node: &Node, from: NodeId, token: &str| {
+        let bus = node.bus.clone();
+        let token = token.to_owned();
+        async move { within("an answer", bus.redeem(from, token, "a".parse().unwrap())).await }
+    };
     for asker in [&master, &one] {
-        let answer = within("an answer", asker.bus.ask_node(two.id, ask())).await;
-        assert_eq!(answer, Ok(Census::Names(["bob".to_owned()].into())));
+        let bearer = redeem(asker, two.id, "bob").await.expect("it answers").expect("it knows bob");
+        assert_eq!((bearer.user.as_str(), bearer.app.as_str()), ("bob", "a"));
+        assert_eq!(redeem(asker, two.id, "ann").await, Ok(None));
+        assert_eq!(within("lists", asker.bus.member_lists(two.id, vec![])).await, Ok([].into()));
     }
     let nobody = NodeId::from_random(1_000_000);
-    let answer = within("an error", master.bus.ask_node(nobody, ask())).await;
-    assert_eq!(answer, Err(BusError::Silent));
+    assert_eq!(redeem(&master, nobody, "bob").await, Err(BusError::Silent));
+}
+
+pub async fn a_push_to_a_pattern_is_answered_with_what_matched<C: Carrier>() {
+    let (_carrier, master, one, two) = three::<C>().await;
+    let push = |pattern: &str| PublishMatching {
+        app: "a".parse().unwrap(),
+        pattern: pattern.to_owned(),
+        within: vec![ChannelPattern::everything()],
+        event: Event::new("e".parse().unwrap(), Payload::Text(pattern.into())),
+    };
+    for pattern in ["c1", "c2"] {
+        let gathered = within("an answer", master.bus.publish_matching(push(pattern))).await.expect("the bus is up");
+        assert_eq!(gathered, Gathered { result: [name_hash(pattern)].into(), missing: vec![] });
+    }
+    for slave in [&one, &two] {
+        assert_eq!(slave.book.texts(), ["c1", "c2"]);
+    }
+}
+
+pub async fn changes_of_members_keep_their_order_with_pushes<C: Carrier>() {
+    let (_carrier, _master, one, two) = three::<C>().await;
+    let wants = (one.wants("a", "c").await, two.wants("a", "c").await);
+    let left = |no: usize| MemberAnnouncement {
+        channel: key("a", "c"),
+        change: MemberChange::Removed(no.to_string().parse().unwrap()),
+    };
+    let mut wanted = Vec::new();
+    for no in 0..50 {
+        within("a push", one.bus.publish(push("a", "c", &no.to_string()))).await.expect("the bus is up");
+        within("two", one.bus.announce(vec![left(2 * no), left(2 * no + 1)])).await.expect("the bus is up");
+        wanted.push(Heard::Push(push("a", "c", &no.to_string())));
+        wanted.extend([left(2 * no), left(2 * no + 1)].map(Heard::Announcement));
+    }
+    for slave in [&one, &two] {
+        assert_eq!(slave.book.has(wanted.len()).await, wanted);
+    }
+    drop(wants);
 }
 
 pub async fn reports_arrive_in_order<C: Carrier>() {
@@ -325,11 +371,11 @@ pub async fn while_it_is_down_nothing_is_taken_and_nothing_stale_comes_after<C: 
         master.is("the bus is down", |state| !state.up).await;
         let began = Instant::now();
         assert_eq!(master.bus.publish(push("a", "c", "down")).await, Err(BusError::Down));
-        assert_eq!(master.bus.gather(Ask::Stats).await, Err(BusError::Down));
-        assert_eq!(master.bus.ask_node(one.id, Ask::Stats).await, Err(BusError::Down));
+        assert_eq!(master.bus.query(StatsQuery).await, Err(BusError::Down));
+        assert_eq!(master.bus.member_lists(one.id, vec![]).await, Err(BusError::Down));
         assert!(began.elapsed() < Duration::from_millis(500), "at once: {:?}", began.elapsed());
         // an interest in a channel can be had, but is not confirmed
-        let mut early = two.bus.interest(&super::node::key("a", &format!("early{round}"))).expect("several");
+        let mut early = two.bus.interest(&key("a", &format!("early{round}"))).expect("several");
         let confirmed = early.confirmed.take().expect("not heard yet");
         one.is("the bus is down", |state| !state.up).await;
         two.is("the bus is down", |state| !state.up).await;

@@ -12,7 +12,7 @@ use wellhead_proto::{
     bus::BoxFuture,
     fingerprint::Fingerprint,
     ids::NodeId,
-    mail::{Letter, Mail},
+    node_message::{Body, MessageFormat, MessageKey, NodeMessage},
     roster::Beat,
 };
 
@@ -42,9 +42,10 @@ impl wellhead::bus::pubsub::MessageHandler for Deaf {
 async fn forge(wire: &dyn PubSub, count: u32, secret: Fingerprint) {
     for no in 0..count {
         let beat = Beat { secret, ..Beat::new(NodeId::from_random(no), true, 1) };
-        let mail = if no % 2 == 0 { Mail::Beat(beat) } else { Mail::Hello(beat) };
-        let letter = Letter { id: u64::from(no), session: 0, mail };
-        within("NATS takes it", wire.send(Subject::Everyone, letter.encode())).await.expect("it is up");
+        let body = if no % 2 == 0 { Body::Heartbeat(beat) } else { Body::Hello(beat) };
+        let message =
+            NodeMessage { id: u64::from(no), session: 0, body }.encode(MessageFormat::V3, &MessageKey::new(b""));
+        within("NATS takes it", wire.send(Subject::Everyone, message)).await.expect("it is up");
     }
     within("NATS has it", wire.confirm()).await.expect("it is up");
 }

@@ -5,6 +5,7 @@ mod clocks;
 mod faults;
 pub mod field;
 mod forged;
+mod formats;
 mod gaps;
 mod keeper;
 mod load;

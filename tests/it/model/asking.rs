@@ -2,14 +2,17 @@
 
 use std::{
     collections::BTreeSet,
+    fmt::Debug,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use wellhead_proto::{
-    bus::{Bus, Gathered},
+    bus::{Bus, BusError, Gathered},
     channel::ChannelPattern,
+    command::PublishMatching,
     ids::NodeId,
-    query::{Ask, Census, Query, name_hash},
+    query::{CountQuery, Listing, NamesQuery, ResultPart, StatesOf, StatesQuery, StatsQuery, TypedQuery, name_hash},
 };
 
 use super::{
@@ -31,14 +34,25 @@ const SOON: Duration = Duration::from_secs(4);
 const LATE: Duration = Duration::from_millis(100);
 const SHORT: Duration = Duration::from_millis(20);
 
+/// The whole answer is the one that is wanted, and a part of it holds nothing else.
+fn accept<T: ResultPart + PartialEq + Debug + Clone>(answered: Result<T, T>, wanted: T, asked: &str) {
+    match answered {
+        Ok(whole) => assert_eq!(whole, wanted, "{asked}"),
+        Err(part) => {
+            let mut all = wanted.clone();
+            all.absorb(part);
+            assert_eq!(all, wanted, "{asked}");
+        }
+    }
+}
+
 impl World {
     /// Wait until the slaves have noticed who left.
     pub(super) async fn counted(&mut self) {
         let master = self.master();
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let Ok(census) = self.gather(&master, Ask::Stats).await else { continue };
-            let Census::Stats(stats) = census else { panic!("an answer to another question") };
+            let Ok(stats) = self.gather(&master, StatsQuery).await else { continue };
             let found = stats.iter().map(|(app, count)| {
                 (app.to_string(), (count.connections, count.users.iter().copied().collect::<BTreeSet<_>>()))
             });
@@ -56,15 +70,17 @@ impl World {
         let began = self.clock.tick();
         let mark = Mark { app: app.to_owned(), kind: Kind::Pattern, to: pattern.to_owned(), by: 0, n: began };
         self.plain.borrow_mut().pushes.push(Push { mark: mark.clone(), began, settled: NEVER });
-        let ask = Ask::PublishMatching {
+        let push = PublishMatching {
             app: app.parse().expect("a name"),
             pattern: pattern.to_owned(),
             within: vec![ChannelPattern::everything()],
             event: mark.event(),
         };
-        let channels = self.plain.borrow().names(app, &Query::Channels(Vec::new()));
+        let channels = self.plain.borrow().names(app, &Listing::Channels(Vec::new()));
         let matched = channels.iter().filter(|channel| matches(pattern, channel)).map(|channel| name_hash(channel));
-        self.answered(ask, &Census::Hashes(matched.collect())).await;
+        let (master, asked) = (self.master(), format!("{push:?}"));
+        let answered = self.or_late(&master, master.bus.publish_matching(push)).await;
+        accept(answered, matched.collect(), &asked);
     }
 
     pub(super) async fn ask(&mut self) {
@@ -74,91 +90,91 @@ impl World {
         if self.random.below(4) == 0 {
             return self.count(app).await;
         }
-        let query = match self.random.below(6) {
-            0 => Query::Channels(everything),
-            1 => Query::ChannelCount(everything),
-            2 => Query::Users,
-            3 => Query::UserCount,
-            4 => Query::UsersOf(channel),
-            _ => Query::UserCountOf(channel),
+        let (of, named) = match self.random.below(6) {
+            0 => (Listing::Channels(everything), true),
+            1 => (Listing::Channels(everything), false),
+            2 => (Listing::Users { within: None }, true),
+            3 => (Listing::Users { within: None }, false),
+            4 => (Listing::UsersOf(channel), true),
+            _ => (Listing::UsersOf(channel), false),
         };
-        self.query(app, query).await;
+        self.list(app, of, named).await;
     }
 
-    pub(super) async fn query(&mut self, app: &str, query: Query) {
-        let names = self.plain.borrow().names(app, &query);
-        let wanted = match query {
-            Query::Channels(_) | Query::Users | Query::UsersOf(_) => Census::Names(names),
-            _ => Census::Hashes(names.iter().map(|name| name_hash(name)).collect()),
-        };
-        self.answered(Ask::Query { app: app.parse().expect("a name"), query }, &wanted).await;
+    /// The names, or how many there are.
+    pub(super) async fn list(&mut self, app: &str, of: Listing, named: bool) {
+        let names = self.plain.borrow().names(app, &of);
+        let (master, asked, app) = (self.master(), format!("{of:?}"), app.parse().expect("a name"));
+        if named {
+            let answered = self.gather(&master, NamesQuery { app, of }).await;
+            accept(answered, names, &asked);
+        } else {
+            let answered = self.gather(&master, CountQuery { app, of }).await;
+            accept(answered, names.iter().map(|name| name_hash(name)).collect(), &asked);
+        }
     }
 
     /// How many are on some channels, or on all that begin so.
     async fn count(&mut self, app: &str) {
         let some = CHANNELS[self.random.below(CHANNELS.len())];
-        let (query, wanted) = {
+        let (of, wanted) = {
             let plain = self.plain.borrow();
             if self.random.below(2) == 0 {
                 let of = [some, "nobody is here"].map(|name| name.parse().expect("a name")).to_vec();
-                (Query::States { of, members: true }, plain.counts(app, [some, "nobody is here"].map(str::to_owned)))
+                (StatesOf::Named(of), plain.counts(app, [some, "nobody is here"].map(str::to_owned)))
             } else {
                 let prefix = some[..some.len().min(1)].to_owned();
-                let mut under = plain.names(app, &Query::Channels(Vec::new()));
+                let mut under = plain.names(app, &Listing::Channels(Vec::new()));
                 under.retain(|name| name.starts_with(&prefix));
-                (Query::StatesUnder { prefix, members: true }, plain.counts(app, under))
+                (StatesOf::Under(prefix), plain.counts(app, under))
             }
         };
-        let ask = Ask::Query { app: app.parse().expect("a name"), query };
+        let query = StatesQuery { app: app.parse().expect("a name"), of, members: true };
         let master = self.master();
         // of a part nothing can be said: sockets add up
-        if let Ok(census) = self.gather(&master, ask).await {
-            assert_eq!(census, wanted);
+        if let Ok(states) = self.gather(&master, query).await {
+            assert_eq!(states, wanted);
         }
     }
 
-    /// Some master answers so, and names those who are missing.
-    pub(super) async fn answered(&mut self, ask: Ask, wanted: &Census) {
-        let master = self.master();
-        let asked = format!("{ask:?}");
-        match self.gather(&master, ask).await {
-            Ok(census) => assert_eq!(census, *wanted, "{asked}"),
-            Err(part) => {
-                let mut all = wanted.clone();
-                all.merge(part);
-                assert_eq!(all, *wanted, "{asked}");
-            }
-        }
+    /// The whole answer of some master, but for the dead; or a part of it: see [`World::or_late`].
+    pub(super) async fn gather<Q: TypedQuery>(&self, master: &End, query: Q) -> Result<Q::Result, Q::Result> {
+        let bus: Arc<dyn Bus> = master.bus.clone();
+        self.or_late(master, bus.query(query)).await
     }
 
     /// The whole answer, but for the dead; or a part of it, if this machine was so late that slaves were, too. Then they
     /// are back when this is.
-    pub(super) async fn gather(&self, master: &End, ask: Ask) -> Result<Census, Census> {
+    async fn or_late<T>(
+        &self,
+        master: &End,
+        asked: impl Future<Output = Result<Gathered<T>, BusError>>,
+    ) -> Result<T, T> {
         let before = lag();
-        let Gathered { census, missing } = within("an answer", master.bus.gather(ask)).await.expect("the bus is up");
+        let Gathered { result, missing } = within("an answer", asked).await.expect("the bus is up");
         for (id, since) in &self.dead {
             assert!(missing.contains(id) || since.elapsed() > SOON, "{id} is dead, and not named");
         }
         let only_dead = |missing: &[NodeId]| missing.iter().all(|id| self.dead.iter().any(|(dead, _)| dead == id));
         if only_dead(&missing) {
-            return Ok(census);
+            return Ok(result);
         }
         let late = lag() - before;
         let why = late > LATE || stood_still();
         assert!(why, "{missing:?} are alive, and this thread was late by {late:?} only");
         let heard = async {
-            while !master.bus.gather(Ask::Stats).await.is_ok_and(|answer| only_dead(&answer.missing)) {
+            while !master.bus.gather(StatsQuery.into()).await.is_ok_and(|answer| only_dead(&answer.missing)) {
                 actix_rt::time::sleep(SHORT).await;
             }
         };
         within("they are heard of again", heard).await;
-        Err(census)
+        Err(result)
     }
 
     /// Let everything arrive: the wire keeps each node's order, and so do a thread and a socket.
     pub(super) async fn settle(&mut self) {
         for master in self.masters.clone() {
-            while self.gather(&master, Ask::Stats).await.is_err() {}
+            while self.gather(&master, StatsQuery).await.is_err() {}
         }
         let open = self.some_sockets(usize::MAX);
         for no in open {

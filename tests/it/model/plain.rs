@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wellhead_proto::query::{Census, ChannelState, Query, name_hash};
+use wellhead_proto::query::{ChannelState, ChannelStates, Listing, name_hash};
 
 use crate::support::ledger::{Heard, Kind, Mark};
 
@@ -114,32 +114,27 @@ impl Plain {
         self.sockets.iter().filter(move |socket| socket.app == app && socket.is_open())
     }
 
-    /// The names that answer a query.
-    pub fn names(&self, app: &str, query: &Query) -> BTreeSet<String> {
+    /// The names that are listed, or counted.
+    pub fn names(&self, app: &str, of: &Listing) -> BTreeSet<String> {
         let open = self.open(app);
-        match query {
-            Query::Channels(_) | Query::ChannelCount(_) => open.flat_map(Socket::channels).collect(),
-            Query::Users | Query::UserCount => open.map(|socket| socket.user.clone()).collect(),
-            Query::UsersOf(channel) | Query::UserCountOf(channel) => {
+        match of {
+            Listing::Channels(_) => open.flat_map(Socket::channels).collect(),
+            Listing::Users { within: None } => open.map(|socket| socket.user.clone()).collect(),
+            Listing::Users { within: Some(_) } => panic!("the model asks no such thing"),
+            Listing::UsersOf(channel) => {
                 let on = |socket: &&Socket| socket.channels().contains(channel.as_str());
                 open.filter(on).map(|socket| socket.user.clone()).collect()
             }
-            Query::States { .. }
-            | Query::StatesUnder { .. }
-            | Query::Members(_)
-            | Query::UsersWithin(_)
-            | Query::UserCountWithin(_)
-            | Query::GrantsOf(_) => panic!("the model asks no such thing"),
         }
     }
 
     /// How many are on each of these channels.
-    pub fn counts(&self, app: &str, channels: impl IntoIterator<Item = String>) -> Census {
+    pub fn counts(&self, app: &str, channels: impl IntoIterator<Item = String>) -> ChannelStates {
         let on = |channel: &String| {
             let open = self.open(app).filter(|socket| socket.channels().contains(channel));
             ChannelState { subscriptions: open.count() as u64, ..ChannelState::default() }
         };
-        Census::States(channels.into_iter().map(|channel| (channel.clone(), on(&channel))).collect())
+        channels.into_iter().map(|channel| (channel.clone(), on(&channel))).collect()
     }
 
     /// Open sockets and hashes of users, by app.

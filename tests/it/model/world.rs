@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::future::{LocalBoxFuture, join_all};
 use wellhead::bus::pubsub::PubSub;
-use wellhead_proto::{bus::Bus, channel::ChannelPattern, ids::NodeId, query::Query};
+use wellhead_proto::{bus::Bus, channel::ChannelPattern, ids::NodeId, query::Listing};
 
 use super::{
     place::{End, SlaveNode, token},
@@ -293,10 +293,10 @@ impl World {
         self.settle().await;
         self.miss().await;
         for app in APPS {
-            self.query(app, Query::Users).await;
-            self.query(app, Query::Channels(vec![ChannelPattern::everything()])).await;
+            self.list(app, Listing::Users { within: None }, true).await;
+            self.list(app, Listing::Channels(vec![ChannelPattern::everything()]), true).await;
             for channel in CHANNELS {
-                self.query(app, Query::UsersOf(channel.parse().expect("a name"))).await;
+                self.list(app, Listing::UsersOf(channel.parse().expect("a name")), true).await;
             }
         }
         for (no, client) in self.clients.iter().enumerate() {

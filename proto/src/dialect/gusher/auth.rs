@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, ApiTask, Credentials, Done, Guard, Knock, Role, Route, Variant, Work},
+    dialect::contract::{ApiCall, ApiReply, Credentials, Guard, Knock, Role, Route, SlaveRequest, Variant},
     event::quote,
     refusal::Refusal,
     surface::text,
@@ -74,21 +74,24 @@ fn find(number: usize) -> Option<&'static Row> {
 }
 
 /// What a request to one of them comes down to.
-pub fn call(call: &ApiCall<'_>) -> Result<ApiTask, Refusal> {
+pub fn call(call: &ApiCall<'_>) -> Result<SlaveRequest, Refusal> {
     let row = find(call.row).ok_or(Refusal::NotFound)?;
     match row.kind {
         Kind::Auth => Ok(exchange(if row.prefixed { v1_jwt(call) } else { v3_jwt(call)? })),
-        Kind::Preflight => Ok(ApiTask::answer(preflight())),
+        Kind::Preflight => Ok(SlaveRequest::Answer(preflight())),
         Kind::Door => Err(no_upgrade(call)),
-        Kind::Ping => Ok(pong()),
+        Kind::Ping => Ok(SlaveRequest::Answer(pong())),
     }
 }
 
-fn exchange(jwt: String) -> ApiTask {
-    ApiTask::new(Work::Exchange(jwt), |done| match done {
-        Done::Token(Ok(token)) => open_to_all(ApiReply::new(200, JSON, format!("{{\"token\":{}}}\n", quote(&token)))),
-        _ => open_to_all(text(401, "jwt decode fail\n")),
-    })
+fn exchange(jwt: String) -> SlaveRequest {
+    let reply = |token: Result<String, _>| {
+        open_to_all(match token {
+            Ok(token) => ApiReply::new(200, JSON, format!("{{\"token\":{}}}\n", quote(&token))),
+            Err(_) => text(401, "jwt decode fail\n"),
+        })
+    };
+    SlaveRequest::Exchange { jwt, reply: Box::new(reply) }
 }
 
 /// v1: a form or the query; JSON is taken, too. Whatever cannot be read is a JWT that does not verify.

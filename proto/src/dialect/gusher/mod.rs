@@ -6,7 +6,9 @@ mod auth;
 mod wire;
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Shared, Variant},
+    dialect::contract::{
+        ApiCall, ApiReply, Conversation, Dialect, Knock, MasterRequest, Route, Shared, SlaveRequest, Variant,
+    },
     event::{Event, Payload},
     frame::Frame,
     ids::{AppId, ChannelName, SocketId, SocketIdSeal},
@@ -54,8 +56,12 @@ impl Dialect for Gusher {
         &self.routes
     }
 
-    fn call(&self, call: ApiCall<'_>) -> Result<ApiTask, Refusal> {
-        if auth::is_row(call.row) { auth::call(&call) } else { api::call(&call, &self.seal) }
+    fn master_request(&self, call: ApiCall<'_>) -> Result<MasterRequest, Refusal> {
+        api::call(&call, &self.seal)
+    }
+
+    fn slave_request(&self, call: ApiCall<'_>) -> Result<SlaveRequest, Refusal> {
+        auth::call(&call)
     }
 
     fn knock(&self, call: &ApiCall<'_>) -> Result<Knock, Refusal> {

@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn a_request_that_asks_for_no_upgrade_gets_none() {
-        let ask = |version| with_call("/ws/app/wh-key", "protocol=7", version, |dialect, call| dialect.call(call));
+        let ask =
+            |version| with_call("/ws/app/wh-key", "protocol=7", version, |dialect, call| dialect.slave_request(call));
         assert_eq!(ask("13").unwrap_err(), Refusal::NotAHandshake("not a WebSocket handshake"));
         assert_eq!(ask("8").unwrap_err(), Refusal::WrongVersion);
         let (_, router, matched) = find("GET", "/ws/app/wh-key");

@@ -11,7 +11,10 @@ mod sign;
 mod wire;
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, ApiTask, Conversation, Dialect, Knock, Route, Shared, TurnedAway, Variant},
+    dialect::contract::{
+        ApiCall, ApiReply, Conversation, Dialect, Knock, MasterRequest, Route, Shared, SlaveRequest, TurnedAway,
+        Variant,
+    },
     event::{Event, Payload},
     frame::Frame,
     ids::{AppId, ChannelName, SocketId},
@@ -55,8 +58,12 @@ impl Dialect for Pusher {
         if door::is_row(head.row) { Ok(()) } else { api::authenticate(&self.apps, &self.master_prefix, head) }
     }
 
-    fn call(&self, call: ApiCall<'_>) -> Result<ApiTask, Refusal> {
-        if door::is_row(call.row) { Err(door::no_upgrade(&call)) } else { api::call(&self.apps, &call) }
+    fn master_request(&self, call: ApiCall<'_>) -> Result<MasterRequest, Refusal> {
+        api::call(&self.apps, &call)
+    }
+
+    fn slave_request(&self, call: ApiCall<'_>) -> Result<SlaveRequest, Refusal> {
+        Err(door::no_upgrade(&call))
     }
 
     fn knock(&self, call: &ApiCall<'_>) -> Result<Knock, Refusal> {

@@ -1,15 +1,16 @@
 //! Questions to a thread, and pushes to patterns, which are answered too. Long ones get one slice each time the thread has
 //! served its sockets, in turn.
 
-use std::{collections::HashSet, sync::Arc, time::Instant};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 use wellhead_proto::{
     channel::PatternSet,
+    command::PublishMatching,
     event::Event,
     ids::{AppId, ChannelName, UserId},
     matcher::Matcher,
-    query::{Ask, Census, name_hash},
+    query::{NameHashes, name_hash},
 };
 
 use super::{Floor, Push, SeatNo};
@@ -17,23 +18,19 @@ use crate::{
     backlog::Ticket,
     registry::{
         floor::users::Waiting,
-        presence::{SLICE, Survey},
+        message::{Pending, Question},
+        presence::{Found, SLICE, Survey},
     },
 };
 
 /// A question under way.
-pub(super) struct Question {
-    task: Task,
-    reply: oneshot::Sender<Census>,
-}
-
-enum Task {
+pub(super) enum Task {
     Survey(Survey),
     Push(PatternPush),
 }
 
 /// A push to every channel that a pattern matches.
-struct PatternPush {
+pub(super) struct PatternPush {
     app: AppId,
     matcher: Option<Matcher>,
     within: PatternSet,
@@ -41,8 +38,9 @@ struct PatternPush {
     since: Instant,
     /// The last channel that was looked at.
     after: Option<ChannelName>,
-    matched: HashSet<u64>,
+    matched: NameHashes,
     ticket: Ticket,
+    reply: oneshot::Sender<NameHashes>,
 }
 
 /// What a regular expression costs, next to a channel that gets the push.
@@ -51,30 +49,53 @@ const PUSH: usize = 4;
 
 impl Floor {
     /// Answer a question; for a push to a pattern, push.
-    pub fn ask(&mut self, ask: Arc<Ask>, ticket: Ticket, reply: oneshot::Sender<Census>) {
+    pub fn ask(&mut self, question: Question, ticket: Ticket) {
         if self.is_held() {
-            self.waiting.push_back(Waiting::Ask(ask, ticket, reply));
+            self.waiting.push_back(Waiting::Question(question, ticket));
         } else {
-            self.begin(ask, ticket, reply);
+            self.begin(question, ticket);
         }
     }
 
     /// The first slice at once, if this turn has room for it: most questions need no more.
-    pub(super) fn begin(&mut self, ask: Arc<Ask>, ticket: Ticket, reply: oneshot::Sender<Census>) {
-        let task = match &*ask {
-            Ask::PublishMatching { app, pattern, within, event } => Task::Push(PatternPush {
-                app: app.clone(),
-                matcher: self.patterns.get_or_insert_ref(pattern, || Matcher::compile(pattern).ok()).clone(),
-                within: PatternSet::new(within),
-                event: event.clone(),
-                since: Instant::now(),
-                after: None,
-                matched: HashSet::new(),
-                ticket,
-            }),
-            _ => Task::Survey(Survey::new(ask, &mut self.index)),
+    pub(super) fn begin(&mut self, question: Question, ticket: Ticket) {
+        let index = &mut self.index;
+        let survey = match question {
+            Question::Publish(Pending { query, reply }) => {
+                let push = self.push(&query, ticket, reply);
+                return self.pursue_next(Task::Push(push));
+            }
+            Question::Names(Pending { query, reply }) => {
+                Survey::list(&query.app, &query.of, Found::names(reply), index)
+            }
+            Question::Count(Pending { query, reply }) => {
+                Survey::list(&query.app, &query.of, Found::hashes(reply), index)
+            }
+            Question::States(Pending { query, reply }) => Survey::states(query, reply),
+            Question::Members(Pending { query, reply }) => Survey::members(&query, reply, index),
+            Question::Grants(Pending { query, reply }) => Survey::grants(&query, reply, index),
+            Question::Stats(Pending { reply, .. }) => Survey::stats(reply, index),
         };
-        self.questions.push_back(Question { task, reply });
+        self.pursue_next(Task::Survey(survey));
+    }
+
+    fn push(&mut self, push: &PublishMatching, ticket: Ticket, reply: oneshot::Sender<NameHashes>) -> PatternPush {
+        let PublishMatching { app, pattern, within, event } = push;
+        PatternPush {
+            app: app.clone(),
+            matcher: self.patterns.get_or_insert_ref(pattern, || Matcher::compile(pattern).ok()).clone(),
+            within: PatternSet::new(within),
+            event: event.clone(),
+            since: Instant::now(),
+            after: None,
+            matched: NameHashes::new(),
+            ticket,
+            reply,
+        }
+    }
+
+    fn pursue_next(&mut self, task: Task) {
+        self.questions.push_back(task);
         if self.spent < self.chunk {
             self.pursue();
         }
@@ -82,7 +103,7 @@ impl Floor {
 
     /// One slice of the question whose turn it is.
     pub(super) fn pursue(&mut self) {
-        let Some(Question { mut task, reply }) = self.questions.pop_front() else { return };
+        let Some(mut task) = self.questions.pop_front() else { return };
         let over = match &mut task {
             Task::Survey(survey) => survey.look(&mut self.index, &self.attendees),
             Task::Push(push) => self.push_on(push),
@@ -90,20 +111,20 @@ impl Floor {
         if !over {
             // it was a whole slice
             self.spent += self.chunk;
-            return self.questions.push_back(Question { task, reply });
+            return self.questions.push_back(task);
         }
         self.spent += 1;
-        // fails only if nobody waits for it any more
-        let _ = reply.send(match task {
+        match task {
             Task::Survey(survey) => survey.answer(),
-            Task::Push(push) => Census::Hashes(push.matched),
-        });
+            // fails only if nobody waits for it any more
+            Task::Push(push) => drop(push.reply.send(push.matched)),
+        }
     }
 
     /// A socket comes to a channel while questions are under way.
     pub(super) fn note_join(&mut self, seat: SeatNo, channel: &ChannelName) {
-        for question in &mut self.questions {
-            if let Task::Survey(survey) = &mut question.task {
+        for task in &mut self.questions {
+            if let Task::Survey(survey) = task {
                 survey.note_join(self.index.app_of(seat), self.index.user_of(seat), channel);
             }
         }
@@ -147,10 +168,10 @@ impl Floor {
     }
 }
 
-impl Question {
+impl Task {
     /// A user opens a socket while the question is under way.
     pub(super) fn note(&mut self, app: &AppId, user: &UserId) {
-        if let Task::Survey(survey) = &mut self.task {
+        if let Self::Survey(survey) = self {
             survey.note(app, user);
         }
     }

@@ -17,6 +17,10 @@ fn ann() -> UserId {
     "ann".parse().unwrap()
 }
 
+fn grants_of_ann() -> GrantsQuery {
+    GrantsQuery { app: "app".parse().unwrap(), user: ann() }
+}
+
 #[tokio::test]
 async fn a_reload_of_many_sockets_is_cut_and_no_push_overtakes_it() {
     let mut scene = Scene::new().await;
@@ -56,10 +60,9 @@ async fn a_reload_within_some_channels_leaves_each_socket_what_it_has_elsewhere(
     assert!((1..=CHUNK).contains(&held(&scene)), "one turn reaches no more");
     scene.push("c", "1", None);
     // whoever asks after the reload hears what is in force then
-    let query = Query::GrantsOf(ann());
-    let (census, turns) = scene.ask(Ask::Query { app: "app".parse().unwrap(), query });
+    let (names, turns) = scene.ask(grants_of_ann(), Question::Grants);
     assert!(turns >= 2, "{turns}");
-    assert_eq!(census, Census::Names(["c2", "c3", "own0", "own1", "own2"].map(str::to_owned).into()));
+    assert_eq!(names, Names::from(["c2", "c3", "own0", "own1", "own2"].map(str::to_owned)));
     scene.settle();
     for (no, client) in crowd.iter_mut().enumerate() {
         let own = format!("own{}", no % 3);
@@ -99,9 +102,8 @@ async fn what_a_user_may_is_found_in_slices() {
     let names: std::collections::BTreeSet<_> = (0..9 * SLICE).map(|no| format!("{no:06}")).collect();
     let grants = names.iter().map(|name| name.as_str().try_into().unwrap()).collect();
     scene.floor.index.at_mut(seat).grants = scene.floor.grants.share(grants);
-    let query = Query::GrantsOf(ann());
-    let (census, turns) = scene.ask(Ask::Query { app: "app".parse().unwrap(), query });
-    assert_eq!(census, Census::Names(names));
+    let (found, turns) = scene.ask(grants_of_ann(), Question::Grants);
+    assert_eq!(found, names);
     assert!((8..20).contains(&turns), "{turns}");
 }
 
@@ -152,19 +154,19 @@ async fn a_push_to_a_pattern_looks_at_so_many_channels_a_turn() {
     let socket = client.id.counter();
     let join = PendingJoin { socket, channels, tag: None, reply: None, done: None };
     assert!(scene.floor.join(join).is_none());
-    let matching = |pattern: &str| Ask::PublishMatching {
+    let matching = |pattern: &str| PublishMatching {
         app: "app".parse().unwrap(),
         pattern: pattern.to_owned(),
         within: vec![ChannelPattern::everything()],
         event: Event::new("e".parse().unwrap(), Payload::sniff("1".into())),
     };
-    let (matched, turns) = scene.ask(matching("0$"));
-    assert_eq!(matched.count(), 9 * SLICE / 10 + 1);
+    let (matched, turns) = scene.ask(matching("0$"), Question::Publish);
+    assert_eq!(matched.len(), 9 * SLICE / 10 + 1);
     assert!((2..20).contains(&turns), "{turns}");
     scene.settle();
-    let heard = client.reads(matched.count()).await;
+    let heard = client.reads(matched.len()).await;
     let expected: Vec<_> = (0..9 * SLICE).step_by(10).map(|no| format!("c{no:06}:1")).collect();
     assert_eq!(heard, expected, "each once");
-    assert_eq!(scene.ask(matching("^c000007$")), (Census::Hashes([name_hash("c000007")].into()), 0));
+    assert_eq!(scene.ask(matching("^c000007$"), Question::Publish), ([name_hash("c000007")].into(), 0));
     scene.settle();
 }

@@ -31,9 +31,9 @@ impl Scene {
         self.floor.attendance.announced(&key(channel), change, &Nobody);
     }
 
-    fn users_of(&mut self, channel: &str) -> Census {
-        let query = Query::UsersOf(channel.parse().unwrap());
-        self.ask(Ask::Query { app: "app".parse().unwrap(), query }).0
+    fn users_of(&mut self, channel: &str) -> Names {
+        let of = Listing::UsersOf(channel.parse().unwrap());
+        self.ask(NamesQuery { app: "app".parse().unwrap(), of }, Question::Names).0
     }
 }
 
@@ -98,7 +98,7 @@ async fn a_change_keeps_its_place_among_the_pushes_of_a_large_channel_and_member
 async fn who_ends_is_a_member_no_more_and_lists_know_members_by_their_names() {
     let mut scene = Scene::new().await;
     let (ann, bob, plain) = (scene.client(0).await, scene.client(0).await, scene.client(0).await);
-    let names = |names: &[&str]| Census::Names(names.iter().map(|&name| name.to_owned()).collect());
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Names>();
     for (client, user) in [(&ann, "m-ann"), (&bob, "m-bob")] {
         for channel in ["p", "q"] {
             scene.attend(client, channel, user).unwrap();
@@ -118,9 +118,9 @@ async fn who_ends_is_a_member_no_more_and_lists_know_members_by_their_names() {
     }
     assert_eq!(scene.attend(&late, "q", "m-joe").unwrap(), ["m-bob", "m-joe"]);
     assert_eq!(scene.users_of("p"), names(&["ann", "m-bob"]));
-    let query = Query::Members("q".parse().unwrap());
-    let census = scene.ask(Ask::Query { app: "app".parse().unwrap(), query }).0;
-    assert_eq!(census, Census::Members(["m-bob", "m-joe"].map(|user| (user.parse().unwrap(), "{}".into())).into()));
+    let query = MembersQuery { app: "app".parse().unwrap(), channel: "q".parse().unwrap() };
+    let members = scene.ask(query, Question::Members).0;
+    assert_eq!(members, ["m-bob", "m-joe"].map(|user| (user.parse().unwrap(), "{}".into())).into());
     for client in [&bob, &late] {
         scene.floor.exit(client.id);
     }

@@ -2,11 +2,10 @@
 //! thread serves its sockets. Whatever arrives meanwhile waits, in order: after a reload nothing may go to a socket that
 //! has not lost its channels yet.
 
-use std::{sync::Arc, time::Instant, vec};
+use std::{time::Instant, vec};
 
 use log::warn;
 use smallvec::SmallVec;
-use tokio::sync::oneshot;
 use wellhead_proto::{
     channel::{ChannelPattern, PatternSet, written},
     envelope::Envelope,
@@ -14,14 +13,16 @@ use wellhead_proto::{
     frame::Frame,
     ids::{AppId, ChannelKey, ChannelName, UserId},
     notice::Notice,
-    query::{Ask, Census},
 };
 
 use super::{Change, Floor, SeatNo};
 use crate::{
     attendance::Told,
     backlog::Ticket,
-    registry::grants::{Grants, replaced},
+    registry::{
+        grants::{Grants, replaced},
+        message::Question,
+    },
     voices::Voice,
 };
 
@@ -65,7 +66,7 @@ pub(super) enum Waiting {
     /// A change of a channel's members.
     Members(ChannelKey, Told, Ticket),
     /// A question.
-    Ask(Arc<Ask>, Ticket, oneshot::Sender<Census>),
+    Question(Question, Ticket),
 }
 
 impl Floor {
@@ -96,7 +97,7 @@ impl Floor {
             match self.waiting.pop_front() {
                 Some(Waiting::Order(envelope, ticket, since)) => self.carry_out(envelope, ticket, since),
                 Some(Waiting::Members(channel, told, ticket)) => self.announce(&channel, told, ticket),
-                Some(Waiting::Ask(ask, ticket, reply)) => self.begin(ask, ticket, reply),
+                Some(Waiting::Question(question, ticket)) => self.begin(question, ticket),
                 None => return,
             }
         }

@@ -12,19 +12,21 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Nodes whose settings were complained of that are remembered.
 const COMPLAINTS: usize = 1_024;
 
-/// Why a node is not let in. Said once, for as long as it goes on.
+/// What is said once, for as long as it goes on.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum NotAdmitted {
+pub(super) enum SaidOnce {
     /// The roster is full.
     Full,
     /// Too many nodes come at once.
     Crowded,
+    /// Nodes of the previous release are here.
+    Unsigned,
 }
 
 /// What was said.
 #[derive(Default)]
 pub(super) struct Complained {
-    causes: BTreeMap<NotAdmitted, Duration>,
+    causes: BTreeMap<SaidOnce, Duration>,
     /// Nodes whose settings differ, by incarnation.
     settings: BTreeMap<NodeId, u64>,
     /// Answers to hellos in this second.
@@ -33,7 +35,7 @@ pub(super) struct Complained {
 
 impl Complained {
     /// `cause` is there. `true` if it was not lately.
-    pub(super) fn once(&mut self, cause: NotAdmitted, now: Duration) -> bool {
+    pub(super) fn once(&mut self, cause: SaidOnce, now: Duration) -> bool {
         self.causes.insert(cause, now).is_none_or(|last| now.saturating_sub(last) >= SILENCE)
     }
 

@@ -8,11 +8,11 @@ use log::{debug, info, warn};
 use tokio::sync::watch;
 use wellhead_proto::{
     ids::NodeId,
-    mail::Mail,
+    node_message::Body,
     roster::{BEAT, Beat},
 };
 
-use super::{Begin, LeaveCluster, Lost, MembershipActor, NodePhase, Stop};
+use super::{Begin, FormatsChanged, LeaveCluster, Lost, MembershipActor, NodePhase, Stop};
 use crate::bus::{cluster::Cluster, pubsub::Subject};
 
 /// How long nobody new may say hello before the roster counts as known.
@@ -81,7 +81,7 @@ impl MembershipActor {
         self.change(|members| members.strangers.up(now));
         if self.phase.is_member() {
             self.change(|members| members.nodes.heard(node.beat(), now));
-            node.questions().heard_of(node.me.node);
+            node.late().heard_of(node.me.node);
         }
         self.conflict.up(now);
         let opened = node.inbox().map_or(0, |inbox| inbox.opened());
@@ -96,7 +96,7 @@ impl MembershipActor {
         self.all_back_at = Some(ctx.run_later(RETURN, |membership, _| membership.let_pushes_go()));
         self.publish(node);
         if self.phase.is_member() {
-            say(node, Subject::Everyone, Mail::Hello);
+            say(node, Subject::Everyone, Body::Hello);
         }
         node.interest.confirm_soon();
         info!(node_id:% = node.me.node; "the bus is up");
@@ -126,7 +126,7 @@ impl MembershipActor {
         let now = node.now();
         self.change(|members| members.nodes.renew_leases(now));
         let members = self.members.borrow();
-        node.questions().missed_deadline(members.nodes.slaves());
+        node.late().missed_deadline(members.nodes.slaves());
     }
 
     /// Find out who is there.
@@ -203,9 +203,9 @@ impl MembershipActor {
             self.begin_anew(&node);
             self.find_out(session, &node, ctx);
             self.publish(&node);
-            say(&node, Subject::Everyone, Mail::Hello);
+            say(&node, Subject::Everyone, Body::Hello);
         } else if self.phase.is_member() {
-            say(&node, Subject::Everyone, Mail::Beat);
+            say(&node, Subject::Everyone, Body::Heartbeat);
         }
         // at the time that was looked at: a process that is stopped right here must not take it for their silence
         let gone = self.change(|members| members.nodes.expire(now));
@@ -220,6 +220,7 @@ impl MembershipActor {
             // slots, too, settle by the time in which something could be read
             return;
         }
+        self.look_at_formats(&node);
         self.stand_back_for_strangers(&node, ctx);
         let gaps = node.continuity().tick(node.now());
         for gap in gaps {
@@ -244,7 +245,7 @@ fn know_all_in(span: Duration, ctx: &mut Context<MembershipActor>) -> actix::Spa
 }
 
 /// Say to `to` that this node is here, with `words`.
-pub(super) fn say(node: &Cluster, to: Subject, words: fn(Beat) -> Mail) {
+pub(super) fn say(node: &Cluster, to: Subject, words: fn(Beat) -> Body) {
     node.sender.queue(to, words(node.beat()));
 }
 
@@ -258,7 +259,17 @@ impl Handler<Lost> for MembershipActor {
         let Some(incarnation) = incarnation else { return };
         debug!(node_id:%; "node {node_id} is gone: its connection broke");
         self.gone(node_id, &node, ctx);
-        node.sender.queue(Subject::Everyone, Mail::Goodbye(node_id, incarnation));
+        node.sender.queue(Subject::Everyone, Body::Goodbye(node_id, incarnation));
+    }
+}
+
+impl Handler<FormatsChanged> for MembershipActor {
+    type Result = ();
+
+    fn handle(&mut self, _: FormatsChanged, _: &mut Context<Self>) {
+        if let Some(node) = self.node.upgrade() {
+            self.look_at_formats(&node);
+        }
     }
 }
 
@@ -272,7 +283,7 @@ impl Handler<LeaveCluster> for MembershipActor {
         let heard = session.map(|_| heard);
         if heard.is_some() {
             // behind the heartbeats that wait: none comes after it
-            node.sender.queue(Subject::Everyone, Mail::Goodbye(node.me.node, node.me.incarnation));
+            node.sender.queue(Subject::Everyone, Body::Goodbye(node.me.node, node.me.incarnation));
         }
         self.enter(NodePhase::Leaving { session, heard }, ctx);
         self.publish(&node);

@@ -38,6 +38,7 @@ use wellhead_proto::{
     bus::BusState,
     fingerprint::Fingerprint,
     ids::NodeId,
+    node_message::MessageFormat,
     roster::{Beat, Membership},
 };
 
@@ -115,7 +116,9 @@ pub(super) struct FromNode {
 /// What nodes say of themselves.
 pub(super) enum NodeNews {
     /// It is here. `asks`: it wants to know who is here.
-    Here { beat: Beat, asks: bool, unix_millis: u64 },
+    Here { beat: Beat, asks: bool, format: MessageFormat, unix_millis: u64 },
+    /// It is here, has another secret, and signs with it.
+    Stranger { beat: Beat, asks: bool },
     /// It goes.
     Goodbye { node: NodeId, incarnation: u64 },
     /// These are its settings.
@@ -126,6 +129,11 @@ pub(super) enum NodeNews {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Lost(pub(super) NodeId);
+
+/// A node came over the local bus and says what it reads, before it says anything else.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct FormatsChanged;
 
 /// Say goodbye. The sender is told, or dropped, once nobody waits for this node any more.
 #[derive(Message)]
@@ -178,7 +186,7 @@ impl MembershipActor {
     }
 
     /// Show the roles how it stands with the bus. `true` if other slaves are there than before.
-    fn publish(&self, node: &Cluster) -> bool {
+    fn publish(&mut self, node: &Cluster) -> bool {
         let (slaves, nodes): (Arc<[NodeId]>, _) = {
             let members = self.members.borrow();
             (members.nodes.slaves().collect(), members.nodes.len())
@@ -190,6 +198,7 @@ impl MembershipActor {
             slaves: slaves.clone(),
             stranger: self.phase.stands_back(),
         };
+        self.look_at_formats(node);
         let mut others = false;
         self.state.send_if_modified(|state| {
             others = state.slaves != slaves;
@@ -197,7 +206,7 @@ impl MembershipActor {
             *state = now;
             changed
         });
-        if node.questions().all_answer(&slaves) {
+        if node.late().all_answer(&slaves) {
             self.let_pushes_go();
         }
         others

@@ -7,12 +7,12 @@ use log::{debug, error, info, warn};
 use wellhead_proto::{
     fingerprint::Fingerprint,
     ids::NodeId,
-    mail::Mail,
+    node_message::{Body, MessageFormat},
     roster::{self, Beat},
 };
 
 use super::{
-    FromNode, MembershipActor, NodeNews, NodePhase, clocks::News, complained::NotAdmitted, conflict::ConflictVerdict,
+    FromNode, MembershipActor, NodeNews, NodePhase, clocks::News, complained::SaidOnce, conflict::ConflictVerdict,
     lifecycle::say,
 };
 use crate::bus::{cluster::Cluster, pubsub::Subject};
@@ -24,7 +24,10 @@ impl Handler<FromNode> for MembershipActor {
         drop(waiting);
         let Some(node) = self.node.upgrade() else { return };
         match news {
-            NodeNews::Here { beat, asks, unix_millis } => self.heard(beat, asks, unix_millis, &node, ctx),
+            NodeNews::Here { beat, asks, format, unix_millis } => {
+                self.heard(beat, asks, (format, unix_millis), &node, ctx)
+            }
+            NodeNews::Stranger { beat, asks } => self.heard_stranger(beat, asks, &node, ctx),
             NodeNews::Goodbye { node: node_id, incarnation } => self.heard_goodbye(node_id, incarnation, &node, ctx),
             NodeNews::Settings { node: node_id, settings } => self.heard_settings(node_id, &settings, &node),
         }
@@ -32,9 +35,18 @@ impl Handler<FromNode> for MembershipActor {
 }
 
 impl MembershipActor {
-    /// A node was heard of. `asks`: it wants to know who is here. So does every node that was not known.
-    fn heard(&mut self, beat: Beat, asks: bool, unix_millis: u64, node: &Cluster, ctx: &mut Context<Self>) {
-        if beat.secret != node.common().secret {
+    /// A node was heard of, in that format, when it was that time here. `asks`: it wants to know who is here. So does every node
+    /// that was not known.
+    fn heard(
+        &mut self,
+        beat: Beat,
+        asks: bool,
+        heard_in: (MessageFormat, u64),
+        node: &Cluster,
+        ctx: &mut Context<Self>,
+    ) {
+        let (format, unix_millis) = heard_in;
+        if node.is_of_another_secret(&beat) {
             return self.heard_stranger(beat, asks, node, ctx);
         }
         if beat.node == node.me.node && beat.incarnation != node.me.incarnation {
@@ -42,13 +54,20 @@ impl MembershipActor {
         }
         let heard = self.change(|members| members.nodes.heard(beat, node.now()));
         match heard {
-            roster::Heard::Full => return self.no_room(NotAdmitted::Full, node),
-            roster::Heard::Crowded => return self.no_room(NotAdmitted::Crowded, node),
+            roster::Heard::Full => {
+                let why = format!("there are {} (cluster.max_nodes)", node.common().max_nodes);
+                return self.no_room(SaidOnce::Full, "full", &why, node);
+            }
+            roster::Heard::Crowded => return self.no_room(SaidOnce::Crowded, "crowded", "too many come at once", node),
             roster::Heard::New | roster::Heard::Restarted | roster::Heard::Known => {}
         }
-        node.questions().heard_of(beat.node);
+        node.late().heard_of(beat.node);
         let news = heard != roster::Heard::Known;
         if beat.node != node.me.node {
+            // before anything is said to it
+            if node.formats().heard(beat.node, beat.incarnation, format, node.now()) {
+                self.look_at_formats(node);
+            }
             self.compare_clocks(beat, unix_millis, node);
             if asks || news {
                 self.answer_hello(beat.node, node);
@@ -67,6 +86,27 @@ impl MembershipActor {
             self.publish(node);
         }
         node.look_what_was_missed(beat.node);
+    }
+
+    /// Forget the formats of nodes that are gone, and say whether nodes of the previous release are here.
+    pub(super) fn look_at_formats(&mut self, node: &Cluster) {
+        let old = {
+            let members = self.members.borrow();
+            let mut formats = node.formats();
+            formats.retain(|other| members.nodes.incarnation(other).is_some(), node.now());
+            formats.old()
+        };
+        let before = node.metrics.old_nodes.set(i64::try_from(old).unwrap_or(i64::MAX));
+        if old > 0 && before == 0 && self.complained.once(SaidOnce::Unsigned, node.now()) {
+            warn!(
+                node_id:% = node.me.node, nodes = old;
+                "nodes of the previous release are here: as long as they are, messages are written as they read them, \
+                 which is without a signature"
+            );
+        }
+        if old == 0 && before > 0 {
+            info!(node_id:% = node.me.node; "all nodes are of this release: messages are signed");
+        }
     }
 
     fn heard_goodbye(&mut self, node_id: NodeId, incarnation: u64, node: &Cluster, ctx: &mut Context<Self>) {
@@ -92,7 +132,7 @@ impl MembershipActor {
         }
         match verdict {
             ConflictVerdict::Yield => drop(self.conflicts.send_replace(true)),
-            ConflictVerdict::Answer => say(node, Subject::Everyone, Mail::Beat),
+            ConflictVerdict::Answer => say(node, Subject::Everyone, Body::Heartbeat),
             ConflictVerdict::Wait => {}
         }
     }
@@ -100,16 +140,11 @@ impl MembershipActor {
     /// Tell a node that this one is here.
     fn answer_hello(&mut self, to: NodeId, node: &Cluster) {
         if self.phase.is_member() && self.complained.may_answer(node.now()) {
-            say(node, Subject::Node(to), Mail::Beat);
+            say(node, Subject::Node(to), Body::Heartbeat);
         }
     }
 
-    fn no_room(&mut self, cause: NotAdmitted, node: &Cluster) {
-        let most = node.common().max_nodes;
-        let (label, why) = match cause {
-            NotAdmitted::Full => ("full", format!("there are {most} (cluster.max_nodes)")),
-            NotAdmitted::Crowded => ("crowded", "too many come at once".to_owned()),
-        };
+    fn no_room(&mut self, cause: SaidOnce, label: &'static str, why: &str, node: &Cluster) {
         node.metrics.beat_refused(label);
         if self.complained.once(cause, node.now()) {
             warn!("nodes are not let into the cluster: {why}; if these are not yours, see who reaches the bus");
@@ -182,5 +217,5 @@ impl MembershipActor {
 
 fn send_settings(to: NodeId, node: &Cluster) {
     let settings = node.common().settings.clone().into_iter().collect();
-    node.sender.queue(Subject::Node(to), Mail::Settings { from: node.me.node, settings });
+    node.sender.queue(Subject::Node(to), Body::Settings { from: node.me.node, settings });
 }

@@ -9,7 +9,7 @@ mod v3;
 use std::borrow::Cow;
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, ApiTask, Guard, Right, Role, Route},
+    dialect::contract::{ApiCall, ApiReply, Guard, MasterRequest, Right, Role, Route},
     event::quote,
     ids::SocketIdSeal,
     refusal::Refusal,
@@ -27,7 +27,7 @@ struct Row {
     method: &'static str,
     path: &'static str,
     guard: Guard,
-    handle: fn(&ApiCall<'_>, &SocketIdSeal) -> Result<ApiTask, Refusal>,
+    handle: fn(&ApiCall<'_>, &SocketIdSeal) -> Result<MasterRequest, Refusal>,
 }
 
 /// Where a row stands, and so which API it belongs to.
@@ -95,7 +95,7 @@ const fn row(
     method: &'static str,
     path: &'static str,
     guard: Guard,
-    handle: fn(&ApiCall<'_>, &SocketIdSeal) -> Result<ApiTask, Refusal>,
+    handle: fn(&ApiCall<'_>, &SocketIdSeal) -> Result<MasterRequest, Refusal>,
 ) -> Row {
     Row { at, method, path, guard, handle }
 }
@@ -110,7 +110,7 @@ pub fn routes(prefix: &str) -> Vec<Route> {
 }
 
 /// What a request to one of them comes down to.
-pub fn call(call: &ApiCall<'_>, seal: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn call(call: &ApiCall<'_>, seal: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let row = ROWS.get(call.row).ok_or(Refusal::NotFound)?;
     // `/v1` is the other API's: whatever it does not serve there is nothing, rather than an app of that name
     if row.at == At::Bare && call.segments.first().is_some_and(|app| app == "v1") {
@@ -150,12 +150,12 @@ pub fn refuse(row: usize, why: &Refusal) -> ApiReply {
 }
 
 /// Both roles answer `GET {prefix}/ping`.
-pub fn pong() -> ApiTask {
-    ApiTask::answer(text(200, "pong"))
+pub fn pong() -> ApiReply {
+    text(200, "pong")
 }
 
-fn ping(_: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
-    Ok(pong())
+fn ping(_: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
+    Ok(MasterRequest::Answer(pong()))
 }
 
 #[cfg(test)]

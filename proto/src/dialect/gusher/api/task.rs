@@ -1,17 +1,18 @@
-//! What the rows of v1 and v3 share: from names and payloads to work, and from what came of it to a reply.
+//! What the rows of v1 and v3 share: from names and payloads to what the master is to do, and from what came of it to a
+//! reply.
 
 use serde_json::value::RawValue;
 
 use crate::{
     channel::ChannelPattern,
-    command::{Command, Target},
-    dialect::contract::{ApiCall, ApiReply, ApiTask, Done, Work},
+    command::{Command, PublishMatching, Target},
+    dialect::contract::{ApiCall, ApiReply, MasterRequest, QueryRequest},
     envelope::Envelope,
     event::{Event, Payload, escaped, quote},
     ids::{AppId, BadName, ChannelName, SocketIdSeal, UserId},
     jwt::Claims,
     matcher::Matcher,
-    query::{Ask, Census, Query},
+    query::{AppStats, CountQuery, Listing, NameHashes, Names, NamesQuery, StatsQuery},
     refusal::Refusal,
 };
 
@@ -53,18 +54,13 @@ pub fn json(body: String) -> ApiReply {
     ApiReply::new(200, JSON, body)
 }
 
-/// Work that cannot tell what was asked of it: a fault of ours.
-fn fault() -> ApiReply {
-    ApiReply::empty(500)
-}
-
 /// Publish to one channel, and echo what is delivered there.
-pub fn push_channel(app: AppId, channel: &str, event: &str, data: Payload) -> Result<ApiTask, Refusal> {
+pub fn push_channel(app: AppId, channel: &str, event: &str, data: Payload) -> Result<MasterRequest, Refusal> {
     let channel: ChannelName = channel.parse().map_err(bad_name)?;
     let event = Event::new(event.parse().map_err(bad_name)?, data);
     let (shown, echo) = (channel.clone(), event.clone());
-    let work = Work::Publish(vec![Envelope { app, command: Command::Publish { channel, event, except: None } }]);
-    Ok(ApiTask::new(work, move |_| {
+    let envelope = Envelope { app, command: Command::Publish { channel, event, except: None } };
+    Ok(MasterRequest::publish(vec![envelope], move || {
         let (channel, event, data) = (escaped(shown.as_str()), escaped(echo.name.as_str()), echo.data.to_json());
         json([r#"{"channel":""#, &channel, r#"","event":""#, &event, r#"","data":"#, &data, "}"].concat())
     }))
@@ -76,7 +72,7 @@ pub fn push_pattern(
     pattern: String,
     event: &str,
     data: impl FnOnce() -> Result<Payload, Refusal>,
-) -> Result<ApiTask, Refusal> {
+) -> Result<MasterRequest, Refusal> {
     if pattern.is_empty() || event.is_empty() {
         return Err(malformed("empty param"));
     }
@@ -84,10 +80,9 @@ pub fn push_pattern(
     let event = Event::new(event.parse().map_err(bad_name)?, data()?);
     let shown = quote(&pattern);
     let within = vec![ChannelPattern::everything()];
-    Ok(ApiTask::new(Work::Ask(Ask::PublishMatching { app, pattern, within, event }), move |done| match done {
-        Done::Census(census) => json(format!(r#"{{"total":{},"pattern":{shown}}}"#, census.count())),
-        _ => fault(),
-    }))
+    let reply = move |total| json(format!(r#"{{"total":{total},"pattern":{shown}}}"#));
+    let push = PublishMatching { app, pattern, within, event };
+    Ok(MasterRequest::PublishMatching { push, reply: Box::new(reply) })
 }
 
 /// What a JSON body says as `data`; nothing is `null`.
@@ -139,24 +134,24 @@ impl Batch {
         Ok(())
     }
 
-    /// The task; its reply counts the items.
-    pub fn task(self, reply: impl FnOnce(usize) -> String + Send + 'static) -> ApiTask {
+    /// What the request comes down to; its reply counts the items.
+    pub fn task(self, reply: impl FnOnce(usize) -> String + Send + 'static) -> MasterRequest {
         let items = self.items;
-        ApiTask::new(Work::Publish(self.envelopes), move |_| json(reply(items)))
+        MasterRequest::publish(self.envelopes, move || json(reply(items)))
     }
 }
 
 /// A payload for every socket of a user; `echo` is its `data` in the reply.
-pub fn push_user(app: AppId, user: &str, data: Payload, echo: impl EchoText) -> Result<ApiTask, Refusal> {
+pub fn push_user(app: AppId, user: &str, data: Payload, echo: impl EchoText) -> Result<MasterRequest, Refusal> {
     let to = Target::User(user.parse().map_err(bad_name)?);
-    let work = Work::Publish(vec![Envelope { app, command: Command::Direct { to, data } }]);
-    Ok(echoed(work, "user_id", user, echo))
+    let envelopes = vec![Envelope { app, command: Command::Direct { to, data } }];
+    Ok(echoed(envelopes, "user_id", user, echo))
 }
 
 /// A payload for one socket. An id that nobody holds gets 200 like any other; nothing is sent.
-pub fn push_socket(app: AppId, socket: &str, data: Payload, echo: impl EchoText, seal: &SocketIdSeal) -> ApiTask {
+pub fn push_socket(app: AppId, socket: &str, data: Payload, echo: impl EchoText, seal: &SocketIdSeal) -> MasterRequest {
     let envelope = |socket| Envelope { app, command: Command::Direct { to: Target::Socket(socket), data } };
-    echoed(Work::Publish(seal.read(socket).ok().map(envelope).into_iter().collect()), "socket_id", socket, echo)
+    echoed(seal.read(socket).ok().map(envelope).into_iter().collect(), "socket_id", socket, echo)
 }
 
 /// New permissions for a user. The reply shows those that were sent, or, if the caller could replace a part only,
@@ -167,24 +162,24 @@ pub fn reload(
     channels: Vec<ChannelPattern>,
     echo: impl EchoText,
     written: fn(String) -> String,
-) -> Result<ApiTask, Refusal> {
-    let within = vec![ChannelPattern::everything()];
-    let command = Command::Reload { user: user.parse().map_err(bad_name)?, within, channels };
-    let user = quote(user);
-    Ok(ApiTask::new(Work::Publish(vec![Envelope { app, command }]), move |done| {
-        let data = match done {
-            Done::Census(Census::Names(in_force)) => written(list(in_force.iter().map(String::as_str))),
-            _ => echo(),
+) -> Result<MasterRequest, Refusal> {
+    let shown = quote(user);
+    let reply = move |in_force: Option<Names>| {
+        let data = match in_force {
+            Some(in_force) => written(list(in_force.iter().map(String::as_str))),
+            None => echo(),
         };
-        json(format!(r#"{{"user_id":{user},"data":{data}}}"#))
-    }))
+        json(format!(r#"{{"user_id":{shown},"data":{data}}}"#))
+    };
+    let (user, within) = (user.parse().map_err(bad_name)?, vec![ChannelPattern::everything()]);
+    Ok(MasterRequest::Reload { app, user, within, channels, reply: Box::new(reply) })
 }
 
 /// One more permission for a user.
-pub fn grant(app: AppId, user: &str, channel: String) -> Result<ApiTask, Refusal> {
+pub fn grant(app: AppId, user: &str, channel: String) -> Result<MasterRequest, Refusal> {
     let user_id: UserId = user.parse().map_err(bad_name)?;
     let command = Command::Grant { user: user_id, channel: channel.as_str().try_into().map_err(bad_name)? };
-    Ok(echoed(Work::Publish(vec![Envelope { app, command }]), "user_id", user, move || quote(&channel)))
+    Ok(echoed(vec![Envelope { app, command }], "user_id", user, move || quote(&channel)))
 }
 
 /// Writes the JSON that a reply shows as its `data`: only once the work is done, since it may be large.
@@ -192,72 +187,73 @@ pub trait EchoText: FnOnce() -> String + Send + 'static {}
 impl<F: FnOnce() -> String + Send + 'static> EchoText for F {}
 
 /// `{"user_id","data"}` or `{"socket_id","data"}`.
-fn echoed(work: Work, key: &'static str, name: &str, echo: impl EchoText) -> ApiTask {
+fn echoed(envelopes: Vec<Envelope>, key: &'static str, name: &str, echo: impl EchoText) -> MasterRequest {
     let name = quote(name);
-    ApiTask::new(work, move |_| json(format!(r#"{{"{key}":{name},"data":{}}}"#, echo())))
+    MasterRequest::publish(envelopes, move || json(format!(r#"{{"{key}":{name},"data":{}}}"#, echo())))
 }
 
 /// `GET …/channels`.
-pub fn channels(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn channels(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app] = segments(call)?;
-    query(app, Query::Channels(vec![ChannelPattern::everything()]))
+    names(app, Listing::Channels(vec![ChannelPattern::everything()]))
 }
 
 /// `GET …/channels/count`.
-pub fn channel_count(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn channel_count(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app] = segments(call)?;
-    query(app, Query::ChannelCount(vec![ChannelPattern::everything()]))
+    count(app, Listing::Channels(vec![ChannelPattern::everything()]))
 }
 
 /// `GET …/online`, v3: `GET …/users`.
-pub fn users(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn users(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app] = segments(call)?;
-    query(app, Query::Users)
+    names(app, Listing::Users { within: None })
 }
 
 /// The same with `/count`.
-pub fn user_count(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn user_count(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app] = segments(call)?;
-    query(app, Query::UserCount)
+    count(app, Listing::Users { within: None })
 }
 
 /// `GET …/online/bychannel/{channel}`, v3: `GET …/channels/{channel}/users`.
-pub fn users_of(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn users_of(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app, channel] = segments(call)?;
-    query(app, Query::UsersOf(channel.parse().map_err(bad_name)?))
+    names(app, Listing::UsersOf(channel.parse().map_err(bad_name)?))
 }
 
 /// The same with `/count`.
-pub fn user_count_of(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn user_count_of(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app, channel] = segments(call)?;
-    query(app, Query::UserCountOf(channel.parse().map_err(bad_name)?))
+    count(app, Listing::UsersOf(channel.parse().map_err(bad_name)?))
 }
 
-/// A list of names, or how many there are.
-fn query(app_name: &str, query: Query) -> Result<ApiTask, Refusal> {
-    let ask = Ask::Query { app: app(app_name)?, query };
-    Ok(ApiTask::new(Work::Ask(ask), |done| match done {
-        Done::Census(Census::Names(names)) => json(list(names.iter().map(String::as_str))),
-        Done::Census(census) => json(format!(r#"{{"count":{}}}"#, census.count())),
-        _ => fault(),
-    }))
+/// A list of names.
+fn names(app_name: &str, of: Listing) -> Result<MasterRequest, Refusal> {
+    let query = NamesQuery { app: app(app_name)?, of };
+    let reply = |names: Names| json(list(names.iter().map(String::as_str)));
+    Ok(MasterRequest::Query(QueryRequest::Names(query, Box::new(reply))))
+}
+
+/// How many there are.
+fn count(app_name: &str, of: Listing) -> Result<MasterRequest, Refusal> {
+    let query = CountQuery { app: app(app_name)?, of };
+    let reply = |hashes: NameHashes| json(format!(r#"{{"count":{}}}"#, hashes.len()));
+    Ok(MasterRequest::Query(QueryRequest::Count(query, Box::new(reply))))
 }
 
 /// Sizes of all apps.
-pub fn stats(reply: impl FnOnce(&Census) -> String + Send + 'static) -> ApiTask {
-    ApiTask::new(Work::Ask(Ask::Stats), move |done| match done {
-        Done::Census(census) => json(reply(&census)),
-        _ => fault(),
-    })
+pub fn stats(reply: impl FnOnce(&AppStats) -> String + Send + 'static) -> MasterRequest {
+    MasterRequest::Query(QueryRequest::Stats(StatsQuery, Box::new(move |apps| json(reply(&apps)))))
 }
 
 /// What a JWT says; `end` stands after it.
-pub fn decode(jwt: String, end: &'static str, refuse: fn() -> ApiReply) -> ApiTask {
-    ApiTask::new(Work::Decode(jwt), move |done| match done {
-        Done::Claims(Ok(claims)) => json(shown(&claims) + end),
-        Done::Claims(Err(_)) => refuse(),
-        _ => fault(),
-    })
+pub fn decode(jwt: String, end: &'static str, refuse: fn() -> ApiReply) -> MasterRequest {
+    let reply = move |claims: Result<Box<Claims>, _>| match claims {
+        Ok(claims) => json(shown(&claims) + end),
+        Err(_) => refuse(),
+    };
+    MasterRequest::Decode { jwt, reply: Box::new(reply) }
 }
 
 /// The claims in the original's order.

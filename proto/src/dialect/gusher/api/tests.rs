@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use crate::{
     dialect::{
         Settings, all,
-        contract::{ApiCall, ApiReply, ApiTask, Done, Headers, Role, Route, Work},
+        contract::{ApiCall, ApiReply, Headers, MasterRequest, QueryRequest, Role, Route, SlaveRequest},
     },
-    ids::{NodeId, SocketId, SocketIdSeal},
+    ids::{AppId, NodeId, SocketId, SocketIdSeal},
     jwt::BadToken,
-    query::Census,
+    query::{AppStats, Listing, NameHashes, Names},
     refusal::Refusal,
     surface::Router,
 };
@@ -46,10 +46,18 @@ struct Request {
     body: String,
 }
 
+/// What slaves answered, as the files show it.
+#[derive(Deserialize)]
+enum Answered {
+    Names(Names),
+    Hashes(NameHashes),
+    Stats(AppStats),
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Came {
-    Census(Census),
+    Census(Answered),
     /// The payload of a JWT.
     Claims(String),
     Token(String),
@@ -81,8 +89,15 @@ fn router(role: Role) -> Router {
     Router::new(role, all(&Settings::default(), &seal()))
 }
 
-/// The task of a request, or the reply that refuses it.
-fn call(role: Role, request: &Request) -> Result<ApiTask, ApiReply> {
+/// What a request comes down to, on either role.
+#[derive(Debug)]
+enum Asked {
+    Master(MasterRequest),
+    Slave(SlaveRequest),
+}
+
+/// What a request comes down to, or the reply that refuses it.
+fn call(role: Role, request: &Request) -> Result<Asked, ApiReply> {
     let router = router(role);
     let matched = router.find(&request.method, &request.path)?;
     let call = ApiCall {
@@ -95,7 +110,12 @@ fn call(role: Role, request: &Request) -> Result<ApiTask, ApiReply> {
         body: request.body.clone().into(),
         now: Duration::ZERO,
     };
-    router.dialect(&matched).call(call).map_err(|why| router.refuse(&matched, &why))
+    let dialect = router.dialect(&matched);
+    let asked = match role {
+        Role::Master => dialect.master_request(call).map(Asked::Master),
+        Role::Slave => dialect.slave_request(call).map(Asked::Slave),
+    };
+    asked.map_err(|why| router.refuse(&matched, &why))
 }
 
 fn post(path: &str, body: String) -> Request {
@@ -104,8 +124,12 @@ fn post(path: &str, body: String) -> Request {
 }
 
 /// The work as the files show it: what no backend can say is left out.
-fn shown(work: &Work) -> Value {
-    let mut work = raw(work);
+fn shown(asked: &Asked) -> Value {
+    let mut work = match asked {
+        Asked::Master(request) => raw(request),
+        Asked::Slave(SlaveRequest::Answer(_)) => json!("Nothing"),
+        Asked::Slave(SlaveRequest::Exchange { jwt, .. }) => json!({ "Exchange": jwt }),
+    };
     leave_out(&mut work);
     work
 }
@@ -124,25 +148,66 @@ fn leave_out(work: &mut Value) {
     }
 }
 
-fn raw(work: &Work) -> Value {
-    match work {
-        Work::Nothing => json!("Nothing"),
-        Work::Publish(envelopes) => json!({ "Publish": envelopes }),
-        Work::Ask(ask) => json!({ "Ask": ask }),
-        Work::PublishAndAsk(envelopes, ask) => json!({ "Publish": envelopes, "Ask": ask }),
-        Work::Decode(jwt) => json!({ "Decode": jwt }),
-        Work::Exchange(jwt) => json!({ "Exchange": jwt }),
+fn raw(request: &MasterRequest) -> Value {
+    match request {
+        MasterRequest::Answer(_) => json!("Nothing"),
+        MasterRequest::Publish { envelopes, .. } => json!({ "Publish": envelopes }),
+        MasterRequest::PublishAndQuery { .. } => panic!("no row of gusher's"),
+        MasterRequest::PublishMatching { push, .. } => json!({ "Ask": { "PublishMatching": push } }),
+        MasterRequest::Reload { app, user, within, channels, .. } => {
+            let command = json!({ "Reload": { "user": user, "within": within, "channels": channels } });
+            json!({ "Publish": [{ "app": app, "command": command }] })
+        }
+        MasterRequest::Query(QueryRequest::Names(query, _)) => {
+            asked(&query.app, listing(&query.of, "Channels", "User", "s"))
+        }
+        MasterRequest::Query(QueryRequest::Count(query, _)) => {
+            asked(&query.app, listing(&query.of, "ChannelCount", "User", "Count"))
+        }
+        MasterRequest::Query(QueryRequest::Stats(..)) => json!({ "Ask": "Stats" }),
+        MasterRequest::Query(query) => panic!("no row of gusher's: {query:?}"),
+        MasterRequest::Decode { jwt, .. } => json!({ "Decode": jwt }),
     }
 }
 
-fn came(of: &Work, came: Option<Came>) -> Done {
-    match (of, came) {
-        (_, Some(Came::Census(census))) => Done::Census(census),
-        (_, Some(Came::Claims(payload))) => Done::Claims(Ok(serde_json::from_str(&payload).expect("claims"))),
-        (_, Some(Came::Token(token))) => Done::Token(Ok(token)),
-        (Work::Exchange(_), Some(Came::Bad(_))) => Done::Token(Err(BadToken::Signature)),
-        (_, Some(Came::Bad(_))) => Done::Claims(Err(BadToken::Signature)),
-        (_, None) => Done::Done,
+fn asked(app: &AppId, query: Value) -> Value {
+    json!({ "Ask": { "Query": { "app": app, "query": query } } })
+}
+
+fn listing(of: &Listing, channels: &str, user: &str, end: &str) -> Value {
+    match of {
+        Listing::Channels(within) => json!({ channels: within }),
+        Listing::Users { within: None } => json!(format!("{user}{end}")),
+        Listing::Users { within: Some(within) } => json!({ format!("{user}{end}Within"): within }),
+        Listing::UsersOf(channel) => json!({ format!("{user}{end}Of"): channel }),
+    }
+}
+
+/// The reply, once that came of it.
+fn reply(asked: Asked, came: Option<Came>) -> ApiReply {
+    match (asked, came) {
+        (Asked::Master(MasterRequest::Answer(reply)) | Asked::Slave(SlaveRequest::Answer(reply)), None) => reply,
+        (Asked::Master(MasterRequest::Publish { reply, .. }), None) => reply(()),
+        (Asked::Master(MasterRequest::PublishMatching { reply, .. }), Some(Came::Census(Answered::Hashes(hashes)))) => {
+            reply(hashes.len())
+        }
+        (Asked::Master(MasterRequest::Reload { reply, .. }), None) => reply(None),
+        (Asked::Master(MasterRequest::Reload { reply, .. }), Some(Came::Census(Answered::Names(names)))) => {
+            reply(Some(names))
+        }
+        (Asked::Master(MasterRequest::Query(query)), Some(Came::Census(answered))) => match (query, answered) {
+            (QueryRequest::Names(_, reply), Answered::Names(names)) => reply(names),
+            (QueryRequest::Count(_, reply), Answered::Hashes(hashes)) => reply(hashes),
+            (QueryRequest::Stats(_, reply), Answered::Stats(apps)) => reply(apps),
+            (query, _) => panic!("an answer to something else than {query:?}"),
+        },
+        (Asked::Master(MasterRequest::Decode { reply, .. }), Some(Came::Claims(payload))) => {
+            reply(Ok(serde_json::from_str(&payload).expect("claims")))
+        }
+        (Asked::Master(MasterRequest::Decode { reply, .. }), Some(Came::Bad(()))) => reply(Err(BadToken::Signature)),
+        (Asked::Slave(SlaveRequest::Exchange { reply, .. }), Some(Came::Token(token))) => reply(Ok(token)),
+        (Asked::Slave(SlaveRequest::Exchange { reply, .. }), Some(Came::Bad(()))) => reply(Err(BadToken::Signature)),
+        (asked, _) => panic!("this cannot come of {asked:?}"),
     }
 }
 
@@ -153,10 +218,7 @@ fn golden(file: &str, role: Role) {
     let cases = std::fs::read_to_string(path).expect("the golden file is there").replace("@SOCKET@", &socket);
     for case in serde_json::from_str::<Vec<Case>>(&cases).expect("the golden file is a list of cases") {
         let (work, reply) = match call(role, &case.request) {
-            Ok(ApiTask { work, reply }) => {
-                let done = came(&work, case.done);
-                (Some(shown(&work)), reply(done))
-            }
+            Ok(asked) => (Some(shown(&asked)), reply(asked, case.done)),
             Err(reply) => (None, reply),
         };
         assert_eq!(work, case.work, "{}: the work", case.name);
@@ -207,8 +269,8 @@ fn names_of_every_kind_arrive_as_they_are_meant() {
             let task = call(Role::Master, &request).expect(name);
             let event = json!({ "name": name, "data": { "Json": "1" } });
             let command = json!({ "Publish": { "channel": name, "event": event, "except": null } });
-            assert_eq!(shown(&task.work), json!({ "Publish": [{ "app": name, "command": command }] }), "{name}");
-            let echo: Value = serde_json::from_slice(&(task.reply)(Done::Done).body).expect(name);
+            assert_eq!(shown(&task), json!({ "Publish": [{ "app": name, "command": command }] }), "{name}");
+            let echo: Value = serde_json::from_slice(&reply(task, None).body).expect(name);
             assert_eq!(echo, json!({ "channel": name, "event": name, "data": 1 }), "{name}");
         }
     }
@@ -239,14 +301,14 @@ fn a_name_of_1025_bytes_is_refused_wherever_it_stands() {
     assert_eq!(call(Role::Master, &v3).expect_err("too long").status, 400);
     // an id that is too long for a socket is an id that no socket has
     let task = call(Role::Master, &post(&format!("/api/push/socket/a/{long}"), String::new())).expect("any id is fine");
-    assert_eq!(task.work, Work::Publish(vec![]));
+    assert_eq!(shown(&task), json!({ "Publish": [] }));
 }
 
 #[test]
 fn a_batch_and_a_list_of_channels_have_an_end() {
     let items = |item: &str, count| format!("[{}{item}]", format!("{item},").repeat(count - 1));
     let batch = |count| call(Role::Master, &post("/api/push_batch/a", format!("batch_data={}", items("{}", count))));
-    assert_eq!(batch(MAX_ITEMS).expect("as many as allowed").work, Work::Publish(vec![]));
+    assert_eq!(shown(&batch(MAX_ITEMS).expect("as many as allowed")), json!({ "Publish": [] }));
     assert_eq!(&batch(MAX_ITEMS + 1).expect_err("one more").body[..], b"data error");
     let list = post("/api/reload/channel/user/a/u", format!("data={}", items("\"\"", MAX_ITEMS + 1)));
     assert_eq!(&call(Role::Master, &list).expect_err("one more").body[..], b"too many channels");
@@ -371,7 +433,7 @@ proptest! {
         let headers = [("content-type".to_owned(), media.to_owned())].into();
         let request = Request { method: route.method.to_owned(), path, query, headers, body };
         match call(route.role, &request) {
-            Ok(task) => prop_assert!(task.work != Work::Nothing || route.path.ends_with("ping") || route.method == "OPTIONS"),
+            Ok(asked) => prop_assert!(shown(&asked) != "Nothing" || route.path.ends_with("ping") || route.method == "OPTIONS"),
             Err(reply) => prop_assert!((400..500).contains(&reply.status), "{}", reply.status),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     channel::ChannelPattern,
-    dialect::contract::{ApiCall, ApiReply, ApiTask},
+    dialect::contract::{ApiCall, ApiReply, MasterRequest},
     event::{Payload, quote},
     ids::SocketIdSeal,
     refusal::Refusal,
@@ -15,7 +15,7 @@ use super::{
     task::{self, Batch, MAX_ITEMS, app, bad_name, malformed, segments},
 };
 
-pub fn push_channel(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn push_channel(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key, channel, event] = segments(call).map_err(|_| malformed("empty param"))?;
     let data = Params::of(call).value("data");
     if data.is_empty() {
@@ -24,7 +24,7 @@ pub fn push_channel(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Ref
     task::push_channel(app(app_key)?, channel, event, Payload::sniff(data.into()))
 }
 
-pub fn push_pattern(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn push_pattern(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key] = segments(call)?;
     let params = Params::of(call);
     task::push_pattern(app(app_key)?, params.value("channel_pattern"), &params.value("event"), || {
@@ -33,7 +33,7 @@ pub fn push_pattern(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Ref
     })
 }
 
-pub fn push_batch(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn push_batch(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key] = segments(call)?;
     let data = Params::of(call).value("batch_data");
     if data.is_empty() {
@@ -50,27 +50,27 @@ pub fn push_batch(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refus
     Ok(batch.task(move |total| format!(r#"{{"total":{total},"cap":{cap}}}"#)))
 }
 
-pub fn push_user(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn push_user(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key, user] = segments(call)?;
     let data = Params::of(call).value("data");
     task::push_user(app(app_key)?, user, Payload::sniff(data.clone().into()), move || quote(&data))
 }
 
-pub fn push_socket(call: &ApiCall<'_>, seal: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn push_socket(call: &ApiCall<'_>, seal: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key, socket] = segments(call)?;
     let data = Params::of(call).value("data");
     let payload = Payload::sniff(data.clone().into());
     Ok(task::push_socket(app(app_key)?, socket, payload, move || quote(&data), seal))
 }
 
-pub fn reload(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn reload(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key, user] = segments(call)?;
     let data = Params::of(call).value("data");
     let channels = patterns(&data, "data unmarshal error")?;
     task::reload(app(app_key)?, user, channels, move || quote(&data), |list| quote(&list))
 }
 
-pub fn grant(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn grant(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key, user] = segments(call)?;
     let channel = Params::of(call).value("data");
     if channel.is_empty() {
@@ -79,7 +79,7 @@ pub fn grant(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
     task::grant(app(app_key)?, user, channel)
 }
 
-pub fn decode(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn decode(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let jwt = Params::of(call).value("data");
     if jwt.is_empty() {
         return Err(malformed("data error"));

@@ -3,10 +3,9 @@
 use serde_json::{Error, value::RawValue};
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, ApiTask},
+    dialect::contract::{ApiCall, ApiReply, MasterRequest},
     event::quote,
     ids::SocketIdSeal,
-    query::Census,
     refusal::Refusal,
 };
 
@@ -17,7 +16,7 @@ use super::{
     v1::patterns,
 };
 
-pub fn push_channel(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn push_channel(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key, channel] = segments(call)?;
     let [event, data] = body(call, ["event", "data"])?;
     let event = json::string(event).map_err(undecodable)?;
@@ -27,14 +26,14 @@ pub fn push_channel(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Ref
     task::push_channel(app(app_key)?, channel, &event, payload(data))
 }
 
-pub fn push_pattern(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn push_pattern(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key] = segments(call)?;
     let [pattern, event, data] = body(call, ["channel_pattern", "event", "data"])?;
     let (pattern, event) = (json::string(pattern).map_err(undecodable)?, json::string(event).map_err(undecodable)?);
     task::push_pattern(app(app_key)?, pattern.into_owned(), &event, || Ok(payload(data)))
 }
 
-pub fn push_batch(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn push_batch(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key] = segments(call)?;
     let mut batch = Batch::new(app(app_key)?, call.body.len());
     let mut refused = None;
@@ -47,7 +46,7 @@ pub fn push_batch(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refus
     Ok(batch.task(|total| format!(r#"{{"total":{total}}}"#)))
 }
 
-pub fn push_user(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn push_user(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key, user] = segments(call)?;
     let [data] = body(call, ["data"])?;
     let data = payload(data);
@@ -55,7 +54,7 @@ pub fn push_user(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusa
     task::push_user(app(app_key)?, user, data, move || echo.to_json().into_owned())
 }
 
-pub fn push_socket(call: &ApiCall<'_>, seal: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn push_socket(call: &ApiCall<'_>, seal: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key, socket] = segments(call)?;
     let [data] = body(call, ["data"])?;
     let data = payload(data);
@@ -64,7 +63,7 @@ pub fn push_socket(call: &ApiCall<'_>, seal: &SocketIdSeal) -> Result<ApiTask, R
 }
 
 /// A missing list takes everything away, like an empty one.
-pub fn reload(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn reload(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key, user] = segments(call)?;
     let [channels] = body(call, ["channels"])?;
     let channels = patterns(channels.map_or("null", RawValue::get), BODY)?;
@@ -73,7 +72,7 @@ pub fn reload(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> 
     task::reload(app(app_key)?, user, channels, echo, |list| list)
 }
 
-pub fn grant(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn grant(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key, user] = segments(call)?;
     let [channel] = body(call, ["channel"])?;
     let channel = json::string(channel).map_err(undecodable)?;
@@ -83,7 +82,7 @@ pub fn grant(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
     task::grant(app(app_key)?, user, channel.into_owned())
 }
 
-pub fn decode(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
+pub fn decode(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [jwt] = body(call, ["jwt"])?;
     let jwt = json::string(jwt).map_err(undecodable)?;
     if jwt.is_empty() {
@@ -93,18 +92,16 @@ pub fn decode(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> 
 }
 
 /// A user of two apps counts twice, as in the original: users of different apps are different people.
-pub fn stats(_: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
-    Ok(task::stats(|census| {
-        let Census::Stats(apps) = census else { return "{}".to_owned() };
+pub fn stats(_: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
+    Ok(task::stats(|apps| {
         let connections: u64 = apps.values().map(|app| app.connections).sum();
         let users: usize = apps.values().map(|app| app.users.len()).sum();
         format!(r#"{{"apps":{},"connections":{connections},"users":{users}}}"#, apps.len())
     }))
 }
 
-pub fn apps(_: &ApiCall<'_>, _: &SocketIdSeal) -> Result<ApiTask, Refusal> {
-    Ok(task::stats(|census| {
-        let Census::Stats(apps) = census else { return "[]".to_owned() };
+pub fn apps(_: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
+    Ok(task::stats(|apps| {
         let apps = apps.iter().map(|(name, app)| {
             let (name, connections, users) = (quote(name.as_str()), app.connections, app.users.len());
             format!(r#"{{"app":{name},"connections":{connections},"users":{users}}}"#)

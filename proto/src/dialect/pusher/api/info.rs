@@ -3,7 +3,7 @@
 use crate::{
     dialect::pusher::names::{Kind, is_cache},
     ids::{AppId, ChannelName},
-    query::{Ask, Census, ChannelState, Query},
+    query::{ChannelState, StatesOf, StatesQuery},
 };
 
 /// The attributes that are asked for. Unknown ones are ignored.
@@ -24,10 +24,10 @@ impl Info {
         Self { users: has("user_count"), subscriptions: has("subscription_count"), cache: has("cache") }
     }
 
-    /// Ask how it stands with these channels, as far as it matters.
-    pub fn ask(self, app: &AppId, of: Vec<ChannelName>) -> Ask {
+    /// Ask for the state of these channels, as far as it matters.
+    pub fn query(self, app: &AppId, of: Vec<ChannelName>) -> StatesQuery {
         let members = self.users && of.iter().any(|name| Kind::of(name.as_str()) == Kind::Presence);
-        Ask::Query { app: app.clone(), query: Query::States { of, members } }
+        StatesQuery { app: app.clone(), of: StatesOf::Named(of), members }
     }
 
     /// The attributes of a channel as the fields of an object, without braces. What does not apply to the channel is left
@@ -48,13 +48,5 @@ impl Info {
         } else {
             None
         }
-    }
-}
-
-/// How it stands with `name`, as far as the slaves know.
-pub fn state_of<'c>(census: &'c Census, name: &str) -> Option<&'c ChannelState> {
-    match census {
-        Census::States(states) => states.get(name),
-        _ => None,
     }
 }

@@ -8,7 +8,7 @@ mod query;
 use std::sync::Arc;
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, ApiTask, Guard, Role, Route},
+    dialect::contract::{ApiCall, ApiReply, Guard, MasterRequest, Role, Route},
     refusal::Refusal,
     surface::text,
 };
@@ -34,7 +34,7 @@ struct Request<'a> {
 struct Row {
     method: &'static str,
     path: &'static str,
-    handle: fn(&Request<'_>) -> Result<ApiTask, Refusal>,
+    handle: fn(&Request<'_>) -> Result<MasterRequest, Refusal>,
 }
 
 const ROWS: &[Row] = &[
@@ -78,7 +78,7 @@ pub fn authenticate(apps: &Apps, prefix: &str, head: &ApiCall<'_>) -> Result<(),
 }
 
 /// What a request to one of them comes down to, whose head was signed.
-pub fn call(apps: &Apps, call: &ApiCall<'_>) -> Result<ApiTask, Refusal> {
+pub fn call(apps: &Apps, call: &ApiCall<'_>) -> Result<MasterRequest, Refusal> {
     let row = ROWS.get(call.row).ok_or(Refusal::NotFound)?;
     let (served, channel) = target(apps, call)?;
     let params = Params::of(call.query);
@@ -105,11 +105,6 @@ fn bad(words: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
 /// 200. Libraries take no other status for a success, and want JSON with it.
 fn json(body: impl Into<bytes::Bytes>) -> ApiReply {
     ApiReply::new(200, JSON, body)
-}
-
-/// Work that cannot tell what was asked of it: a fault of ours.
-fn fault() -> ApiReply {
-    ApiReply::empty(500)
 }
 
 #[cfg(test)]

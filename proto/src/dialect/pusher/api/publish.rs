@@ -9,21 +9,20 @@ use serde_json::value::RawValue;
 use crate::{
     command::Command,
     dialect::{
-        contract::{ApiTask, Done, Work},
+        contract::MasterRequest,
         pusher::{Limits, json::text, names},
     },
     envelope::Envelope,
     event::{Event, Payload, quote},
     ids::{AppId, ChannelName, NodeId, SocketId},
-    query::{Census, ChannelState},
+    query::{ChannelState, ChannelStates},
     refusal::Refusal,
 };
 
 use super::{
     Request, bad,
     body::{field, list, object},
-    fault,
-    info::{Info, state_of},
+    info::Info,
     json,
 };
 
@@ -60,7 +59,7 @@ struct Checked {
 }
 
 /// `POST /apps/{id}/events`.
-pub fn event(request: &Request<'_>) -> Result<ApiTask, Refusal> {
+pub fn event(request: &Request<'_>) -> Result<MasterRequest, Refusal> {
     let Request { served, body, .. } = request;
     let written: Written<'_> = object(body, "The body")?;
     let channels = match (written.channels, field("channel", written.channel)?) {
@@ -71,18 +70,16 @@ pub fn event(request: &Request<'_>) -> Result<ApiTask, Refusal> {
     let checked = check(written, channels, served.limits())?;
     let app = &served.app.key;
     let Some(info) = checked.info else {
-        return Ok(ApiTask::new(Work::Publish(checked.envelopes(app)), |_| json("{}")));
+        return Ok(MasterRequest::publish(checked.envelopes(app), || json("{}")));
     };
     let channels = checked.channels.clone();
-    let ask = info.ask(app, channels.clone());
-    Ok(ApiTask::new(Work::PublishAndAsk(checked.envelopes(app), ask), move |done| match done {
-        Done::Census(census) => json(format!(r#"{{"channels":{{{}}}}}"#, entries(info, &channels, &census))),
-        _ => fault(),
-    }))
+    let query = info.query(app, channels.clone());
+    let reply = move |states| json(format!(r#"{{"channels":{{{}}}}}"#, entries(info, &channels, &states)));
+    Ok(MasterRequest::PublishAndQuery { envelopes: checked.envelopes(app), query, reply: Box::new(reply) })
 }
 
 /// `POST /apps/{id}/batch_events`: all of them or none.
-pub fn batch(request: &Request<'_>) -> Result<ApiTask, Refusal> {
+pub fn batch(request: &Request<'_>) -> Result<MasterRequest, Refusal> {
     let Request { served, body, .. } = request;
     let (app, limits) = (&served.app.key, served.limits());
     let Batch { batch } = object(body, "The body")?;
@@ -96,7 +93,7 @@ pub fn batch(request: &Request<'_>) -> Result<ApiTask, Refusal> {
     }
     if checked.iter().all(|event| event.info.is_none()) {
         let envelopes = checked.into_iter().flat_map(|event| event.envelopes(app)).collect();
-        return Ok(ApiTask::new(Work::Publish(envelopes), |_| json("{}")));
+        return Ok(MasterRequest::publish(envelopes, || json("{}")));
     }
     let asked: Vec<_> = checked.iter().map(|event| (event.info, event.channels.clone())).collect();
     let of: HashSet<_> = asked.iter().filter(|(info, _)| info.is_some()).flat_map(|(_, names)| names).collect();
@@ -104,18 +101,16 @@ pub fn batch(request: &Request<'_>) -> Result<ApiTask, Refusal> {
         Info { users: checked.iter().any(|event| event.info.is_some_and(|info| info.users)), ..Info::default() };
     let mut of: Vec<_> = of.into_iter().cloned().collect();
     of.sort();
-    let ask = every.ask(app, of);
+    let query = every.query(app, of);
     let envelopes = checked.into_iter().flat_map(|event| event.envelopes(app)).collect();
-    Ok(ApiTask::new(Work::PublishAndAsk(envelopes, ask), move |done| match done {
-        Done::Census(census) => {
-            let shown = asked.iter().map(|(info, names)| {
-                let fields = info.zip(names.first()).map(|(info, name)| attributes(info, name, &census));
-                format!("{{{}}}", fields.unwrap_or_default())
-            });
-            json(format!(r#"{{"batch":[{}]}}"#, shown.collect::<Vec<_>>().join(",")))
-        }
-        _ => fault(),
-    }))
+    let reply = move |states| {
+        let shown = asked.iter().map(|(info, names)| {
+            let fields = info.zip(names.first()).map(|(info, name)| attributes(info, name, &states));
+            format!("{{{}}}", fields.unwrap_or_default())
+        });
+        json(format!(r#"{{"batch":[{}]}}"#, shown.collect::<Vec<_>>().join(",")))
+    };
+    Ok(MasterRequest::PublishAndQuery { envelopes, query, reply: Box::new(reply) })
 }
 
 fn element(event: &RawValue, limits: &Limits) -> Result<Checked, Refusal> {
@@ -200,12 +195,12 @@ fn socket(id: &str) -> Option<Option<SocketId>> {
     Some(ours())
 }
 
-fn attributes(info: Info, name: &ChannelName, census: &Census) -> String {
+fn attributes(info: Info, name: &ChannelName, states: &ChannelStates) -> String {
     let nobody = ChannelState::default();
-    info.write(name.as_str(), state_of(census, name.as_str()).unwrap_or(&nobody))
+    info.write(name.as_str(), states.get(name.as_str()).unwrap_or(&nobody))
 }
 
-fn entries(info: Info, channels: &[ChannelName], census: &Census) -> String {
-    let entry = |name: &ChannelName| format!("{}:{{{}}}", quote(name.as_str()), attributes(info, name, census));
+fn entries(info: Info, channels: &[ChannelName], states: &ChannelStates) -> String {
+    let entry = |name: &ChannelName| format!("{}:{{{}}}", quote(name.as_str()), attributes(info, name, states));
     channels.iter().map(entry).collect::<Vec<_>>().join(",")
 }

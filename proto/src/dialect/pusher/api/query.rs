@@ -2,23 +2,19 @@
 
 use crate::{
     dialect::{
-        contract::{ApiTask, Done, Work},
+        contract::{MasterRequest, QueryRequest},
         pusher::names::{self, Kind},
     },
     event::quote,
     ids::ChannelName,
-    query::{Ask, Census, Query},
+    query::{ChannelStates, MemberInfos, MembersQuery, StatesOf, StatesQuery},
     refusal::Refusal,
 };
 
-use super::{
-    Request, bad, fault,
-    info::{Info, state_of},
-    json,
-};
+use super::{Request, bad, info::Info, json};
 
 /// `GET /apps/{id}/channels`.
-pub fn channels(request: &Request<'_>) -> Result<ApiTask, Refusal> {
+pub fn channels(request: &Request<'_>) -> Result<MasterRequest, Refusal> {
     let info = info(request);
     let prefix = request.params.text("filter_by_prefix").unwrap_or_default().into_owned();
     // counting users of channels that have none would be asked by mistake
@@ -27,41 +23,37 @@ pub fn channels(request: &Request<'_>) -> Result<ApiTask, Refusal> {
             "user_count may only be requested for presence channels - please supply filter_by_prefix beginning with presence-",
         ));
     }
-    let query = Query::StatesUnder { prefix, members: info.users };
-    let ask = Ask::Query { app: request.served.app.key.clone(), query };
-    Ok(ApiTask::new(Work::Ask(ask), move |done| match done {
-        Done::Census(Census::States(states)) => {
-            let shown = states.iter().filter(|(name, _)| !name.starts_with('#'));
-            let shown = shown.map(|(name, state)| format!("{}:{{{}}}", quote(name), info.write(name, state)));
-            json(format!(r#"{{"channels":{{{}}}}}"#, shown.collect::<Vec<_>>().join(",")))
-        }
-        _ => fault(),
-    }))
+    let app = request.served.app.key.clone();
+    let query = StatesQuery { app, of: StatesOf::Under(prefix), members: info.users };
+    let reply = move |states: ChannelStates| {
+        let shown = states.iter().filter(|(name, _)| !name.starts_with('#'));
+        let shown = shown.map(|(name, state)| format!("{}:{{{}}}", quote(name), info.write(name, state)));
+        json(format!(r#"{{"channels":{{{}}}}}"#, shown.collect::<Vec<_>>().join(",")))
+    };
+    Ok(MasterRequest::Query(QueryRequest::States(query, Box::new(reply))))
 }
 
 /// `GET /apps/{id}/channels/{channel}`.
-pub fn channel(request: &Request<'_>) -> Result<ApiTask, Refusal> {
+pub fn channel(request: &Request<'_>) -> Result<MasterRequest, Refusal> {
     let (info, name) = (info(request), channel_name(request)?);
     if let Some(words) = info.misses(name.as_str()) {
         return Err(bad(words));
     }
-    let ask = info.ask(&request.served.app.key, vec![name.clone()]);
-    Ok(ApiTask::new(Work::Ask(ask), move |done| match done {
-        Done::Census(census @ Census::States(_)) => {
-            let state = state_of(&census, name.as_str()).cloned().unwrap_or_default();
-            let mut fields = format!(r#""occupied":{}"#, state.subscriptions > 0);
-            let more = info.write(name.as_str(), &state);
-            if !more.is_empty() {
-                fields = format!("{fields},{more}");
-            }
-            json(format!("{{{fields}}}"))
+    let query = info.query(&request.served.app.key, vec![name.clone()]);
+    let reply = move |mut states: ChannelStates| {
+        let state = states.remove(name.as_str()).unwrap_or_default();
+        let mut fields = format!(r#""occupied":{}"#, state.subscriptions > 0);
+        let more = info.write(name.as_str(), &state);
+        if !more.is_empty() {
+            fields = format!("{fields},{more}");
         }
-        _ => fault(),
-    }))
+        json(format!("{{{fields}}}"))
+    };
+    Ok(MasterRequest::Query(QueryRequest::States(query, Box::new(reply))))
 }
 
 /// `GET /apps/{id}/channels/{channel}/users`.
-pub fn users(request: &Request<'_>) -> Result<ApiTask, Refusal> {
+pub fn users(request: &Request<'_>) -> Result<MasterRequest, Refusal> {
     let extraneous = request.params.extraneous();
     if !extraneous.is_empty() {
         let names = extraneous.join(", ");
@@ -71,14 +63,12 @@ pub fn users(request: &Request<'_>) -> Result<ApiTask, Refusal> {
     if Kind::of(name.as_str()) != Kind::Presence {
         return Err(bad("Users can only be retrieved for presence channels"));
     }
-    let ask = Ask::Query { app: request.served.app.key.clone(), query: Query::Members(name) };
-    Ok(ApiTask::new(Work::Ask(ask), |done| match done {
-        Done::Census(Census::Members(members)) => {
-            let ids = members.keys().map(|user| format!(r#"{{"id":{}}}"#, quote(user.as_str())));
-            json(format!(r#"{{"users":[{}]}}"#, ids.collect::<Vec<_>>().join(",")))
-        }
-        _ => fault(),
-    }))
+    let query = MembersQuery { app: request.served.app.key.clone(), channel: name };
+    let reply = |members: MemberInfos| {
+        let ids = members.keys().map(|user| format!(r#"{{"id":{}}}"#, quote(user.as_str())));
+        json(format!(r#"{{"users":[{}]}}"#, ids.collect::<Vec<_>>().join(",")))
+    };
+    Ok(MasterRequest::Query(QueryRequest::Members(query, Box::new(reply))))
 }
 
 fn info(request: &Request<'_>) -> Info {

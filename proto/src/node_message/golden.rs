@@ -1,0 +1,208 @@
+//! What nodes say, byte by byte, against `tests/golden/node_messages`: nodes of two releases read each other only as long as
+//! no byte of it moves.
+
+use super::*;
+use crate::{
+    command::{Command, Target},
+    event::{Event, Payload, Sender},
+    ids::{ChannelKey, SocketId},
+    member::{Member, MemberChange},
+    node_request::Bearer,
+    query::{
+        ChannelState, CountQuery, GrantsQuery, Headcount, Listing, MembersQuery, NamesQuery, StatesOf, StatesQuery,
+        StatsQuery,
+    },
+    report::Post,
+    testkit::{Golden, hex},
+};
+
+fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().expect("a name")
+}
+
+fn pattern(text: &str) -> crate::channel::ChannelPattern {
+    text.try_into().expect("a pattern")
+}
+
+fn node(no: u32) -> NodeId {
+    NodeId::from_random(no)
+}
+
+fn key(channel: &str) -> ChannelKey {
+    ChannelKey { app: name("shop"), name: name(channel) }
+}
+
+fn event(data: Payload, sender: Option<Sender>) -> Event {
+    Event { name: name("said"), data, sender }
+}
+
+fn orders() -> Vec<(&'static str, Body)> {
+    let publish = |event, except| Command::Publish { channel: name("news"), event, except };
+    let socket = SocketId::new(node(7), 9);
+    let member = Member { user: name("ann"), info: "{}".into() };
+    let commands = [
+        ("publish JSON", publish(event(Payload::Json("{\"n\":1}".into()), None), None)),
+        ("publish text, except to a socket", publish(event(Payload::Text("hi".into()), None), Some(socket))),
+        ("publish nothing, said by a socket", publish(event(Payload::Absent, Some(Sender::Socket)), Some(socket))),
+        ("publish, said by a member", publish(event(Payload::Absent, Some(Sender::Member(name("ann")))), None)),
+        ("direct to a user", Command::Direct { to: Target::User(name("ann")), data: Payload::Json("1".into()) }),
+        ("direct to a socket", Command::Direct { to: Target::Socket(socket), data: Payload::Text("hi".into()) }),
+        (
+            "reload",
+            Command::Reload {
+                user: name("ann"),
+                within: vec![pattern("*")],
+                channels: vec![pattern("a"), pattern("b*")],
+            },
+        ),
+        ("grant", Command::Grant { user: name("ann"), channel: pattern("c*") }),
+    ];
+    let commands = commands.map(|(case, command)| (case, Body::Command(Envelope { app: name("shop"), command })));
+    let changes =
+        [("member added", MemberChange::Added(member)), ("member removed", MemberChange::Removed(name("ann")))];
+    let announced = |(case, change)| (case, Body::Announcement(MemberAnnouncement { channel: key("room"), change }));
+    commands.into_iter().chain(changes.map(announced)).collect()
+}
+
+fn questions() -> Vec<(&'static str, Body)> {
+    let (id, from) = (300, node(7));
+    let names = |of| NamesQuery { app: name("shop"), of }.into();
+    let count = |of| CountQuery { app: name("shop"), of }.into();
+    let states = |of, members| StatesQuery { app: name("shop"), of, members }.into();
+    let queries: [(_, Query); 12] = [
+        ("channels", names(Listing::Channels(vec![pattern("*")]))),
+        ("channel count", count(Listing::Channels(vec![pattern("a*")]))),
+        ("users", names(Listing::Users { within: None })),
+        ("user count", count(Listing::Users { within: None })),
+        ("users of a channel", names(Listing::UsersOf(name("news")))),
+        ("user count of a channel", count(Listing::UsersOf(name("news")))),
+        ("states", states(StatesOf::Named(vec![name("a"), name("b")]), true)),
+        ("states under a prefix", states(StatesOf::Under("pre".to_owned()), false)),
+        ("members", MembersQuery { app: name("shop"), channel: name("room") }.into()),
+        ("users within", names(Listing::Users { within: Some(vec![pattern("a*")]) })),
+        ("user count within", count(Listing::Users { within: Some(vec![pattern("a*")]) })),
+        ("grants of a user", GrantsQuery { app: name("shop"), user: name("ann") }.into()),
+    ];
+    let push = PublishMatching {
+        app: name("shop"),
+        pattern: "^a".to_owned(),
+        within: vec![pattern("*")],
+        event: event(Payload::Text("hi".into()), None),
+    };
+    let redeem = NodeRequest::Redeem { token: "token".to_owned(), app: name("shop") };
+    let others = [
+        ("publish to a pattern", Body::PublishMatching { id, from, push }),
+        ("stats", Body::Query { id, from, query: StatsQuery.into() }),
+        ("redeem", Body::Request { id, from, request: redeem }),
+        ("attendance", Body::Request { id, from, request: NodeRequest::MemberLists(vec![key("a"), key("b")]) }),
+    ];
+    queries.map(|(case, query)| (case, Body::Query { id, from, query })).into_iter().chain(others).collect()
+}
+
+fn answers() -> Vec<(&'static str, Body)> {
+    let (id, from) = (300, node(7));
+    let state = ChannelState { subscriptions: 300, members: [5].into() };
+    let members = std::collections::BTreeMap::from([(name("ann"), "{}".into()), (name("bob"), "".into())]);
+    let bearer = Bearer { user: name("ann"), app: name("shop"), channels: vec![pattern("a*")] };
+    let headcount = Headcount { connections: 300, users: [6].into() };
+    let result = |result| Body::Result { id, from, result };
+    let response = |response| Body::Response { id, from, response };
+    vec![
+        ("names", result(QueryResult::Names(["a".to_owned(), "b".to_owned()].into()))),
+        ("hashes", result(QueryResult::Hashes([u64::MAX].into()))),
+        ("stats", result(QueryResult::Stats([(name("shop"), headcount)].into()))),
+        ("redeemed", response(NodeResponse::Redeemed(Some(bearer)))),
+        ("not redeemed", response(NodeResponse::Redeemed(None))),
+        ("states", result(QueryResult::States([("a".to_owned(), state)].into()))),
+        ("members", result(QueryResult::Members(members.clone()))),
+        ("attendance", response(NodeResponse::MemberLists([(key("a"), members)].into()))),
+    ]
+}
+
+fn reports() -> Vec<(&'static str, Body)> {
+    let post = || Post::from(key("room"));
+    let member = Post { channel: key("room"), member: Some(name("ann")) };
+    let said = [
+        ("ask", Report::Ask { no: 1 }),
+        ("answer", Report::Answer { no: 1 }),
+        ("holds a channel", Report::Holds { post: post(), held: true, epoch: 3, info: None }),
+        ("holds a member", Report::Holds { post: member, held: false, epoch: 4, info: Some("{}".into()) }),
+        ("kept", Report::Kept { post: post(), epoch: 3 }),
+        ("announced", Report::Announced { post: post(), epoch: 3 }),
+        ("settled", Report::Settled { slaves: vec![node(1), node(2)], turn: 5, heard: 6 }),
+    ];
+    let mut all: Vec<_> =
+        said.map(|(case, report)| (case, Body::Reports { from: node(7), reports: vec![report] })).into();
+    let two = vec![Report::Ask { no: 1 }, Report::Answer { no: 2 }];
+    all.push(("two at once", Body::Reports { from: node(7), reports: two }));
+    all
+}
+
+fn membership() -> Vec<(&'static str, Body)> {
+    let beat = Beat {
+        node: node(7),
+        slave: true,
+        incarnation: 0x0102_0304_0506_0708,
+        secret: Fingerprint::of_secret(b"one"),
+        settings: Fingerprint::of_secret(b"two"),
+        unix_millis: 1_700_000_000_000,
+    };
+    vec![
+        ("heartbeat of a slave", Body::Heartbeat(beat)),
+        ("heartbeat of a master", Body::Heartbeat(Beat { slave: false, ..beat })),
+        ("hello", Body::Hello(beat)),
+        ("goodbye", Body::Goodbye(node(7), 300)),
+        ("settings", Body::Settings { from: node(7), settings: vec![("app a".to_owned(), beat.secret)] }),
+        ("what have you pushed", Body::AskPushed { no: 1, from: node(7), after: 300 }),
+        ("pushed", Body::Pushed { no: 1, from: node(7), messages: Some(vec![(Some(9), 301), (None, 302)]) }),
+        ("pushed, too long ago", Body::Pushed { no: 1, from: node(7), messages: None }),
+        ("a piece", Body::Fragment { of: 300, index: 1, count: 3, bytes: Bytes::from_static(b"bytes") }),
+    ]
+}
+
+/// Every variant of every message, by the file that holds it.
+fn all() -> [(&'static str, Vec<(&'static str, Body)>); 5] {
+    [
+        ("orders", orders()),
+        ("questions", questions()),
+        ("answers", answers()),
+        ("reports", reports()),
+        ("membership", membership()),
+    ]
+}
+
+fn message(body: Body) -> NodeMessage {
+    NodeMessage { id: 0x0700_0000_012C, session: 2, body }
+}
+
+const FORMATS: [(MessageFormat, &str); 2] = [(MessageFormat::V3, "v3"), (MessageFormat::V4, "v4")];
+
+#[test]
+fn every_message_has_the_bytes_that_it_always_had() {
+    let signer = MessageKey::new(b"the secret of the golden files");
+    for (format, folder) in FORMATS {
+        for (file, cases) in all() {
+            let mut golden = Golden::new(&format!("node_messages/{folder}/{file}.txt"));
+            for (case, body) in cases {
+                let message = message(body);
+                let bytes = message.encode(format, &signer);
+                assert_eq!(NodeMessage::decode(&bytes, &signer), Ok((message, format)), "{folder}/{file}: {case}");
+                golden.case(case, hex(&bytes));
+            }
+            golden.check();
+        }
+    }
+}
+
+#[test]
+fn a_large_message_travels_in_the_pieces_in_which_it_always_did() {
+    let signer = MessageKey::new(b"the secret of the golden files");
+    for ((format, folder), most) in FORMATS.into_iter().zip([80, 96]) {
+        let mut golden = Golden::new(&format!("node_messages/{folder}/pieces.txt"));
+        let (_, body) = orders().swap_remove(6);
+        for piece in message(body).encode_within(format, &signer, Some(most)) {
+            golden.case("a piece", hex(&piece));
+        }
+        golden.check();
+    }
+}

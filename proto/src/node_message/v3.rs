@@ -1,0 +1,359 @@
+//! The format of the previous release (version 3, unsigned), for as long as its nodes may be in a cluster. Here are its types
+//! as they were, and how each becomes one of today and back. The release after this one deletes this module and
+//! [`MessageFormat::V3`]; a type of today that is about to change its bytes is copied here first.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use super::{BadMessage, Body, MessageFormat, NodeMessage};
+use crate::{
+    channel::ChannelPattern,
+    command::{Command, PublishMatching, Target},
+    envelope::Envelope,
+    event::{Event, Payload},
+    fingerprint::Fingerprint,
+    ids::{AppId, ChannelKey, ChannelName, NodeId, SocketId, UserId},
+    member::{MemberAnnouncement, MemberChange},
+    node_request::{Bearer, NodeRequest, NodeResponse},
+    query::{
+        ChannelState, CountQuery, GrantsQuery, Headcount, Listing, MembersQuery, NamesQuery, Query, QueryResult,
+        StatesOf, StatesQuery, StatsQuery,
+    },
+    report::{Post, Report},
+    roster::Beat,
+};
+
+const VERSION: u8 = MessageFormat::V3 as u8;
+
+#[derive(Deserialize, Serialize)]
+struct Letter {
+    id: u64,
+    session: u32,
+    mail: Mail,
+}
+
+#[derive(Deserialize, Serialize)]
+enum Mail {
+    Order(OldEnvelope),
+    Ask { id: u64, from: NodeId, ask: Ask },
+    Answer { id: u64, from: NodeId, census: Census },
+    Beat(OldBeat),
+    Goodbye(NodeId, u64),
+    Reports { from: NodeId, reports: Vec<OldReport> },
+    Part { of: u64, index: u32, count: u32, bytes: Bytes },
+    Hello(OldBeat),
+    Settings { from: NodeId, settings: Vec<(String, Fingerprint)> },
+    AskPushed { no: u64, from: NodeId, after: u64 },
+    Pushed { no: u64, from: NodeId, letters: Option<Vec<(Option<u16>, u64)>> },
+}
+
+#[derive(Deserialize, Serialize)]
+struct OldEnvelope {
+    app: AppId,
+    command: OldCommand,
+}
+
+#[derive(Deserialize, Serialize)]
+enum OldCommand {
+    Publish { channel: ChannelName, event: Event, except: Option<SocketId> },
+    Direct { to: Target, data: Payload },
+    Reload { user: UserId, within: Vec<ChannelPattern>, channels: Vec<ChannelPattern> },
+    Grant { user: UserId, channel: ChannelPattern },
+    Members { channel: ChannelName, change: MemberChange },
+}
+
+#[derive(Deserialize, Serialize)]
+enum Ask {
+    Query { app: AppId, query: OldQuery },
+    PublishMatching { app: AppId, pattern: String, within: Vec<ChannelPattern>, event: Event },
+    Stats,
+    Redeem { token: String, app: AppId },
+    Attendance(Vec<ChannelKey>),
+}
+
+#[derive(Deserialize, Serialize)]
+enum OldQuery {
+    Channels(Vec<ChannelPattern>),
+    ChannelCount(Vec<ChannelPattern>),
+    Users,
+    UserCount,
+    UsersOf(ChannelName),
+    UserCountOf(ChannelName),
+    States { of: Vec<ChannelName>, members: bool },
+    StatesUnder { prefix: String, members: bool },
+    Members(ChannelName),
+    UsersWithin(Vec<ChannelPattern>),
+    UserCountWithin(Vec<ChannelPattern>),
+    GrantsOf(UserId),
+}
+
+#[derive(Deserialize, Serialize)]
+enum Census {
+    Names(BTreeSet<String>),
+    Hashes(HashSet<u64>),
+    Stats(BTreeMap<AppId, Headcount>),
+    Redeemed(Option<Bearer>),
+    States(BTreeMap<String, ChannelState>),
+    Members(BTreeMap<UserId, ByteString>),
+    Attendance(BTreeMap<ChannelKey, BTreeMap<UserId, ByteString>>),
+}
+
+#[derive(Deserialize, Serialize)]
+struct OldBeat {
+    node: NodeId,
+    slave: bool,
+    incarnation: u64,
+    secret: Fingerprint,
+    settings: Fingerprint,
+    unix_millis: u64,
+}
+
+#[derive(Deserialize, Serialize)]
+struct OldPost {
+    channel: ChannelKey,
+    member: Option<UserId>,
+}
+
+#[derive(Deserialize, Serialize)]
+enum OldReport {
+    Ask { no: u64 },
+    Answer { no: u64 },
+    Holds { post: OldPost, held: bool, epoch: u64, info: Option<Arc<str>> },
+    Kept { post: OldPost, epoch: u64 },
+    Announced { post: OldPost, epoch: u64 },
+    Settled { slaves: Vec<NodeId>, turn: u64, heard: u64 },
+}
+
+/// One byte of version, then the struct in postcard's format.
+pub(super) fn encode(message: NodeMessage) -> Vec<u8> {
+    let NodeMessage { id, session, body } = message;
+    let letter = Letter { id, session, mail: body.into() };
+    postcard::to_extend(&letter, vec![VERSION]).expect("names and payloads always encode")
+}
+
+/// The message that `bytes` hold behind their version.
+pub(super) fn decode(bytes: &[u8]) -> Result<NodeMessage, BadMessage> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((Letter { id, session, mail }, [])) => Ok(NodeMessage { id, session, body: mail.into() }),
+        _ => Err(BadMessage::Malformed),
+    }
+}
+
+impl From<Body> for Mail {
+    fn from(body: Body) -> Self {
+        match body {
+            Body::Command(Envelope { app, command }) => Self::Order(OldEnvelope { app, command: command.into() }),
+            Body::Announcement(MemberAnnouncement { channel: ChannelKey { app, name }, change }) => {
+                Self::Order(OldEnvelope { app, command: OldCommand::Members { channel: name, change } })
+            }
+            Body::PublishMatching { id, from, push: PublishMatching { app, pattern, within, event } } => {
+                Self::Ask { id, from, ask: Ask::PublishMatching { app, pattern, within, event } }
+            }
+            Body::Query { id, from, query } => Self::Ask { id, from, ask: query.into() },
+            Body::Result { id, from, result } => Self::Answer { id, from, census: result.into() },
+            Body::Request { id, from, request } => {
+                let ask = match request {
+                    NodeRequest::Redeem { token, app } => Ask::Redeem { token, app },
+                    NodeRequest::MemberLists(channels) => Ask::Attendance(channels),
+                };
+                Self::Ask { id, from, ask }
+            }
+            Body::Response { id, from, response } => {
+                let census = match response {
+                    NodeResponse::Redeemed(bearer) => Census::Redeemed(bearer),
+                    NodeResponse::MemberLists(lists) => Census::Attendance(lists),
+                };
+                Self::Answer { id, from, census }
+            }
+            Body::Heartbeat(beat) => Self::Beat(beat.into()),
+            Body::Hello(beat) => Self::Hello(beat.into()),
+            Body::Goodbye(node, incarnation) => Self::Goodbye(node, incarnation),
+            Body::Reports { from, reports } => {
+                Self::Reports { from, reports: reports.into_iter().map(Into::into).collect() }
+            }
+            Body::Fragment { of, index, count, bytes } => Self::Part { of, index, count, bytes },
+            Body::Settings { from, settings } => Self::Settings { from, settings },
+            Body::AskPushed { no, from, after } => Self::AskPushed { no, from, after },
+            Body::Pushed { no, from, messages } => Self::Pushed { no, from, letters: messages },
+        }
+    }
+}
+
+impl From<Mail> for Body {
+    fn from(mail: Mail) -> Self {
+        match mail {
+            Mail::Order(OldEnvelope { app, command }) => {
+                let command = match command {
+                    OldCommand::Publish { channel, event, except } => Command::Publish { channel, event, except },
+                    OldCommand::Direct { to, data } => Command::Direct { to, data },
+                    OldCommand::Reload { user, within, channels } => Command::Reload { user, within, channels },
+                    OldCommand::Grant { user, channel } => Command::Grant { user, channel },
+                    OldCommand::Members { channel: name, change } => {
+                        return Self::Announcement(MemberAnnouncement { channel: ChannelKey { app, name }, change });
+                    }
+                };
+                Self::Command(Envelope { app, command })
+            }
+            Mail::Ask { id, from, ask } => match ask {
+                Ask::Query { app, query } => Self::Query { id, from, query: query.of(app) },
+                Ask::Stats => Self::Query { id, from, query: StatsQuery.into() },
+                Ask::PublishMatching { app, pattern, within, event } => {
+                    Self::PublishMatching { id, from, push: PublishMatching { app, pattern, within, event } }
+                }
+                Ask::Redeem { token, app } => Self::Request { id, from, request: NodeRequest::Redeem { token, app } },
+                Ask::Attendance(channels) => Self::Request { id, from, request: NodeRequest::MemberLists(channels) },
+            },
+            Mail::Answer { id, from, census } => {
+                let result = match census {
+                    Census::Names(names) => QueryResult::Names(names),
+                    Census::Hashes(hashes) => QueryResult::Hashes(hashes),
+                    Census::Stats(apps) => QueryResult::Stats(apps),
+                    Census::States(states) => QueryResult::States(states),
+                    Census::Members(members) => QueryResult::Members(members),
+                    Census::Redeemed(bearer) => {
+                        return Self::Response { id, from, response: NodeResponse::Redeemed(bearer) };
+                    }
+                    Census::Attendance(lists) => {
+                        return Self::Response { id, from, response: NodeResponse::MemberLists(lists) };
+                    }
+                };
+                Self::Result { id, from, result }
+            }
+            Mail::Beat(beat) => Self::Heartbeat(beat.into()),
+            Mail::Hello(beat) => Self::Hello(beat.into()),
+            Mail::Goodbye(node, incarnation) => Self::Goodbye(node, incarnation),
+            Mail::Reports { from, reports } => {
+                Self::Reports { from, reports: reports.into_iter().map(Into::into).collect() }
+            }
+            Mail::Part { of, index, count, bytes } => Self::Fragment { of, index, count, bytes },
+            Mail::Settings { from, settings } => Self::Settings { from, settings },
+            Mail::AskPushed { no, from, after } => Self::AskPushed { no, from, after },
+            Mail::Pushed { no, from, letters } => Self::Pushed { no, from, messages: letters },
+        }
+    }
+}
+
+impl From<Command> for OldCommand {
+    fn from(command: Command) -> Self {
+        match command {
+            Command::Publish { channel, event, except } => Self::Publish { channel, event, except },
+            Command::Direct { to, data } => Self::Direct { to, data },
+            Command::Reload { user, within, channels } => Self::Reload { user, within, channels },
+            Command::Grant { user, channel } => Self::Grant { user, channel },
+        }
+    }
+}
+
+impl From<Query> for Ask {
+    fn from(query: Query) -> Self {
+        let (app, query) = match query {
+            Query::Names(NamesQuery { app, of }) => match of {
+                Listing::Channels(within) => (app, OldQuery::Channels(within)),
+                Listing::Users { within: None } => (app, OldQuery::Users),
+                Listing::Users { within: Some(within) } => (app, OldQuery::UsersWithin(within)),
+                Listing::UsersOf(channel) => (app, OldQuery::UsersOf(channel)),
+            },
+            Query::Count(CountQuery { app, of }) => match of {
+                Listing::Channels(within) => (app, OldQuery::ChannelCount(within)),
+                Listing::Users { within: None } => (app, OldQuery::UserCount),
+                Listing::Users { within: Some(within) } => (app, OldQuery::UserCountWithin(within)),
+                Listing::UsersOf(channel) => (app, OldQuery::UserCountOf(channel)),
+            },
+            Query::States(StatesQuery { app, of, members }) => match of {
+                StatesOf::Named(of) => (app, OldQuery::States { of, members }),
+                StatesOf::Under(prefix) => (app, OldQuery::StatesUnder { prefix, members }),
+            },
+            Query::Members(MembersQuery { app, channel }) => (app, OldQuery::Members(channel)),
+            Query::Grants(GrantsQuery { app, user }) => (app, OldQuery::GrantsOf(user)),
+            Query::Stats(StatsQuery) => return Self::Stats,
+        };
+        Self::Query { app, query }
+    }
+}
+
+impl OldQuery {
+    fn of(self, app: AppId) -> Query {
+        let users = |within| Listing::Users { within };
+        match self {
+            Self::Channels(within) => NamesQuery { app, of: Listing::Channels(within) }.into(),
+            Self::ChannelCount(within) => CountQuery { app, of: Listing::Channels(within) }.into(),
+            Self::Users => NamesQuery { app, of: users(None) }.into(),
+            Self::UserCount => CountQuery { app, of: users(None) }.into(),
+            Self::UsersOf(channel) => NamesQuery { app, of: Listing::UsersOf(channel) }.into(),
+            Self::UserCountOf(channel) => CountQuery { app, of: Listing::UsersOf(channel) }.into(),
+            Self::States { of, members } => StatesQuery { app, of: StatesOf::Named(of), members }.into(),
+            Self::StatesUnder { prefix, members } => StatesQuery { app, of: StatesOf::Under(prefix), members }.into(),
+            Self::Members(channel) => MembersQuery { app, channel }.into(),
+            Self::UsersWithin(within) => NamesQuery { app, of: users(Some(within)) }.into(),
+            Self::UserCountWithin(within) => CountQuery { app, of: users(Some(within)) }.into(),
+            Self::GrantsOf(user) => GrantsQuery { app, user }.into(),
+        }
+    }
+}
+
+impl From<QueryResult> for Census {
+    fn from(result: QueryResult) -> Self {
+        match result {
+            QueryResult::Names(names) => Self::Names(names),
+            QueryResult::Hashes(hashes) => Self::Hashes(hashes),
+            QueryResult::States(states) => Self::States(states),
+            QueryResult::Members(members) => Self::Members(members),
+            QueryResult::Stats(apps) => Self::Stats(apps),
+        }
+    }
+}
+
+impl From<Beat> for OldBeat {
+    fn from(Beat { node, slave, incarnation, secret, settings, unix_millis }: Beat) -> Self {
+        Self { node, slave, incarnation, secret, settings, unix_millis }
+    }
+}
+
+impl From<OldBeat> for Beat {
+    fn from(OldBeat { node, slave, incarnation, secret, settings, unix_millis }: OldBeat) -> Self {
+        Self { node, slave, incarnation, secret, settings, unix_millis }
+    }
+}
+
+impl From<Post> for OldPost {
+    fn from(Post { channel, member }: Post) -> Self {
+        Self { channel, member }
+    }
+}
+
+impl From<OldPost> for Post {
+    fn from(OldPost { channel, member }: OldPost) -> Self {
+        Self { channel, member }
+    }
+}
+
+impl From<Report> for OldReport {
+    fn from(report: Report) -> Self {
+        match report {
+            Report::Ask { no } => Self::Ask { no },
+            Report::Answer { no } => Self::Answer { no },
+            Report::Holds { post, held, epoch, info } => Self::Holds { post: post.into(), held, epoch, info },
+            Report::Kept { post, epoch } => Self::Kept { post: post.into(), epoch },
+            Report::Announced { post, epoch } => Self::Announced { post: post.into(), epoch },
+            Report::Settled { slaves, turn, heard } => Self::Settled { slaves, turn, heard },
+        }
+    }
+}
+
+impl From<OldReport> for Report {
+    fn from(report: OldReport) -> Self {
+        match report {
+            OldReport::Ask { no } => Self::Ask { no },
+            OldReport::Answer { no } => Self::Answer { no },
+            OldReport::Holds { post, held, epoch, info } => Self::Holds { post: post.into(), held, epoch, info },
+            OldReport::Kept { post, epoch } => Self::Kept { post: post.into(), epoch },
+            OldReport::Announced { post, epoch } => Self::Announced { post: post.into(), epoch },
+            OldReport::Settled { slaves, turn, heard } => Self::Settled { slaves, turn, heard },
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What one node asks another: an errand, not a query of a backend. Answered by the one node that is asked.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    channel::ChannelPattern,
+    ids::{AppId, ChannelKey, UserId},
+    query::MemberInfos,
+};
+
+/// Asked of one slave.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum NodeRequest {
+    /// To the slave that issued it: what does this reference to a connection token stand for? A one-time token of the app
+    /// is used up by it; one of another app is not.
+    Redeem {
+        /// The reference.
+        token: String,
+        /// The app that its bearer wants to enter.
+        app: AppId,
+    },
+    /// To the coordinator of these channels: who are their members, as far as it has announced them? Channels that it
+    /// does not coordinate, or not yet, are left out of the answer.
+    MemberLists(Vec<ChannelKey>),
+}
+
+/// What it answers.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum NodeResponse {
+    /// What a reference stands for; `None` if it is unknown, expired or used up.
+    Redeemed(Option<Bearer>),
+    /// Members by channel.
+    MemberLists(BTreeMap<ChannelKey, MemberInfos>),
+}
+
+/// Whom a connection token lets in.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Bearer {
+    /// The user.
+    pub user: UserId,
+    /// The one app that it may enter.
+    pub app: AppId,
+    /// The patterns of channels that it may subscribe to.
+    pub channels: Vec<ChannelPattern>,
+}
+
+impl NodeRequest {
+    /// The answer of a node that knows nothing of it.
+    #[must_use]
+    pub fn nothing(&self) -> NodeResponse {
+        match self {
+            Self::Redeem { .. } => NodeResponse::Redeemed(None),
+            Self::MemberLists(_) => NodeResponse::MemberLists(BTreeMap::new()),
+        }
+    }
+}
