@@ -57,7 +57,7 @@ async fn serves(field: &Field, rivals: bool) {
     backend.push("blue", "news", "e", "1").await;
     let reply = backend.get("/v1/stats").await;
     assert_eq!(reply.status, 200, "{reply:?}");
-    assert_eq!(reply.json()["connections"], 1);
+    assert_eq!(reply.json()["connections"], 1, "{reply:?}");
     assert!(rivals || reply.header("X-Wellhead-Partial").is_none(), "{reply:?}");
     assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
 }

@@ -3,7 +3,7 @@
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use wellhead::bus::{ClusterBuilder, cluster::Common};
-use wellhead_proto::{fingerprint::Fingerprint, ids::NodeId, roster::Beat};
+use wellhead_proto::{fingerprint::Fingerprint, ids::NodeId, node_message::MessageKey, roster::Beat};
 
 use super::{SECRET, arrives};
 use crate::support::{
@@ -120,7 +120,8 @@ async fn a_node_whose_number_is_taken_draws_another() {
     // another node of that number, in this process; the slave is as young as it, so that it yields
     let rival =
         ClusterBuilder::new(Beat::new(taken, false, 1), &actix_rt::Arbiter::current(), &mut Registry::default());
-    rival.share(Common { secret: Fingerprint::of_secret(SECRET.as_bytes()), ..Common::default() });
+    let (secret, key) = (Fingerprint::of_secret(SECRET.as_bytes()), MessageKey::new(SECRET.as_bytes()));
+    rival.share(Common { secret, key, ..Common::default() });
     rival.over_nats(nats.settings(), "wellhead").expect("a thread");
     until("it comes back", 2, || async { slave.said("ready") }).await;
     until("with another number", 2, || async { numbers(&slave).len() }).await;
