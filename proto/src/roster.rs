@@ -51,7 +51,7 @@ impl Beat {
 
 /// Every node that was heard of lately.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Roster {
+pub struct Membership {
     members: BTreeMap<NodeId, Member>,
     /// So many may be on it.
     most: usize,
@@ -60,7 +60,7 @@ pub struct Roster {
     since: Duration,
 }
 
-impl Default for Roster {
+impl Default for Membership {
     fn default() -> Self {
         Self { members: BTreeMap::new(), most: MAX_NODES, newcomers: NEWCOMERS, since: Duration::ZERO }
     }
@@ -70,8 +70,6 @@ impl Default for Roster {
 struct Member {
     beat: Beat,
     heard: Duration,
-    /// It owed an answer when a deadline passed, and has neither beaten nor answered in time since.
-    overdue: bool,
 }
 
 /// What a beat changed.
@@ -89,7 +87,7 @@ pub enum Heard {
     Crowded,
 }
 
-impl Roster {
+impl Membership {
     /// Let at most so many nodes onto it.
     pub fn limit(&mut self, most: usize) {
         self.most = most;
@@ -97,7 +95,7 @@ impl Roster {
 
     /// A node was heard of. Who is known stays, whoever else comes.
     pub fn heard(&mut self, beat: Beat, now: Duration) -> Heard {
-        let member = Member { beat, heard: now, overdue: false };
+        let member = Member { beat, heard: now };
         let full = self.members.len() >= self.most;
         let heard = match self.members.get_mut(&beat.node) {
             Some(before) if before.beat.incarnation == beat.incarnation => {
@@ -139,32 +137,16 @@ impl Roster {
         gone
     }
 
-    /// A slave owed an answer when the deadline passed: it is not waited for again until it beats, or answers another
-    /// question in time.
-    pub fn missed_deadline(&mut self, node: NodeId) {
-        if let Some(member) = self.members.get_mut(&node) {
-            member.overdue = true;
-        }
-    }
-
-    /// A slave answered a question in time: it is waited for again.
-    pub fn answered(&mut self, node: NodeId) {
-        if let Some(member) = self.members.get_mut(&node) {
-            member.overdue = false;
-        }
-    }
-
-    /// Nothing could be heard for a while, and now it can again: everybody gets a fresh lease, and is not waited for until
-    /// it is heard of.
-    pub fn came_back(&mut self, now: Duration) {
+    /// Nothing could be heard for a while, and now it can again: everybody gets a fresh lease.
+    pub fn renew_leases(&mut self, now: Duration) {
         for member in self.members.values_mut() {
-            (member.heard, member.overdue) = (now, true);
+            member.heard = now;
         }
     }
 
-    /// Slaves, in ascending order; and is each to be waited for?
-    pub fn slaves(&self) -> impl Iterator<Item = (NodeId, bool)> {
-        self.members.values().filter(|member| member.beat.slave).map(|member| (member.beat.node, !member.overdue))
+    /// Slaves, in ascending order.
+    pub fn slaves(&self) -> impl Iterator<Item = NodeId> {
+        self.members.values().filter(|member| member.beat.slave).map(|member| member.beat.node)
     }
 
     /// Nodes that hold no sockets.
@@ -194,7 +176,7 @@ impl Roster {
     /// that a slave that comes or goes moves only its own share of the channels).
     #[must_use]
     pub fn keepers(&self, channel: &ChannelKey) -> (Option<NodeId>, Option<NodeId>) {
-        keepers(self.slaves().map(|(node, _)| node), channel)
+        keepers(self.slaves(), channel)
     }
 }
 
@@ -254,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_lease_ends_after_five_seconds_of_silence() {
-        let mut roster = Roster::default();
+        let mut roster = Membership::default();
         assert_eq!(roster.heard(beat(1), at(0)), Heard::New);
         assert_eq!(roster.heard(beat(2), at(1_000)), Heard::New);
         assert_eq!(roster.heard(beat(1), at(2_000)), Heard::Known);
@@ -268,7 +250,7 @@ mod tests {
 
     #[test]
     fn who_is_known_stays_when_a_hundred_thousand_come() {
-        let mut roster = Roster::default();
+        let mut roster = Membership::default();
         roster.heard(beat(1), at(0));
         let mut new = 1;
         for second in 0..20 {
@@ -282,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_roster_takes_so_many_newcomers_and_no_more_a_second() {
-        let mut roster = Roster::default();
+        let mut roster = Membership::default();
         roster.limit(500);
         let mut come = |from: u32, count: u32, millis| {
             let heard = (from..from + count).map(|no| roster.heard(beat(no), at(millis)));
@@ -301,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_node_that_seems_restarted_again_and_again_stays_on_the_roster() {
-        let mut roster = Roster::default();
+        let mut roster = Membership::default();
         let restart = |incarnation| Beat { incarnation, ..beat(1) };
         let heard: Vec<_> = (0..1_000).map(|no| roster.heard(restart(no), at(0))).collect();
         assert_eq!(
@@ -313,30 +295,14 @@ mod tests {
     }
 
     #[test]
-    fn who_missed_a_deadline_is_not_waited_for_until_it_is_heard_of() {
-        let mut roster = Roster::default();
-        roster.answered(node(1));
-        assert!(roster.is_empty(), "an answer brings nobody onto it");
-        roster.heard(beat(1), at(0));
-        roster.heard(Beat { slave: false, ..beat(2) }, at(0));
-        roster.missed_deadline(node(1));
-        assert_eq!(roster.slaves().collect::<Vec<_>>(), [(node(1), false)]);
-        roster.heard(beat(1), at(1_000));
-        assert_eq!(roster.slaves().collect::<Vec<_>>(), [(node(1), true)]);
-        roster.missed_deadline(node(1));
-        roster.answered(node(1));
-        assert_eq!(roster.slaves().collect::<Vec<_>>(), [(node(1), true)]);
-    }
-
-    #[test]
-    fn after_an_outage_everybody_has_a_fresh_lease_and_is_not_waited_for() {
-        let mut roster = Roster::default();
+    fn after_an_outage_everybody_has_a_fresh_lease() {
+        let mut roster = Membership::default();
         roster.heard(beat(1), at(0));
         roster.heard(beat(2), at(0));
-        roster.came_back(at(20_000));
+        roster.renew_leases(at(20_000));
         assert_eq!(roster.expire(at(24_000)), []);
         assert_eq!(roster.heard(beat(1), at(24_000)), Heard::Known);
-        assert_eq!(roster.slaves().collect::<Vec<_>>(), [(node(1), true), (node(2), false)]);
+        assert_eq!(roster.slaves().collect::<Vec<_>>(), [node(1), node(2)]);
         assert_eq!(roster.expire(at(25_000)), [node(2)]);
     }
 

@@ -10,7 +10,7 @@ use crate::{
     bus::cluster::Common,
     settings::{
         PublicKey, Settings,
-        plan::{Plan, Way},
+        plan::{Plan, Topology},
     },
 };
 
@@ -33,7 +33,7 @@ pub(super) fn common(settings: &Settings, plan: &Plan, tenants: &Tenants, secret
         secret: Fingerprint::of_secret(secret),
         key: MessageKey::new(secret),
         require_signed: settings.cluster.require_signed,
-        given: matches!(plan.way, Way::Socket(_)),
+        given: matches!(plan.topology, Topology::Socket(_)),
         settings: shared,
         max_nodes: settings.cluster.max_nodes,
         clock_tolerance: settings.cluster.clock_tolerance.0,

@@ -3,6 +3,7 @@
 
 mod common;
 mod handed;
+mod joining;
 mod memory;
 mod serving;
 #[cfg(test)]
@@ -12,14 +13,11 @@ mod welcome;
 use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow};
-use log::info;
 use prometheus_client::registry::Registry;
 use socket2::{Domain, Socket, Type};
-use tokio::time::timeout;
 use wellhead_master::Master;
 use wellhead_proto::{
     bus::Bus,
@@ -39,12 +37,13 @@ pub use self::{
     serving::{Again, Bound, Running, Then},
 };
 use self::{
+    joining::JoinBy,
     serving::{Listeners, Outlive},
     welcome::Welcome,
 };
 use crate::{
     admin,
-    bus::{Joining, Line, local::Hub, local::LocalLimits},
+    bus::local::LocalLimits,
     development::{self, Development},
     health::Health,
     http::metrics::AllRequests,
@@ -52,7 +51,7 @@ use crate::{
         Settings,
         load::Loaded,
         place::SettingsError,
-        plan::{Plan, Roles, Way},
+        plan::{Plan, Roles},
     },
 };
 
@@ -60,8 +59,6 @@ use crate::{
 const BACKLOG: i32 = 4_096;
 /// File descriptors that connections of clients leave to everything else: the admin listener, the bus, files.
 const SPARE_FDS: u64 = 256;
-/// A slave that finds its master within this time says nothing about waiting.
-const SOON: Duration = Duration::from_millis(200);
 
 /// What stays the same in a process, however often its node is built anew.
 pub struct App {
@@ -70,9 +67,8 @@ pub struct App {
     room: Room,
     /// The apps and who may use them, for whatever node there is.
     tenants: Arc<TenantDirectory>,
-    /// What everybody in the cluster must share, unless the master of this machine is to give it: it signs connection
-    /// tokens.
-    secret: Option<Vec<u8>>,
+    /// How its nodes join the others, and the secret that all must share, unless the master of this machine is to give it.
+    join: JoinBy,
     /// What there is in development mode only, where there is a master.
     development: Option<Development>,
     /// Where the first node listened: the next one takes the same ports.
@@ -123,23 +119,19 @@ impl App {
         let (mut plan, room) = check(&loaded, roles)?;
         handed.by_address(&plan, &mut listening)?;
         let outlive = listening.opened();
-        let given = roles == Roles::Slave && matches!(plan.way, Way::Socket(_));
         let tenants = Arc::new(TenantDirectory::new(std::mem::take(&mut plan.tenants)));
         let mut development = None;
-        let secret = match given {
-            true => None,
-            false => {
-                let secret = plan.secret.clone().map_or_else(|| random::<32>().map(Vec::from), Ok)?;
-                if plan.development {
-                    let (made, throw_away) = Development::start(&loaded.settings, &secret)?;
-                    tenants.swap(development::tenants(&tenants.load(), &loaded.settings, throw_away, &secret));
-                    development = Some(made);
-                }
-                Some(secret)
+        let join = JoinBy::new(&plan.topology, roles, || {
+            let secret = plan.secret.clone().map_or_else(|| random::<32>().map(Vec::from), Ok)?;
+            if plan.development {
+                let (made, throw_away) = Development::start(&loaded.settings, &secret)?;
+                tenants.swap(development::tenants(&tenants.load(), &loaded.settings, throw_away, &secret));
+                development = Some(made);
             }
-        };
+            Ok(secret)
+        })?;
         let addresses = Addresses { master: plan.master, slave: plan.slave, admin: plan.admin };
-        Ok(Self { loaded, plan, room, tenants, secret, development, addresses, listening, outlive })
+        Ok(Self { loaded, plan, room, tenants, join, development, addresses, listening, outlive })
     }
 
     /// Set a node up and bind its listeners. Within an actix system. A slave that shares the machine with its master waits
@@ -154,39 +146,18 @@ impl App {
         let mut all = Registry::default();
         let registry = admin::register(&mut all);
         let limits = self.local_limits();
-        let (mut welcomed, mut link) = (None, None);
-        let mut secret = self.secret.clone();
-        let (line, joining) = match &self.plan.way {
-            Way::Inside => (Line::Inside(Arc::new(Hub::new(node))), None),
-            way => {
-                let joining = Joining::new(me, registry);
-                if let (None, Way::Socket(path)) = (&secret, way) {
-                    let mut found = joining.find_owner(path, limits)?;
-                    let mut come = Box::pin(found.welcome.wait_for(Option::is_some));
-                    if timeout(SOON, &mut come).await.is_err() {
-                        info!(path:% = path.display(); "waiting for the master at {}", path.display());
-                        let _ = come.as_mut().await;
-                    }
-                    drop(come);
-                    let payload = found.welcome.borrow_and_update().clone().context("the local bus ended")?;
-                    let welcome = Welcome::decode(&payload)?;
-                    let (given, keys) = welcome.secret_and_keys(&self.loaded, &self.plan)?;
-                    if let Some(keys) = keys {
-                        let tenants = self.tenants.load();
-                        self.tenants.swap(development::tenants(&tenants, &self.loaded.settings, keys, &given));
-                    }
-                    secret = Some(given);
-                    welcomed = Some((welcome, found.welcome));
-                    link = Some(found.link);
-                }
-                (joining.line(), Some(joining))
+        let given = |welcome: &Welcome| {
+            let (secret, keys) = welcome.secret_and_keys(&self.loaded, &self.plan)?;
+            if let Some(keys) = keys {
+                let tenants = self.tenants.load();
+                self.tenants.swap(development::tenants(&tenants, &self.loaded.settings, keys, &secret));
             }
+            Ok(secret)
         };
-        let secret = secret.expect("a slave on the local bus was given it, everybody else made it");
-        if let Some(joining) = &joining {
-            joining.share(common::common(&self.loaded.settings, &self.plan, &self.tenants.load(), &secret));
-        }
-        let bus = line.bus();
+        let (prepared, secret) = self.join.prepare(me, limits, registry, given).await?;
+        prepared.share(common::common(&self.loaded.settings, &self.plan, &self.tenants.load(), &secret));
+        let handle = prepared.bus.clone();
+        let bus = handle.bus();
         let dialects = self.plan.speak(&SocketIdSeal::new(&secret));
         let roles = self.plan.roles;
         let requests = AllRequests::new(registry);
@@ -195,24 +166,14 @@ impl App {
         if let Some(slave) = &slave {
             bus.attach(slave.inbox());
         }
-        if let Some(joining) = joining {
-            match (&self.plan.way, link) {
-                (_, Some(link)) => joining.as_link(link),
-                (Way::Nats(settings), None) => {
-                    joining.over_nats((**settings).clone(), &self.loaded.settings.cluster.name).context("no bus")?;
-                }
-                (Way::Socket(path), None) => {
-                    let welcome = Welcome::new(&self.loaded.settings.cluster.name, &secret, self.development.as_ref());
-                    joining.as_owner(path, welcome.encode(), limits)?;
-                }
-                (Way::Inside, None) => {}
-            }
-        }
+        let name = &self.loaded.settings.cluster.name;
+        let welcome = || Welcome::new(name, &secret, self.development.as_ref());
+        let welcomed = prepared.join(name, limits, welcome)?;
         let listeners = match self.listeners() {
             Ok(listeners) => listeners,
             Err(error) => {
                 // the socket goes with us, and nobody waits for this node
-                line.stop().await;
+                handle.stop().await;
                 return Err(error);
             }
         };
@@ -222,7 +183,7 @@ impl App {
             health: Health::new(bus),
             master,
             slave,
-            line,
+            bus: handle,
             welcomed,
             requests,
             registry: all,

@@ -27,7 +27,7 @@ use wellhead_slave::Slave;
 use super::{Addresses, Room, welcome::Welcome};
 use crate::{
     admin::{Admin, Guard},
-    bus::Line,
+    bus::BusHandle,
     development::Development,
     health::{Health, VERSION},
     http::{
@@ -56,7 +56,7 @@ pub(super) type Welcomed = (Welcome, watch::Receiver<Option<Bytes>>);
 pub struct Bound {
     pub(super) master: Option<Master>,
     pub(super) slave: Option<Slave>,
-    pub(super) line: Line,
+    pub(super) bus: BusHandle,
     pub(super) welcomed: Option<Welcomed>,
     pub(super) health: Health,
     pub(super) requests: AllRequests,
@@ -127,7 +127,7 @@ pub struct Running {
     /// The apps and who may use them; swapped while it serves.
     pub tenants: Arc<TenantDirectory>,
     slave: Option<Slave>,
-    line: Line,
+    bus: BusHandle,
     welcomed: Option<Welcomed>,
     health: Health,
     server: ServerHandle,
@@ -171,7 +171,7 @@ impl Bound {
     ///
     /// The workers do not start.
     pub async fn serve(self) -> Result<Running> {
-        let Self { master, slave, line, welcomed, health, requests, registry, listeners, room, .. } = self;
+        let Self { master, slave, bus, welcomed, health, requests, registry, listeners, room, .. } = self;
         let (addresses, outlive, tenants) = (self.addresses, self.outlive, self.tenants);
         let workers = thread::available_parallelism().map_or(1, NonZero::get);
         let handles = listeners.try_clone()?;
@@ -230,7 +230,7 @@ impl Bound {
         health.serving();
         info!(version = VERSION, workers = workers as u64; "ready");
         let listeners = handles;
-        Ok(Running { addresses, tenants, slave, line, welcomed, health, server: handle, task, listeners, outlive })
+        Ok(Running { addresses, tenants, slave, bus, welcomed, health, server: handle, task, listeners, outlive })
     }
 }
 
@@ -247,7 +247,7 @@ impl Running {
                 Ok(Err(error)) => anyhow!(error).context("the servers ended"),
                 Err(error) => anyhow!(error).context("the servers ended"),
             }),
-            () = self.line.clashed() => Ok(Again::Clash),
+            () = self.bus.conflict() => Ok(Again::Clash),
             () = changed(&mut self.welcomed) => Ok(Again::Welcome),
         }
     }
@@ -271,12 +271,12 @@ impl Running {
         if let Some(slave) = &self.slave {
             slave.prepare_to_go(outlived);
         }
-        self.line.goodbye().await;
+        self.bus.goodbye().await;
         if let Some(slave) = &self.slave {
             slave.drain().await;
         }
         self.server.stop(true).await;
-        self.line.stop().await;
+        self.bus.stop().await;
         info!("ended");
     }
 }

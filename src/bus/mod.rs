@@ -1,13 +1,14 @@
-//! The bus: one trait of `proto`'s, and what carries it. `line` is the only place that knows all of them.
+//! The bus: one trait of `proto`'s, and what carries it. `handle` is the only place that knows all of them.
 
+mod backoff;
+mod buffer;
+mod client;
 pub mod cluster;
-mod confirms;
-mod line;
-mod lobby;
+mod flush;
+mod handle;
 pub mod local;
 pub mod metrics;
 pub mod nats;
-mod outage;
-pub mod wire;
+pub mod pubsub;
 
-pub use line::{Found, Joining, Line};
+pub use handle::{BusHandle, ClusterBuilder};

@@ -8,7 +8,7 @@ use super::Secret;
 
 /// What carries pushes from masters to slaves.
 #[derive(Clone, Default, Eq, PartialEq)]
-pub enum Bus {
+pub enum BusAddress {
     /// This process, or a socket on this machine.
     #[default]
     Local,
@@ -16,7 +16,7 @@ pub enum Bus {
     Nats(Vec<String>),
 }
 
-impl Bus {
+impl BusAddress {
     /// Schemes that we speak.
     const SCHEMES: [&str; 2] = ["nats", "tls"];
 
@@ -60,7 +60,7 @@ pub fn without_user(url: &str) -> String {
 }
 
 /// As it is written, without passwords.
-impl fmt::Display for Bus {
+impl fmt::Display for BusAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Local => f.write_str("local"),
@@ -72,38 +72,38 @@ impl fmt::Display for Bus {
     }
 }
 
-impl fmt::Debug for Bus {
+impl fmt::Debug for BusAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.to_string())
     }
 }
 
-impl Serialize for Bus {
+impl Serialize for BusAddress {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Bus {
+impl<'de> Deserialize<'de> for BusAddress {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct OneOrMore;
         impl<'de> de::Visitor<'de> for OneOrMore {
-            type Value = Bus;
+            type Value = BusAddress;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("\"local\", \"nats://host:4222\", or a list of such addresses")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Bus, E> {
-                Bus::read(std::iter::once(text)).map_err(E::custom)
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<BusAddress, E> {
+                BusAddress::read(std::iter::once(text)).map_err(E::custom)
             }
 
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Bus, A::Error> {
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<BusAddress, A::Error> {
                 let mut texts: Vec<String> = Vec::new();
                 while let Some(text) = items.next_element()? {
                     texts.push(text);
                 }
-                Bus::read(texts.iter().map(String::as_str)).map_err(de::Error::custom)
+                BusAddress::read(texts.iter().map(String::as_str)).map_err(de::Error::custom)
             }
         }
         from.deserialize_any(OneOrMore)

@@ -21,7 +21,7 @@ use wellhead_proto::{
 };
 
 pub use self::{
-    bus::{Bus, Nats, NatsTls, without_user},
+    bus::{BusAddress, Nats, NatsTls, without_user},
     read::Dialects,
 };
 
@@ -60,7 +60,7 @@ pub struct Cluster {
     /// Its name: connection tokens of another cluster are worth nothing here.
     pub name: String,
     /// What carries pushes from masters to slaves.
-    pub bus: Bus,
+    pub bus: BusAddress,
     /// Where the processes of one machine meet.
     pub socket: String,
     /// Signs connection tokens; empty: drawn at random at every start, and given to the slaves on this machine.
@@ -175,7 +175,7 @@ impl Default for Cluster {
     fn default() -> Self {
         Self {
             name: "wellhead".to_owned(),
-            bus: Bus::Local,
+            bus: BusAddress::Local,
             socket: "run/bus.sock".to_owned(),
             secret: Secret::default(),
             secret_file: String::new(),

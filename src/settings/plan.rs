@@ -23,9 +23,9 @@ use wellhead_proto::{
     tenants::Tenants,
 };
 
-pub use self::bus::Way;
+pub use self::bus::Topology;
 use super::{
-    Bus, Dialects, Settings, Unlisted,
+    BusAddress, Dialects, Settings, Unlisted,
     load::Loaded,
     place::{Places, SettingsError},
 };
@@ -75,7 +75,7 @@ pub struct Plan {
     /// Where health and metrics are served.
     pub admin: Option<SocketAddr>,
     /// The way to the other nodes.
-    pub way: Way,
+    pub topology: Topology,
     /// The dialects that are spoken.
     pub dialects: Dialects,
     /// Their settings, as they are used.
@@ -127,7 +127,7 @@ impl Plan {
             master: address(roles.master(), "master.listen", &settings.master.listen)?,
             slave: address(roles.slave(), "slave.listen", &settings.slave.listen)?,
             admin: address(!admin.is_empty(), roles.admin(), admin)?,
-            way: check.way(roles)?,
+            topology: check.topology(roles)?,
             dialects,
             of_dialects,
             tenants,
@@ -295,7 +295,7 @@ impl Check<'_> {
             );
             return Err(self.error(key, message).hint(hint));
         }
-        if self.settings.cluster.bus == Bus::Local {
+        if self.settings.cluster.bus == BusAddress::Local {
             return Ok(());
         }
         if plan.development {

@@ -7,7 +7,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use wellhead::{
-    bus::local::Hub,
+    bus::local::InProcessBus,
     health::Health,
     http::{self, budget::Budget, connections::Bounds, door::Door, metrics::AllRequests},
 };
@@ -95,7 +95,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let route = Route { role: Role::Slave, method: Route::SOCKET, path, guard: Guard::Own, row: 0 };
     let keys = Keyring::new(vec![Key::from_secret(SECRET)?], false);
     let node = NodeId::from_random(1);
-    let hub = Arc::new(Hub::new(node));
+    let hub = Arc::new(InProcessBus::new(node));
     let setup = Setup {
         node,
         settings: Settings::default(),

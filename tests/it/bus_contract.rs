@@ -7,7 +7,7 @@ mod suite;
 
 use std::sync::Arc;
 
-use wellhead::bus::local::Hub;
+use wellhead::bus::local::InProcessBus;
 use wellhead_proto::{
     bus::{Bus, BusError},
     ids::NodeId,
@@ -59,7 +59,7 @@ contract_of!(memory_keeps_the_contract, Memory,);
 #[tokio::test]
 async fn the_bus_of_one_process_keeps_what_applies_to_it() {
     let id = NodeId::from_random(1);
-    let hub = Arc::new(Hub::new(id));
+    let hub = Arc::new(InProcessBus::new(id));
     let node = Node::new(id, hub.clone(), None);
     hub.attach(node.book.clone());
     suite::alone_pushes_arrive_in_order_and_questions_are_answered(&*hub, &node).await;

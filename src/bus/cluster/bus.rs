@@ -1,10 +1,6 @@
 //! The end of the bus as the roles hold it: pushes that are confirmed, questions, interest.
 
-use std::{
-    collections::BTreeSet,
-    future,
-    sync::{Arc, PoisonError},
-};
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use tokio::{
@@ -12,7 +8,7 @@ use tokio::{
     time::{timeout, timeout_at},
 };
 use wellhead_proto::{
-    bus::{BoxFuture, Bus, BusError, BusState, Gathered, Inbox, Interest},
+    bus::{Bus, BusError, BusState, Gathered, Inbox, Interest},
     command::{Command, PublishMatching, Target},
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
@@ -23,8 +19,8 @@ use wellhead_proto::{
     report::Report,
 };
 
-use super::{Cluster, DEADLINE, ONE_DEADLINE, PUBLISH, Wanted, pending::Waiting, slots::slot_of};
-use crate::bus::wire::{Subject, Wire};
+use super::{Cluster, DEADLINE, ONE_DEADLINE, PUBLISH, interest, late::OwedAnswers, pending::Waiting, slots::slot_of};
+use crate::bus::pubsub::{PubSub, Subject};
 
 /// After so many envelopes in a row a batch lets other requests of its thread have a turn.
 const BURST: usize = 256;
@@ -82,7 +78,7 @@ impl Bus for ClusterBus {
 
     async fn request(&self, node: NodeId, request: NodeRequest) -> Result<NodeResponse, BusError> {
         let wire = self.0.open_wire()?;
-        let mut waiting = self.0.requests.wait(self.0.next_id());
+        let mut waiting = self.0.requests.wait(self.0.sender.number());
         let body = Body::Request { id: waiting.id, from: self.0.me.node, request };
         let asked = async {
             self.0.send(wire, Subject::Node(node), body).await?;
@@ -92,28 +88,11 @@ impl Bus for ClusterBus {
     }
 
     fn interest(&self, channel: &ChannelKey) -> Option<Interest> {
-        let slot = slot_of(channel);
-        let cluster = &self.0;
-        let mut orders = Vec::new();
-        let heard = {
-            // the wire is told before anyone else sees the table: nothing is confirmed that it has not heard of
-            let mut slots = cluster.slots();
-            let heard = slots.want(slot, &mut orders);
-            cluster.obey(&orders);
-            heard
-        };
-        let hold = Arc::new(Wanted { cluster: cluster.clone(), slot });
-        if heard && cluster.state.borrow().up {
-            return Some(Interest { hold, confirmed: None });
-        }
-        cluster.asked.notify_one();
-        let confirmed: BoxFuture<()> = Box::pin(heard_and_up(cluster.clone(), slot));
-        Some(Interest { hold, confirmed: Some(confirmed) })
+        Some(interest::want(&self.0, channel))
     }
 
     fn report(&self, to: NodeId, reports: Vec<Report>) {
-        // fails only when the process ends
-        let _ = self.0.outgoing.send((Subject::Node(to), Body::Reports { from: self.0.me.node, reports }));
+        self.0.sender.queue(Subject::Node(to), Body::Reports { from: self.0.me.node, reports });
     }
 
     fn attach(&self, inbox: Arc<dyn Inbox>) {
@@ -122,29 +101,14 @@ impl Bus for ClusterBus {
     }
 
     fn state(&self) -> watch::Receiver<BusState> {
-        self.0.state.subscribe()
+        let mut state = self.0.state.clone();
+        // what is there now is not a change
+        state.mark_unchanged();
+        state
     }
 
     fn clock_ahead_of(&self, node: NodeId) -> i64 {
-        self.0.clock_ahead_of(node)
-    }
-}
-
-async fn heard_and_up(cluster: Arc<Cluster>, slot: u16) {
-    let mut state = cluster.state.subscribe();
-    loop {
-        let confirmed = cluster.confirmed.notified();
-        if state.wait_for(|state| state.up).await.is_err() {
-            // the process ends, and the socket with it
-            return future::pending().await;
-        }
-        if cluster.slots().is_heard(slot) {
-            return;
-        }
-        tokio::select! {
-            () = confirmed => {}
-            _ = state.changed() => {}
-        }
+        self.0.members.borrow().clock_ahead_of(node, self.0.common().clock_tolerance)
     }
 }
 
@@ -152,15 +116,15 @@ async fn heard_and_up(cluster: Arc<Cluster>, slot: u16) {
 /// waits any more, are refused.
 struct Pushes<'a> {
     cluster: &'a Cluster,
-    wire: &'a Arc<dyn Wire>,
+    wire: &'a Arc<dyn PubSub>,
     session: u32,
     unconfirmed: Vec<u64>,
 }
 
 impl<'a> Pushes<'a> {
     /// Slaves that come back a little later than we do would miss them: they are waited for.
-    async fn begin(cluster: &'a Cluster, wire: &'a Arc<dyn Wire>) -> Result<Self, BusError> {
-        let _ = cluster.all_back.subscribe().wait_for(|all_back| *all_back).await;
+    async fn begin(cluster: &'a Cluster, wire: &'a Arc<dyn PubSub>) -> Result<Self, BusError> {
+        let _ = cluster.all_back.clone().wait_for(|all_back| *all_back).await;
         cluster.when_formats_are_known().await;
         let session = wire.session().ok_or(BusError::Down)?;
         Ok(Self { cluster, wire, session, unconfirmed: Vec::new() })
@@ -172,7 +136,7 @@ impl<'a> Pushes<'a> {
         let note = |message| {
             if once {
                 unconfirmed.push(message);
-                cluster.journal().note(message, subject);
+                cluster.sender.journal().note(message, subject);
             }
         };
         cluster.send_in(self.wire, self.session, subject, body, note).await
@@ -192,7 +156,7 @@ impl<'a> Pushes<'a> {
 impl Drop for Pushes<'_> {
     fn drop(&mut self) {
         if !self.unconfirmed.is_empty() {
-            let mut journal = self.cluster.journal();
+            let mut journal = self.cluster.sender.journal();
             for letter in self.unconfirmed.drain(..) {
                 journal.refused(letter);
             }
@@ -200,18 +164,11 @@ impl Drop for Pushes<'_> {
     }
 }
 
-/// Who has not answered a question yet.
-struct Owed {
-    waited_for: BTreeSet<NodeId>,
-    /// On the roster, and not waited for.
-    silent: BTreeSet<NodeId>,
-}
-
 /// A question to every slave.
 struct Asked<'a> {
     cluster: &'a Cluster,
     waiting: Waiting<'a, QueryResult>,
-    owed: Owed,
+    owed: OwedAnswers,
     result: QueryResult,
     deadline: tokio::time::Instant,
 }
@@ -234,8 +191,8 @@ impl Cluster {
     }
 
     /// The way to the others, once everybody who is there has been heard of.
-    async fn when_known(&self) -> Result<(&Arc<dyn Wire>, watch::Receiver<BusState>), BusError> {
-        let mut state = self.state.subscribe();
+    async fn when_known(&self) -> Result<(&Arc<dyn PubSub>, watch::Receiver<BusState>), BusError> {
+        let mut state = self.state.clone();
         let known = state.wait_for(|state| !state.up || state.roster_known);
         drop(timeout(ONE_DEADLINE, known).await);
         Ok((self.open_wire()?, state))
@@ -243,18 +200,10 @@ impl Cluster {
 
     /// Wait for the results of every slave; `nothing` is that of nobody.
     fn ask_all(&self, nothing: QueryResult) -> Asked<'_> {
-        let (mut waited_for, mut silent) = (BTreeSet::new(), BTreeSet::new());
-        let waiting = self.queries.wait(self.next_id());
-        for (node, answers_in_time) in self.roster().slaves() {
-            if answers_in_time { &mut waited_for } else { &mut silent }.insert(node);
-        }
-        Asked {
-            cluster: self,
-            waiting,
-            owed: Owed { waited_for, silent },
-            result: nothing,
-            deadline: tokio::time::Instant::now() + DEADLINE,
-        }
+        let waiting = self.queries.wait(self.sender.number());
+        let slaves = self.state.borrow().slaves.clone();
+        let owed = self.late().owed(&slaves);
+        Asked { cluster: self, waiting, owed, result: nothing, deadline: tokio::time::Instant::now() + DEADLINE }
     }
 }
 
@@ -281,12 +230,7 @@ impl Asked<'_> {
         while let Ok((node, answer)) = self.waiting.answers.try_recv() {
             self.take(node, answer);
         }
-        {
-            let mut roster = self.cluster.roster();
-            for &late in &self.owed.waited_for {
-                roster.missed_deadline(late);
-            }
-        }
+        self.cluster.late().missed_deadline(self.owed.waited_for.iter().copied());
         Gathered { result: self.result, missing: self.owed.missing() }
     }
 
@@ -295,17 +239,5 @@ impl Asked<'_> {
             Ok(()) => self.owed.paid(node),
             Err(why) => self.cluster.refuse(Subject::Node(self.cluster.me.node), &why.to_string()),
         }
-    }
-}
-
-impl Owed {
-    fn paid(&mut self, node: NodeId) {
-        self.waited_for.remove(&node);
-        self.silent.remove(&node);
-    }
-
-    fn missing(mut self) -> Vec<NodeId> {
-        self.silent.append(&mut self.waited_for);
-        self.silent.into_iter().collect()
     }
 }

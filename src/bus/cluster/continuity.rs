@@ -36,8 +36,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(4 * LEASE.as_secs());
 /// Letters that came while their sender was in doubt; beyond it nobody can tell what is missing.
 const MOST_CAME: usize = 1 << 20;
-/// Letters of nodes that are not known yet.
-const STRAYS: usize = 1_024;
+/// Letters of nodes that are not known yet: as many as come while a heartbeat waits for the membership to take it.
+const STRAYS: usize = 1 << 14;
 /// Nodes that are remembered, those that are gone included.
 const NODES: usize = 4_096;
 
@@ -83,7 +83,7 @@ struct Doubt {
 
 /// A question to a node: what did you push behind the letter `after`?
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Question {
+pub(super) struct GapQuestion {
     /// Stands in the answer.
     pub(super) no: u64,
     pub(super) after: u64,
@@ -174,7 +174,7 @@ impl Continuity {
     }
 
     /// What `node`, which can be heard, is to be asked now.
-    pub(super) fn question(&mut self, node: NodeId, opened: u32, now: Duration) -> Option<Question> {
+    pub(super) fn question(&mut self, node: NodeId, opened: u32, now: Duration) -> Option<GapQuestion> {
         let doubt = self.nodes.get_mut(&node)?.doubt.as_mut()?;
         let waits = doubt.asked.is_some_and(|(_, asked)| now.saturating_sub(asked) < AGAIN);
         if waits || doubt.missing.is_some() {
@@ -183,7 +183,7 @@ impl Continuity {
         self.questions += 1;
         doubt.asked = Some((self.questions, now));
         doubt.opened = Some(opened);
-        Some(Question { no: self.questions, after: doubt.sure })
+        Some(GapQuestion { no: self.questions, after: doubt.sure })
     }
 
     /// `node` answered the question `no` with the letters that it pushed to what this node listens to; or that it does not

@@ -12,7 +12,7 @@ use wellhead_proto::{
     roster::LEASE,
 };
 
-use crate::bus::wire::Subject;
+use crate::bus::pubsub::Subject;
 
 /// Beside nodes of the previous release, of so many heartbeats one goes out in the new format: they refuse it.
 const ONE_IN: u32 = 5;

@@ -13,7 +13,7 @@ const MAX_BYTES: usize = 256 << 20;
 
 /// Messages of which some fragments have come.
 #[derive(Default)]
-pub struct Fragments {
+pub struct MessageFragments {
     /// By format, too: what is not signed never becomes a part of what is.
     unfinished: HashMap<Key, Unfinished>,
     bytes: usize,
@@ -28,7 +28,7 @@ struct Unfinished {
     since: Duration,
 }
 
-impl Fragments {
+impl MessageFragments {
     /// A fragment came at `now`. The whole message, if it was the last. `Err` if it does not belong where it came: then the
     /// message is lost.
     pub fn take(
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn what_is_not_signed_does_not_mix_with_what_is() {
-        let mut fragments = Fragments::default();
+        let mut fragments = MessageFragments::default();
         let piece = |text: &'static str| Bytes::from_static(text.as_bytes());
         assert_eq!(fragments.take(signed(1), 0, 2, &piece("a"), at(0)), Ok(None));
         assert_eq!(fragments.take((MessageFormat::V3, 1), 1, 2, &piece("x"), at(0)), Err(()));
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn fragments_in_order_are_a_message_also_when_two_travel_at_once() {
-        let mut fragments = Fragments::default();
+        let mut fragments = MessageFragments::default();
         let piece = |text: &'static str| Bytes::from_static(text.as_bytes());
         assert_eq!(fragments.take(signed(1), 0, 2, &piece("a"), at(0)), Ok(None));
         assert_eq!(fragments.take(signed(2), 0, 2, &piece("x"), at(0)), Ok(None));
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_fragment_that_does_not_belong_loses_the_message_and_nothing_else() {
-        let mut fragments = Fragments::default();
+        let mut fragments = MessageFragments::default();
         let piece = Bytes::from_static(b"a");
         assert_eq!(fragments.take(signed(1), 1, 2, &piece, at(0)), Err(()), "its beginning is missing");
         assert_eq!(fragments.take(signed(1), 0, 3, &piece, at(0)), Ok(None));
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_is_not_finished_in_time_or_too_much_is_forgotten() {
-        let mut fragments = Fragments::default();
+        let mut fragments = MessageFragments::default();
         let large = Bytes::from(vec![0; MAX_BYTES]);
         assert_eq!(fragments.take(signed(1), 0, 2, &large, at(0)), Ok(None));
         assert_eq!(fragments.take(signed(2), 0, 2, &Bytes::from_static(b"a"), at(5)), Err(()), "no room");

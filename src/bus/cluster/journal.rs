@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::bus::wire::Subject;
+use crate::bus::pubsub::Subject;
 
 /// So many pushes are remembered: 1 MiB.
 const MOST: usize = 1 << 16;

@@ -21,12 +21,12 @@ pub struct Metrics {
     pub old_nodes: Gauge,
     /// Times that pushes passed this node by; the wire counts those of its own there, too.
     pub gaps: Counter,
-    beats_refused: Family<Cause, Counter>,
+    beats_refused: Family<RefusedCause, Counter>,
     differences: Family<About, Counter>,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Cause {
+struct RefusedCause {
     cause: &'static str,
 }
 
@@ -54,7 +54,7 @@ impl Metrics {
         let differences = "Times that another node was found to differ from this one, by what differs";
         registry.register("node_differences", differences, metrics.differences.clone());
         for cause in ["secret", "full", "crowded"] {
-            drop(metrics.beats_refused.get_or_create(&Cause { cause }));
+            drop(metrics.beats_refused.get_or_create(&RefusedCause { cause }));
         }
         for about in ["settings", "clock"] {
             drop(metrics.differences.get_or_create(&About { about }));
@@ -64,7 +64,7 @@ impl Metrics {
 
     /// A node was not let onto the roster.
     pub fn beat_refused(&self, cause: &'static str) {
-        self.beats_refused.get_or_create(&Cause { cause }).inc();
+        self.beats_refused.get_or_create(&RefusedCause { cause }).inc();
     }
 
     /// Another node differs from this one.

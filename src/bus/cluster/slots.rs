@@ -3,7 +3,7 @@
 //! them at once instead: each slot costs memory here and in the server.
 //!
 //! While it changes over, both are listened to, and each push comes twice. Which of the two counts is decided so that
-//! nothing is lost, doubled or overtaken: at first the old way only, until the new one is confirmed and everything that
+//! nothing is lost, doubled or overtaken: at first the old mode only, until the new one is confirmed and everything that
 //! went before it has come; then whichever comes first, by the numbers of the letters; then the new one, and what is still
 //! under way by the old one, once; then the new one only.
 
@@ -22,7 +22,7 @@ const MOST: usize = 16_384;
 const FEW: usize = 12_288;
 /// How long a slot is listened to after nobody wants it any more.
 const LONGER: Duration = Duration::from_secs(10);
-/// After the new way is confirmed: everything that went before has come by then.
+/// After the new mode is confirmed: everything that went before has come by then.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How long both ways count: everything that comes by one only has come by then.
 const BOTH: Duration = Duration::from_secs(3);
@@ -42,7 +42,7 @@ pub fn slot_of(channel: &ChannelKey) -> u16 {
 #[derive(Default)]
 pub struct Slots {
     slots: HashMap<u16, Slot>,
-    way: Way,
+    mode: SubscriptionMode,
     limits: Limits,
 }
 
@@ -67,26 +67,26 @@ struct Slot {
 
 /// How pushes come.
 #[derive(Default)]
-enum Way {
+enum SubscriptionMode {
     #[default]
     OneByOne,
     All,
     /// From one to the other: to all of them, or back.
     Changing {
         to_all: bool,
-        phase: Phase,
+        phase: ChangePhase,
         seen: HashSet<Piece>,
     },
 }
 
-enum Phase {
-    /// The new way is not confirmed.
+enum ChangePhase {
+    /// The new mode is not confirmed.
     Asked,
     /// It is, since then.
     Settling(Duration),
     /// Both count, since then.
     Both(Duration),
-    /// The old way is left, since then, and some of what came that way may come the new way yet.
+    /// The old mode is left, since then, and some of what came in that mode may come the new mode yet.
     Trailing(Duration),
 }
 
@@ -95,7 +95,7 @@ pub type Piece = (u64, u32);
 
 /// What to do with the wire.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Order {
+pub enum SlotOrder {
     /// Listen to this slot.
     Listen(u16),
     /// Listen to it no more.
@@ -113,12 +113,15 @@ impl Slots {
     }
 
     /// Somebody wants `slot`. `true` if it is heard already.
-    pub fn want(&mut self, slot: u16, orders: &mut Vec<Order>) -> bool {
+    pub fn want(&mut self, slot: u16, orders: &mut Vec<SlotOrder>) -> bool {
         let everything = self.hears_everything();
-        let one_by_one = !matches!(self.way, Way::All | Way::Changing { to_all: true, phase: Phase::Trailing(_), .. });
+        let one_by_one = !matches!(
+            self.mode,
+            SubscriptionMode::All | SubscriptionMode::Changing { to_all: true, phase: ChangePhase::Trailing(_), .. }
+        );
         let entry = self.slots.entry(slot).or_insert_with(|| {
             if one_by_one {
-                orders.push(Order::Listen(slot));
+                orders.push(SlotOrder::Listen(slot));
             }
             Slot::default()
         });
@@ -146,14 +149,17 @@ impl Slots {
         self.hears_everything() || self.slots.get(&slot).is_some_and(|slot| slot.confirmed)
     }
 
-    /// Need nothing be confirmed? On the way back that ends early, so that every slot is confirmed well before it is the
+    /// Need nothing be confirmed? On the change back that ends early, so that every slot is confirmed well before it is the
     /// only way to hear it.
     fn hears_everything(&self) -> bool {
-        match &self.way {
-            Way::OneByOne => false,
-            Way::All | Way::Changing { to_all: true, phase: Phase::Trailing(_), .. } => true,
-            Way::Changing { to_all: false, phase: Phase::Asked | Phase::Settling(_), .. } => true,
-            Way::Changing { .. } => false,
+        match &self.mode {
+            SubscriptionMode::OneByOne => false,
+            SubscriptionMode::All
+            | SubscriptionMode::Changing { to_all: true, phase: ChangePhase::Trailing(_), .. } => true,
+            SubscriptionMode::Changing {
+                to_all: false, phase: ChangePhase::Asked | ChangePhase::Settling(_), ..
+            } => true,
+            SubscriptionMode::Changing { .. } => false,
         }
     }
 
@@ -161,73 +167,80 @@ impl Slots {
     #[must_use]
     pub fn unconfirmed(&self) -> Option<Vec<u16>> {
         let slots: Vec<_> = self.slots.iter().filter(|(_, slot)| !slot.confirmed).map(|(&slot, _)| slot).collect();
-        let way = matches!(self.way, Way::Changing { phase: Phase::Asked, .. });
-        (way || !slots.is_empty()).then_some(slots)
+        let change = matches!(self.mode, SubscriptionMode::Changing { phase: ChangePhase::Asked, .. });
+        (change || !slots.is_empty()).then_some(slots)
     }
 
-    /// It is confirmed. `way`: was the change of ways asked for before that?
-    pub fn confirmed(&mut self, slots: &[u16], way: bool, now: Duration) {
+    /// It is confirmed. `change`: was the change of modes asked for before that?
+    pub fn confirmed(&mut self, slots: &[u16], change: bool, now: Duration) {
         for slot in slots {
             if let Some(slot) = self.slots.get_mut(slot) {
                 slot.confirmed = true;
             }
         }
-        if let Way::Changing { phase, .. } = &mut self.way
-            && way
-            && matches!(phase, Phase::Asked)
+        if let SubscriptionMode::Changing { phase, .. } = &mut self.mode
+            && change
+            && matches!(phase, ChangePhase::Asked)
         {
-            *phase = Phase::Settling(now);
+            *phase = ChangePhase::Settling(now);
         }
     }
 
-    /// Is a change of ways asked for and not confirmed?
+    /// Is a change of modes asked for and not confirmed?
     #[must_use]
-    pub fn is_way_asked(&self) -> bool {
-        matches!(self.way, Way::Changing { phase: Phase::Asked, .. })
+    pub fn is_change_asked(&self) -> bool {
+        matches!(self.mode, SubscriptionMode::Changing { phase: ChangePhase::Asked, .. })
     }
 
-    /// Once a second: stop listening to what nobody wants, and change ways where it is time.
-    pub fn tick(&mut self, now: Duration, orders: &mut Vec<Order>) {
-        let all = matches!(self.way, Way::All | Way::Changing { to_all: true, phase: Phase::Trailing(_), .. });
+    /// Once a second: stop listening to what nobody wants, and change modes where it is time.
+    pub fn tick(&mut self, now: Duration, orders: &mut Vec<SlotOrder>) {
+        let all = matches!(
+            self.mode,
+            SubscriptionMode::All | SubscriptionMode::Changing { to_all: true, phase: ChangePhase::Trailing(_), .. }
+        );
         self.slots.retain(|&slot, entry| {
             let keep = entry.wanted > 0 || now.saturating_sub(entry.idle_since) < LONGER;
             if !keep && !all {
-                orders.push(Order::Unlisten(slot));
+                orders.push(SlotOrder::Unlisten(slot));
             }
             keep
         });
-        match &mut self.way {
-            Way::OneByOne if self.slots.len() > self.limits.most => {
-                orders.push(Order::ListenAll);
-                self.way = Way::Changing { to_all: true, phase: Phase::Asked, seen: HashSet::new() };
+        match &mut self.mode {
+            SubscriptionMode::OneByOne if self.slots.len() > self.limits.most => {
+                orders.push(SlotOrder::ListenAll);
+                self.mode =
+                    SubscriptionMode::Changing { to_all: true, phase: ChangePhase::Asked, seen: HashSet::new() };
             }
-            Way::All if self.slots.len() < self.limits.few => {
+            SubscriptionMode::All if self.slots.len() < self.limits.few => {
                 for (&slot, entry) in &mut self.slots {
                     entry.confirmed = false;
-                    orders.push(Order::Listen(slot));
+                    orders.push(SlotOrder::Listen(slot));
                 }
-                self.way = Way::Changing { to_all: false, phase: Phase::Asked, seen: HashSet::new() };
+                self.mode =
+                    SubscriptionMode::Changing { to_all: false, phase: ChangePhase::Asked, seen: HashSet::new() };
             }
-            Way::Changing { phase: phase @ Phase::Settling(_), .. } => {
-                if let Phase::Settling(since) = *phase
+            SubscriptionMode::Changing { phase: phase @ ChangePhase::Settling(_), .. } => {
+                if let ChangePhase::Settling(since) = *phase
                     && now.saturating_sub(since) >= SETTLE
                 {
-                    *phase = Phase::Both(now);
+                    *phase = ChangePhase::Both(now);
                 }
             }
-            Way::Changing { to_all, phase: phase @ Phase::Both(_), .. } => {
-                if let Phase::Both(since) = *phase
+            SubscriptionMode::Changing { to_all, phase: phase @ ChangePhase::Both(_), .. } => {
+                if let ChangePhase::Both(since) = *phase
                     && now.saturating_sub(since) >= BOTH
                 {
                     match to_all {
-                        true => orders.extend(self.slots.keys().map(|&slot| Order::Unlisten(slot))),
-                        false => orders.push(Order::UnlistenAll),
+                        true => orders.extend(self.slots.keys().map(|&slot| SlotOrder::Unlisten(slot))),
+                        false => orders.push(SlotOrder::UnlistenAll),
                     }
-                    *phase = Phase::Trailing(now);
+                    *phase = ChangePhase::Trailing(now);
                 }
             }
-            Way::Changing { to_all, phase: Phase::Trailing(since), .. } if now.saturating_sub(*since) >= SETTLE => {
-                self.way = if *to_all { Way::All } else { Way::OneByOne };
+            SubscriptionMode::Changing { to_all, phase: ChangePhase::Trailing(since), .. }
+                if now.saturating_sub(*since) >= SETTLE =>
+            {
+                self.mode = if *to_all { SubscriptionMode::All } else { SubscriptionMode::OneByOne };
             }
             _ => {}
         }
@@ -236,15 +249,15 @@ impl Slots {
     /// A message came that holds `piece`; `by_all`: because all slots are listened to, not because of its own. Does it
     /// count?
     pub fn counts(&mut self, piece: Piece, by_all: bool) -> bool {
-        match &mut self.way {
-            Way::OneByOne => !by_all,
-            Way::All => by_all,
-            Way::Changing { to_all, phase, seen } => {
+        match &mut self.mode {
+            SubscriptionMode::OneByOne => !by_all,
+            SubscriptionMode::All => by_all,
+            SubscriptionMode::Changing { to_all, phase, seen } => {
                 let by_new = by_all == *to_all;
                 match phase {
-                    Phase::Asked => !by_new,
-                    Phase::Settling(_) => !by_new && seen.insert(piece),
-                    Phase::Both(_) | Phase::Trailing(_) => seen.insert(piece),
+                    ChangePhase::Asked => !by_new,
+                    ChangePhase::Settling(_) => !by_new && seen.insert(piece),
+                    ChangePhase::Both(_) | ChangePhase::Trailing(_) => seen.insert(piece),
                 }
             }
         }
@@ -259,7 +272,7 @@ impl Slots {
     /// Are all slots listened to at once?
     #[must_use]
     pub fn is_all(&self) -> bool {
-        !matches!(self.way, Way::OneByOne)
+        !matches!(self.mode, SubscriptionMode::OneByOne)
     }
 }
 
@@ -289,7 +302,7 @@ mod tests {
         Slots { limits: Limits { most, few }, ..Slots::default() }
     }
 
-    fn tick(slots: &mut Slots, seconds: u64) -> Vec<Order> {
+    fn tick(slots: &mut Slots, seconds: u64) -> Vec<SlotOrder> {
         let mut orders = Vec::new();
         slots.tick(at(seconds), &mut orders);
         orders.sort_by_key(|order| format!("{order:?}"));
@@ -297,8 +310,8 @@ mod tests {
     }
 
     fn confirm(slots: &mut Slots, seconds: u64) {
-        let (asked, way) = (slots.unconfirmed().unwrap_or_default(), slots.is_way_asked());
-        slots.confirmed(&asked, way, at(seconds));
+        let (asked, change) = (slots.unconfirmed().unwrap_or_default(), slots.is_change_asked());
+        slots.confirmed(&asked, change, at(seconds));
     }
 
     #[test]
@@ -306,7 +319,7 @@ mod tests {
         let mut slots = slots(10, 5);
         let mut orders = Vec::new();
         assert!(!slots.want(7, &mut orders));
-        assert_eq!(orders, [Order::Listen(7)]);
+        assert_eq!(orders, [SlotOrder::Listen(7)]);
         confirm(&mut slots, 0);
         assert!(slots.want(7, &mut orders), "listened to already: costs nothing");
         assert_eq!(orders.len(), 1);
@@ -315,7 +328,7 @@ mod tests {
         slots.unwant(7, at(2));
         assert_eq!(tick(&mut slots, 11), []);
         assert!(slots.is_heard(7));
-        assert_eq!(tick(&mut slots, 12), [Order::Unlisten(7)]);
+        assert_eq!(tick(&mut slots, 12), [SlotOrder::Unlisten(7)]);
         assert!(!slots.is_heard(7));
     }
 
@@ -337,24 +350,24 @@ mod tests {
         }
         confirm(&mut slots, 0);
         assert!(slots.counts((1, 0), false) && !slots.counts((1, 0), true));
-        assert_eq!(tick(&mut slots, 1), [Order::ListenAll]);
+        assert_eq!(tick(&mut slots, 1), [SlotOrder::ListenAll]);
 
-        // asked for, not confirmed: the old way only
+        // asked for, not confirmed: the old mode only
         assert!(slots.counts((2, 0), false) && !slots.counts((2, 0), true));
         assert_eq!(tick(&mut slots, 2), []);
         confirm(&mut slots, 2);
-        // settling: the old way only, and it is noted what came
+        // settling: the old mode only, and it is noted what came
         assert!(!slots.counts((3, 0), true) && slots.counts((3, 0), false));
         assert_eq!(tick(&mut slots, 3), []);
         // both: whichever comes first
-        assert!(!slots.counts((3, 0), true), "it came the old way, a second ago");
+        assert!(!slots.counts((3, 0), true), "it came the old mode, a second ago");
         assert!(slots.counts((4, 0), true) && !slots.counts((4, 0), false));
         assert!(slots.counts((5, 0), false) && !slots.counts((5, 0), true));
         assert!((0..3).all(|piece| slots.counts((15, piece), piece == 1)), "each piece of a letter counts");
         assert!((0..3).all(|piece| !slots.counts((15, piece), piece != 1)), "once");
-        let all = (0..4).map(Order::Unlisten).collect::<Vec<_>>();
+        let all = (0..4).map(SlotOrder::Unlisten).collect::<Vec<_>>();
         assert_eq!(tick(&mut slots, 6), all);
-        // trailing: it came the old way just now
+        // trailing: it came the old mode just now
         assert!(!slots.counts((5, 0), true) && slots.counts((16, 0), true));
         assert_eq!(tick(&mut slots, 7), []);
         assert!(slots.counts((6, 0), true) && !slots.counts((6, 0), false));
@@ -365,17 +378,17 @@ mod tests {
         for slot in [0, 1, 2, 9] {
             slots.unwant(slot, at(6));
         }
-        assert_eq!(tick(&mut slots, 16), [Order::Listen(3)]);
-        assert!(slots.is_heard(3), "still heard the old way");
+        assert_eq!(tick(&mut slots, 16), [SlotOrder::Listen(3)]);
+        assert!(slots.is_heard(3), "still heard the old mode");
         confirm(&mut slots, 16);
         assert_eq!(tick(&mut slots, 17), []);
         assert!(slots.counts((7, 0), false) && !slots.counts((7, 0), true));
         // what is new now must be confirmed before it is all there is
-        assert!(!slots.want(8, &mut orders) && orders == [Order::Listen(8)]);
+        assert!(!slots.want(8, &mut orders) && orders == [SlotOrder::Listen(8)]);
         assert!(!slots.is_heard(8) && slots.is_heard(3));
         confirm(&mut slots, 17);
         assert!(slots.is_heard(8));
-        assert_eq!(tick(&mut slots, 20), [Order::UnlistenAll]);
+        assert_eq!(tick(&mut slots, 20), [SlotOrder::UnlistenAll]);
         assert!(!slots.counts((7, 0), true) && slots.counts((8, 0), false) && !slots.counts((8, 0), false));
         assert_eq!(tick(&mut slots, 21), []);
         assert!(slots.counts((9, 0), false) && !slots.counts((9, 0), true));

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use tokio_util::codec::LengthDelimitedCodec;
 use wellhead_proto::ids::NodeId;
 
-use crate::bus::wire::Subject;
+use crate::bus::pubsub::Subject;
 
 /// Spoken by this release. Both sides of a socket must speak the same.
 pub const VERSION: u16 = 1;
@@ -17,9 +17,9 @@ pub(super) const GREETING: usize = 64 * 1_024;
 /// Bytes that say how long the frame is.
 const LENGTH: usize = 4;
 
-/// From a link to the exchange.
+/// From a client to the broker.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum ToExchange {
+pub(super) enum ToBroker {
     /// The first frame.
     Hello {
         version: u16,
@@ -30,13 +30,13 @@ pub(super) enum ToExchange {
     Unlisten(Subject),
     Send(Subject, Bytes),
     Ping(u64),
-    /// The last frame of a link that ends in order.
+    /// The last frame of a client that ends in order.
     Goodbye,
 }
 
-/// From the exchange to a link.
+/// From the broker to a client.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum ToLink {
+pub(super) enum ToClient {
     /// The first frame. Another version has nothing to say beyond its number.
     Welcome {
         version: u16,
@@ -44,9 +44,9 @@ pub(super) enum ToLink {
     },
     Heard(Subject, Bytes),
     Pong(u64),
-    /// The link was too slow: what it did not get is lost. The last frame.
+    /// The client was too slow: what it did not get is lost. The last frame.
     CutOff,
-    /// The exchange ends in order. The last frame.
+    /// The broker ends in order. The last frame.
     Goodbye,
 }
 
@@ -87,7 +87,7 @@ impl Frame {
     }
 }
 
-impl ToExchange {
+impl ToBroker {
     pub(super) fn frame(self) -> Frame {
         match self {
             Self::Hello { version, node, beat } => {
@@ -131,7 +131,7 @@ impl ToExchange {
     }
 }
 
-impl ToLink {
+impl ToClient {
     pub(super) fn frame(self) -> Frame {
         match self {
             Self::Welcome { version, payload } => Frame::new(0, &version.to_be_bytes(), payload),
@@ -217,27 +217,27 @@ mod tests {
         let mut golden = Golden::new("node_messages/local_frames.txt");
         let (node, body) = (NodeId::from_random(7), || Bytes::from_static(b"body"));
         let to_exchange = [
-            ("hello", ToExchange::Hello { version: VERSION, node, beat: body() }),
-            ("listen to a slot", ToExchange::Listen(Subject::Slot(0x0102))),
-            ("listen to every slot", ToExchange::Listen(Subject::EverySlot)),
-            ("listen to what is for everyone", ToExchange::Listen(Subject::Everyone)),
-            ("unlisten", ToExchange::Unlisten(Subject::Node(node))),
-            ("send to a slot", ToExchange::Send(Subject::Slot(0x0102), body())),
-            ("send to a node", ToExchange::Send(Subject::Node(node), body())),
-            ("send to everyone", ToExchange::Send(Subject::Everyone, body())),
-            ("ping", ToExchange::Ping(300)),
-            ("goodbye", ToExchange::Goodbye),
+            ("hello", ToBroker::Hello { version: VERSION, node, beat: body() }),
+            ("listen to a slot", ToBroker::Listen(Subject::Slot(0x0102))),
+            ("listen to every slot", ToBroker::Listen(Subject::EverySlot)),
+            ("listen to what is for everyone", ToBroker::Listen(Subject::Everyone)),
+            ("unlisten", ToBroker::Unlisten(Subject::Node(node))),
+            ("send to a slot", ToBroker::Send(Subject::Slot(0x0102), body())),
+            ("send to a node", ToBroker::Send(Subject::Node(node), body())),
+            ("send to everyone", ToBroker::Send(Subject::Everyone, body())),
+            ("ping", ToBroker::Ping(300)),
+            ("goodbye", ToBroker::Goodbye),
         ];
         for (case, frame) in to_exchange {
             golden.case(&format!("to the master: {case}"), hex(&written(&frame.frame())));
         }
         let to_link = [
-            ("welcome", ToLink::Welcome { version: VERSION, payload: body() }),
-            ("heard on a slot", ToLink::Heard(Subject::Slot(0x0102), body())),
-            ("heard on every slot", ToLink::Heard(Subject::EverySlot, body())),
-            ("pong", ToLink::Pong(300)),
-            ("cut off", ToLink::CutOff),
-            ("goodbye", ToLink::Goodbye),
+            ("welcome", ToClient::Welcome { version: VERSION, payload: body() }),
+            ("heard on a slot", ToClient::Heard(Subject::Slot(0x0102), body())),
+            ("heard on every slot", ToClient::Heard(Subject::EverySlot, body())),
+            ("pong", ToClient::Pong(300)),
+            ("cut off", ToClient::CutOff),
+            ("goodbye", ToClient::Goodbye),
         ];
         for (case, frame) in to_link {
             golden.case(&format!("to a slave: {case}"), hex(&written(&frame.frame())));
@@ -250,36 +250,36 @@ mod tests {
         fn what_a_link_writes_the_exchange_reads(subject in subject(), body: Vec<u8>, number: u64, node: u32) {
             let body = Bytes::from(body);
             for frame in [
-                ToExchange::Hello { version: VERSION, node: NodeId::from_random(node), beat: body.clone() },
-                ToExchange::Listen(subject),
-                ToExchange::Listen(Subject::EverySlot),
-                ToExchange::Unlisten(subject),
-                ToExchange::Send(subject, body.clone()),
-                ToExchange::Ping(number),
-                ToExchange::Goodbye,
+                ToBroker::Hello { version: VERSION, node: NodeId::from_random(node), beat: body.clone() },
+                ToBroker::Listen(subject),
+                ToBroker::Listen(Subject::EverySlot),
+                ToBroker::Unlisten(subject),
+                ToBroker::Send(subject, body.clone()),
+                ToBroker::Ping(number),
+                ToBroker::Goodbye,
             ] {
-                prop_assert_eq!(ToExchange::parse(read(&frame.clone().frame())), Ok(frame));
+                prop_assert_eq!(ToBroker::parse(read(&frame.clone().frame())), Ok(frame));
             }
             for frame in [
-                ToLink::Welcome { version: number as u16, payload: body.clone() },
-                ToLink::Heard(subject, body.clone()),
-                ToLink::Heard(Subject::EverySlot, body),
-                ToLink::Pong(number),
-                ToLink::CutOff,
-                ToLink::Goodbye,
+                ToClient::Welcome { version: number as u16, payload: body.clone() },
+                ToClient::Heard(subject, body.clone()),
+                ToClient::Heard(Subject::EverySlot, body),
+                ToClient::Pong(number),
+                ToClient::CutOff,
+                ToClient::Goodbye,
             ] {
-                prop_assert_eq!(ToLink::parse(read(&frame.clone().frame())), Ok(frame));
+                prop_assert_eq!(ToClient::parse(read(&frame.clone().frame())), Ok(frame));
             }
         }
 
         #[test]
         fn any_bytes_are_a_frame_or_refused(bytes: Vec<u8>, kind in 0_u8..7) {
-            let _ = ToExchange::parse(Bytes::from(bytes.clone()));
-            let _ = ToLink::parse(Bytes::from(bytes.clone()));
+            let _ = ToBroker::parse(Bytes::from(bytes.clone()));
+            let _ = ToClient::parse(Bytes::from(bytes.clone()));
             let mut likely = vec![kind];
             likely.extend(bytes);
-            let _ = ToExchange::parse(Bytes::from(likely.clone()));
-            let _ = ToLink::parse(Bytes::from(likely));
+            let _ = ToBroker::parse(Bytes::from(likely.clone()));
+            let _ = ToClient::parse(Bytes::from(likely));
         }
     }
 
@@ -292,14 +292,14 @@ mod tests {
 
     #[test]
     fn nothing_can_be_sent_to_every_slot() {
-        let frame = ToExchange::Send(Subject::EverySlot, Bytes::from_static(b"x")).frame();
-        assert_eq!(ToExchange::parse(read(&frame)), Err(BadFrame));
+        let frame = ToBroker::Send(Subject::EverySlot, Bytes::from_static(b"x")).frame();
+        assert_eq!(ToBroker::parse(read(&frame)), Err(BadFrame));
     }
 
     #[test]
     fn another_version_is_told_whatever_follows() {
         let frame = Bytes::from_static(&[0, 0, 9, 1]);
-        assert!(matches!(ToExchange::parse(frame.clone()), Ok(ToExchange::Hello { version: 9, .. })));
-        assert!(matches!(ToLink::parse(frame), Ok(ToLink::Welcome { version: 9, .. })));
+        assert!(matches!(ToBroker::parse(frame.clone()), Ok(ToBroker::Hello { version: 9, .. })));
+        assert!(matches!(ToClient::parse(frame), Ok(ToClient::Welcome { version: 9, .. })));
     }
 }

@@ -1,15 +1,15 @@
-//! The local bus: nothing needs to be installed. The hub carries inside one process; between processes of one machine
-//! the master's exchange owns a socket, and each slave has a link to it.
+//! The local bus: nothing needs to be installed. `in_process` carries inside one process; between processes of one
+//! machine the master's broker owns a socket, and each slave is a client of it.
 
-mod exchange;
 mod frame;
-mod hub;
-mod link;
+mod in_process;
 mod outbound;
 mod socket;
+mod unix_broker;
+mod unix_client;
 
-pub use exchange::{Exchange, LocalLimits, Porter};
 pub use frame::VERSION;
-pub use hub::Hub;
-pub use link::{Hello, Link};
+pub use in_process::InProcessBus;
 pub use socket::{SocketError, check as check_socket};
+pub use unix_broker::{ClientWatcher, LocalLimits, UnixBroker};
+pub use unix_client::{Hello, UnixClient};

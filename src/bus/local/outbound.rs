@@ -223,11 +223,11 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
-    use crate::bus::local::frame::ToLink;
-    use crate::bus::wire::Subject;
+    use crate::bus::local::frame::ToClient;
+    use crate::bus::pubsub::Subject;
 
     fn frame(bytes: usize) -> Frame {
-        ToLink::Heard(Subject::Everyone, Bytes::from(vec![7; bytes])).frame()
+        ToClient::Heard(Subject::Everyone, Bytes::from(vec![7; bytes])).frame()
     }
 
     #[tokio::test]
@@ -240,7 +240,7 @@ mod tests {
             wanted.extend_from_slice(&frame.body);
             outbound.push(frame).unwrap();
         }
-        let last = ToLink::Goodbye.frame();
+        let last = ToClient::Goodbye.frame();
         wanted.extend_from_slice(&last.head);
         assert!(outbound.push_last(last));
         assert_eq!(outbound.push(frame(1)), Err(NotTaken::Ended));
@@ -304,14 +304,14 @@ mod tests {
                 theirs.read_exact(&mut read).await.unwrap();
                 outbound.push(frame(10)).unwrap();
                 assert_eq!(outbound.push(frame(50_000)), Err(NotTaken::Full));
-                assert_eq!(outbound.cut_off(ToLink::CutOff.frame()), Some(1));
-                assert_eq!(outbound.cut_off(ToLink::CutOff.frame()), None);
+                assert_eq!(outbound.cut_off(ToClient::CutOff.frame()), Some(1));
+                assert_eq!(outbound.cut_off(ToClient::CutOff.frame()), None);
                 theirs.read_to_end(&mut read).await.unwrap();
             }
         );
         let mut wanted = frame(90_000).head.to_vec();
         wanted.extend_from_slice(&frame(90_000).body);
-        wanted.extend_from_slice(&ToLink::CutOff.frame().head);
+        wanted.extend_from_slice(&ToClient::CutOff.frame().head);
         assert!(read == wanted);
     }
 }

@@ -2,16 +2,17 @@
 //! queues, not its tasks.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use async_nats::{Client, Event, Subscriber, connection::State};
+use async_nats::{Client, Event, Subscriber};
 use bytes::Bytes;
 use futures_util::{
     FutureExt, Stream, StreamExt,
@@ -25,53 +26,36 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Shared, settings};
-use crate::bus::{
-    confirms::{self, Confirms, Waiter},
-    lobby::Lobby,
-    outage,
-    wire::Subject,
-};
+use super::{ConnectionOrder, NatsOutlet, NatsTransport, settings};
+use crate::bus::{backoff, buffer::ReceiveBuffer, client::ConnectionSession, flush, pubsub::Subject};
 
-/// How long nothing happens before we look whether all is well.
-const TICK: Duration = Duration::from_millis(250);
-/// A tick so late means that this thread stood still, the whole process perhaps.
-const STOPPED: Duration = Duration::from_secs(1);
 /// Longer than anybody waits: the library is to wait so long before it connects again by itself.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// What the wire's callers want of the connection, in their order.
-pub(super) enum Order {
-    Listen(Subject),
-    Unlisten(Subject),
-    Confirm(Waiter),
-}
-
 /// A connection that is open.
-pub(super) struct Connection {
-    shared: Arc<Shared>,
+pub(super) struct NatsConnection {
     client: Arc<Client>,
+    prefix: Arc<str>,
+    buffer: Arc<ReceiveBuffer>,
     events: mpsc::UnboundedReceiver<Event>,
-    orders: mpsc::UnboundedReceiver<Order>,
+    orders: mpsc::UnboundedReceiver<ConnectionOrder>,
     /// Nobody but us listens to it.
     echo_subject: String,
     echo: Subscriber,
-    confirms: Confirms,
     listening: FxHashMap<Subject, AbortHandle>,
-    /// Until it ends.
-    sources: Option<mpsc::UnboundedSender<Source>>,
+    sources: mpsc::UnboundedSender<SubscriptionSource>,
     forwarding: JoinHandle<()>,
 }
 
 /// What one subscription hears, until it is unlistened.
-type Source = Abortable<Heard>;
+type SubscriptionSource = Abortable<SubscriptionStream>;
 
-struct Heard {
+struct SubscriptionStream {
     subject: Subject,
     subscriber: Subscriber,
 }
 
-impl Stream for Heard {
+impl Stream for SubscriptionStream {
     type Item = (Subject, Bytes);
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -80,13 +64,13 @@ impl Stream for Heard {
     }
 }
 
-impl Connection {
+impl NatsConnection {
     /// Connect.
-    pub(super) async fn open(shared: Arc<Shared>, url: &str) -> Result<Self, String> {
+    pub(super) async fn open(transport: &NatsTransport, url: &str) -> Result<(NatsOutlet, Self), String> {
         let address = settings::address(url)?;
         let (event, events) = mpsc::unbounded_channel();
         let connected_once = AtomicBool::new(false);
-        let options = shared.settings.options(&address).await?;
+        let options = transport.settings.options(&address).await?;
         let options = options
             .event_callback(move |heard| {
                 let event = event.clone();
@@ -99,103 +83,60 @@ impl Connection {
                 true => NEVER,
                 false => Duration::ZERO,
             });
-        let client = match timeout(3 * confirms::DEADLINE, options.connect(address)).await {
+        let client = match timeout(3 * flush::DEADLINE, options.connect(address)).await {
             Ok(Ok(client)) => Arc::new(client),
             Ok(Err(error)) => return Err(error.to_string()),
             Err(_) => return Err("no answer".to_owned()),
         };
-        shared.max_message.store(client.max_payload(), Ordering::Relaxed);
+        transport.max_message.store(client.max_payload(), Ordering::Relaxed);
 
-        let echo_subject = format!("{}echo.{:016x}", shared.prefix, nonce());
+        let (prefix, buffer) = (transport.prefix.clone(), transport.buffer.clone());
+        let echo_subject = format!("{prefix}echo.{:016x}", nonce());
         let echo = in_time(client.subscribe(echo_subject.clone())).await?;
         let (order, orders) = mpsc::unbounded_channel();
-        shared.table().connection = Some(order);
         let (sources, arriving) = mpsc::unbounded_channel();
         // within a budget it would take 128 messages in a turn, while the library reads thousands in each of its own
-        let forwarding = tokio::spawn(unconstrained(forward(shared.clone(), arriving)));
-        Ok(Self {
-            shared,
-            client,
-            events,
-            orders,
-            echo_subject,
-            echo,
-            confirms: Confirms::default(),
-            listening: FxHashMap::default(),
-            sources: Some(sources),
-            forwarding,
-        })
-    }
-
-    /// Ask for everything that is listened to and serve until it breaks, and why it did; `up` is called once the server has
-    /// everything. What came over it is in the lobby then, and behind it the interruption.
-    pub(super) async fn run(mut self, up: impl FnOnce()) -> String {
-        let why = match self.serve(up).await {
-            Ok(never) => match never {},
-            Err(why) => why,
+        let forwarding = tokio::spawn(unconstrained(forward(buffer.clone(), arriving)));
+        let outlet = NatsOutlet {
+            client: client.clone(),
+            orders: order,
+            prefix: prefix.clone(),
+            large: transport.large.clone(),
         };
-        self.shared.down();
-        self.confirms.down();
-        // it takes what was read, and ends
-        self.sources.take();
-        let _ = (&mut self.forwarding).await;
-        self.shared.lobby.interrupted();
-        why
+        let listening = FxHashMap::default();
+        Ok((
+            outlet,
+            Self { client, prefix, buffer, events, orders, echo_subject, echo, listening, sources, forwarding },
+        ))
     }
 
-    async fn serve(&mut self, up: impl FnOnce()) -> Result<std::convert::Infallible, String> {
-        let subjects: Vec<Subject> = self.shared.table().subjects.iter().copied().collect();
-        for subject in subjects {
-            self.listen(subject).await?;
-        }
-        let mut up = Some(up);
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut ticked = Instant::now();
-        self.begin_round().await?;
+    /// Serve until it breaks, and why it did.
+    pub(super) async fn serve(&mut self, session: &ConnectionSession<'_, NatsTransport>) -> Result<Infallible, String> {
         loop {
             tokio::select! {
                 echo = self.echo.next() => {
                     let echo = echo.ok_or("the connection ended")?;
-                    let number = echo.payload.as_ref().try_into().map(u64::from_be_bytes).unwrap_or_default();
-                    if let Some((took, _)) = self.confirms.answered(number, Instant::now()) {
-                        self.shared.metrics.confirmed(took);
-                        if let Some(up) = up.take() {
-                            up();
-                            self.shared.up(self.client.clone());
-                        }
-                    }
-                    if self.confirms.wants_round() {
-                        self.begin_round().await?;
-                    }
+                    session.answered(echo.payload.as_ref().try_into().map(u64::from_be_bytes).unwrap_or_default());
                 }
-                order = self.orders.recv() => match order.ok_or("the wire was closed")? {
-                    Order::Listen(subject) => self.listen(subject).await?,
-                    Order::Unlisten(subject) => self.unlisten(subject),
-                    Order::Confirm(waiter) => {
-                        self.confirms.ask(waiter);
-                        if self.confirms.wants_round() {
-                            self.begin_round().await?;
-                        }
+                order = self.orders.recv() => match order.ok_or("the client was closed")? {
+                    ConnectionOrder::Listen(subject) => self.listen(subject).await?,
+                    ConnectionOrder::Unlisten(subject) => self.unlisten(subject),
+                    ConnectionOrder::Ping(number) => {
+                        let echo = Bytes::copy_from_slice(&number.to_be_bytes());
+                        in_time(self.client.publish(self.echo_subject.clone(), echo)).await?;
+                        session.sent(number);
                     }
                 },
                 event = self.events.recv() => self.happened(event.ok_or("the client ended")?)?,
-                _ = tick.tick() => {
-                    let now = Instant::now();
-                    if now - ticked > STOPPED {
-                        self.confirms.extend(now);
-                    }
-                    ticked = now;
-                    if self.confirms.overdue(now) {
-                        return Err("no confirmation in time".to_owned());
-                    }
-                    // the events are a bounded queue that may have dropped this one
-                    if self.client.connection_state() != State::Connected {
-                        return Err("the connection was lost".to_owned());
-                    }
-                }
             }
         }
+    }
+
+    /// It ended: what was read of it comes into the buffer.
+    pub(super) async fn pass_on_the_rest(self) {
+        // it takes what was read, and ends
+        drop(self.sources);
+        let _ = self.forwarding.await;
     }
 
     fn happened(&self, event: Event) -> Result<(), String> {
@@ -203,7 +144,7 @@ impl Connection {
             Event::Disconnected => Err("the connection was lost".to_owned()),
             Event::Closed => Err("the connection ended".to_owned()),
             Event::SlowConsumer(_) => {
-                self.shared.lobby.gap();
+                self.buffer.gap();
                 Ok(())
             }
             Event::ServerError(error) => {
@@ -218,23 +159,16 @@ impl Connection {
         }
     }
 
-    async fn begin_round(&mut self) -> Result<(), String> {
-        let number = self.confirms.begin(Instant::now());
-        let echo = Bytes::copy_from_slice(&number.to_be_bytes());
-        in_time(self.client.publish(self.echo_subject.clone(), echo)).await
-    }
-
     async fn listen(&mut self, subject: Subject) -> Result<(), String> {
         // a change of the table while it was read is told twice
         if self.listening.contains_key(&subject) {
             return Ok(());
         }
-        let subscriber = in_time(self.client.subscribe(self.shared.subject(subject))).await?;
+        let subscriber = in_time(self.client.subscribe(format!("{}{subject}", self.prefix))).await?;
         let (handle, registration) = AbortHandle::new_pair();
         self.listening.insert(subject, handle);
-        let source = Abortable::new(Heard { subject, subscriber }, registration);
-        let taken = self.sources.as_ref().is_some_and(|sources| sources.send(source).is_ok());
-        if taken { Ok(()) } else { Err("the client ended".to_owned()) }
+        let source = Abortable::new(SubscriptionStream { subject, subscriber }, registration);
+        self.sources.send(source).map_err(|_| "the client ended".to_owned())
     }
 
     /// The forwarding task drops the subscriber, which tells the server; nothing is heard from now on.
@@ -245,10 +179,9 @@ impl Connection {
     }
 }
 
-/// All subscriptions into one lobby, until the connection ends; then what was read of each. Takes what comes at once: the
+/// All subscriptions into one buffer, until the connection ends; then what was read of each. Takes what comes at once: the
 /// library drops silently what is not taken.
-async fn forward(shared: Arc<Shared>, mut arriving: mpsc::UnboundedReceiver<Source>) {
-    let lobby: &Lobby = &shared.lobby;
+async fn forward(buffer: Arc<ReceiveBuffer>, mut arriving: mpsc::UnboundedReceiver<SubscriptionSource>) {
     let mut sources = SelectAll::new();
     loop {
         tokio::select! {
@@ -256,19 +189,19 @@ async fn forward(shared: Arc<Shared>, mut arriving: mpsc::UnboundedReceiver<Sour
                 Some(source) => sources.push(source),
                 None => break,
             },
-            Some((subject, message)) = sources.next(), if !sources.is_empty() => lobby.admit(subject, message),
+            Some((subject, message)) = sources.next(), if !sources.is_empty() => buffer.admit(subject, message),
         }
     }
     // the library's task runs on this thread, too: nothing more is read meanwhile
     for mut source in sources {
         while let Some(Some((subject, message))) = source.next().now_or_never() {
-            lobby.admit(subject, message);
+            buffer.admit(subject, message);
         }
     }
 }
 
 async fn in_time<T, E: std::fmt::Display>(call: impl Future<Output = Result<T, E>>) -> Result<T, String> {
-    match timeout(confirms::DEADLINE, call).await {
+    match timeout(flush::DEADLINE, call).await {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("the server takes nothing".to_owned()),
     }
@@ -280,6 +213,6 @@ fn nonce() -> u64 {
     // the hasher's keys are random, too, and the system has always had some for them
     match getrandom::fill(&mut bytes) {
         Ok(()) => u64::from_ne_bytes(bytes),
-        Err(_) => outage::random_below(usize::MAX) as u64,
+        Err(_) => backoff::random_below(usize::MAX) as u64,
     }
 }

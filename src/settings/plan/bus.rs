@@ -13,12 +13,12 @@ use crate::{
         nats::{NatsSettings, NatsTls},
     },
     files::begins_with_mark,
-    settings::{Bus, place::SettingsError},
+    settings::{BusAddress, place::SettingsError},
 };
 
 /// The way to the other nodes.
 #[derive(Clone)]
-pub enum Way {
+pub enum Topology {
     /// There are none: master and slave live in this process.
     Inside,
     /// A socket on this machine, which the master owns.
@@ -28,17 +28,17 @@ pub enum Way {
 }
 
 impl Check<'_> {
-    pub(super) fn way(&self, roles: Roles) -> Result<Way, SettingsError> {
+    pub(super) fn topology(&self, roles: Roles) -> Result<Topology, SettingsError> {
         match &self.settings.cluster.bus {
-            Bus::Local if roles == Roles::Standalone => Ok(Way::Inside),
-            Bus::Local => {
+            BusAddress::Local if roles == Roles::Standalone => Ok(Topology::Inside),
+            BusAddress::Local => {
                 let path = PathBuf::from(&self.settings.cluster.socket);
                 check_socket(&path).map_err(|why| {
                     self.error("cluster.socket", why).hint("a short path of a file on this machine: \"run/bus.sock\"")
                 })?;
-                Ok(Way::Socket(path))
+                Ok(Topology::Socket(path))
             }
-            Bus::Nats(urls) => self.nats(urls).map(Box::new).map(Way::Nats),
+            BusAddress::Nats(urls) => self.nats(urls).map(Box::new).map(Topology::Nats),
         }
     }
 
@@ -99,8 +99,8 @@ impl Check<'_> {
         Ok(path)
     }
 
-    pub(super) fn way_warnings(&self, plan: &Plan) -> Option<String> {
-        let Way::Nats(nats) = &plan.way else { return None };
+    pub(super) fn topology_warnings(&self, plan: &Plan) -> Option<String> {
+        let Topology::Nats(nats) = &plan.topology else { return None };
         let signed_on = nats.credentials_file.is_some() || nats.user.is_some() || nats.token.is_some();
         let bare = |url: &&String| {
             let (scheme, rest) = url.split_once("://").unwrap_or(("", url));

@@ -3,13 +3,13 @@
 use wellhead_master::Keyless;
 use wellhead_proto::dialect::mount::{Exposure, OwnCredentials};
 
-use super::{Check, Plan, Way};
+use super::{Check, Plan, Topology};
 use crate::settings::{Settings, place::SettingsError};
 
 impl Plan {
     /// Do other machines reach it, or nodes on them?
     pub(super) fn is_exposed(&self) -> bool {
-        matches!(self.way, Way::Nats(_)) || self.listeners().any(|(_, address)| !address.ip().is_loopback())
+        matches!(self.topology, Topology::Nats(_)) || self.listeners().any(|(_, address)| !address.ip().is_loopback())
     }
 
     /// Who may use the rows that push keys guard, as long as there is none.
@@ -99,7 +99,7 @@ impl Check<'_> {
             let key = plan.roles.admin();
             warnings.push(format!("{key} is beyond loopback and there is no push key: /metrics refuses everybody"));
         }
-        warnings.extend(self.way_warnings(plan));
+        warnings.extend(self.topology_warnings(plan));
         warnings
     }
 }

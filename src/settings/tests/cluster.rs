@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::{Folder, from_file, from_variable, refused};
 use crate::settings::{
-    Bus, load,
+    BusAddress, load,
     place::SettingsError,
-    plan::{Plan, Roles, Way},
+    plan::{Plan, Roles, Topology},
 };
 
 /// A file for nodes on NATS, and more of it.
@@ -40,8 +40,8 @@ fn a_process_opens_what_its_role_needs_and_looks_at_nothing_else() {
 #[test]
 fn a_bus_is_local_or_one_or_more_servers() {
     let bus = |text: &str| from_file(&format!("[cluster]\nbus = {text}")).unwrap().settings.cluster.bus;
-    let servers = |urls: &[&str]| Bus::Nats(urls.iter().map(|&url| url.to_owned()).collect());
-    assert_eq!(bus("\"local\""), Bus::Local);
+    let servers = |urls: &[&str]| BusAddress::Nats(urls.iter().map(|&url| url.to_owned()).collect());
+    assert_eq!(bus("\"local\""), BusAddress::Local);
     assert_eq!(bus("\"nats://a:1\""), servers(&["nats://a:1"]));
     assert_eq!(bus("\"nats://a:1, tls://b:2\""), servers(&["nats://a:1", "tls://b:2"]));
     assert_eq!(bus("[\"nats://a:1\", \"nats://b:2\"]"), servers(&["nats://a:1", "nats://b:2"]));
@@ -57,7 +57,7 @@ fn a_bus_is_local_or_one_or_more_servers() {
 fn nodes_on_nats_share_a_secret_and_keys() {
     let folder = Folder::new("on-nats");
     for roles in [Roles::Standalone, Roles::Master, Roles::Slave] {
-        assert!(matches!(plan(&on_nats(&folder, ""), roles).unwrap().way, Way::Nats(_)));
+        assert!(matches!(plan(&on_nats(&folder, ""), roles).unwrap().topology, Topology::Nats(_)));
         let keyless = on_nats(&folder, "").replace("public_keys", "require_exp = true #");
         let error = plan(&keyless, roles).err().expect("no keys").to_string();
         assert!(error.contains("jwt.public_keys") && error.contains("wellhead keys generate"), "{error}");
@@ -74,7 +74,7 @@ fn there_is_one_way_to_prove_to_nats_who_we_are() {
     let folder = Folder::new("nats-credentials");
     let secret = folder.write("password", "hush\n").display().to_string();
     let nats = |more: &str| match plan(&on_nats(&folder, more), Roles::Master) {
-        Ok(Plan { way: Way::Nats(nats), .. }) => Ok(nats),
+        Ok(Plan { topology: Topology::Nats(nats), .. }) => Ok(nats),
         Ok(_) => panic!("not on NATS"),
         Err(error) => Err(error.to_string()),
     };

@@ -1,7 +1,7 @@
 //! The environment of a container: what of it is ours, and what is left alone.
 
 use super::*;
-use crate::settings::Bus;
+use crate::settings::BusAddress;
 
 fn from_variables(variables: &[(&str, &str)]) -> Result<Loaded, SettingsError> {
     let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -80,7 +80,7 @@ fn lists_are_toml_or_json_or_words() {
     let apps = from_variable("WELLHEAD_APPS__LISTED", apps).unwrap().settings.apps.listed;
     let own = apps[0].dialects.of::<PusherAppSettings>();
     assert_eq!((own.id.as_str(), own.limits.batch), ("1", 7));
-    let both = Bus::Nats(vec!["nats://a:1".to_owned(), "nats://b:2".to_owned()]);
+    let both = BusAddress::Nats(vec!["nats://a:1".to_owned(), "nats://b:2".to_owned()]);
     let bus = from_variable("WELLHEAD_CLUSTER__BUS", "[\"nats://a:1\", \"nats://b:2\"]").unwrap();
     assert_eq!(bus.settings.cluster.bus, both);
     for keys in [

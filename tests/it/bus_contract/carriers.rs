@@ -2,14 +2,12 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use actix_rt::{Arbiter, ArbiterHandle};
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
-use tokio::{
-    runtime::{Builder, Handle},
-    sync::oneshot,
-};
+use tokio::{runtime::Handle, sync::oneshot};
 use wellhead::bus::{
-    Joining, Line,
+    BusHandle, ClusterBuilder,
     cluster::{Cluster, ClusterBus, Metrics},
     local::LocalLimits,
 };
@@ -41,25 +39,27 @@ fn beat(number: u32, slave: bool) -> Beat {
     Beat::new(NodeId::from_random(number), slave, u64::from(number))
 }
 
-/// A thread of its own for a node, as a process has; it ends when the sender is dropped.
-fn runtime() -> (Handle, oneshot::Sender<()>) {
+/// A thread of its own for a node, as a process has, with its arbiter; it ends when the sender is dropped.
+fn runtime() -> (Handle, ArbiterHandle, oneshot::Sender<()>) {
     let (stop, stopped) = oneshot::channel();
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-        tell.send(runtime.handle().clone()).expect("it is waited for");
-        // an error says that the node is gone
-        let _ = runtime.block_on(stopped);
+        actix_rt::System::new().block_on(async {
+            tell.send((Handle::current(), Arbiter::current())).expect("it is waited for");
+            // an error says that the node is gone
+            let _ = stopped.await;
+        });
     });
-    (told.recv().expect("the thread runs"), stop)
+    let (handle, arbiter) = told.recv().expect("the thread runs");
+    (handle, arbiter, stop)
 }
 
-fn joining(number: u32, slave: bool) -> (Joining, Node) {
-    let (handle, stop) = runtime();
+fn joining(number: u32, slave: bool) -> (ClusterBuilder, Node) {
+    let (handle, arbiter, stop) = runtime();
     let _entered = handle.enter();
     let beat = beat(number, slave);
-    let joining = Joining::new(beat, &mut Registry::default());
-    let Line::Cluster(cluster) = joining.line() else { unreachable!("it is one of several") };
+    let joining = ClusterBuilder::new(beat, &arbiter, &mut Registry::default());
+    let BusHandle::Cluster(cluster) = joining.bus() else { unreachable!("it is one of several") };
     let node = Node::new(beat.node, Arc::new(ClusterBus(cluster.clone())), Some(cluster));
     let node = Node { _runtime: Some(stop), ..node };
     if slave {
@@ -121,7 +121,7 @@ impl Carrier for Local {
         let limits = LocalLimits::default();
         if std::mem::replace(&mut self.owned, true) {
             let found = joining.find_owner(&self.path(), limits).expect("a good path");
-            joining.as_link(found.link);
+            joining.as_guest(found.wire);
         } else {
             joining.as_owner(&self.path(), Bytes::new(), limits).expect("nobody else owns it");
         }
@@ -142,11 +142,11 @@ impl Carrier for Memory {
 
     fn node(&mut self, slave: bool) -> Node {
         self.nodes += 1;
-        let (handle, stop) = runtime();
+        let (handle, arbiter, stop) = runtime();
         let _entered = handle.enter();
         let beat = beat(self.nodes, slave);
-        let cluster = Cluster::new(beat, Metrics::default());
-        let wire = self.net.wire(cluster.ear(), 128 << 10);
+        let cluster = Cluster::new(beat, Metrics::default(), &arbiter);
+        let wire = self.net.wire(cluster.handler(), 128 << 10);
         let node = Node::new(beat.node, Arc::new(ClusterBus(cluster.clone())), Some(cluster.clone()));
         let node = Node { _runtime: Some(stop), ..node };
         if slave {

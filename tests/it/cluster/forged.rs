@@ -5,8 +5,8 @@ use std::time::Instant;
 use prometheus_client::registry::Registry;
 use wellhead::bus::{
     metrics::WireMetrics,
-    nats::NatsWire,
-    wire::{Subject, Wire},
+    nats,
+    pubsub::{PubSub, Subject},
 };
 use wellhead_proto::{
     bus::BoxFuture,
@@ -22,7 +22,7 @@ use crate::support::{PATIENCE, within};
 /// Hears nothing.
 struct Deaf;
 
-impl wellhead::bus::wire::Ear for Deaf {
+impl wellhead::bus::pubsub::MessageHandler for Deaf {
     fn hear(&self, _: Subject, _: bytes::Bytes) {}
 
     fn has_room(&self) -> bool {
@@ -39,7 +39,7 @@ impl wellhead::bus::wire::Ear for Deaf {
 }
 
 /// Beats of `count` slaves that do not exist, with this fingerprint of a secret.
-async fn forge(wire: &dyn Wire, count: u32, secret: Fingerprint) {
+async fn forge(wire: &dyn PubSub, count: u32, secret: Fingerprint) {
     for no in 0..count {
         let beat = Beat { secret, ..Beat::new(NodeId::from_random(no), true, 1) };
         let body = if no % 2 == 0 { Body::Heartbeat(beat) } else { Body::Hello(beat) };
@@ -68,7 +68,7 @@ async fn a_hundred_thousand_forged_heartbeats_change_nothing() {
     let nats = field.nats.as_ref().expect("it is by NATS");
     let mut ann = field.slaves[0].listener_on("blue", "ann", "news").await;
     let metrics = WireMetrics::new(&mut Registry::default());
-    let wire = NatsWire::connect(nats.settings(), "wellhead", std::sync::Arc::new(Deaf), metrics).expect("a thread");
+    let wire = nats::connect(nats.settings(), "wellhead", std::sync::Arc::new(Deaf), metrics).expect("a thread");
     drop(within("it is up", wire.state().wait_for(|up| *up)).await.expect("it lives"));
 
     // of another cluster's secret: none of them is let in

@@ -13,10 +13,10 @@ use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use tokio::{sync::mpsc, task::JoinHandle};
 use wellhead::bus::{
-    local::{Hello, Link, LocalLimits},
+    local::{Hello, LocalLimits, UnixClient},
     metrics::WireMetrics,
-    nats::NatsWire,
-    wire::{Ear, Subject, Wire},
+    nats,
+    pubsub::{MessageHandler, PubSub, Subject},
 };
 use wellhead_proto::{
     bus::BoxFuture,
@@ -57,7 +57,7 @@ struct OldEar {
     to: mpsc::UnboundedSender<Body>,
 }
 
-impl Ear for OldEar {
+impl MessageHandler for OldEar {
     fn hear(&self, _: Subject, message: Bytes) {
         if !self.reads_new && MessageFormat::of(&message) != Some(MessageFormat::V3) {
             self.heard.refused.fetch_add(1, Ordering::Relaxed);
@@ -116,7 +116,7 @@ impl Heard {
 /// A slave of the previous release, as far as other nodes can tell: it beats, answers, and takes part in the coordination.
 struct OldNode {
     beat: Beat,
-    wire: Arc<dyn Wire>,
+    wire: Arc<dyn PubSub>,
     heard: Arc<Heard>,
     next: Arc<AtomicU64>,
     tasks: Vec<JoinHandle<()>>,
@@ -133,17 +133,17 @@ fn ear(reads_new: bool) -> (OldEar, mpsc::UnboundedReceiver<Body>) {
     (OldEar { heard: Arc::default(), reads_new, to }, bodies)
 }
 
-async fn is_up(wire: &dyn Wire) {
+async fn is_up(wire: &dyn PubSub) {
     drop(within("it is up", wire.state().wait_for(|up| *up)).await.expect("it lives"));
 }
 
 /// Hears everything that goes over NATS to all, or to a slot.
-async fn tap(field: &Field) -> (Arc<dyn Wire>, Arc<Heard>) {
+async fn tap(field: &Field) -> (Arc<dyn PubSub>, Arc<Heard>) {
     let (ear, _) = ear(true);
     let heard = ear.heard.clone();
     let nats = field.nats.as_ref().expect("it is by NATS");
     let metrics = WireMetrics::new(&mut Registry::default());
-    let wire: Arc<dyn Wire> = NatsWire::connect(nats.settings(), "wellhead", Arc::new(ear), metrics).expect("a thread");
+    let wire: Arc<dyn PubSub> = nats::connect(nats.settings(), "wellhead", Arc::new(ear), metrics).expect("a thread");
     wire.listen(Subject::EverySlot);
     wire.listen(Subject::Everyone);
     is_up(&*wire).await;
@@ -155,12 +155,12 @@ impl OldNode {
         let (ear, bodies) = ear(false);
         let heard = ear.heard.clone();
         let metrics = WireMetrics::new(&mut Registry::default());
-        let wire: Arc<dyn Wire> = match &field.nats {
-            Some(nats) => NatsWire::connect(nats.settings(), "wellhead", Arc::new(ear), metrics).expect("a thread"),
+        let wire: Arc<dyn PubSub> = match &field.nats {
+            Some(nats) => nats::connect(nats.settings(), "wellhead", Arc::new(ear), metrics).expect("a thread"),
             None => {
                 let path = field.setup.folder().join("run/bus.sock");
                 let hello = Hello { node: id, beat: Bytes::new() };
-                Link::connect(path, hello, LocalLimits::default(), Arc::new(ear), metrics).expect("a thread").0
+                UnixClient::connect(path, hello, LocalLimits::default(), Arc::new(ear), metrics).expect("a thread").wire
             }
         };
         for subject in [Subject::Everyone, Subject::EverySlot, Subject::Node(id)] {
@@ -186,7 +186,7 @@ impl OldNode {
 
 struct Sayer {
     beat: Beat,
-    wire: Arc<dyn Wire>,
+    wire: Arc<dyn PubSub>,
     next: Arc<AtomicU64>,
 }
 

@@ -2,7 +2,7 @@
 
 use prometheus_client::registry::Registry;
 use serde_json::Value;
-use wellhead::bus::{Joining, cluster::Common};
+use wellhead::bus::{ClusterBuilder, cluster::Common};
 use wellhead_proto::{fingerprint::Fingerprint, ids::NodeId, node_message::MessageKey, roster::Beat};
 
 use super::{SECRET, arrives};
@@ -108,7 +108,7 @@ fn numbers(server: &Server) -> Vec<NodeId> {
     })
 }
 
-#[tokio::test]
+#[actix_rt::test]
 async fn a_node_whose_number_is_taken_draws_another() {
     let nats = NatsServer::started("");
     let setup = on(&nats);
@@ -118,7 +118,8 @@ async fn a_node_whose_number_is_taken_draws_another() {
     let address = slave.slave();
     let taken = numbers(&slave)[0];
     // another node of that number, in this process; the slave is as young as it, so that it yields
-    let rival = Joining::new(Beat::new(taken, false, 1), &mut Registry::default());
+    let rival =
+        ClusterBuilder::new(Beat::new(taken, false, 1), &actix_rt::Arbiter::current(), &mut Registry::default());
     let (secret, key) = (Fingerprint::of_secret(SECRET.as_bytes()), MessageKey::new(SECRET.as_bytes()));
     rival.share(Common { secret, key, ..Common::default() });
     rival.over_nats(nats.settings(), "wellhead").expect("a thread");
@@ -131,7 +132,7 @@ async fn a_node_whose_number_is_taken_draws_another() {
     let mut ann = slave.listener_on("demo", "ann", "news").await;
     master.wants_work().await;
     arrives(&master, &mut ann).await;
-    rival.line().stop().await;
+    rival.bus().stop().await;
 }
 
 /// Every line of a server's log that is not from `ours`, and how often it says that there is no bus.

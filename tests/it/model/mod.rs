@@ -28,7 +28,7 @@ const BEFORE_ANEW: u64 = 96;
 
 /// Between two looks at the clock.
 const LOOK: Duration = Duration::from_millis(10);
-/// A thread that was so late at once may have nodes that ask anew who is there: see `STOOD_STILL` of a node's heart.
+/// A thread that was so late at once may have nodes that ask anew who is there: see `STOOD_STILL` of a node's membership.
 const STOOD_STILL: Duration = Duration::from_secs(1);
 /// By then they know.
 const SOON_AFTER: Duration = Duration::from_secs(2);

@@ -28,7 +28,7 @@ use wellhead_slave::{Opened, Rejected, Setup, Slave, Transport, settings};
 
 use crate::support::{
     keys::claims,
-    memory::{MemoryWire, Net},
+    memory::{MemoryPubSub, Net},
     within,
 };
 
@@ -45,7 +45,7 @@ pub struct End {
     pub id: NodeId,
     pub bus: Arc<ClusterBus>,
     pub cluster: Arc<Cluster>,
-    pub wire: Arc<MemoryWire>,
+    pub wire: Arc<MemoryPubSub>,
 }
 
 impl End {
@@ -53,8 +53,8 @@ impl End {
     fn new(net: &Net, number: u32, slave: bool, most: usize) -> Self {
         let id = NodeId::from_random(number);
         let beat = Beat::new(id, slave, u64::from(number));
-        let cluster = Cluster::new(beat, Metrics::default());
-        let wire = net.wire(cluster.ear(), most);
+        let cluster = Cluster::new(beat, Metrics::default(), &actix_rt::Arbiter::current());
+        let wire = net.wire(cluster.handler(), most);
         Self { id, bus: Arc::new(ClusterBus(cluster.clone())), cluster, wire }
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::future::{LocalBoxFuture, join_all};
-use wellhead::bus::wire::Wire;
+use wellhead::bus::pubsub::PubSub;
 use wellhead_proto::{bus::Bus, channel::ChannelPattern, ids::NodeId, query::Listing};
 
 use super::{

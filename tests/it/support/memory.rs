@@ -14,7 +14,7 @@ use tokio::{
     task::yield_now,
     time::sleep,
 };
-use wellhead::bus::wire::{Ear, Subject, Wire};
+use wellhead::bus::pubsub::{MessageHandler, PubSub, Subject};
 use wellhead_proto::bus::BusError;
 
 use super::random::Random;
@@ -49,7 +49,7 @@ enum Down {
 }
 
 /// A node's end.
-pub struct MemoryWire {
+pub struct MemoryPubSub {
     net: Net,
     port: usize,
     to_middle: mpsc::UnboundedSender<Up>,
@@ -66,7 +66,7 @@ impl Net {
     }
 
     /// One more node, whose messages have at most `most` bytes.
-    pub fn wire(&self, ear: Arc<dyn Ear>, most: usize) -> Arc<MemoryWire> {
+    pub fn wire(&self, ear: Arc<dyn MessageHandler>, most: usize) -> Arc<MemoryPubSub> {
         let (to_middle, from_node) = mpsc::unbounded_channel();
         let (to_node, from_middle) = mpsc::unbounded_channel();
         let (port, there, back) = {
@@ -77,11 +77,11 @@ impl Net {
         };
         tokio::spawn(self.clone().carry_up(port, from_node, there));
         tokio::spawn(self.clone().carry_down(port, ear, from_middle, back));
-        Arc::new(MemoryWire { net: self.clone(), port, to_middle, most })
+        Arc::new(MemoryPubSub { net: self.clone(), port, to_middle, most })
     }
 
     /// The node is gone without a word, with everything that it has not heard yet and that was not heard of it.
-    pub fn cut(&self, wire: &MemoryWire) {
+    pub fn cut(&self, wire: &MemoryPubSub) {
         self.middle().ports[wire.port].up.send_replace(false);
     }
 
@@ -108,7 +108,7 @@ impl Net {
     async fn carry_down(
         self,
         port: usize,
-        ear: Arc<dyn Ear>,
+        ear: Arc<dyn MessageHandler>,
         mut from_middle: mpsc::UnboundedReceiver<Down>,
         mut random: Random,
     ) {
@@ -160,7 +160,7 @@ async fn delay(random: &mut Random) {
 }
 
 #[async_trait]
-impl Wire for MemoryWire {
+impl PubSub for MemoryPubSub {
     fn session(&self) -> Option<u32> {
         self.state().borrow().then_some(0)
     }

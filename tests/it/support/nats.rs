@@ -131,6 +131,14 @@ impl NatsServer {
         let process = self.process.as_ref().expect("it runs").id().to_string();
         let status = Command::new("kill").args(["-s", signal, &process]).status().expect("kill(1)");
         assert!(status.success(), "kill -s {signal}");
+        if signal == "STOP" {
+            // the signal is only sent by now: until it stops it may still answer
+            let deadline = Instant::now() + PATIENCE;
+            while !is_stopped(&process) {
+                assert!(Instant::now() < deadline, "it goes on");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     /// Settings that find it.
@@ -169,4 +177,12 @@ fn greets(address: SocketAddr) -> bool {
         Ok::<_, std::io::Error>(info)
     };
     greeting().is_ok_and(|info| &info == b"INFO ")
+}
+
+/// Does every thread of `process` stand still?
+fn is_stopped(process: &str) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
+    let mut states = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    // the state follows the name, which stands in brackets
+    states.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
 }

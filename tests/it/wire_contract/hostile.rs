@@ -6,7 +6,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
 };
-use wellhead::bus::{local::VERSION, wire::Subject::Slot};
+use wellhead::bus::{local::VERSION, pubsub::Subject::Slot};
 
 use super::{Carrier, local::Links};
 use crate::support::within;

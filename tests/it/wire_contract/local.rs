@@ -9,11 +9,11 @@ use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use wellhead::bus::{
-    local::{Exchange, Hello, Link, LocalLimits, Porter, SocketError},
+    local::{ClientWatcher, Hello, LocalLimits, SocketError, UnixBroker, UnixClient},
     metrics::WireMetrics,
-    wire::{
+    pubsub::{
+        PubSub,
         Subject::{Everyone, Slot},
-        Wire,
     },
 };
 use wellhead_proto::ids::NodeId;
@@ -29,7 +29,7 @@ const LIMITS: LocalLimits = LocalLimits { message: 2 << 20, queue: 16 << 20 };
 /// Links of one machine; the exchange is there for them only.
 pub struct Links {
     pub folder: Folder,
-    pub exchange: Option<Arc<Exchange>>,
+    pub exchange: Option<Arc<UnixBroker>>,
     pub porter: Arc<Book>,
     nodes: u32,
 }
@@ -38,7 +38,7 @@ pub struct Links {
 #[derive(Default)]
 pub struct Book(Mutex<Vec<String>>);
 
-impl Porter for Book {
+impl ClientWatcher for Book {
     fn came(&self, node: NodeId, beat: Bytes) {
         self.0.lock().unwrap().push(format!("{node} came: {}", String::from_utf8_lossy(&beat)));
     }
@@ -61,11 +61,11 @@ impl Links {
     }
 
     /// A master that welcomes with these words, and itself as a node.
-    pub fn exchange(&self, welcome: &'static str) -> Result<(Arc<Exchange>, Node), SocketError> {
+    pub fn exchange(&self, welcome: &'static str) -> Result<(Arc<UnixBroker>, Node), SocketError> {
         let (welcome, ear) = (Bytes::from_static(welcome.as_bytes()), TestEar::new());
         let mut registry = Registry::default();
         let metrics = WireMetrics::new(&mut registry);
-        let exchange = Exchange::bind(&self.path(), welcome, LIMITS, ear.clone(), self.porter.clone(), metrics)?;
+        let exchange = UnixBroker::bind(&self.path(), welcome, LIMITS, ear.clone(), self.porter.clone(), metrics)?;
         Ok((exchange.clone(), Node { wire: exchange, ear, registry }))
     }
 
@@ -74,8 +74,8 @@ impl Links {
         let ear = TestEar::new();
         let mut registry = Registry::default();
         let metrics = WireMetrics::new(&mut registry);
-        let (wire, welcome) = Link::connect(self.path(), hello, LIMITS, ear.clone(), metrics).expect("a good path");
-        (Node { wire, ear, registry }, welcome)
+        let client = UnixClient::connect(self.path(), hello, LIMITS, ear.clone(), metrics).expect("a good path");
+        (Node { wire: client.wire, ear, registry }, client.welcome)
     }
 }
 

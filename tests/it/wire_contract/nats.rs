@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use prometheus_client::registry::Registry;
 use wellhead::bus::{
     metrics::WireMetrics,
-    nats::{NatsSettings, NatsWire},
-    wire::Subject::{EverySlot, Everyone, Slot},
+    nats::{self, NatsSettings},
+    pubsub::Subject::{EverySlot, Everyone, Slot},
 };
 use wellhead_proto::bus::BusError;
 
@@ -47,7 +47,7 @@ fn node_of(cluster: &str, settings: NatsSettings) -> Node {
     let ear = TestEar::new();
     let mut registry = Registry::default();
     let metrics = WireMetrics::new(&mut registry);
-    let wire = NatsWire::connect(settings, cluster, ear.clone(), metrics).expect("a thread");
+    let wire = nats::connect(settings, cluster, ear.clone(), metrics).expect("a thread");
     Node { wire, ear, registry }
 }
 

@@ -7,7 +7,7 @@ use nkeys::KeyPair;
 use serde_json::{Value, json};
 use wellhead::bus::{
     nats::{NatsSettings, NatsTls},
-    wire::Subject::Slot,
+    pubsub::Subject::Slot,
 };
 
 use super::{nats::node, node::Node};

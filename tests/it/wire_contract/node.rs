@@ -8,13 +8,13 @@ use std::sync::{
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Mutex, mpsc, watch};
-use wellhead::bus::wire::{Ear, Subject, Wire};
+use wellhead::bus::pubsub::{MessageHandler, PubSub, Subject};
 use wellhead_proto::bus::{BoxFuture, BusError};
 
 use crate::support::{until, within};
 
 pub struct Node {
-    pub wire: Arc<dyn Wire>,
+    pub wire: Arc<dyn PubSub>,
     pub ear: Arc<TestEar>,
     pub registry: Registry,
 }
@@ -71,7 +71,7 @@ impl TestEar {
     }
 }
 
-impl Ear for TestEar {
+impl MessageHandler for TestEar {
     fn hear(&self, subject: Subject, message: Bytes) {
         drop(self.busy.lock().expect("no test panics with it"));
         self.count.fetch_add(1, Ordering::SeqCst);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use wellhead::bus::wire::Subject::{self, EverySlot, Everyone, Slot};
+use wellhead::bus::pubsub::Subject::{self, EverySlot, Everyone, Slot};
 use wellhead_proto::{bus::BusError, ids::NodeId};
 
 use super::{Carrier, node::Node};

@@ -26,13 +26,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const BURST: usize = 256;
 
 /// The bus of one process.
-pub struct Hub {
+pub struct InProcessBus {
     inbox: OnceLock<Arc<dyn Inbox>>,
     state: watch::Sender<BusState>,
     patience: Duration,
 }
 
-impl Hub {
+impl InProcessBus {
     /// The bus of a process whose slave is `node`.
     #[must_use]
     pub fn new(node: NodeId) -> Self {
@@ -45,8 +45,8 @@ impl Hub {
         self.state.send_modify(|state| state.up = false);
     }
 
-    /// The slave's ear, once the bus carries.
-    fn ear(&self) -> Result<&Arc<dyn Inbox>, BusError> {
+    /// The slave's inbox, once the bus carries.
+    fn inbox(&self) -> Result<&Arc<dyn Inbox>, BusError> {
         if !self.state.borrow().up {
             return Err(BusError::Down);
         }
@@ -66,9 +66,9 @@ impl Hub {
 }
 
 #[async_trait]
-impl Bus for Hub {
+impl Bus for InProcessBus {
     async fn publish_all(&self, envelopes: Vec<Envelope>) -> Result<(), BusError> {
-        let inbox = self.ear()?;
+        let inbox = self.inbox()?;
         let mut rest = envelopes.into_iter();
         while rest.len() > 0 {
             if !inbox.has_room() {
@@ -83,7 +83,7 @@ impl Bus for Hub {
     }
 
     async fn publish_matching(&self, push: PublishMatching) -> Result<Gathered<NameHashes>, BusError> {
-        let inbox = self.ear()?;
+        let inbox = self.inbox()?;
         if !inbox.has_room() {
             self.room(inbox).await?;
         }
@@ -91,7 +91,7 @@ impl Bus for Hub {
     }
 
     async fn announce(&self, announcements: Vec<MemberAnnouncement>) -> Result<(), BusError> {
-        let inbox = self.ear()?;
+        let inbox = self.inbox()?;
         for announcement in announcements {
             if !inbox.has_room() {
                 self.room(inbox).await?;
@@ -102,7 +102,7 @@ impl Bus for Hub {
     }
 
     async fn gather(&self, query: Query) -> Result<Gathered<QueryResult>, BusError> {
-        Ok(Gathered { result: self.ear()?.query(query).await, missing: Vec::new() })
+        Ok(Gathered { result: self.inbox()?.query(query).await, missing: Vec::new() })
     }
 
     async fn request(&self, _: NodeId, request: NodeRequest) -> Result<NodeResponse, BusError> {
@@ -126,7 +126,7 @@ impl Bus for Hub {
     }
 
     fn is_up(&self) -> bool {
-        self.ear().is_ok()
+        self.inbox().is_ok()
     }
 }
 
@@ -145,15 +145,15 @@ mod tests {
 
     use super::*;
 
-    /// A slave's ear that remembers, and has room when it is told so.
-    struct Ear {
+    /// A slave's inbox that remembers, and has room when it is told so.
+    struct RecordingInbox {
         heard: Mutex<Vec<Envelope>>,
         room: watch::Sender<bool>,
         /// After each envelope there is no room until somebody makes some.
         narrow: bool,
     }
 
-    impl Inbox for Ear {
+    impl Inbox for RecordingInbox {
         fn deliver(&self, envelope: Envelope) {
             self.heard.lock().unwrap().push(envelope);
             if self.narrow {
@@ -195,14 +195,14 @@ mod tests {
         fn gap(&self, _: Gap) {}
     }
 
-    fn ear(room: bool) -> Arc<Ear> {
-        Arc::new(Ear { heard: Mutex::default(), room: watch::Sender::new(room), narrow: false })
+    fn inbox(room: bool) -> Arc<RecordingInbox> {
+        Arc::new(RecordingInbox { heard: Mutex::default(), room: watch::Sender::new(room), narrow: false })
     }
 
-    fn hub(ear: &Arc<Ear>, patience: Duration) -> Arc<Hub> {
-        let hub = Hub { patience, ..Hub::new(NodeId::from_random(1)) };
-        hub.attach(ear.clone());
-        Arc::new(hub)
+    fn bus(inbox: &Arc<RecordingInbox>, patience: Duration) -> Arc<InProcessBus> {
+        let bus = InProcessBus { patience, ..InProcessBus::new(NodeId::from_random(1)) };
+        bus.attach(inbox.clone());
+        Arc::new(bus)
     }
 
     fn envelope(user: &str) -> Envelope {
@@ -212,84 +212,84 @@ mod tests {
 
     #[actix_rt::test]
     async fn what_is_published_is_heard_in_order_and_asked_for_is_answered() {
-        let ear = ear(true);
-        let hub = hub(&ear, PATIENCE);
-        assert!(hub.is_up());
-        hub.publish(envelope("a")).await.unwrap();
-        hub.publish(envelope("b")).await.unwrap();
-        assert_eq!(*ear.heard.lock().unwrap(), [envelope("a"), envelope("b")]);
-        assert_eq!(hub.gather(StatsQuery.into()).await.unwrap().result, Query::from(StatsQuery).nothing());
+        let inbox = inbox(true);
+        let bus = bus(&inbox, PATIENCE);
+        assert!(bus.is_up());
+        bus.publish(envelope("a")).await.unwrap();
+        bus.publish(envelope("b")).await.unwrap();
+        assert_eq!(*inbox.heard.lock().unwrap(), [envelope("a"), envelope("b")]);
+        assert_eq!(bus.gather(StatsQuery.into()).await.unwrap().result, Query::from(StatsQuery).nothing());
     }
 
     #[actix_rt::test]
     async fn a_publisher_waits_for_room_but_not_for_ever() {
-        let ear = ear(false);
-        let patient = hub(&ear, PATIENCE);
+        let inbox = inbox(false);
+        let patient = bus(&inbox, PATIENCE);
         let waiting = actix_rt::spawn({
-            let hub = patient.clone();
-            async move { hub.publish(envelope("a")).await }
+            let bus = patient.clone();
+            async move { bus.publish(envelope("a")).await }
         });
         tokio::task::yield_now().await;
-        assert!(ear.heard.lock().unwrap().is_empty());
-        ear.room.send_replace(true);
+        assert!(inbox.heard.lock().unwrap().is_empty());
+        inbox.room.send_replace(true);
         waiting.await.unwrap().unwrap();
-        assert_eq!(*ear.heard.lock().unwrap(), [envelope("a")]);
+        assert_eq!(*inbox.heard.lock().unwrap(), [envelope("a")]);
 
-        ear.room.send_replace(false);
-        let hasty = hub(&ear, Duration::from_millis(10));
+        inbox.room.send_replace(false);
+        let hasty = bus(&inbox, Duration::from_millis(10));
         assert_eq!(hasty.publish(envelope("b")).await, Err(BusError::Full));
-        assert_eq!(ear.heard.lock().unwrap().len(), 1);
+        assert_eq!(inbox.heard.lock().unwrap().len(), 1);
     }
 
     #[actix_rt::test]
     async fn a_batch_waits_for_room_where_there_is_none_and_keeps_its_order() {
-        let ear = Arc::new(Ear { heard: Mutex::default(), room: watch::Sender::new(true), narrow: true });
-        let hub = hub(&ear, PATIENCE);
+        let inbox = Arc::new(RecordingInbox { heard: Mutex::default(), room: watch::Sender::new(true), narrow: true });
+        let bus = bus(&inbox, PATIENCE);
         let batch = ["a", "b", "c"].map(envelope);
         let published = actix_rt::spawn({
             let batch = batch.to_vec();
-            async move { hub.publish_all(batch).await }
+            async move { bus.publish_all(batch).await }
         });
         for heard in 1..=batch.len() {
-            ear.room.subscribe().wait_for(|room| !room).await.unwrap();
-            assert_eq!(*ear.heard.lock().unwrap(), batch[..heard]);
-            ear.room.send_replace(true);
+            inbox.room.subscribe().wait_for(|room| !room).await.unwrap();
+            assert_eq!(*inbox.heard.lock().unwrap(), batch[..heard]);
+            inbox.room.send_replace(true);
         }
         published.await.unwrap().unwrap();
     }
 
     #[actix_rt::test]
     async fn a_push_to_a_pattern_waits_for_room_and_a_question_does_not() {
-        let ear = ear(false);
-        let hasty = hub(&ear, Duration::from_millis(10));
+        let inbox = inbox(false);
+        let hasty = bus(&inbox, Duration::from_millis(10));
         let event = Event::new("e".parse().unwrap(), Payload::Text("hi".into()));
         let (app, within) = ("demo".parse().unwrap(), vec![ChannelPattern::everything()]);
         let push = PublishMatching { app, pattern: "^a".to_owned(), within, event };
         assert_eq!(hasty.publish_matching(push.clone()).await, Err(BusError::Full));
         assert!(hasty.gather(StatsQuery.into()).await.is_ok());
-        ear.room.send_replace(true);
+        inbox.room.send_replace(true);
         assert!(hasty.publish_matching(push).await.is_ok());
     }
 
     #[actix_rt::test]
     async fn a_stopped_bus_takes_nothing_and_lets_nobody_wait() {
-        let ear = ear(false);
-        let hub = hub(&ear, PATIENCE);
+        let inbox = inbox(false);
+        let bus = bus(&inbox, PATIENCE);
         let waiting = actix_rt::spawn({
-            let hub = hub.clone();
-            async move { hub.publish(envelope("a")).await }
+            let bus = bus.clone();
+            async move { bus.publish(envelope("a")).await }
         });
         tokio::task::yield_now().await;
-        hub.stop();
+        bus.stop();
         assert_eq!(waiting.await.unwrap(), Err(BusError::Down));
-        assert_eq!(hub.publish(envelope("b")).await, Err(BusError::Down));
-        assert!(hub.gather(StatsQuery.into()).await.is_err());
-        assert!(!hub.is_up());
-        assert!(ear.heard.lock().unwrap().is_empty());
+        assert_eq!(bus.publish(envelope("b")).await, Err(BusError::Down));
+        assert!(bus.gather(StatsQuery.into()).await.is_err());
+        assert!(!bus.is_up());
+        assert!(inbox.heard.lock().unwrap().is_empty());
     }
 
     #[test]
     fn without_a_slave_it_is_down() {
-        assert!(!Hub::new(NodeId::from_random(1)).is_up());
+        assert!(!InProcessBus::new(NodeId::from_random(1)).is_up());
     }
 }

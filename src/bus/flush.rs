@@ -23,7 +23,7 @@ pub(super) type Waiter = oneshot::Sender<Result<(), BusError>>;
 
 /// At most one round trip is under way. Who comes meanwhile waits for the next: the one under way does not cover it.
 #[derive(Default)]
-pub(super) struct Confirms {
+pub(super) struct FlushBarrier {
     round: Option<Round>,
     waiting: Vec<Waiter>,
     last: u64,
@@ -31,12 +31,12 @@ pub(super) struct Confirms {
 
 struct Round {
     number: u64,
-    since: Instant,
-    deadline: Instant,
+    /// When what starts it left, and by when its answer is due.
+    sent: Option<(Instant, Instant)>,
     waiters: Vec<Waiter>,
 }
 
-impl Confirms {
+impl FlushBarrier {
     /// Someone waits.
     pub(super) fn ask(&mut self, waiter: Waiter) {
         self.waiting.push(waiter);
@@ -53,11 +53,18 @@ impl Confirms {
     }
 
     /// Begin a round for all who wait now; what to send.
-    pub(super) fn begin(&mut self, now: Instant) -> u64 {
+    pub(super) fn begin(&mut self) -> u64 {
         self.last += 1;
         let waiters = mem::take(&mut self.waiting);
-        self.round = Some(Round { number: self.last, since: now, deadline: now + DEADLINE, waiters });
+        self.round = Some(Round { number: self.last, sent: None, waiters });
         self.last
+    }
+
+    /// What starts the round left: its answer is due from now on.
+    pub(super) fn sent(&mut self, number: u64, now: Instant) {
+        if let Some(round) = self.round.as_mut().filter(|round| round.number == number) {
+            round.sent = Some((now, now + DEADLINE));
+        }
     }
 
     /// An answer came. How long the round took if it is the one under way, and whether someone waited for it.
@@ -68,18 +75,19 @@ impl Confirms {
             // whoever gave up waiting does not listen
             let _ = waiter.send(Ok(()));
         }
-        Some((now - round.since, waited))
+        let took = round.sent.map(|(sent, _)| now.saturating_duration_since(sent));
+        Some((took.unwrap_or_default(), waited))
     }
 
     /// Is an answer overdue?
     pub(super) fn overdue(&self, now: Instant) -> bool {
-        self.round.as_ref().is_some_and(|round| now >= round.deadline)
+        self.round.as_ref().and_then(|round| round.sent).is_some_and(|(_, deadline)| now >= deadline)
     }
 
     /// The answer could not come: this process was stopped, or did not read.
     pub(super) fn extend(&mut self, now: Instant) {
-        if let Some(round) = &mut self.round {
-            round.deadline = now + DEADLINE;
+        if let Some((_, deadline)) = self.round.as_mut().and_then(|round| round.sent.as_mut()) {
+            *deadline = now + DEADLINE;
         }
     }
 
@@ -105,12 +113,13 @@ mod tests {
     #[test]
     fn who_comes_while_a_round_is_under_way_waits_for_the_next() {
         let now = Instant::now();
-        let mut confirms = Confirms::default();
+        let mut confirms = FlushBarrier::default();
         let (early, mut early_ends) = oneshot::channel();
         let (late, mut late_ends) = oneshot::channel();
         confirms.ask(early);
         assert!(confirms.wants_round());
-        let first = confirms.begin(now);
+        let first = confirms.begin();
+        confirms.sent(first, now);
         confirms.ask(late);
         assert!(!confirms.wants_round());
         assert_eq!(confirms.answered(first + 1, now), None);
@@ -118,7 +127,7 @@ mod tests {
         assert_eq!(early_ends.try_recv(), Ok(Ok(())));
         assert!(late_ends.try_recv().is_err());
         assert!(confirms.wants_round());
-        let second = confirms.begin(now);
+        let second = confirms.begin();
         assert_eq!(confirms.answered(first, now), None, "an answer that came twice");
         assert!(confirms.answered(second, now).is_some());
         assert_eq!(late_ends.try_recv(), Ok(Ok(())));
@@ -127,11 +136,13 @@ mod tests {
     #[test]
     fn an_overdue_round_can_be_extended_and_ended() {
         let now = Instant::now();
-        let mut confirms = Confirms::default();
+        let mut confirms = FlushBarrier::default();
         assert!(!confirms.overdue(now));
         let (waiter, mut ends) = oneshot::channel();
         confirms.ask(waiter);
-        confirms.begin(now);
+        let round = confirms.begin();
+        assert!(!confirms.overdue(now + DEADLINE), "what is not sent is not answered");
+        confirms.sent(round, now);
         assert!(!confirms.overdue(now) && confirms.overdue(now + DEADLINE));
         confirms.extend(now + DEADLINE);
         assert!(!confirms.overdue(now + DEADLINE));

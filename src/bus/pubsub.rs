@@ -41,7 +41,7 @@ impl fmt::Display for Subject {
 /// Messages that one caller sends one after the other arrive everywhere in that order, as far as they go to the same
 /// subject. A node hears its own messages, if it listens to their subject.
 #[async_trait]
-pub trait Wire: Send + Sync {
+pub trait PubSub: Send + Sync {
     /// The number of the connection that is up; the next one has another.
     fn session(&self) -> Option<u32>;
 
@@ -60,7 +60,7 @@ pub trait Wire: Send + Sync {
     ///
     /// # Errors
     ///
-    /// As [`Wire::send`]; and another connection is up.
+    /// As [`PubSub::send`]; and another connection is up.
     async fn send_in(&self, session: u32, subject: Subject, message: Bytes) -> Result<(), BusError>;
 
     /// Hear `subject` from now on, also after the wire was down. Listening twice is listening once.
@@ -93,7 +93,7 @@ pub trait Wire: Send + Sync {
 }
 
 /// Who hears what comes over the wire.
-pub trait Ear: Send + Sync {
+pub trait MessageHandler: Send + Sync {
     /// A message came. `subject` is what was listened to: a push that comes through [`Subject::EverySlot`] comes with that,
     /// and once more with its slot, if that is listened to as well. Called for one after the other, per subject in the
     /// order in which they were sent; must not block.

@@ -1,4 +1,4 @@
-//! One link, from the side of the exchange: its greeting, what it says, its end.
+//! One client, from the side of the broker: its greeting, what it says, its end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,31 +16,31 @@ use tokio::{
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use wellhead_proto::ids::NodeId;
 
-use super::{LinkId, Shared};
+use super::{BrokerShared, ClientId};
 use crate::bus::local::{
-    frame::{ToExchange, ToLink, VERSION, codec, max_frame},
+    frame::{ToBroker, ToClient, VERSION, codec, max_frame},
     outbound::Outbound,
     socket,
 };
 
-/// How long a link may take to say who it is.
+/// How long a client may take to say who it is.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// How long the link may go on once our last frame is written, and how long that may take.
+/// How long the client may go on once our last frame is written, and how long that may take.
 const PARTING: Duration = Duration::from_secs(30);
-/// How many subjects a link may listen to: every slot, and a few more.
+/// How many subjects a client may listen to: every slot, and a few more.
 const MAX_LISTENS: usize = (1 << 16) + 64;
 
 type Frames = FramedRead<OwnedReadHalf, LengthDelimitedCodec>;
 
-/// How a link ended.
-enum End {
+/// How a client ended.
+enum ClientEnd {
     Goodbye,
     Lost,
     Refused(String),
 }
 
-/// Serve a link to its end.
-pub(super) async fn serve(shared: Arc<Shared>, stream: UnixStream) {
+/// Serve a client to its end.
+pub(super) async fn serve(shared: Arc<BrokerShared>, stream: UnixStream) {
     match socket::is_one_of_us(&stream) {
         Ok(true) => {}
         Ok(false) => return warn!("a process of another user was turned away from the local bus"),
@@ -56,11 +56,11 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: UnixStream) {
     frames.decoder_mut().set_max_frame_length(max_frame(shared.limits.message));
 
     let out = Arc::new(Outbound::new(shared.limits.queue));
-    out.push_urgent(ToLink::Welcome { version: VERSION, payload: shared.welcome.clone() }.frame());
+    out.push_urgent(ToClient::Welcome { version: VERSION, payload: shared.welcome.clone() }.frame());
     // no await from here to the first frame: what is told of this node and what it says keep their order
-    let id = shared.routes().plug(node, out.clone());
+    let id = shared.routes().connect(node, out.clone());
     info!(node_id:% = node; "node {node} is on the local bus");
-    shared.porter.came(node, beat);
+    shared.watcher.came(node, beat);
 
     let end = {
         let said = listen(&shared, id, &out, &mut frames);
@@ -69,18 +69,18 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: UnixStream) {
             end = &mut said => end,
             () = write_all(&out, &mut write) => {
                 // it reads our last frame, and ends; until then it is heard
-                timeout(PARTING, said).await.unwrap_or(End::Lost)
+                timeout(PARTING, said).await.unwrap_or(ClientEnd::Lost)
             }
         }
     };
-    let last = shared.routes().unplug(id);
+    let last = shared.routes().disconnect(id);
     match end {
-        End::Goodbye => return info!(node_id:% = node; "node {node} left the local bus"),
-        End::Lost => info!(node_id:% = node; "node {node} is gone from the local bus"),
-        End::Refused(why) => warn!(node_id:% = node, error = why.as_str(); "node {node} is hung up on: {why}"),
+        ClientEnd::Goodbye => return info!(node_id:% = node; "node {node} left the local bus"),
+        ClientEnd::Lost => info!(node_id:% = node; "node {node} is gone from the local bus"),
+        ClientEnd::Refused(why) => warn!(node_id:% = node, error = why.as_str(); "node {node} is hung up on: {why}"),
     }
     if last {
-        shared.porter.lost(node);
+        shared.watcher.lost(node);
     }
 }
 
@@ -91,10 +91,10 @@ async fn greet(frames: &mut Frames, write: &mut OwnedWriteHalf) -> Result<(NodeI
         Some(Err(error)) => return Err(error.to_string()),
         None => return Err("it hung up at once".to_owned()),
     };
-    match ToExchange::parse(frame).map_err(|error| error.to_string())? {
-        ToExchange::Hello { version: VERSION, node, beat } => Ok((node, beat)),
-        ToExchange::Hello { version, .. } => {
-            let welcome = ToLink::Welcome { version: VERSION, payload: Bytes::new() }.frame();
+    match ToBroker::parse(frame).map_err(|error| error.to_string())? {
+        ToBroker::Hello { version: VERSION, node, beat } => Ok((node, beat)),
+        ToBroker::Hello { version, .. } => {
+            let welcome = ToClient::Welcome { version: VERSION, payload: Bytes::new() }.frame();
             // it may be gone already, and then need not know
             let _ = write.write_all(&welcome.head).await;
             Err(format!(
@@ -105,37 +105,37 @@ async fn greet(frames: &mut Frames, write: &mut OwnedWriteHalf) -> Result<(NodeI
     }
 }
 
-/// Obey what the link says, until it ends.
-async fn listen(shared: &Shared, id: LinkId, out: &Outbound, frames: &mut Frames) -> End {
+/// Obey what the client says, until it ends.
+async fn listen(shared: &BrokerShared, id: ClientId, out: &Outbound, frames: &mut Frames) -> ClientEnd {
     loop {
         let frame = match frames.next().await {
             Some(Ok(frame)) => frame.freeze(),
             Some(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
-                return End::Refused(error.to_string());
+                return ClientEnd::Refused(error.to_string());
             }
-            Some(Err(_)) | None => return End::Lost,
+            Some(Err(_)) | None => return ClientEnd::Lost,
         };
-        match ToExchange::parse(frame) {
-            Ok(ToExchange::Send(subject, message)) if message.len() <= shared.limits.message => {
+        match ToBroker::parse(frame) {
+            Ok(ToBroker::Send(subject, message)) if message.len() <= shared.limits.message => {
                 shared.route(subject, &message).await;
             }
-            Ok(ToExchange::Send(_, message)) => return End::Refused(format!("it sent {} bytes", message.len())),
-            Ok(ToExchange::Listen(subject)) => {
+            Ok(ToBroker::Send(_, message)) => return ClientEnd::Refused(format!("it sent {} bytes", message.len())),
+            Ok(ToBroker::Listen(subject)) => {
                 if !shared.routes().listen(id, subject, MAX_LISTENS) {
-                    return End::Refused(format!("it listens to more than {MAX_LISTENS} subjects"));
+                    return ClientEnd::Refused(format!("it listens to more than {MAX_LISTENS} subjects"));
                 }
             }
-            Ok(ToExchange::Unlisten(subject)) => shared.routes().unlisten(id, subject),
-            Ok(ToExchange::Ping(number)) => {
+            Ok(ToBroker::Unlisten(subject)) => shared.routes().unlisten(id, subject),
+            Ok(ToBroker::Ping(number)) => {
                 // a Pong has no room of its own: it stands behind what was sent before it. Who asks and asks without
                 // reading is as slow as any other
-                if out.push(ToLink::Pong(number).frame()).is_err() {
+                if out.push(ToClient::Pong(number).frame()).is_err() {
                     shared.cut_off(&mut shared.routes(), id);
                 }
             }
-            Ok(ToExchange::Goodbye) => return End::Goodbye,
-            Ok(ToExchange::Hello { .. }) => return End::Refused("it said hello twice".to_owned()),
-            Err(error) => return End::Refused(error.to_string()),
+            Ok(ToBroker::Goodbye) => return ClientEnd::Goodbye,
+            Ok(ToBroker::Hello { .. }) => return ClientEnd::Refused("it said hello twice".to_owned()),
+            Err(error) => return ClientEnd::Refused(error.to_string()),
         }
     }
 }
@@ -147,7 +147,7 @@ async fn write_all(out: &Outbound, write: &mut OwnedWriteHalf) {
         tokio::time::sleep(PARTING).await;
     };
     tokio::select! {
-        // a link that takes nothing more may still say why
+        // a client that takes nothing more may still say why
         _ = out.write_to(write) => {}
         () = write_last => {}
     }

@@ -1,5 +1,5 @@
-//! Where messages wait for the ear's room: what comes off the wire is taken at once, so that a node that falls behind
-//! still hears its own confirmations. Bounded in bytes; over the bound all that waits is dropped and the ear told so.
+//! Where messages wait for the handler's room: what comes off the wire is taken at once, so that a node that falls behind
+//! still hears its own confirmations. Bounded in bytes; over the bound all that waits is dropped and the handler told so.
 
 use std::{
     collections::VecDeque,
@@ -13,27 +13,27 @@ use tokio::sync::Notify;
 
 use super::{
     metrics::WireMetrics,
-    wire::{Ear, Subject},
+    pubsub::{MessageHandler, Subject},
 };
 
 /// What a waiting message costs beyond its bytes.
 const OVERHEAD: usize = 64;
 
 /// After so many messages others of the thread have a turn: it has a connection to keep alive. Not after few, or the
-/// lobby fills faster than it empties.
+/// buffer fills faster than it empties.
 const TURN: u32 = 8_192;
 
-/// The messages that wait for one ear.
-pub(super) struct Lobby {
-    ear: Arc<dyn Ear>,
+/// The messages that wait for one handler.
+pub(super) struct ReceiveBuffer {
+    handler: Arc<dyn MessageHandler>,
     metrics: WireMetrics,
     bound: usize,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingArrivals>,
     arrived: Notify,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct WaitingArrivals {
     arrivals: VecDeque<Arrival>,
     bytes: usize,
     gap: bool,
@@ -45,9 +45,9 @@ enum Arrival {
     Interruption,
 }
 
-impl Lobby {
-    pub(super) fn new(ear: Arc<dyn Ear>, bound: usize, metrics: WireMetrics) -> Self {
-        Self { ear, metrics, bound, waiting: Mutex::default(), arrived: Notify::new() }
+impl ReceiveBuffer {
+    pub(super) fn new(handler: Arc<dyn MessageHandler>, bound: usize, metrics: WireMetrics) -> Self {
+        Self { handler, metrics, bound, waiting: Mutex::default(), arrived: Notify::new() }
     }
 
     /// A message came.
@@ -93,17 +93,17 @@ impl Lobby {
                 arrived.await;
                 continue;
             }
-            if !self.ear.has_room() {
-                self.ear.room().await;
+            if !self.handler.has_room() {
+                self.handler.room().await;
             }
             if mem::take(&mut self.waiting().gap) {
                 self.metrics.gaps.inc();
-                self.ear.gap();
+                self.handler.gap();
             }
             let next = self.waiting().pop();
             match next {
-                Some(Arrival::Message(subject, message)) if listens(subject) => self.ear.hear(subject, message),
-                Some(Arrival::Interruption) => self.ear.interrupted(),
+                Some(Arrival::Message(subject, message)) if listens(subject) => self.handler.hear(subject, message),
+                Some(Arrival::Interruption) => self.handler.interrupted(),
                 Some(Arrival::Message(..)) | None => {}
             }
             in_a_row += 1;
@@ -119,12 +119,12 @@ impl Lobby {
         waiting.arrivals.is_empty() && !waiting.gap
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, WaitingArrivals> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Waiting {
+impl WaitingArrivals {
     fn pop(&mut self) -> Option<Arrival> {
         let next = self.arrivals.pop_front()?;
         if let Arrival::Message(_, message) = &next {
@@ -153,14 +153,14 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct TestEar {
+    struct TestHandler {
         heard: Mutex<Vec<Bytes>>,
         gaps: AtomicUsize,
         interruptions: Mutex<Vec<usize>>,
         room: watch::Sender<bool>,
     }
 
-    impl Ear for TestEar {
+    impl MessageHandler for TestHandler {
         fn hear(&self, _: Subject, message: Bytes) {
             self.heard.lock().unwrap().push(message);
         }
@@ -185,63 +185,67 @@ mod tests {
         }
     }
 
-    /// What the ear hears, when it has room, of what is in the lobby.
-    async fn heard(lobby: &Lobby, ear: &TestEar, listens: impl Fn(Subject) -> bool) -> (Vec<Bytes>, usize) {
-        ear.room.send_replace(true);
+    /// What the handler hears, when it has room, of what is in the buffer.
+    async fn heard(
+        buffer: &ReceiveBuffer,
+        handler: &TestHandler,
+        listens: impl Fn(Subject) -> bool,
+    ) -> (Vec<Bytes>, usize) {
+        handler.room.send_replace(true);
         tokio::select! {
             biased;
-            () = lobby.pass_on(listens) => unreachable!("it goes on for ever"),
+            () = buffer.pass_on(listens) => unreachable!("it goes on for ever"),
             () = async {
-                while !lobby.is_empty() {
+                while !buffer.is_empty() {
                     tokio::task::yield_now().await;
                 }
             } => {}
         }
-        ear.room.send_replace(false);
-        (mem::take(&mut ear.heard.lock().unwrap()), ear.gaps.load(Ordering::SeqCst))
+        handler.room.send_replace(false);
+        (mem::take(&mut handler.heard.lock().unwrap()), handler.gaps.load(Ordering::SeqCst))
     }
 
     #[tokio::test]
     async fn over_its_bound_everything_is_dropped_and_the_ear_told_before_what_follows() {
-        let ear = Arc::new(TestEar::default());
-        let lobby = Lobby::new(ear.clone(), 10_000, WireMetrics::default());
+        let handler = Arc::new(TestHandler::default());
+        let buffer = ReceiveBuffer::new(handler.clone(), 10_000, WireMetrics::default());
         let large = Bytes::from(vec![0; 20_000]);
-        lobby.admit(Subject::Everyone, large.clone());
-        assert_eq!(heard(&lobby, &ear, |_| true).await, (vec![large], 0), "a single one always has room");
+        buffer.admit(Subject::Everyone, large.clone());
+        assert_eq!(heard(&buffer, &handler, |_| true).await, (vec![large], 0), "a single one always has room");
         for _ in 0..10 {
-            lobby.admit(Subject::Everyone, Bytes::from(vec![0; 990]));
+            buffer.admit(Subject::Everyone, Bytes::from(vec![0; 990]));
         }
-        assert!(lobby.waiting().bytes <= 10_000);
-        lobby.admit(Subject::Everyone, Bytes::from_static(b"after"));
-        assert_eq!(heard(&lobby, &ear, |_| true).await, (vec![Bytes::from_static(b"after")], 1));
-        assert_eq!(lobby.waiting().bytes, 0);
+        assert!(buffer.waiting().bytes <= 10_000);
+        buffer.admit(Subject::Everyone, Bytes::from_static(b"after"));
+        assert_eq!(heard(&buffer, &handler, |_| true).await, (vec![Bytes::from_static(b"after")], 1));
+        assert_eq!(buffer.waiting().bytes, 0);
     }
 
     #[tokio::test]
     async fn an_interruption_is_told_between_what_came_before_it_and_what_came_after() {
-        let ear = Arc::new(TestEar::default());
-        let lobby = Lobby::new(ear.clone(), 10_000, WireMetrics::default());
-        lobby.admit(Subject::Everyone, Bytes::from_static(b"before"));
-        lobby.interrupted();
-        lobby.interrupted();
-        lobby.admit(Subject::Everyone, Bytes::from_static(b"after"));
-        assert_eq!(heard(&lobby, &ear, |_| true).await.0.len(), 2);
-        assert_eq!(*ear.interruptions.lock().unwrap(), [1]);
+        let handler = Arc::new(TestHandler::default());
+        let buffer = ReceiveBuffer::new(handler.clone(), 10_000, WireMetrics::default());
+        buffer.admit(Subject::Everyone, Bytes::from_static(b"before"));
+        buffer.interrupted();
+        buffer.interrupted();
+        buffer.admit(Subject::Everyone, Bytes::from_static(b"after"));
+        assert_eq!(heard(&buffer, &handler, |_| true).await.0.len(), 2);
+        assert_eq!(*handler.interruptions.lock().unwrap(), [1]);
         // it is not forgotten with the messages that are dropped
-        lobby.admit(Subject::Everyone, Bytes::from(vec![0; 9_000]));
-        lobby.interrupted();
-        lobby.admit(Subject::Everyone, Bytes::from(vec![0; 9_000]));
-        assert_eq!(heard(&lobby, &ear, |_| true).await, (vec![], 1));
-        assert_eq!(*ear.interruptions.lock().unwrap(), [1, 0]);
+        buffer.admit(Subject::Everyone, Bytes::from(vec![0; 9_000]));
+        buffer.interrupted();
+        buffer.admit(Subject::Everyone, Bytes::from(vec![0; 9_000]));
+        assert_eq!(heard(&buffer, &handler, |_| true).await, (vec![], 1));
+        assert_eq!(*handler.interruptions.lock().unwrap(), [1, 0]);
     }
 
     #[tokio::test]
     async fn what_is_not_listened_to_any_more_is_not_heard() {
-        let ear = Arc::new(TestEar::default());
-        let lobby = Lobby::new(ear.clone(), 10_000, WireMetrics::default());
-        lobby.admit(Subject::Slot(1), Bytes::from_static(b"one"));
-        lobby.admit(Subject::Slot(2), Bytes::from_static(b"two"));
+        let handler = Arc::new(TestHandler::default());
+        let buffer = ReceiveBuffer::new(handler.clone(), 10_000, WireMetrics::default());
+        buffer.admit(Subject::Slot(1), Bytes::from_static(b"one"));
+        buffer.admit(Subject::Slot(2), Bytes::from_static(b"two"));
         let two = |subject| subject == Subject::Slot(2);
-        assert_eq!(heard(&lobby, &ear, two).await, (vec![Bytes::from_static(b"two")], 0));
+        assert_eq!(heard(&buffer, &handler, two).await, (vec![Bytes::from_static(b"two")], 0));
     }
 }

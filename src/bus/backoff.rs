@@ -10,10 +10,10 @@ use super::metrics::WireMetrics;
 
 /// Before the second try in a row; it doubles from there.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Causes that are said in one outage. Some hold numbers and never repeat.
+/// Causes that are said in one backoff. Some hold numbers and never repeat.
 const SAID: usize = 8;
 
-pub(super) struct Outage {
+pub(super) struct Backoff {
     /// How many servers there are, to be tried one after the other without a pause.
     servers: u32,
     last_pause: Duration,
@@ -24,7 +24,7 @@ pub(super) struct Outage {
     said: FxHashSet<String>,
 }
 
-impl Outage {
+impl Backoff {
     pub(super) fn new(servers: usize, last_pause: Duration) -> Self {
         Self {
             servers: u32::try_from(servers.max(1)).unwrap_or(u32::MAX),
@@ -84,17 +84,17 @@ mod tests {
     #[test]
     fn servers_are_tried_in_turn_and_then_after_a_growing_pause() {
         let last_pause = Duration::from_secs(2);
-        let mut outage = Outage::new(2, last_pause);
-        assert_eq!([outage.pause(), outage.pause()], [Duration::ZERO; 2]);
-        let pause = outage.pause();
+        let mut backoff = Backoff::new(2, last_pause);
+        assert_eq!([backoff.pause(), backoff.pause()], [Duration::ZERO; 2]);
+        let pause = backoff.pause();
         assert!(pause >= FIRST_PAUSE && pause <= 2 * FIRST_PAUSE, "{pause:?}");
         for _ in 0..201 {
-            outage.pause();
+            backoff.pause();
         }
-        let pause = outage.pause();
+        let pause = backoff.pause();
         assert!(pause >= last_pause / 2 && pause <= last_pause, "{pause:?}");
-        outage.over("a", &WireMetrics::default());
-        let pause = outage.pause();
+        backoff.over("a", &WireMetrics::default());
+        let pause = backoff.pause();
         assert!(pause >= FIRST_PAUSE / 2 && pause <= FIRST_PAUSE, "{pause:?}");
     }
 }

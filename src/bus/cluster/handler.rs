@@ -1,113 +1,83 @@
 //! What a node does about what it hears. Everything is hostile until it is parsed.
 
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
-use log::{info, warn};
+use log::warn;
 use wellhead_proto::{
     bus::{BoxFuture, Gap},
     ids::NodeId,
     node_message::{BadMessage, Body, MessageFormat, NodeMessage},
     query::{QueryResult, ResultPart},
+    roster::Beat,
 };
 
 use super::{
     Cluster,
-    continuity::{Question, sender_of},
+    continuity::{GapQuestion, sender_of},
+    fragments::MessageFragments,
+    membership::{FromNode, NodeNews},
+    unix_millis,
 };
-use crate::bus::wire::{Ear, Subject};
+use crate::bus::pubsub::{MessageHandler, Subject};
 
-/// The ear of a node, for its wire. Holds the node weakly: the wire belongs to it.
-pub struct ClusterEar(Weak<Cluster>);
-
-impl ClusterEar {
-    pub(super) fn new(cluster: &Arc<Cluster>) -> Self {
-        Self(Arc::downgrade(cluster))
-    }
+/// What a node's wire tells what comes. Holds the node weakly: the wire belongs to it.
+pub struct NodeMessageHandler {
+    node: Weak<Cluster>,
+    fragments: Mutex<MessageFragments>,
 }
 
-impl Ear for ClusterEar {
-    fn hear(&self, subject: Subject, message: Bytes) {
-        let Some(cluster) = self.0.upgrade() else { return };
-        cluster.hear(subject, &message);
+impl NodeMessageHandler {
+    pub(super) fn new(node: &Arc<Cluster>) -> Self {
+        Self { node: Arc::downgrade(node), fragments: Mutex::default() }
     }
 
-    fn has_room(&self) -> bool {
-        self.0.upgrade().and_then(|cluster| cluster.inbox().map(|inbox| inbox.has_room())).unwrap_or(true)
-    }
-
-    fn room(&self) -> BoxFuture<()> {
-        match self.0.upgrade().and_then(|cluster| cluster.inbox()) {
-            Some(inbox) => inbox.room(),
-            None => Box::pin(std::future::ready(())),
+    fn hear_from(&self, node: &Arc<Cluster>, subject: Subject, bytes: &[u8]) {
+        if MessageFormat::of(bytes) == Some(MessageFormat::V3) && node.formats().are_signed() {
+            return node.refuse(subject, "message without a signature (cluster.require_signed)");
         }
-    }
-
-    fn gap(&self) {
-        // the wire has counted it
-        if let Some(inbox) = self.0.upgrade().and_then(|cluster| cluster.inbox()) {
-            inbox.gap(Gap::TooSlow);
-        }
-    }
-
-    fn interrupted(&self) {
-        if let Some(cluster) = self.0.upgrade() {
-            cluster.interrupted();
-        }
-    }
-}
-
-impl Cluster {
-    pub(super) fn refuse(&self, subject: Subject, why: &str) {
-        self.metrics.refused.inc();
-        let times = self.complaints.lock().unwrap_or_else(PoisonError::into_inner).happened(why, self.now());
-        if let Some(times) = times {
-            warn!(subject:% = subject, times; "refused a message on {subject}: {why}");
-        }
-    }
-
-    fn hear(self: &Arc<Self>, subject: Subject, bytes: &[u8]) {
-        if MessageFormat::of(bytes) == Some(MessageFormat::V3) && self.formats().are_signed() {
-            return self.refuse(subject, "message without a signature (cluster.require_signed)");
-        }
-        match NodeMessage::decode(bytes, &self.common().key) {
-            Ok((message, MessageFormat::V4)) => self.read(subject, message, MessageFormat::V4),
-            Ok((message, MessageFormat::V3)) => self.read_unsigned(subject, message),
+        match NodeMessage::decode(bytes, &node.common().key) {
+            Ok((message, MessageFormat::V4)) => self.read(node, subject, message, MessageFormat::V4),
+            Ok((message, MessageFormat::V3)) => self.read_unsigned(node, subject, message),
             Err(BadMessage::Signature) => match NodeMessage::unverified_heartbeat(bytes).map(|message| message.body) {
                 // a node with another secret says so: it is not let in, and both sides say why
-                Some(Body::Heartbeat(beat)) if self.is_of_another_secret(&beat) => self.heard_stranger(beat, false),
-                Some(Body::Hello(beat)) if self.is_of_another_secret(&beat) => self.heard_stranger(beat, true),
-                _ => self.refuse(subject, &BadMessage::Signature.to_string()),
+                Some(Body::Heartbeat(beat)) if node.is_of_another_secret(&beat) => {
+                    node.tell_membership(NodeNews::Stranger { beat, asks: false })
+                }
+                Some(Body::Hello(beat)) if node.is_of_another_secret(&beat) => {
+                    node.tell_membership(NodeNews::Stranger { beat, asks: true })
+                }
+                _ => node.refuse(subject, &BadMessage::Signature.to_string()),
             },
-            Err(error) => self.refuse(subject, &error.to_string()),
+            Err(error) => node.refuse(subject, &error.to_string()),
         }
     }
 
     /// From a node of the previous release, or from one that writes for such a node.
-    fn read_unsigned(self: &Arc<Self>, subject: Subject, message: NodeMessage) {
+    fn read_unsigned(&self, node: &Arc<Cluster>, subject: Subject, message: NodeMessage) {
         match &message.body {
             // whoever is known to read the new format said the same in it
             Body::Heartbeat(beat) | Body::Hello(beat)
-                if beat.node == self.me.node || self.formats().reads_new(beat.node, beat.incarnation) => {}
+                if beat.node == node.me.node || node.formats().reads_new(beat.node, beat.incarnation) => {}
             _ => {
-                self.metrics.unsigned.inc();
-                self.read(subject, message, MessageFormat::V3);
+                node.metrics.unsigned.inc();
+                self.read(node, subject, message, MessageFormat::V3);
             }
         }
     }
 
-    fn read(self: &Arc<Self>, subject: Subject, message: NodeMessage, format: MessageFormat) {
+    fn read(&self, node: &Arc<Cluster>, subject: Subject, message: NodeMessage, format: MessageFormat) {
         let of_slot = matches!(subject, Subject::Slot(_) | Subject::EverySlot);
         let NodeMessage { id, session, body } = message;
         let fragment = if let Body::Fragment { index, .. } = body { index } else { 0 };
-        if of_slot && !self.slots().counts((id, fragment), subject == Subject::EverySlot) {
+        if of_slot && !node.interest.slots().counts((id, fragment), subject == Subject::EverySlot) {
             return;
         }
         let Body::Fragment { of, index, count, bytes } = body else {
-            self.came(id, session);
-            return self.obey_body(subject, body, format);
+            node.came(id, session);
+            return node.carry_out(subject, body, format);
         };
-        let now = self.now();
+        let now = node.now();
         let whole = {
             let mut fragments = self.fragments.lock().unwrap_or_else(PoisonError::into_inner);
             fragments.take((format, of), index, count, &bytes, now)
@@ -116,21 +86,65 @@ impl Cluster {
             Ok(None) => {}
             Ok(Some(whole)) => match NodeMessage::defragment(&whole, format) {
                 Ok(message) => {
-                    self.came(id, session);
-                    self.obey_body(subject, message.body, format);
+                    node.came(id, session);
+                    node.carry_out(subject, message.body, format);
                 }
-                Err(error) => self.refuse(subject, &error.to_string()),
+                Err(error) => node.refuse(subject, &error.to_string()),
             },
-            Err(()) => self.refuse(subject, "a fragment of a message that does not belong there"),
+            Err(()) => node.refuse(subject, "a fragment of a message that does not belong there"),
+        }
+    }
+}
+
+impl MessageHandler for NodeMessageHandler {
+    fn hear(&self, subject: Subject, message: Bytes) {
+        if let Some(node) = self.node.upgrade() {
+            self.hear_from(&node, subject, &message);
         }
     }
 
+    fn has_room(&self) -> bool {
+        self.node
+            .upgrade()
+            .is_none_or(|node| node.membership_load.has_room() && node.inbox().is_none_or(|inbox| inbox.has_room()))
+    }
+
+    fn room(&self) -> BoxFuture<()> {
+        let Some(node) = self.node.upgrade() else { return Box::pin(std::future::ready(())) };
+        let (membership, inbox) = (node.membership_load.clone(), node.inbox());
+        Box::pin(async move {
+            membership.room().await;
+            if let Some(inbox) = inbox {
+                inbox.room().await;
+            }
+        })
+    }
+
+    fn gap(&self) {
+        // the wire has counted it
+        if let Some(inbox) = self.node.upgrade().and_then(|node| node.inbox()) {
+            inbox.gap(Gap::TooSlow);
+        }
+    }
+
+    fn interrupted(&self) {
+        if let Some(node) = self.node.upgrade() {
+            node.interrupted();
+        }
+    }
+}
+
+impl Cluster {
     /// A whole message came.
     fn came(&self, message: u64, session: u32) {
         let sender = sender_of(message);
         if self.holds_sockets() && sender != self.me.node && !self.is_stranger(sender) {
             self.continuity().heard(message, session, self.now());
         }
+    }
+
+    fn is_stranger(&self, node: NodeId) -> bool {
+        self.members.borrow().is_stranger(node, self.now())
     }
 
     /// Somebody may have missed what does not come.
@@ -144,14 +158,14 @@ impl Cluster {
         if !self.holds_sockets() {
             return;
         }
-        let by_a_node = self.wire.get().is_some_and(|wire| wire.is_served_by_a_node());
-        let masters: Vec<_> = self.roster().masters().filter(|_| by_a_node).collect();
+        let by_a_node = self.sender.wire().is_some_and(|wire| wire.is_served_by_a_node());
+        let masters: Vec<_> = self.members.borrow().nodes.masters().filter(|_| by_a_node).collect();
         self.continuity().interrupted(|node| !masters.contains(&node), self.now());
     }
 
     /// What went to whoever asks, or to a slot, behind the letter `after`.
     fn pushed_since(&self, after: u64, asks: NodeId) -> Option<Vec<(Option<u16>, u64)>> {
-        let journal = self.journal();
+        let journal = self.sender.journal();
         let pushed = journal.since(after)?.filter_map(|(letter, subject)| match subject {
             Subject::Slot(slot) => Some((Some(slot), letter)),
             Subject::Everyone => Some((None, letter)),
@@ -164,7 +178,7 @@ impl Cluster {
     /// A node said what it pushed; which of it concerns this one?
     fn told_pushed(&self, from: NodeId, no: u64, letters: Option<Vec<(Option<u16>, u64)>>) {
         let letters = letters.map(|letters| {
-            let slots = self.slots();
+            let slots = self.interest.slots();
             let ours = |&(slot, _): &(Option<u16>, u64)| slot.is_none_or(|slot| slots.is_wanted(slot));
             letters.into_iter().filter(ours).map(|(_, letter)| letter).collect()
         });
@@ -174,7 +188,7 @@ impl Cluster {
         }
     }
 
-    fn obey_body(self: &Arc<Self>, subject: Subject, body: Body, format: MessageFormat) {
+    fn carry_out(self: &Arc<Self>, subject: Subject, body: Body, format: MessageFormat) {
         match body {
             Body::Command(envelope) => {
                 if let Some(inbox) = self.inbox() {
@@ -207,7 +221,7 @@ impl Cluster {
             Body::Result { id, from, result } => {
                 if let Some(query) = self.queries.of(id) {
                     // first: whoever has this answer and asks again waits for the next
-                    self.roster().answered(from);
+                    self.late().heard_of(from);
                     let _ = query.send((from, result));
                 }
             }
@@ -218,7 +232,7 @@ impl Cluster {
             }
             Body::Response { id, from, response } => {
                 if let Some(request) = self.requests.of(id) {
-                    self.roster().answered(from);
+                    self.late().heard_of(from);
                     let _ = request.send((from, response));
                 }
             }
@@ -229,42 +243,52 @@ impl Cluster {
             Body::Pushed { no, from, messages } => self.told_pushed(from, no, messages),
             Body::Heartbeat(beat) => self.heard_beat(beat, false, format),
             Body::Hello(beat) => self.heard_beat(beat, true, format),
-            Body::Goodbye(node, incarnation) => {
-                if (node, incarnation) == (self.me.node, self.me.incarnation) {
-                    self.left.notify_waiters();
-                }
-                let gone = {
-                    let mut roster = self.roster();
-                    roster.incarnation(node) == Some(incarnation) && roster.goodbye(node)
-                };
-                if gone {
-                    self.continuity().goodbye(node);
-                    info!(node_id:% = node; "node {node} says goodbye");
-                    self.show_roster();
-                }
-            }
+            Body::Goodbye(node, incarnation) => self.tell_membership(NodeNews::Goodbye { node, incarnation }),
             Body::Reports { from, reports } => {
                 if let Some(inbox) = self.inbox() {
                     inbox.report(from, reports);
                 }
             }
-            Body::Settings { from, settings } => self.heard_settings(from, &settings),
+            Body::Settings { from: node, settings } => self.tell_membership(NodeNews::Settings { node, settings }),
             Body::Fragment { .. } => self.refuse(subject, "fragments in fragments"),
         }
     }
 
     /// Answer a question once the answer is there.
-    fn answer(&self, id: u64, to: NodeId, result: impl Future<Output = QueryResult> + Send + 'static) {
-        let (outgoing, me) = (self.outgoing.clone(), self.me.node);
+    fn answer(self: &Arc<Self>, id: u64, to: NodeId, result: impl Future<Output = QueryResult> + Send + 'static) {
+        let node = Arc::downgrade(self);
         self.runtime.spawn(async move {
             let result = result.await;
-            let _ = outgoing.send((Subject::Node(to), Body::Result { id, from: me, result }));
+            if let Some(node) = node.upgrade() {
+                node.say(Subject::Node(to), Body::Result { id, from: node.me.node, result });
+            }
         });
     }
 
     fn say(&self, to: Subject, body: Body) {
-        // fails only when the process ends
-        let _ = self.outgoing.send((to, body));
+        self.sender.queue(to, body);
+    }
+
+    fn heard_beat(&self, beat: Beat, asks: bool, format: MessageFormat) {
+        self.tell_membership(NodeNews::Here { beat, asks, format, unix_millis: unix_millis() });
+    }
+
+    /// Has it another secret than this node?
+    pub(super) fn is_of_another_secret(&self, beat: &Beat) -> bool {
+        beat.secret != self.common().secret
+    }
+
+    fn tell_membership(&self, news: NodeNews) {
+        self.membership.do_send(FromNode { news, waiting: self.membership_load.add() });
+    }
+
+    /// Something came that is no message of this cluster.
+    pub(super) fn refuse(&self, subject: Subject, why: &str) {
+        self.metrics.refused.inc();
+        let times = self.complaints.lock().unwrap_or_else(PoisonError::into_inner).happened(why, self.now());
+        if let Some(times) = times {
+            warn!(subject:% = subject, times; "refused a message on {subject}: {why}");
+        }
     }
 
     /// `node` can be heard: ask it, if it is in doubt whether everything came.
@@ -278,7 +302,7 @@ impl Cluster {
                 false => None,
             }
         };
-        if let Some(Question { no, after }) = question {
+        if let Some(GapQuestion { no, after }) = question {
             self.say(Subject::Node(node), Body::AskPushed { no, from: self.me.node, after });
         }
     }

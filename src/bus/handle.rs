@@ -2,45 +2,46 @@
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
+use actix_rt::ArbiterHandle;
 use bytes::Bytes;
 use log::debug;
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
 use wellhead_proto::{bus::Bus, ids::NodeId, node_message::NodeMessage, roster::Beat};
 
 use super::{
     cluster::{Cluster, ClusterBus, Common, Metrics},
-    local::{Exchange, Hello, Hub, Link, LocalLimits, Porter, SocketError},
+    local::{ClientWatcher, Hello, InProcessBus, LocalLimits, SocketError, UnixBroker, UnixClient},
     metrics::WireMetrics,
-    nats::{NatsSettings, NatsWire},
-    wire::{Ear, Wire},
+    nats::{self, NatsSettings},
+    pubsub::{MessageHandler, PubSub},
 };
 
-/// How long a node waits for everybody's hello. The socket's owner knows its links.
+/// How long a node waits for everybody's hello. The socket's owner knows its clients.
 const HELLO: Duration = Duration::from_millis(1_500);
 
 /// A process's end of the bus.
-pub enum Line {
+#[derive(Clone)]
+pub enum BusHandle {
     /// Nobody else is there.
-    Inside(Arc<Hub>),
+    Inside(Arc<InProcessBus>),
     /// One node of several.
     Cluster(Arc<Cluster>),
 }
 
-impl Line {
+impl BusHandle {
     /// As the roles hold it.
     #[must_use]
     pub fn bus(&self) -> Arc<dyn Bus> {
         match self {
-            Self::Inside(hub) => hub.clone(),
+            Self::Inside(bus) => bus.clone(),
             Self::Cluster(cluster) => Arc::new(ClusterBus(cluster.clone())),
         }
     }
 
-    /// Nobody is to count on this node from now on. In a cluster it still hears, until [`Line::stop`].
+    /// Nobody is to count on this node from now on. In a cluster it still hears, until [`BusHandle::stop`].
     pub async fn goodbye(&self) {
         match self {
-            Self::Inside(hub) => hub.stop(),
+            Self::Inside(bus) => bus.stop(),
             Self::Cluster(cluster) => cluster.goodbye().await,
         }
     }
@@ -48,39 +49,39 @@ impl Line {
     /// Hang up.
     pub async fn stop(&self) {
         match self {
-            Self::Inside(hub) => hub.stop(),
+            Self::Inside(bus) => bus.stop(),
             Self::Cluster(cluster) => cluster.stop().await,
         }
     }
 
     /// Resolves when this node is to take another number: somebody else has it.
-    pub async fn clashed(&self) {
+    pub async fn conflict(&self) {
         match self {
             Self::Inside(_) => std::future::pending().await,
-            Self::Cluster(cluster) => cluster.clashed().await,
+            Self::Cluster(cluster) => cluster.conflict().await,
         }
     }
 }
 
 /// A node that is to be one of several: it has no wire yet, and what it hears is attached before it gets one.
-pub struct Joining {
+pub struct ClusterBuilder {
     cluster: Arc<Cluster>,
     node: NodeId,
     metrics: WireMetrics,
 }
 
-impl Joining {
+impl ClusterBuilder {
     /// The node that beats as `me`; `registry` shows what it counts.
-    pub fn new(me: Beat, registry: &mut Registry) -> Self {
+    pub fn new(me: Beat, arbiter: &ArbiterHandle, registry: &mut Registry) -> Self {
         let metrics = WireMetrics::new(registry);
-        let cluster = Cluster::new(me, Metrics::new(registry, metrics.gaps.clone()));
+        let cluster = Cluster::new(me, Metrics::new(registry, metrics.gaps.clone()), arbiter);
         Self { cluster, node: me.node, metrics }
     }
 
     /// Its end of the bus.
     #[must_use]
-    pub fn line(&self) -> Line {
-        Line::Cluster(self.cluster.clone())
+    pub fn bus(&self) -> BusHandle {
+        BusHandle::Cluster(self.cluster.clone())
     }
 
     /// What it must have in common with the others; to be told before it speaks.
@@ -94,7 +95,7 @@ impl Joining {
     ///
     /// The system gives us no thread.
     pub fn over_nats(&self, settings: NatsSettings, name: &str) -> io::Result<()> {
-        let wire = NatsWire::connect(settings, name, self.cluster.ear(), self.metrics.clone())?;
+        let wire = nats::connect(settings, name, self.cluster.handler(), self.metrics.clone())?;
         self.cluster.start(wire, HELLO);
         Ok(())
     }
@@ -105,52 +106,36 @@ impl Joining {
     ///
     /// Another master owns it, or the system does not let us.
     pub fn as_owner(&self, socket: &Path, welcome: Bytes, limits: LocalLimits) -> Result<(), SocketError> {
-        let porter = Arc::new(Doorman(Arc::downgrade(&self.cluster)));
-        let wire = Exchange::bind(socket, welcome, limits, self.cluster.ear(), porter, self.metrics.clone())?;
+        let watcher = Arc::new(LostClients(Arc::downgrade(&self.cluster)));
+        let wire = UnixBroker::bind(socket, welcome, limits, self.cluster.handler(), watcher, self.metrics.clone())?;
         self.cluster.start(wire, Duration::ZERO);
         Ok(())
     }
 
-    /// Look for the owner of the socket; what it gives us comes through the receiver, and again whenever another owner
-    /// is there. Nothing is heard before [`Joining::as_link`].
+    /// Look for the owner of the socket; what it gives us comes through the client, and again whenever another owner
+    /// is there. Nothing is heard before [`ClusterBuilder::as_guest`].
     ///
     /// # Errors
     ///
     /// `socket` cannot be one, or the system gives us no thread.
-    pub fn find_owner(&self, socket: &Path, limits: LocalLimits) -> Result<Found, SocketError> {
-        let ear: Arc<dyn Ear> = self.cluster.ear();
+    pub fn find_owner(&self, socket: &Path, limits: LocalLimits) -> Result<UnixClient, SocketError> {
+        let handler: Arc<dyn MessageHandler> = self.cluster.handler();
         // the owner puts us on its roster when we say that we are here, which we do once we can answer
         // but it is told at once what we read, so that nothing is written to us that we do not
         let hello = Hello { node: self.node, beat: Bytes::from_static(&[NodeMessage::VERSION]) };
-        let (link, welcome) = Link::connect(socket.to_owned(), hello, limits, ear, self.metrics.clone())?;
-        Ok(Found { link, welcome })
+        UnixClient::connect(socket.to_owned(), hello, limits, handler, self.metrics.clone())
     }
 
-    /// Speak over a link.
-    pub fn as_link(&self, link: Arc<Link>) {
-        self.cluster.start(link, HELLO);
-    }
-}
-
-/// A link, before it is used.
-pub struct Found {
-    /// The link.
-    pub link: Arc<Link>,
-    /// What the owner gives to everybody who comes.
-    pub welcome: watch::Receiver<Option<Bytes>>,
-}
-
-impl Found {
-    /// End the link unused: what the owner gave does not fit this process.
-    pub async fn close(&self) {
-        self.link.close().await;
+    /// Speak over the socket of this machine, which another node owns.
+    pub fn as_guest(&self, wire: Arc<dyn PubSub>) {
+        self.cluster.start(wire, HELLO);
     }
 }
 
 /// Tells the roster who is gone.
-struct Doorman(std::sync::Weak<Cluster>);
+struct LostClients(std::sync::Weak<Cluster>);
 
-impl Porter for Doorman {
+impl ClientWatcher for LostClients {
     fn came(&self, node: NodeId, reads: Bytes) {
         debug!(node_id:% = node; "node {node} is linked");
         if let Some(cluster) = self.0.upgrade() {

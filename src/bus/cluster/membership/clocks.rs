@@ -14,9 +14,9 @@ const NOTABLE: i64 = 5_000;
 
 /// The clocks of the others.
 #[derive(Default)]
-pub(super) struct Clocks(BTreeMap<NodeId, Clock>);
+pub(super) struct Clocks(BTreeMap<NodeId, NodeClock>);
 
-struct Clock {
+struct NodeClock {
     /// By how much this node's clock is ahead, by each of the last beats, in milliseconds.
     ahead: [i64; BEATS],
     beats: usize,
@@ -34,7 +34,7 @@ pub(super) enum News {
     Agrees,
 }
 
-impl Clock {
+impl NodeClock {
     fn ahead(&self) -> i64 {
         self.ahead[..self.beats.min(BEATS)].iter().copied().min().unwrap_or(0)
     }
@@ -47,7 +47,7 @@ impl Clocks {
             let longest_gone = self.0.iter().min_by_key(|(_, clock)| clock.heard).map(|(&node, _)| node);
             longest_gone.and_then(|node| self.0.remove(&node));
         }
-        let clock = self.0.entry(node).or_insert(Clock { ahead: [0; BEATS], beats: 0, said: 0, heard: now });
+        let clock = self.0.entry(node).or_insert(NodeClock { ahead: [0; BEATS], beats: 0, said: 0, heard: now });
         let millis = |unix: u64| i64::try_from(unix).unwrap_or(i64::MAX);
         clock.ahead[clock.beats % BEATS] = millis(ours) - millis(theirs);
         clock.beats += 1;

@@ -1,6 +1,6 @@
-//! The owner of the socket: routes what links send to those that listen, and is a wire itself for the master's process.
-//! Routing is done by whoever sends, under one lock. Who sends waits a moment for a link that falls behind, then no
-//! more: a link that is too slow is cut off.
+//! The owner of the socket: routes what clients send to those that listen, and is a wire itself for the master's process.
+//! Routing is done by whoever sends, under one lock. Who sends waits a moment for a client that falls behind, then no
+//! more: a client that is too slow is cut off.
 
 mod routes;
 mod session;
@@ -26,20 +26,20 @@ use tokio::{
 };
 use wellhead_proto::{bus::BusError, ids::NodeId};
 
-use self::routes::{LinkId, Routes};
+use self::routes::{ClientId, Routes};
 use super::{
-    frame::ToLink,
+    frame::ToClient,
     outbound::{NotTaken, Outbound},
     socket::{self, SocketError, SocketFile},
 };
 use crate::bus::{
-    lobby::Lobby,
+    buffer::ReceiveBuffer,
     metrics::WireMetrics,
-    wire::{Ear, Subject, Wire},
+    pubsub::{MessageHandler, PubSub, Subject},
 };
 
-/// How many links there may be at once.
-const MAX_LINKS: usize = 1_024;
+/// How many clients there may be at once.
+const MAX_CLIENTS: usize = 1_024;
 /// How long the last frames may take when we end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -58,37 +58,37 @@ impl Default for LocalLimits {
     }
 }
 
-/// Is told of the links that come and go. Called on the exchange's thread; must not block.
-pub trait Porter: Send + Sync {
-    /// A node is linked; nothing that it sent was heard yet.
+/// Is told of the clients that come and go. Called on the broker's thread; must not block.
+pub trait ClientWatcher: Send + Sync {
+    /// A node is connected; nothing that it sent was heard yet.
     fn came(&self, node: NodeId, beat: Bytes);
 
-    /// A node is linked no more, and did not say goodbye.
+    /// A node is connected no more, and did not say goodbye.
     fn lost(&self, node: NodeId);
 }
 
 /// The master's end of the socket.
-pub struct Exchange {
-    shared: Arc<Shared>,
+pub struct UnixBroker {
+    shared: Arc<BrokerShared>,
     stop: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
 }
 
-struct Shared {
+struct BrokerShared {
     limits: LocalLimits,
-    /// What every link is given when it comes.
+    /// What every client is given when it comes.
     welcome: Bytes,
-    porter: Arc<dyn Porter>,
-    lobby: Lobby,
+    watcher: Arc<dyn ClientWatcher>,
+    buffer: ReceiveBuffer,
     metrics: WireMetrics,
     routes: Mutex<Routes>,
     up: watch::Sender<bool>,
-    /// Room for links.
+    /// Room for clients.
     room: Arc<Semaphore>,
     crowded: AtomicBool,
 }
 
-impl Exchange {
+impl UnixBroker {
     /// Own the socket at `path`, and give `welcome` to every node that comes.
     ///
     /// # Errors
@@ -98,8 +98,8 @@ impl Exchange {
         path: &Path,
         welcome: Bytes,
         limits: LocalLimits,
-        ear: Arc<dyn Ear>,
-        porter: Arc<dyn Porter>,
+        handler: Arc<dyn MessageHandler>,
+        watcher: Arc<dyn ClientWatcher>,
         metrics: WireMetrics,
     ) -> Result<Arc<Self>, SocketError> {
         let (listener, file) = socket::bind(path)?;
@@ -110,15 +110,15 @@ impl Exchange {
             UnixListener::from_std(listener).map_err(io)?
         };
         metrics.up.set(1);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(BrokerShared {
             limits,
             welcome,
-            porter,
-            lobby: Lobby::new(ear, limits.queue, metrics.clone()),
+            watcher,
+            buffer: ReceiveBuffer::new(handler, limits.queue, metrics.clone()),
             metrics,
             routes: Mutex::default(),
             up: watch::Sender::new(true),
-            room: Arc::new(Semaphore::new(MAX_LINKS)),
+            room: Arc::new(Semaphore::new(MAX_CLIENTS)),
             crowded: AtomicBool::new(false),
         });
         let (stop, stopped) = watch::channel(false);
@@ -133,14 +133,14 @@ impl Exchange {
     }
 }
 
-impl Drop for Exchange {
+impl Drop for UnixBroker {
     fn drop(&mut self) {
         self.stop.send_replace(true);
     }
 }
 
 #[async_trait]
-impl Wire for Exchange {
+impl PubSub for UnixBroker {
     fn session(&self) -> Option<u32> {
         // the only one: it ends with the process
         self.shared.up.borrow().then_some(0)
@@ -196,7 +196,7 @@ impl Wire for Exchange {
     }
 }
 
-impl Shared {
+impl BrokerShared {
     /// Hand `message` to all that listen to `subject`, and let those catch up that can.
     async fn route(&self, subject: Subject, message: &Bytes) {
         for crowded in self.hand_out(subject, message) {
@@ -212,17 +212,17 @@ impl Shared {
             Subject::Slot(_) => &[subject, Subject::EverySlot][..],
             _ => &[subject][..],
         };
-        let mut too_slow = SmallVec::<[LinkId; 2]>::new();
+        let mut too_slow = SmallVec::<[ClientId; 2]>::new();
         for &heard_as in heard_as {
             if routes.own.contains(&heard_as) {
-                self.lobby.admit(heard_as, message.clone());
+                self.buffer.admit(heard_as, message.clone());
             }
             let Some(listeners) = routes.listeners.get(&heard_as) else { continue };
-            let frame = ToLink::Heard(heard_as, message.clone()).frame();
+            let frame = ToClient::Heard(heard_as, message.clone()).frame();
             for id in listeners {
-                let plug = routes.links.get(id).expect("who listens is linked");
-                match plug.out.push(frame.clone()) {
-                    Ok(()) if plug.out.is_crowded() => crowded.push(plug.out.clone()),
+                let client = routes.clients.get(id).expect("who listens is connected");
+                match client.out.push(frame.clone()) {
+                    Ok(()) if client.out.is_crowded() => crowded.push(client.out.clone()),
                     Err(NotTaken::Full) => too_slow.push(*id),
                     Ok(()) | Err(NotTaken::Ended) => {}
                 }
@@ -234,7 +234,7 @@ impl Shared {
         crowded
     }
 
-    fn cut_off(&self, routes: &mut Routes, id: LinkId) {
+    fn cut_off(&self, routes: &mut Routes, id: ClientId) {
         if let Some((node, lost)) = routes.cut_off(id) {
             self.metrics.cut_off();
             let (lost, bound) = (lost as u64, self.limits.queue);
@@ -256,16 +256,16 @@ impl Shared {
         info!(path = path.as_str(); "the bus is up: slaves on this machine find it at {path}");
         tokio::select! {
             () = self.clone().accept(listener) => {}
-            () = self.lobby.pass_on(|subject| self.routes().own.contains(&subject)) => {}
+            () = self.buffer.pass_on(|subject| self.routes().own.contains(&subject)) => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
         self.down();
         // first the file: who comes now finds nobody, and tries again until the next master is there
         drop(file);
-        for plug in self.routes().links.values() {
-            plug.out.push_last(ToLink::Goodbye.frame());
+        for client in self.routes().clients.values() {
+            client.out.push_last(ToClient::Goodbye.frame());
         }
-        let all = u32::try_from(MAX_LINKS).unwrap_or(u32::MAX);
+        let all = u32::try_from(MAX_CLIENTS).unwrap_or(u32::MAX);
         let _ = timeout(FAREWELL, self.room.acquire_many(all)).await;
     }
 
@@ -290,7 +290,7 @@ impl Shared {
                 }
                 Err(_) => {
                     if !self.crowded.swap(true, Ordering::Relaxed) {
-                        warn!("more than {MAX_LINKS} nodes on the local bus; those beyond are turned away");
+                        warn!("more than {MAX_CLIENTS} nodes on the local bus; those beyond are turned away");
                     }
                 }
             }
