@@ -24,7 +24,7 @@ use wellhead_proto::{
 use crate::{
     Shared,
     attendance::{Teller, Told},
-    interests::Workers,
+    channels::Workers,
     registry::{
         Registry,
         message::{Answer, Obey, Order, Orders, TellMembers},
@@ -43,9 +43,9 @@ const PILE: usize = 64;
 impl Intake {
     /// Put `envelope` on the piles of the workers that it concerns; up to `more` may follow it.
     fn sort(&self, envelope: Envelope, piles: &mut Piles, more: usize) {
-        let mut put = |worker, envelope: Envelope| {
+        let mut put = |worker, envelope: Envelope, channel| {
             let ticket = self.0.backlog.admit(bytes(&envelope.command));
-            let order = Order { envelope, ticket };
+            let order = Order { envelope, channel, ticket };
             match piles.iter_mut().find(|(of, _)| *of == worker) {
                 Some((_, pile)) => pile.push(order),
                 None => {
@@ -55,8 +55,11 @@ impl Intake {
                 }
             }
         };
-        let workers = match &envelope.command {
-            Command::Publish { channel, .. } => self.0.interests.workers(&envelope.app, channel),
+        let (channel, workers) = match &envelope.command {
+            Command::Publish { channel, .. } => match self.0.interests.find(&envelope.app, channel) {
+                Some((channel, workers)) => (Some(channel), workers),
+                None => return,
+            },
             Command::Members { channel, change } => {
                 let channel = ChannelKey { app: envelope.app.clone(), name: channel.clone() };
                 // behind what came before it
@@ -65,16 +68,16 @@ impl Intake {
             }
             Command::Direct { to: Target::Socket(socket), .. } if socket.node() != self.0.node => return,
             Command::Direct { .. } | Command::Reload { .. } | Command::Grant { .. } => {
-                Workers::first(self.0.workers().len())
+                (None, Workers::first(self.0.workers().len()))
             }
         };
         let mut workers = workers.peekable();
         while let Some(worker) = workers.next() {
             if workers.peek().is_none() {
-                put(worker, envelope);
+                put(worker, envelope, channel);
                 return;
             }
-            put(worker, envelope.clone());
+            put(worker, envelope.clone(), channel);
         }
     }
 
@@ -174,7 +177,8 @@ impl Inbox for Intake {
 impl Teller for Shared {
     fn tell(&self, channel: &ChannelKey, told: Told) {
         let workers = self.workers();
-        for worker in self.interests.workers(&channel.app, &channel.name).filter_map(|worker| workers.get(worker)) {
+        let Some((_, with_subscribers)) = self.interests.find(&channel.app, &channel.name) else { return };
+        for worker in with_subscribers.filter_map(|worker| workers.get(worker)) {
             let (channel, told, ticket) = (channel.clone(), told.clone(), self.backlog.admit(0));
             worker.do_send(TellMembers { channel, told, ticket });
         }

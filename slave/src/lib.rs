@@ -3,6 +3,7 @@
 mod api;
 mod attendance;
 mod backlog;
+mod channels;
 mod handshake;
 mod heartbeat;
 mod intake;
@@ -12,6 +13,7 @@ mod keeping;
 pub mod memory;
 mod metrics;
 pub mod outbox;
+mod pages;
 mod patience;
 mod pulse;
 pub mod registry;
@@ -57,8 +59,9 @@ use wellhead_proto::{
 use crate::{
     attendance::Attendance,
     backlog::Backlog,
+    channels::MAX_WORKERS,
     intake::Intake,
-    interests::{Interests, MAX_WORKERS},
+    interests::Interests,
     keeping::Keeping,
     memory::{Memory, Share},
     metrics::Metrics,
@@ -148,7 +151,7 @@ impl Slave {
             voices: Voices::new(&dialects),
             router: Router::new(Role::Slave, dialects),
             tokens: Tokens::new(tokens, node, cluster, &secret).with_clocks(clocks),
-            interests: Arc::new(Interests::new(bus.clone(), keeping.clone())),
+            interests: Arc::new(Interests::new(Arc::default(), bus.clone(), keeping.clone())),
             attendance: Arc::new(Attendance::new(keeping.clone(), bus.clone())),
             keeping,
             bus,

@@ -29,11 +29,11 @@ use super::{
     fanout::{Fanout, Held, PendingJoin, Push, Run, Turn},
     grants::{AllGrants, Grants},
     index::{Change, Index, RoomNo, SeatNo},
+    message::Order,
     presence::Granted,
 };
 use crate::{
     attendance::Attendance,
-    backlog::Ticket,
     interests::Interests,
     metrics::Metrics,
     outbox::{End, Outbox},
@@ -115,7 +115,7 @@ impl Floor {
         metrics: Metrics,
     ) -> Self {
         Self {
-            index: Index::default(),
+            index: Index::new(interests.names().clone()),
             grants: AllGrants::default(),
             attendees: Attendees::default(),
             voices,
@@ -220,19 +220,19 @@ impl Floor {
     }
 
     /// Carry out a command, which arrived at `since`.
-    pub fn obey(&mut self, envelope: Envelope, ticket: Ticket, since: Instant) {
+    pub fn obey(&mut self, order: Order, since: Instant) {
         if self.is_held() {
-            self.waiting.push_back(Waiting::Order(envelope, ticket, since));
+            self.waiting.push_back(Waiting::Order(order, since));
         } else {
-            self.carry_out(envelope, ticket, since);
+            self.carry_out(order, since);
         }
     }
 
-    fn carry_out(&mut self, envelope: Envelope, ticket: Ticket, since: Instant) {
-        let Envelope { app, command } = envelope;
+    fn carry_out(&mut self, order: Order, since: Instant) {
+        let Order { envelope: Envelope { app, command }, channel: id, ticket } = order;
         match command {
             Command::Publish { channel, event, except } => {
-                let Some(room) = self.index.room(&app, &channel) else { return };
+                let Some(room) = id.and_then(|id| self.index.room_if(id, &app, &channel)) else { return };
                 let alone = self.index.occupied(room) == 1 && self.spent < self.chunk && !self.fanout.is_walked(room);
                 if alone {
                     self.publish_alone(room, &channel, &event, except, since);
@@ -289,12 +289,12 @@ impl Floor {
 
     fn note(&mut self, change: Change) {
         for channel in &change.occupied {
-            self.interests.add(channel, self.worker);
+            self.interests.add(channel.id(), self.worker);
         }
         for channel in &change.vacated {
             // left and joined again in one step: still there
-            if self.index.room(&channel.app, &channel.name).is_none_or(|room| self.index.occupied(room) == 0) {
-                self.interests.remove(channel, self.worker);
+            if self.index.room_of(channel.id()).is_none_or(|room| self.index.occupied(room) == 0) {
+                self.interests.remove(channel.id(), self.worker);
             }
         }
         self.metrics.subscriptions.inc_by(change.subscriptions);

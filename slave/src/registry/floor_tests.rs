@@ -134,7 +134,7 @@ impl Scene {
             metrics.clone(),
         );
         let keeping = Arc::new(keeping);
-        let interests = Arc::new(Interests::new(bus.clone(), keeping.clone()));
+        let interests = Arc::new(Interests::new(Arc::default(), bus.clone(), keeping.clone()));
         let attendance = Arc::new(Attendance::new(keeping, bus));
         Self {
             floor: Floor::new(0, CHUNK, 64 << 10, voices, interests, attendance, metrics),
@@ -174,13 +174,21 @@ impl Scene {
     fn push(&mut self, channel: &str, data: &str, except: Option<SocketId>) {
         let event = Event::new("e".parse().unwrap(), Payload::sniff(data.to_owned().into()));
         let command = Command::Publish { channel: channel.parse().unwrap(), event, except };
-        let ticket = self.backlog.admit(0);
-        self.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket, Instant::now());
+        self.order(command);
     }
 
     fn order(&mut self, command: Command) {
+        self.order_in("app", command);
+    }
+
+    fn order_in(&mut self, app: &str, command: Command) {
+        let app = app.parse().unwrap();
+        let channel = match &command {
+            Command::Publish { channel, .. } => self.floor.interests.find(&app, channel).map(|(channel, _)| channel),
+            _ => None,
+        };
         let ticket = self.backlog.admit(0);
-        self.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket, Instant::now());
+        self.floor.obey(Order { envelope: Envelope { app, command }, channel, ticket }, Instant::now());
     }
 
     /// The answer to a question, whatever turns it takes, and how many those are.
@@ -262,8 +270,7 @@ async fn a_large_push_holds_back_what_follows_it_and_lets_other_channels_overtak
     scene.settle();
     assert_eq!(late.reads(1).await, ["large:4"]);
     let command = Command::Direct { to: Target::Socket(leaver.id), data: Payload::null() };
-    let ticket = scene.backlog.admit(0);
-    scene.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket, Instant::now());
+    scene.order(command);
     scene.settle();
     assert_eq!(leaver.reads(2).await, ["joined", "null"]);
 }
@@ -302,8 +309,7 @@ async fn another_app_hears_nothing() {
             },
         ),
     ] {
-        let ticket = scene.backlog.admit(0);
-        scene.floor.obey(Envelope { app: app.parse().unwrap(), command }, ticket, Instant::now());
+        scene.order_in(app, command);
     }
     let ask = Ask::PublishMatching {
         app: "other".parse().unwrap(),

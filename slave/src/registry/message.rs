@@ -12,7 +12,7 @@ use wellhead_proto::{
     refusal::CloseCause,
 };
 
-use crate::{attendance::Told, backlog::Ticket};
+use crate::{attendance::Told, backlog::Ticket, channels::ChannelId};
 
 /// Carry out commands for the sockets of this thread, in order.
 #[derive(Message)]
@@ -26,6 +26,8 @@ pub type Orders = SmallVec<[Order; 1]>;
 pub struct Order {
     /// What to do, and in which app.
     pub envelope: Envelope,
+    /// For a push to a channel: its number as it was when the push came. By now it may be another channel's.
+    pub channel: Option<ChannelId>,
     /// Counts it as waiting until it is done.
     pub ticket: Ticket,
 }

@@ -24,7 +24,7 @@ use wellhead_proto::refusal::CloseCause;
 use self::{
     floor::Floor,
     index::SeatNo,
-    message::{Answer, Drain, Obey, Order, TellMembers},
+    message::{Answer, Drain, Obey, TellMembers},
 };
 use crate::{
     heartbeat,
@@ -118,8 +118,8 @@ impl Handler<Obey> for Registry {
     fn handle(&mut self, Obey(orders): Obey, _: &mut Self::Context) {
         let mut floor = self.hall.floor.borrow_mut();
         let now = Instant::now();
-        for Order { envelope, ticket } in orders {
-            floor.obey(envelope, ticket, now);
+        for order in orders {
+            floor.obey(order, now);
         }
     }
 }

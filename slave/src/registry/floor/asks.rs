@@ -136,9 +136,9 @@ impl Floor {
                 push.after = last.cloned();
             }
         }
-        rooms.retain(|&room| self.index.occupied(room) > 0 && push.within.allows(&self.index.channel(room).name));
+        rooms.retain(|&room| self.index.occupied(room) > 0 && push.within.allows(self.index.name_of(room)));
         for room in rooms {
-            let channel = self.index.channel(room).name.clone();
+            let channel = self.index.name_of(room).clone();
             push.matched.insert(name_hash(channel.as_str()));
             let ticket = Some(push.ticket.another());
             self.publish(room, Push::new(channel, push.event.clone(), None, ticket, push.since));

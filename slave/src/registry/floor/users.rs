@@ -9,7 +9,6 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use wellhead_proto::{
     channel::{ChannelPattern, PatternSet, written},
-    envelope::Envelope,
     event::Payload,
     frame::Frame,
     ids::{AppId, ChannelKey, ChannelName, UserId},
@@ -21,7 +20,10 @@ use super::{Change, Floor, SeatNo};
 use crate::{
     attendance::Told,
     backlog::Ticket,
-    registry::grants::{Grants, replaced},
+    registry::{
+        grants::{Grants, replaced},
+        message::Order,
+    },
     voices::Voice,
 };
 
@@ -61,7 +63,7 @@ pub(super) struct Reload {
 /// What waits for its end.
 pub(super) enum Waiting {
     /// A further order.
-    Order(Envelope, Ticket, Instant),
+    Order(Order, Instant),
     /// A change of a channel's members.
     Members(ChannelKey, Told, Ticket),
     /// A question.
@@ -94,7 +96,7 @@ impl Floor {
                 continue;
             }
             match self.waiting.pop_front() {
-                Some(Waiting::Order(envelope, ticket, since)) => self.carry_out(envelope, ticket, since),
+                Some(Waiting::Order(order, since)) => self.carry_out(order, since),
                 Some(Waiting::Members(channel, told, ticket)) => self.announce(&channel, told, ticket),
                 Some(Waiting::Ask(ask, ticket, reply)) => self.begin(ask, ticket, reply),
                 None => return,
