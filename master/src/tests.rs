@@ -16,7 +16,7 @@ use wellhead_proto::{
     jwt::{Key, Keyring},
     origin::Origins,
     query::{Ask, Census, Headcount},
-    report::Report,
+    report::CoordinationMessage,
     surface::{Head, HttpVersion, Surface},
     testkit::RecordingBus,
 };
@@ -333,7 +333,7 @@ impl Bus for Stuck {
         None
     }
 
-    fn report(&self, _: NodeId, _: Vec<Report>) {}
+    fn report(&self, _: NodeId, _: Vec<CoordinationMessage>) {}
 
     fn attach(&self, _: Arc<dyn Inbox>) {}
 

@@ -9,7 +9,7 @@ use crate::{
     fingerprint::Fingerprint,
     ids::NodeId,
     query::{Ask, Census},
-    report::Report,
+    report::CoordinationMessage,
     roster::Beat,
 };
 
@@ -57,7 +57,7 @@ pub enum Mail {
         /// Who reports.
         from: NodeId,
         /// What.
-        reports: Vec<Report>,
+        reports: Vec<CoordinationMessage>,
     },
     /// A piece of a letter that is too large to travel whole. The pieces travel in order.
     Part {

@@ -10,7 +10,7 @@ use crate::{
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
     query::{Ask, Census},
-    report::Report,
+    report::CoordinationMessage,
 };
 
 /// A bus without nodes: it records what is published and answers queries with what it was told to.
@@ -66,7 +66,7 @@ impl Bus for RecordingBus {
         None
     }
 
-    fn report(&self, _: NodeId, _: Vec<Report>) {}
+    fn report(&self, _: NodeId, _: Vec<CoordinationMessage>) {}
 
     fn attach(&self, _: Arc<dyn Inbox>) {}
 

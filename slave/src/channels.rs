@@ -22,21 +22,13 @@ use crate::pages::Pages;
 /// The largest number of worker threads: a set of them is one `u64`.
 pub const MAX_WORKERS: usize = 64;
 
-/// As a power of two: the lowest bits of a number say its stripe.
-const STRIPE_BITS: u32 = 6;
-const STRIPES: usize = 1 << STRIPE_BITS;
+const STRIPES: usize = 64;
 
 /// The number of a channel in this process. Not that of the same channel in another process, or later.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ChannelId(NonZeroU32);
 
 impl ChannelId {
-    fn new(stripe: usize, place: u32) -> Self {
-        let number = u64::from(place) << STRIPE_BITS | stripe as u64;
-        let number = u32::try_from(number + 1).expect("memory ends before numbers do");
-        Self(NonZeroU32::MIN.saturating_add(number - 1))
-    }
-
     /// As the number of a place in a dense table.
     #[must_use]
     pub fn number(self) -> u32 {
@@ -47,14 +39,6 @@ impl ChannelId {
     #[must_use]
     pub fn of_number(number: u32) -> Self {
         Self(NonZeroU32::MIN.saturating_add(number))
-    }
-
-    fn stripe(self) -> usize {
-        self.number() as usize % STRIPES
-    }
-
-    fn place(self) -> u32 {
-        self.number() >> STRIPE_BITS
     }
 }
 
@@ -124,12 +108,18 @@ impl Default for ChannelTable {
 }
 
 impl ChannelTable {
+    /// Numbers depend on nothing but the order in which channels come: a run of a simulation can be repeated.
+    #[cfg(test)]
+    pub fn of_one_stripe() -> Self {
+        Self { hasher: RandomState::default(), stripes: std::iter::once(Mutex::default()).collect() }
+    }
+
     /// A channel that something refers to, and the threads with subscribers of it. The way of every push.
     pub fn find(&self, app: &AppId, name: &ChannelName) -> Option<(ChannelId, Workers)> {
         let hash = self.hash(app, name);
         let (stripe_no, stripe) = self.stripe_of(hash);
         let &place = stripe.by_name.find(hash, |&place| stripe.is(place, app, name))?;
-        Some((ChannelId::new(stripe_no, place), stripe.channels[place].workers))
+        Some((self.id(stripe_no, place), stripe.channels[place].workers))
     }
 
     /// Refer to a channel, which is given a number if it has none.
@@ -151,12 +141,12 @@ impl ChannelTable {
         });
         stripe.channels[place].references += 1;
         drop(stripe);
-        ChannelRef { table: Some(self.clone()), id: ChannelId::new(stripe_no, place) }
+        ChannelRef { table: Some(self.clone()), id: self.id(stripe_no, place) }
     }
 
     /// One more reference to a channel that is referred to.
     pub fn refer_to(self: &Arc<Self>, id: ChannelId) -> ChannelRef {
-        self.stripe(id).channels[id.place()].references += 1;
+        self.stripe(id).channels[self.place(id)].references += 1;
         ChannelRef { table: Some(self.clone()), id }
     }
 
@@ -168,20 +158,25 @@ impl ChannelTable {
     /// The channel of a number that is referred to.
     pub fn key(&self, id: ChannelId) -> ChannelKey {
         let stripe = self.stripe(id);
-        let Channel { name, app, .. } = &stripe.channels[id.place()];
+        let Channel { name, app, .. } = &stripe.channels[self.place(id)];
         ChannelKey { app: stripe.apps[*app].id.clone(), name: name.clone() }
+    }
+
+    /// The threads with subscribers of a channel that is referred to.
+    pub fn workers(&self, id: ChannelId) -> Workers {
+        self.stripe(id).channels[self.place(id)].workers
     }
 
     /// Thread `worker` has subscribers of a channel that is referred to. `true` if no thread had.
     pub fn add_worker(&self, id: ChannelId, worker: usize) -> bool {
-        let workers = &mut self.stripe(id).channels[id.place()].workers;
+        let workers = &mut self.stripe(id).channels[self.place(id)].workers;
         let before = std::mem::replace(workers, workers.with(worker));
         before == Workers::default()
     }
 
     /// It has none any more. `true` if it was the last.
     pub fn remove_worker(&self, id: ChannelId, worker: usize) -> bool {
-        let workers = &mut self.stripe(id).channels[id.place()].workers;
+        let workers = &mut self.stripe(id).channels[self.place(id)].workers;
         let before = std::mem::replace(workers, workers.without(worker));
         before != *workers && *workers == Workers::default()
     }
@@ -195,14 +190,14 @@ impl ChannelTable {
 
     fn release(&self, id: ChannelId) {
         let mut stripe = self.stripe(id);
-        let channel = &mut stripe.channels[id.place()];
+        let channel = &mut stripe.channels[self.place(id)];
         channel.references -= 1;
         if channel.references > 0 {
             return;
         }
-        let Channel { name, app, .. } = stripe.channels.remove(id.place()).expect("it was there just now");
+        let Channel { name, app, .. } = stripe.channels.remove(self.place(id)).expect("it was there just now");
         let hash = self.hash(&stripe.apps[app].id, &name);
-        if let Ok(entry) = stripe.by_name.find_entry(hash, |&place| place == id.place()) {
+        if let Ok(entry) = stripe.by_name.find_entry(hash, |&place| place == self.place(id)) {
             entry.remove();
         }
         stripe.leave_app(app);
@@ -217,18 +212,28 @@ impl ChannelTable {
         }
     }
 
+    /// The remainder of a number says its stripe.
+    fn id(&self, stripe: usize, place: u32) -> ChannelId {
+        let number = place as usize * self.stripes.len() + stripe;
+        ChannelId::of_number(u32::try_from(number).expect("memory ends before numbers do"))
+    }
+
+    fn place(&self, id: ChannelId) -> u32 {
+        id.number() / self.stripes.len() as u32
+    }
+
     fn hash(&self, app: &AppId, name: &ChannelName) -> u64 {
         self.hasher.hash_one((app, name))
     }
 
     fn stripe_of(&self, hash: u64) -> (usize, MutexGuard<'_, Stripe>) {
         // the table looks at the lowest and the highest bits: those in the middle are left
-        let no = (hash >> 32) as usize % STRIPES;
+        let no = (hash >> 32) as usize % self.stripes.len();
         (no, self.lock(no))
     }
 
     fn stripe(&self, id: ChannelId) -> MutexGuard<'_, Stripe> {
-        self.lock(id.stripe())
+        self.lock(id.number() as usize % self.stripes.len())
     }
 
     fn lock(&self, stripe: usize) -> MutexGuard<'_, Stripe> {

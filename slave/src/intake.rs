@@ -18,13 +18,13 @@ use wellhead_proto::{
     ids::{ChannelKey, NodeId},
     query::{Ask, Census},
     refusal::CloseCause,
-    report::Report,
+    report::CoordinationMessage,
 };
 
 use crate::{
     Shared,
-    attendance::{Teller, Told},
-    channels::Workers,
+    channels::{ChannelRef, Workers},
+    presence::{MemberNotifier, MemberUpdate},
     registry::{
         Registry,
         message::{Answer, Obey, Order, Orders, TellMembers},
@@ -64,7 +64,7 @@ impl Intake {
                 let channel = ChannelKey { app: envelope.app.clone(), name: channel.clone() };
                 // behind what came before it
                 self.send(std::mem::take(piles));
-                return self.0.attendance.announced(&channel, change.clone(), &*self.0);
+                return self.0.presence.announced(&channel, change.clone(), &*self.0);
             }
             Command::Direct { to: Target::Socket(socket), .. } if socket.node() != self.0.node => return,
             Command::Direct { .. } | Command::Reload { .. } | Command::Grant { .. } => {
@@ -119,8 +119,10 @@ impl Inbox for Intake {
         Box::pin(self.0.backlog.clone().room())
     }
 
-    fn report(&self, from: NodeId, reports: Vec<Report>) {
-        self.0.keeping.reported(from, reports);
+    fn report(&self, from: NodeId, messages: Vec<CoordinationMessage>) {
+        if self.0.coordination.receive(from, messages) {
+            self.0.refetch_members();
+        }
     }
 
     fn opened(&self) -> u32 {
@@ -132,7 +134,7 @@ impl Inbox for Intake {
         if self.0.is_draining() {
             return self.0.close_all(self.0.farewell());
         }
-        self.0.keeping.lost(&self.0.bus.state().borrow().clone());
+        self.0.coordination.begin_anew(&self.0.bus.state().borrow().clone());
         let opened_before = match gap {
             Gap::TooSlow => None,
             Gap::Missed { opened_before, .. } | Gap::Unknown { opened_before, .. } => opened_before,
@@ -149,7 +151,7 @@ impl Inbox for Intake {
             return Box::pin(std::future::ready(Census::Redeemed(bearer)));
         }
         if let Ask::Attendance(channels) = &ask {
-            return Box::pin(std::future::ready(Census::Attendance(shared.keeping.attendance(channels))));
+            return Box::pin(std::future::ready(Census::Attendance(shared.coordination.members(channels))));
         }
         let payload = if let Ask::PublishMatching { event, .. } = &ask { event.data.len() } else { 0 };
         let ask = Arc::new(ask);
@@ -174,13 +176,13 @@ impl Inbox for Intake {
     }
 }
 
-impl Teller for Shared {
-    fn tell(&self, channel: &ChannelKey, told: Told) {
+impl MemberNotifier for Shared {
+    fn notify(&self, channel: &ChannelRef, update: MemberUpdate) {
         let workers = self.workers();
-        let Some((_, with_subscribers)) = self.interests.find(&channel.app, &channel.name) else { return };
+        let with_subscribers = self.interests.names().workers(channel.id());
         for worker in with_subscribers.filter_map(|worker| workers.get(worker)) {
-            let (channel, told, ticket) = (channel.clone(), told.clone(), self.backlog.admit(0));
-            worker.do_send(TellMembers { channel, told, ticket });
+            let (channel, update, ticket) = (channel.clone(), update.clone(), self.backlog.admit(0));
+            worker.do_send(TellMembers { channel, update, ticket });
         }
     }
 }
@@ -191,7 +193,7 @@ fn bytes(command: &Command) -> usize {
         Command::Direct { data, .. } => data.len(),
         Command::Reload { channels, .. } => channels.iter().map(|channel| channel.as_str().len()).sum(),
         Command::Grant { channel, .. } => channel.as_str().len(),
-        // the slave's attendance makes messages of its own of it
+        // the slave's presence makes messages of its own of it
         Command::Members { .. } => 0,
     }
 }

@@ -15,53 +15,51 @@ use wellhead_proto::{
 
 use crate::{
     channels::{ChannelId, ChannelTable, Workers},
-    keeping::Keeping,
+    presence::{coordination::Coordination, coordinator::Key},
 };
 
 const STRIPES: usize = 64;
 
 /// The channels that somebody of this slave is on.
 pub struct Interests {
-    names: Arc<ChannelTable>,
     /// Each keeps the interests of its channels on the bus alive, and the order in which their first subscribers come and the
     /// last ones leave. Locked before the coordinator and the table of channels.
     stripes: Box<[Mutex<FxHashMap<ChannelId, Hold>>]>,
     channels: AtomicUsize,
     bus: Arc<dyn Bus>,
-    keeping: Arc<Keeping>,
+    coordination: Arc<Coordination>,
 }
 
 impl Interests {
-    /// Nothing is followed yet; `bus` brings what will be, and `keeping` hears of it.
-    pub fn new(names: Arc<ChannelTable>, bus: Arc<dyn Bus>, keeping: Arc<Keeping>) -> Self {
+    /// Nothing is followed yet; `bus` brings what will be, and `coordination` is told of it.
+    pub fn new(bus: Arc<dyn Bus>, coordination: Arc<Coordination>) -> Self {
         let stripes = (0..STRIPES).map(|_| Mutex::default()).collect();
-        Self { names, stripes, channels: AtomicUsize::new(0), bus, keeping }
+        Self { stripes, channels: AtomicUsize::new(0), bus, coordination }
     }
 
     /// The table that holds the names.
     pub fn names(&self) -> &Arc<ChannelTable> {
-        &self.names
+        self.coordination.names()
     }
 
     /// From now on `worker` gets the pushes of `channel`, to which somebody refers.
     pub fn add(&self, channel: ChannelId, worker: usize) {
         let mut holds = self.stripe(channel);
-        if self.names.add_worker(channel, worker) {
-            let key = self.names.key(channel);
+        if self.names().add_worker(channel, worker) {
             // whoever joins holds a confirmed interest of its own until it has joined: nothing is missed in between
-            if let Some(interest) = self.bus.interest(&key) {
+            if let Some(interest) = self.bus.interest(&self.names().key(channel)) {
                 holds.insert(channel, interest.hold);
             }
             self.channels.fetch_add(1, Ordering::Relaxed);
             // under the stripe's lock, so that coming and leaving are told in their order
-            self.keeping.came(&key.into(), None);
+            self.coordination.claim(&self.key(channel), None);
         }
     }
 
     /// From now on it does not.
     pub fn remove(&self, channel: ChannelId, worker: usize) {
         let mut holds = self.stripe(channel);
-        if self.names.remove_worker(channel, worker) {
+        if self.names().remove_worker(channel, worker) {
             holds.remove(&channel);
             // what a crowd needed is given back when it has gone
             if holds.capacity() > 64 + 8 * holds.len() {
@@ -69,18 +67,22 @@ impl Interests {
                 holds.shrink_to(2 * len);
             }
             self.channels.fetch_sub(1, Ordering::Relaxed);
-            self.keeping.left(&self.names.key(channel).into());
+            self.coordination.withdraw(&self.key(channel));
         }
     }
 
     /// The number of a channel, and the workers with subscribers of it.
     pub fn find(&self, app: &AppId, channel: &ChannelName) -> Option<(ChannelId, Workers)> {
-        self.names.find(app, channel)
+        self.names().find(app, channel)
     }
 
     /// Channels that somebody of this slave is on.
     pub fn channels(&self) -> usize {
         self.channels.load(Ordering::Relaxed)
+    }
+
+    fn key(&self, channel: ChannelId) -> Key {
+        Key::Channel(self.names().refer_to(channel))
     }
 
     fn stripe(&self, channel: ChannelId) -> std::sync::MutexGuard<'_, FxHashMap<ChannelId, Hold>> {
@@ -97,15 +99,15 @@ mod tests {
     };
 
     use super::*;
-    use crate::{keeper::GRACE, metrics::Metrics};
+    use crate::{metrics::Metrics, presence::coordinator::GRACE};
 
     #[test]
     fn a_push_goes_to_workers_with_subscribers_of_that_app_only() {
         let bus = Arc::new(RecordingBus::default());
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
-        let keeping = Keeping::new(NodeId::from_random(1), GRACE, bus.clone(), metrics);
         let names = Arc::<ChannelTable>::default();
-        let interests = Interests::new(names.clone(), bus, Arc::new(keeping));
+        let coordination = Coordination::new(NodeId::from_random(1), names.clone(), GRACE, bus.clone(), metrics);
+        let interests = Interests::new(bus, Arc::new(coordination));
         let key = |app: &str| ChannelKey { app: app.parse().unwrap(), name: "news".parse().unwrap() };
         let [a, b] = ["a", "b"].map(|app| names.refer(&key(app).app, &key(app).name));
         for worker in [0, 5, 63] {

@@ -1,20 +1,18 @@
 //! The floor where clients stand: their sockets, what they subscribe to, and the fan-out.
 
 mod api;
-mod attendance;
 mod backlog;
 mod channels;
 mod handshake;
 mod heartbeat;
 mod intake;
 mod interests;
-pub mod keeper;
-mod keeping;
 pub mod memory;
 mod metrics;
 pub mod outbox;
 mod pages;
 mod patience;
+mod presence;
 mod pulse;
 pub mod registry;
 pub mod session;
@@ -57,14 +55,13 @@ use wellhead_proto::{
 };
 
 use crate::{
-    attendance::Attendance,
     backlog::Backlog,
     channels::MAX_WORKERS,
     intake::Intake,
     interests::Interests,
-    keeping::Keeping,
     memory::{Memory, Share},
     metrics::Metrics,
+    presence::{Presence, coordination::Coordination},
     pulse::Rhythm,
     registry::{
         Hall, Registry,
@@ -113,8 +110,8 @@ pub struct Shared {
     tokens: Tokens,
     bus: Arc<dyn Bus>,
     interests: Arc<Interests>,
-    keeping: Arc<Keeping>,
-    attendance: Arc<Attendance>,
+    coordination: Arc<Coordination>,
+    presence: Arc<Presence>,
     backlog: Arc<Backlog>,
     memory: Arc<Memory>,
     metrics: Metrics,
@@ -140,7 +137,9 @@ impl Slave {
         let Setup { node, settings, limits, tokens, cluster, secret, apps, dialects, bus } = setup;
         let metrics = Metrics::new(registry);
         metrics.limit_bytes.set(limits.memory.0 as i64);
-        let keeping = Arc::new(Keeping::new(node, settings.member_grace.0, bus.clone(), metrics.clone()));
+        let grace = settings.member_grace.0;
+        let coordination = Coordination::new(node, Arc::default(), grace, bus.clone(), metrics.clone());
+        let coordination = Arc::new(coordination);
         let others = bus.clone();
         let clocks = Box::new(move |node| others.clock_ahead_of(node));
         Self(Arc::new(Shared {
@@ -151,9 +150,9 @@ impl Slave {
             voices: Voices::new(&dialects),
             router: Router::new(Role::Slave, dialects),
             tokens: Tokens::new(tokens, node, cluster, &secret).with_clocks(clocks),
-            interests: Arc::new(Interests::new(Arc::default(), bus.clone(), keeping.clone())),
-            attendance: Arc::new(Attendance::new(keeping.clone(), bus.clone())),
-            keeping,
+            interests: Arc::new(Interests::new(bus.clone(), coordination.clone())),
+            presence: Arc::new(Presence::new(coordination.clone(), bus.clone())),
+            coordination,
             bus,
             backlog: Arc::default(),
             memory: Arc::new(Memory::new(if limits.memory.0 == 0 { usize::MAX } else { limits.memory.bytes() })),
@@ -187,14 +186,14 @@ impl Slave {
         let worker = workers.len();
         assert!(worker < MAX_WORKERS, "a slave has at most {MAX_WORKERS} worker threads");
         let voices = Rc::new(shared.voices.clone());
-        let (interests, attendance) = (shared.interests.clone(), shared.attendance.clone());
+        let (interests, presence) = (shared.interests.clone(), shared.presence.clone());
         let floor = Floor::new(
             worker,
             CHUNK,
             shared.limits.grants.bytes(),
             voices,
             interests,
-            attendance,
+            presence,
             shared.metrics.clone(),
         );
         let hall = Hall::new(floor, Share::new(shared.memory.clone(), shared.limits.queue.bytes()));
@@ -209,8 +208,12 @@ impl Slave {
             actix_rt::spawn(sweep(Arc::downgrade(shared)));
             actix_rt::spawn(watch_bus(Arc::downgrade(shared), shared.bus.state()));
             actix_rt::spawn(watch_roster(Arc::downgrade(shared), shared.bus.state()));
-            actix_rt::spawn(shared.keeping.announcing());
-            actix_rt::spawn(shared.keeping.ending_graces());
+            let weak = Arc::downgrade(shared);
+            shared.coordination.start(move || {
+                if let Some(shared) = weak.upgrade() {
+                    shared.refetch_members();
+                }
+            });
         }
     }
 
@@ -257,7 +260,7 @@ impl Slave {
         self.0.outlived.store(outlived, Ordering::Relaxed);
         self.0.draining.store(true, Ordering::Relaxed);
         let slaves = self.0.bus.state().borrow().slaves.clone();
-        self.0.keeping.hand_over(&slaves);
+        self.0.coordination.hand_over(&slaves);
     }
 
     /// Take no more sockets and close those that are open, telling each to come back. Back when all are gone, or when the
@@ -313,17 +316,17 @@ async fn watch_bus(shared: Weak<Shared>, mut state: watch::Receiver<BusState>) {
     }
 }
 
-/// Tell the keeper who is alive, and see to it that what is known of members is right afterwards: once at once, and once
-/// more when it has been quiet for a lease, when what a former keeper announced late has arrived.
+/// Tell the coordinator who is alive, and see to it that what is known of members is right afterwards: once at once, and once
+/// more when it has been quiet for a lease, when what a former coordinator announced late has arrived.
 async fn watch_roster(shared: Weak<Shared>, mut state: watch::Receiver<BusState>) {
     let mut changed = true;
     loop {
         let now = state.borrow_and_update().clone();
         match shared.upgrade() {
             Some(shared) if !shared.is_draining() => {
-                shared.keeping.roster(&now);
+                shared.coordination.bus_changed(&now);
                 if now.up && now.roster_known {
-                    shared.attendance.renew(&shared);
+                    shared.refetch_members();
                 }
             }
             Some(_) => {}
@@ -369,6 +372,11 @@ impl Shared {
             CloseCause::ShuttingDown => Refusal::moved("shutting down"),
             _ => Refusal::unavailable("shutting down"),
         }
+    }
+
+    /// Fetch the lists of members anew: what was announced may have been lost.
+    fn refetch_members(self: &Arc<Self>) {
+        self.presence.refetch(self);
     }
 
     fn workers(&self) -> RwLockReadGuard<'_, Vec<Addr<Registry>>> {

@@ -130,6 +130,7 @@ impl<T> Pages<T> {
     }
 
     /// Are there none?
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -17,8 +17,12 @@ use wellhead_proto::{
     notice::Notice,
 };
 
-use super::{attendees::Attendee, index::RoomNo};
-use crate::{attendance::Told, backlog::Ticket, voices::Voices};
+use super::index::RoomNo;
+use crate::{
+    backlog::Ticket,
+    presence::{MemberUpdate, local::LocalMember},
+    voices::Voices,
+};
 
 /// Payload bytes that walk a room together: a socket should not get more at once than it may be behind.
 const MAX_TOGETHER: usize = 64 << 10;
@@ -41,7 +45,7 @@ enum Body {
     /// An event, for all.
     Event(Event),
     /// A change of the members, for those of them who do not know of it.
-    Members(Told),
+    Members(MemberUpdate),
 }
 
 impl Push {
@@ -57,16 +61,18 @@ impl Push {
     }
 
     /// A change of the channel's members.
-    pub fn members(channel: ChannelName, told: Told, ticket: Ticket, since: Instant) -> Self {
-        let body = Body::Members(told);
+    pub fn members(channel: ChannelName, update: MemberUpdate, ticket: Ticket, since: Instant) -> Self {
+        let body = Body::Members(update);
         Self { channel, body, except: None, encoded: SmallVec::new(), since, ticket: Some(ticket) }
     }
 
     /// Does `socket` get it? `part` is its part among the members.
-    pub fn is_for<'a>(&self, socket: SocketId, part: impl Fn() -> Option<&'a Attendee>) -> bool {
+    pub fn is_for<'a>(&self, socket: SocketId, part: impl Fn() -> Option<&'a LocalMember>) -> bool {
         match &self.body {
             Body::Event(_) => self.except != Some(socket),
-            Body::Members(Told { number, change }) => part().is_some_and(|part| part.is_told(change.user(), *number)),
+            Body::Members(MemberUpdate { number, change }) => {
+                part().is_some_and(|part| part.is_told(change.user(), *number))
+            }
         }
     }
 
@@ -84,7 +90,7 @@ impl Push {
             let voice = voices.at(voice);
             match &self.body {
                 Body::Event(event) => voice.dialect.event(voice.variant, &self.channel, event),
-                Body::Members(Told { change, .. }) => {
+                Body::Members(MemberUpdate { change, .. }) => {
                     let notice = Notice::Members { channel: &self.channel, change };
                     let frame = voice.dialect.notice(voice.variant, notice);
                     Shared::Whole(frame.map(Frame::into_bytes).unwrap_or_default())
@@ -96,7 +102,7 @@ impl Push {
     fn bytes(&self) -> usize {
         match &self.body {
             Body::Event(event) => event.data.len(),
-            Body::Members(Told { change: MemberChange::Added(member), .. }) => member.info.len(),
+            Body::Members(MemberUpdate { change: MemberChange::Added(member), .. }) => member.info.len(),
             Body::Members(_) => 0,
         }
     }
@@ -112,7 +118,7 @@ pub struct PendingJoin {
     pub tag: Option<Box<str>>,
     /// Said in the same step.
     pub reply: Option<Frame>,
-    /// Told when it has joined.
+    /// MemberUpdate when it has joined.
     pub done: Option<oneshot::Sender<()>>,
 }
 

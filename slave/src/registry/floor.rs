@@ -2,7 +2,6 @@
 //! after everything that the mailbox held has been put into it.
 
 mod asks;
-mod members;
 mod pushes;
 mod users;
 
@@ -20,12 +19,12 @@ use wellhead_proto::{
     refusal::CloseCause,
 };
 
+pub(crate) use self::users::Waiting;
 use self::{
     asks::Question,
-    users::{Reload, UserOrder, Waiting, What},
+    users::{Reload, UserOrder, What},
 };
 use super::{
-    attendees::Attendees,
     fanout::{Fanout, Held, PendingJoin, Push, Run, Turn},
     grants::{AllGrants, Grants},
     index::{Change, Index, RoomNo, SeatNo},
@@ -33,10 +32,10 @@ use super::{
     presence::Granted,
 };
 use crate::{
-    attendance::Attendance,
     interests::Interests,
     metrics::Metrics,
     outbox::{End, Outbox},
+    presence::{Presence, local::LocalMembers},
     pulse::Pulse,
     session::state::Standing,
     voices::Voices,
@@ -75,13 +74,13 @@ pub struct Floor {
     /// What the sockets may subscribe to.
     pub grants: AllGrants,
     /// Who of them is a member of what.
-    attendees: Attendees,
+    pub(crate) members: LocalMembers,
     voices: Rc<Voices>,
     fanout: Fanout,
     /// What is ordered for a user with many sockets.
     order: Option<UserOrder>,
     /// What arrived since.
-    waiting: VecDeque<Waiting>,
+    pub(crate) waiting: VecDeque<Waiting>,
     /// Questions under way.
     questions: VecDeque<Question>,
     /// Outboxes to flush after the drain.
@@ -99,7 +98,7 @@ pub struct Floor {
     most_granted: usize,
     has_refused_grants: bool,
     interests: Arc<Interests>,
-    attendance: Arc<Attendance>,
+    pub(crate) presence: Arc<Presence>,
     metrics: Metrics,
 }
 
@@ -111,13 +110,13 @@ impl Floor {
         most_granted: usize,
         voices: Rc<Voices>,
         interests: Arc<Interests>,
-        attendance: Arc<Attendance>,
+        presence: Arc<Presence>,
         metrics: Metrics,
     ) -> Self {
         Self {
             index: Index::new(interests.names().clone()),
             grants: AllGrants::default(),
-            attendees: Attendees::default(),
+            members: LocalMembers::default(),
             voices,
             fanout: Fanout::default(),
             order: None,
@@ -132,7 +131,7 @@ impl Floor {
             most_granted,
             has_refused_grants: false,
             interests,
-            attendance,
+            presence,
             metrics,
         }
     }
@@ -254,7 +253,7 @@ impl Floor {
                 self.order(&app, &user, What::Reload(Reload::new(&within, channels)), ticket);
             }
             Command::Grant { user, channel } => self.order(&app, &user, What::Grant(channel, None), ticket),
-            // the slave makes one message for each change out of it
+            // the slave's presence makes messages of its own out of it
             Command::Members { .. } => {}
         }
     }
@@ -287,7 +286,7 @@ impl Floor {
         seat.outbox.end(End { cause, goodbye: Some(goodbye) });
     }
 
-    fn note(&mut self, change: Change) {
+    pub(crate) fn note(&mut self, change: Change) {
         for channel in &change.occupied {
             self.interests.add(channel.id(), self.worker);
         }

@@ -19,14 +19,14 @@ use wellhead_proto::{
 use super::*;
 use crate::{
     backlog::Backlog,
-    keeping::Keeping,
     memory::{Memory, Share, look_after},
+    presence::{coordination::Coordination, coordinator::GRACE},
     transport::Transport,
 };
 
 #[path = "floor/asks_tests.rs"]
 mod asks;
-#[path = "floor/members_tests.rs"]
+#[path = "../presence/shard_tests.rs"]
 mod members;
 
 /// Small, so that a handful of sockets is a large push.
@@ -127,17 +127,13 @@ impl Scene {
         let voices = Rc::new(Voices::new(&[Arc::new(Twofold)]));
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
         let bus = Arc::new(RecordingBus::default());
-        let keeping = Keeping::new(
-            wellhead_proto::ids::NodeId::from_random(1),
-            crate::keeper::GRACE,
-            bus.clone(),
-            metrics.clone(),
-        );
-        let keeping = Arc::new(keeping);
-        let interests = Arc::new(Interests::new(Arc::default(), bus.clone(), keeping.clone()));
-        let attendance = Arc::new(Attendance::new(keeping, bus));
+        let node = wellhead_proto::ids::NodeId::from_random(1);
+        let coordination = Coordination::new(node, Arc::default(), GRACE, bus.clone(), metrics.clone());
+        let coordination = Arc::new(coordination);
+        let interests = Arc::new(Interests::new(bus.clone(), coordination.clone()));
+        let presence = Arc::new(Presence::new(coordination, bus));
         Self {
-            floor: Floor::new(0, CHUNK, 64 << 10, voices, interests, attendance, metrics),
+            floor: Floor::new(0, CHUNK, 64 << 10, voices, interests, presence, metrics),
             share: Rc::new(Share::new(Arc::new(Memory::new(MEMORY)), 1 << 20)),
             backlog: Arc::default(),
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),

@@ -7,12 +7,15 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use wellhead_proto::{
     envelope::Envelope,
-    ids::ChannelKey,
     query::{Ask, Census},
     refusal::CloseCause,
 };
 
-use crate::{attendance::Told, backlog::Ticket, channels::ChannelId};
+use crate::{
+    backlog::Ticket,
+    channels::{ChannelId, ChannelRef},
+    presence::MemberUpdate,
+};
 
 /// Carry out commands for the sockets of this thread, in order.
 #[derive(Message)]
@@ -37,9 +40,9 @@ pub struct Order {
 #[rtype(result = "()")]
 pub struct TellMembers {
     /// The channel.
-    pub channel: ChannelKey,
+    pub channel: ChannelRef,
     /// What has changed.
-    pub told: Told,
+    pub update: MemberUpdate,
     /// Counts it as waiting until it is done.
     pub ticket: Ticket,
 }

@@ -1,7 +1,6 @@
 //! The registry of one worker thread: an actor in front of its floor. Pushes and queries come as messages; the sessions
 //! of the same thread call the floor directly.
 
-pub mod attendees;
 pub mod fanout;
 pub mod floor;
 pub mod grants;
@@ -127,8 +126,8 @@ impl Handler<Obey> for Registry {
 impl Handler<TellMembers> for Registry {
     type Result = ();
 
-    fn handle(&mut self, TellMembers { channel, told, ticket }: TellMembers, _: &mut Self::Context) {
-        self.hall.floor.borrow_mut().tell_members(channel, told, ticket);
+    fn handle(&mut self, TellMembers { channel, update, ticket }: TellMembers, _: &mut Self::Context) {
+        self.hall.floor.borrow_mut().tell_members(channel, update, ticket);
     }
 }
 

@@ -11,10 +11,10 @@ use wellhead_proto::{
 };
 
 use super::{
-    attendees::Attendees,
     grants::Grants,
     index::{Index, RoomNo, SeatNo},
 };
+use crate::presence::local::LocalMembers;
 
 /// What is taken into an answer, or looked at for a [`GLANCE`]th of that, before the thread does something else: a
 /// millisecond or two.
@@ -95,20 +95,19 @@ impl Survey {
     }
 
     /// Look at the next slice. `true` if it was the last.
-    pub fn look<S>(&mut self, index: &mut Index<S>, attendees: &Attendees) -> bool {
+    pub fn look<S>(&mut self, index: &mut Index<S>, local: &LocalMembers) -> bool {
         self.left = SLICE * GLANCE;
         let ask = self.ask.clone();
         self.at = match (std::mem::replace(&mut self.at, At::End), &*ask) {
-            (At::Listed(from), Ask::Query { app, query: Query::States { of, members } }) => self
-                .listed(index, attendees, app, &of[from..], *members)
-                .map_or(At::End, |more| At::Listed(from + more)),
+            (At::Listed(from), Ask::Query { app, query: Query::States { of, members } }) => {
+                self.listed(index, local, app, &of[from..], *members).map_or(At::End, |more| At::Listed(from + more))
+            }
             (At::Channel(after), Ask::Query { app, query }) => {
-                let next = self.channels(index, attendees, app, query, after.as_ref());
+                let next = self.channels(index, local, app, query, after.as_ref());
                 next.map_or(At::End, |after| At::Channel(Some(after)))
             }
             (At::Seat(from), _) => self.users(index, from).map_or(At::End, At::Seat),
-            (At::Place(room, from), Ask::Query { query, .. }) => match self.places(index, attendees, query, room, from)
-            {
+            (At::Place(room, from), Ask::Query { query, .. }) => match self.places(index, local, query, room, from) {
                 Some(place) => At::Place(room, place),
                 None => {
                     index.end_walk(room);
@@ -150,7 +149,7 @@ impl Survey {
     fn listed<S>(
         &mut self,
         index: &Index<S>,
-        attendees: &Attendees,
+        local: &LocalMembers,
         app: &AppId,
         channels: &[ChannelName],
         members: bool,
@@ -159,7 +158,7 @@ impl Survey {
             if self.left == 0 {
                 return Some(no);
             }
-            self.take_state(name, index.room(app, name), index, attendees, members);
+            self.take_state(name, index.room(app, name), index, local, members);
         }
         None
     }
@@ -168,7 +167,7 @@ impl Survey {
     fn channels<S>(
         &mut self,
         index: &Index<S>,
-        attendees: &Attendees,
+        local: &LocalMembers,
         app: &AppId,
         query: &Query,
         after: Option<&ChannelName>,
@@ -181,7 +180,7 @@ impl Survey {
             }
             last = Some(name);
             if let Query::StatesUnder { members, .. } = query {
-                self.take_state(name, Some(room), index, attendees, *members);
+                self.take_state(name, Some(room), index, local, *members);
             } else if self.within.allows(name) {
                 self.take(name.as_str());
             } else {
@@ -229,7 +228,7 @@ impl Survey {
     fn places<S>(
         &mut self,
         index: &Index<S>,
-        attendees: &Attendees,
+        local: &LocalMembers,
         query: &Query,
         room: RoomNo,
         from: usize,
@@ -238,7 +237,7 @@ impl Survey {
             if self.left == 0 {
                 return Some(place);
             }
-            let member = attendees.of(room, seat).map(|attendee| &attendee.member);
+            let member = local.of(room, seat).map(|there| &there.member);
             if let Query::Members(_) = query {
                 if let (Some(member), Census::Members(members)) = (member, &mut self.found) {
                     members.entry(member.user.clone()).or_insert_with(|| member.info.clone());
@@ -303,13 +302,13 @@ impl Survey {
         name: &ChannelName,
         room: Option<RoomNo>,
         index: &Index<S>,
-        attendees: &Attendees,
+        local: &LocalMembers,
         members: bool,
     ) {
         let mut state =
             ChannelState { subscriptions: room.map_or(0, |room| index.occupied(room) as u64), ..Default::default() };
         if members {
-            let there = room.into_iter().flat_map(|room| attendees.in_room(room));
+            let there = room.into_iter().flat_map(|room| local.in_room(room));
             state.members = there.map(|member| name_hash(member.user.as_str())).collect();
         }
         self.spend(1 + state.members.len());
@@ -334,7 +333,7 @@ mod tests {
 
     fn whole<S>(mut survey: Survey, index: &mut Index<S>) -> (Census, usize) {
         let mut slices = 1;
-        while !survey.look(index, &Attendees::default()) {
+        while !survey.look(index, &LocalMembers::default()) {
             slices += 1;
         }
         (survey.answer(), slices)
@@ -435,7 +434,7 @@ mod tests {
         let within = vec!["room".try_into().unwrap()];
         for query in [Query::Users, Query::UsersWithin(within), Query::UsersOf(room.clone())] {
             let mut survey = Survey::new(Arc::new(Ask::Query { app: app.clone(), query }), &mut index);
-            assert!(!survey.look(&mut index, &Attendees::default()));
+            assert!(!survey.look(&mut index, &LocalMembers::default()));
             let (comes, goes) = if index.seat_of(last).is_some() { (last + 1, last) } else { (last, last + 1) };
             index.exit(comes.min(3));
             let seat = index.enter(comes, app.clone(), user.clone(), ());

@@ -43,8 +43,8 @@ use self::{
 };
 use crate::{
     Shared,
-    attendance::PATIENCE,
     outbox::{End, Outbox},
+    presence::PATIENCE,
     pulse::Pulse,
     registry::{Hall, fanout::PendingJoin, floor::Seat},
     transport::Transport,
@@ -300,12 +300,12 @@ impl Session {
         let Some(member) = member else { return self.join(vec![channel], desk) };
         let Some(app) = self.app() else { return };
         let key = ChannelKey { app, name: channel };
-        let (guest, known) = self.shared.attendance.invite(key.clone(), &self.shared);
+        let (invitation, known) = self.shared.presence.invite(&key, &self.shared);
         let Some(known) = known else { return self.attend(&key, &member, most_members) };
         let hold = self.shared.bus.interest(&key);
         desk.wait(timeout(PATIENCE, known).into_actor(self).map(move |_, session, _| {
             session.attend(&key, &member, most_members);
-            drop((guest, hold));
+            drop((invitation, hold));
         }));
     }
 

@@ -18,7 +18,7 @@ use wellhead_proto::{
     ids::{ChannelKey, NodeId},
     mail::Mail,
     query::{Ask, Census},
-    report::Report,
+    report::CoordinationMessage,
 };
 
 use super::{Cluster, DEADLINE, ONE_DEADLINE, PUBLISH, Wanted, slots::slot_of};
@@ -135,7 +135,7 @@ impl Bus for ClusterBus {
         Some(Interest { hold, confirmed: Some(confirmed) })
     }
 
-    fn report(&self, to: NodeId, reports: Vec<Report>) {
+    fn report(&self, to: NodeId, reports: Vec<CoordinationMessage>) {
         // fails only when the process ends
         let _ = self.0.outgoing.send((Subject::Node(to), Mail::Reports { from: self.0.me.node, reports }));
     }

@@ -13,7 +13,7 @@ use wellhead_proto::{
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
     query::{Ask, Census},
-    report::Report,
+    report::CoordinationMessage,
 };
 
 /// How long a publisher waits for room before it is told that the bus is full.
@@ -98,7 +98,7 @@ impl Bus for Hub {
         None
     }
 
-    fn report(&self, _: NodeId, _: Vec<Report>) {}
+    fn report(&self, _: NodeId, _: Vec<CoordinationMessage>) {}
 
     fn attach(&self, inbox: Arc<dyn Inbox>) {
         let first = self.inbox.set(inbox).is_ok();
@@ -160,7 +160,7 @@ mod tests {
             Box::pin(async { Census::Names(["here".to_owned()].into()) })
         }
 
-        fn report(&self, _: NodeId, _: Vec<Report>) {}
+        fn report(&self, _: NodeId, _: Vec<CoordinationMessage>) {}
 
         fn opened(&self) -> u32 {
             0

@@ -17,7 +17,7 @@ use wellhead_proto::{
     event::{Event, Payload},
     ids::{ChannelKey, NodeId},
     query::{Ask, Census},
-    report::Report,
+    report::CoordinationMessage,
 };
 
 use crate::support::within;
@@ -46,7 +46,7 @@ pub struct Book {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Heard {
     Push(Envelope),
-    Report(NodeId, Report),
+    Report(NodeId, CoordinationMessage),
     Gap(Gap),
 }
 
@@ -133,7 +133,7 @@ impl Inbox for Book {
         Box::pin(std::future::ready(census))
     }
 
-    fn report(&self, from: NodeId, reports: Vec<Report>) {
+    fn report(&self, from: NodeId, reports: Vec<CoordinationMessage>) {
         for report in reports {
             self.write(Heard::Report(from, report));
         }

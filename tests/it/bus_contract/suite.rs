@@ -9,7 +9,7 @@ use wellhead_proto::{
     bus::{Bus, BusError},
     ids::NodeId,
     query::{Ask, Census},
-    report::Report,
+    report::CoordinationMessage,
 };
 
 use super::{
@@ -215,7 +215,7 @@ pub async fn one_node_can_be_asked<C: Carrier>() {
 
 pub async fn reports_arrive_in_order<C: Carrier>() {
     let (_carrier, _master, one, two) = three::<C>().await;
-    let report = |no: usize| Report::Ask { no: no as u64 };
+    let report = |no: usize| CoordinationMessage::Request { number: no as u64 };
     for no in 0..250 {
         one.bus.report(two.id, vec![report(2 * no), report(2 * no + 1)]);
     }

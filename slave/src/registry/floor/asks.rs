@@ -84,7 +84,7 @@ impl Floor {
     pub(super) fn pursue(&mut self) {
         let Some(Question { mut task, reply }) = self.questions.pop_front() else { return };
         let over = match &mut task {
-            Task::Survey(survey) => survey.look(&mut self.index, &self.attendees),
+            Task::Survey(survey) => survey.look(&mut self.index, &self.members),
             Task::Push(push) => self.push_on(push),
         };
         if !over {
@@ -101,7 +101,7 @@ impl Floor {
     }
 
     /// A socket comes to a channel while questions are under way.
-    pub(super) fn note_join(&mut self, seat: SeatNo, channel: &ChannelName) {
+    pub(crate) fn note_join(&mut self, seat: SeatNo, channel: &ChannelName) {
         for question in &mut self.questions {
             if let Task::Survey(survey) = &mut question.task {
                 survey.note_join(self.index.app_of(seat), self.index.user_of(seat), channel);

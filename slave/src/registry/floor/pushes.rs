@@ -11,10 +11,7 @@ use wellhead_proto::{
 };
 
 use super::{Floor, Held, Push, Run, Seat, Turn};
-use crate::{
-    registry::{attendees::Attendee, index::RoomNo},
-    voices::Voices,
-};
+use crate::{presence::local::LocalMember, registry::index::RoomNo, voices::Voices};
 
 /// Sockets of a room that are looked at together: in a large one none of them is in the processor's caches, and
 /// memory brings several as fast as it brings one.
@@ -48,7 +45,7 @@ impl Floor {
     }
 
     /// Hand a push to a room: at once if it is small, else chunk by chunk.
-    pub(super) fn publish(&mut self, room: RoomNo, mut push: Push) {
+    pub(crate) fn publish(&mut self, room: RoomNo, mut push: Push) {
         let size = self.index.occupied(room);
         if let Some(ticket) = &mut push.ticket {
             ticket.set_deliveries(size.max(1));
@@ -90,7 +87,7 @@ impl Floor {
                     frames += run.pushes.len() as u64;
                     continue;
                 }
-                let part = || self.attendees.of(room, no);
+                let part = || self.members.of(room, no);
                 frames += hand(run, seat, &self.voices, part, || self.index.tag(no, room).unwrap_or_default());
                 if seat.outbox.mark() {
                     self.dirty.push(seat.outbox.clone());
@@ -183,7 +180,7 @@ fn hand<'a>(
     run: &mut Run,
     seat: &Seat,
     voices: &Voices,
-    part: impl Fn() -> Option<&'a Attendee>,
+    part: impl Fn() -> Option<&'a LocalMember>,
     tag: impl Fn() -> &'a str,
 ) -> u64 {
     if let Some(block) = run.block(seat.voice, voices) {

@@ -11,15 +11,16 @@ use wellhead_proto::{
     channel::{ChannelPattern, PatternSet, written},
     event::Payload,
     frame::Frame,
-    ids::{AppId, ChannelKey, ChannelName, UserId},
+    ids::{AppId, ChannelName, UserId},
     notice::Notice,
     query::{Ask, Census},
 };
 
 use super::{Change, Floor, SeatNo};
 use crate::{
-    attendance::Told,
     backlog::Ticket,
+    channels::ChannelRef,
+    presence::MemberUpdate,
     registry::{
         grants::{Grants, replaced},
         message::Order,
@@ -61,18 +62,18 @@ pub(super) struct Reload {
 }
 
 /// What waits for its end.
-pub(super) enum Waiting {
+pub(crate) enum Waiting {
     /// A further order.
     Order(Order, Instant),
     /// A change of a channel's members.
-    Members(ChannelKey, Told, Ticket),
+    Members(ChannelRef, MemberUpdate, Ticket),
     /// A question.
     Ask(Arc<Ask>, Ticket, oneshot::Sender<Census>),
 }
 
 impl Floor {
     /// Does something that was ordered hold back what arrives now?
-    pub(super) fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.order.is_some() || !self.waiting.is_empty()
     }
 
@@ -97,7 +98,7 @@ impl Floor {
             }
             match self.waiting.pop_front() {
                 Some(Waiting::Order(order, since)) => self.carry_out(order, since),
-                Some(Waiting::Members(channel, told, ticket)) => self.announce(&channel, told, ticket),
+                Some(Waiting::Members(channel, update, ticket)) => self.announce(&channel, update, ticket),
                 Some(Waiting::Ask(ask, ticket, reply)) => self.begin(ask, ticket, reply),
                 None => return,
             }
