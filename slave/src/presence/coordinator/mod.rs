@@ -1,6 +1,6 @@
 //! What must happen once in the cluster is decided by one slave for each key (a channel, a member of one, a user): its
 //! coordinator, which rendezvous hashing picks from the live slaves, with a standby that takes over from it. Pure: messages
-//! and the time in, messages and facts out. `docs/decisions/0008-keeper.md` says why, and what is promised.
+//! and the time in, messages and facts out. `docs/decisions/0008-coordinator.md` says why, and what is promised.
 //!
 //! Only a claimant says what it claims, to the coordinator and the standby, over one ordered stream to each. What was
 //! announced is a number that only grows, the epoch of a key, and is merged by the higher one, whoever says it.
