@@ -134,7 +134,7 @@ pub enum Claimants {
     None,
     One(NodeId),
     Two([NodeId; 2]),
-    Many(Box<Vec<NodeId>>),
+    Many(Box<[NodeId]>),
 }
 
 impl Claimants {
@@ -156,8 +156,8 @@ impl Claimants {
             _ if self.as_slice().contains(&slave) => {}
             Self::None => *self = Self::One(slave),
             Self::One(one) => *self = Self::Two([*one, slave]),
-            Self::Two([one, two]) => *self = Self::Many(Box::new(vec![*one, *two, slave])),
-            Self::Many(many) => many.push(slave),
+            Self::Two([one, two]) => *self = Self::Many([*one, *two, slave].into()),
+            Self::Many(many) => *many = many.iter().copied().chain([slave]).collect(),
         }
     }
 
@@ -170,7 +170,7 @@ impl Claimants {
             [] => Self::None,
             [one] => Self::One(one),
             [one, two] => Self::Two([one, two]),
-            _ => Self::Many(Box::new(left)),
+            _ => Self::Many(left.into()),
         };
     }
 }

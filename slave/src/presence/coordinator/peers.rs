@@ -140,6 +140,7 @@ impl Coordinator {
         }
     }
 
+    #[expect(clippy::mutable_key_type, reason = "keys are compared by their numbers, which do not change")]
     pub(super) fn peer_synced(
         &mut self,
         from: NodeId,
