@@ -129,12 +129,13 @@ pub struct Record {
 
 /// Most keys are claimed by one slave, or by two.
 #[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "a vector in each record would cost every channel 8 bytes")]
 pub enum Claimants {
     #[default]
     None,
     One(NodeId),
     Two([NodeId; 2]),
-    Many(Box<[NodeId]>),
+    Many(Box<Vec<NodeId>>),
 }
 
 impl Claimants {
@@ -156,8 +157,8 @@ impl Claimants {
             _ if self.as_slice().contains(&slave) => {}
             Self::None => *self = Self::One(slave),
             Self::One(one) => *self = Self::Two([*one, slave]),
-            Self::Two([one, two]) => *self = Self::Many([*one, *two, slave].into()),
-            Self::Many(many) => *many = many.iter().copied().chain([slave]).collect(),
+            Self::Two([one, two]) => *self = Self::Many(Box::new(vec![*one, *two, slave])),
+            Self::Many(many) => many.push(slave),
         }
     }
 
@@ -170,7 +171,7 @@ impl Claimants {
             [] => Self::None,
             [one] => Self::One(one),
             [one, two] => Self::Two([one, two]),
-            _ => Self::Many(left.into()),
+            _ => Self::Many(Box::new(left)),
         };
     }
 }
