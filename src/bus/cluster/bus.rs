@@ -20,7 +20,7 @@ use wellhead_proto::{
     node_message::Body,
     node_request::{NodeRequest, NodeResponse},
     query::{NameHashes, Query, QueryResult, ResultPart},
-    report::Report,
+    report::CoordinationMessage,
 };
 
 use super::{Cluster, DEADLINE, ONE_DEADLINE, PUBLISH, Wanted, pending::Waiting, slots::slot_of};
@@ -54,7 +54,7 @@ impl Bus for ClusterBus {
         let message = |announcement: MemberAnnouncement| {
             (Subject::Slot(slot_of(&announcement.channel)), Body::Announcement(announcement))
         };
-        // a change of members is said again after whatever happened: see `slave/src/attendance`
+        // a change of members is said again after whatever happened: see `slave/src/presence`
         self.0.push_all(announcements.into_iter().map(message), false).await
     }
 
@@ -111,7 +111,7 @@ impl Bus for ClusterBus {
         Some(Interest { hold, confirmed: Some(confirmed) })
     }
 
-    fn report(&self, to: NodeId, reports: Vec<Report>) {
+    fn report(&self, to: NodeId, reports: Vec<CoordinationMessage>) {
         // fails only when the process ends
         let _ = self.0.outgoing.send((Subject::Node(to), Body::Reports { from: self.0.me.node, reports }));
     }
