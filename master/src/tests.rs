@@ -17,7 +17,7 @@ use wellhead_proto::{
     node_request::{NodeRequest, NodeResponse},
     origin::Origins,
     query::{Headcount, NameHashes, Query, QueryResult},
-    report::Report,
+    report::CoordinationMessage,
     surface::{Head, HttpVersion, Surface},
     tenants::{ListedTenant, Tenants},
     testkit::RecordingBus,
@@ -344,7 +344,7 @@ impl Bus for Stuck {
         None
     }
 
-    fn report(&self, _: NodeId, _: Vec<Report>) {}
+    fn report(&self, _: NodeId, _: Vec<CoordinationMessage>) {}
 
     fn attach(&self, _: Arc<dyn Inbox>) {}
 

@@ -13,7 +13,7 @@ use crate::{
     member::MemberAnnouncement,
     node_request::{Bearer, NodeRequest, NodeResponse},
     query::{MemberInfos, NameHashes, Query, QueryResult, ResultPart, TypedQuery},
-    report::Report,
+    report::CoordinationMessage,
 };
 
 /// Carries envelopes to slaves and answers back. At most once; keeps no history.
@@ -71,7 +71,7 @@ pub trait Bus: Send + Sync {
     fn interest(&self, channel: &ChannelKey) -> Option<Interest>;
 
     /// Tell another slave something about channels that it keeps. May be lost with either node, never overtaken.
-    fn report(&self, to: NodeId, reports: Vec<Report>);
+    fn report(&self, to: NodeId, reports: Vec<CoordinationMessage>);
 
     /// From now on `inbox` hears what this node is meant to hear.
     fn attach(&self, inbox: Arc<dyn Inbox>);
@@ -207,7 +207,7 @@ pub trait Inbox: Send + Sync {
     fn request(&self, request: NodeRequest) -> NodeResponse;
 
     /// Another slave tells something about channels that this one keeps.
-    fn report(&self, from: NodeId, reports: Vec<Report>);
+    fn report(&self, from: NodeId, reports: Vec<CoordinationMessage>);
 
     /// The number that the next socket of this node gets.
     fn opened(&self) -> u32;

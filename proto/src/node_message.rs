@@ -16,7 +16,7 @@ use crate::{
     member::MemberAnnouncement,
     node_request::{NodeRequest, NodeResponse},
     query::{Query, QueryResult},
-    report::Report,
+    report::CoordinationMessage,
     roster::Beat,
 };
 
@@ -102,7 +102,7 @@ pub enum Body {
         /// Who reports.
         from: NodeId,
         /// What.
-        reports: Vec<Report>,
+        reports: Vec<CoordinationMessage>,
     },
     /// "What have you pushed behind that message of yours? It may have passed me by."
     AskPushed {

@@ -1,74 +1,87 @@
-//! What slaves tell each other about channels and their members, so that what must happen once in the cluster does: see
-//! `slave/src/keeper`. From one slave to another these are one stream, in order.
+//! What slaves tell each other about channels, their members, and users, so that what must happen once in the cluster
+//! does: see `slave/src/presence/coordinator`. From one slave to another these are one stream, in order.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ChannelKey, NodeId, UserId};
+use crate::ids::{AppId, ChannelKey, NodeId, UserId};
 
-/// What a keeper decides about: a channel, which is occupied or vacant, or one member of it, who is there or not. All
-/// posts of a channel have the same keeper.
+/// What a coordinator decides about. A channel and its members have the same coordinator.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-pub struct Post {
-    /// The channel.
-    pub channel: ChannelKey,
-    /// The member, if it is about one.
-    pub member: Option<UserId>,
+pub enum CoordinatedKey {
+    /// A channel, which is occupied or vacant.
+    Channel(ChannelKey),
+    /// One member of a presence channel, who is there or not.
+    Member {
+        /// The channel.
+        channel: ChannelKey,
+        /// The member.
+        user: UserId,
+    },
+    /// A user of an app, who is online or not.
+    User {
+        /// The app.
+        app: AppId,
+        /// The user.
+        user: UserId,
+    },
 }
 
-impl From<ChannelKey> for Post {
+impl From<ChannelKey> for CoordinatedKey {
     fn from(channel: ChannelKey) -> Self {
-        Self { channel, member: None }
+        Self::Channel(channel)
     }
 }
 
 /// One thing that a slave tells another.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub enum Report {
+pub enum CoordinationMessage {
     /// "I have nothing of yours: tell me all that is mine to know, and go on telling me."
-    Ask {
-        /// Stands in the answer. The slave never uses it for another question.
-        no: u64,
+    Request {
+        /// Stands in the answer. The slave never uses it for another request.
+        number: u64,
     },
-    /// "Here it comes, forget what I said before": opens the answer, which ends with [`Report::Settled`].
+    /// "Here it comes, forget what I said before": opens the answer, which ends with [`CoordinationMessage::Synced`].
     Answer {
-        /// The number of the question.
-        no: u64,
+        /// The number of the request.
+        number: u64,
     },
-    /// "A socket of mine is on this channel (as this member)", which is yours to keep or to watch as deputy. If not
-    /// `held`: none is any more, or it is no longer yours.
-    Holds {
-        /// The channel or member.
-        post: Post,
-        /// Is one there?
-        held: bool,
+    /// "A socket of mine is on this channel (as this member; of this user)", which is yours to coordinate or to stand by for. If
+    /// not `claimed`: none is any more, or it is no longer yours.
+    Claim {
+        /// What it is about.
+        key: CoordinatedKey,
+        /// Is a socket there?
+        claimed: bool,
         /// Changes of it that this slave knows to be announced: odd is occupied, even is vacant.
         epoch: u64,
         /// What the others may know of the member.
         info: Option<Arc<str>>,
     },
-    /// "So much of it is announced, which is yours to keep", or to watch as deputy.
-    Kept {
-        /// The channel or member.
-        post: Post,
+    /// "So much of it is announced, which is yours to coordinate", or to stand by for.
+    Handover {
+        /// What it is about.
+        key: CoordinatedKey,
         /// Changes that were announced.
         epoch: u64,
     },
-    /// The same, to a slave that only has a socket there: it can tell the next keeper.
+    /// The same, to a slave that only claims it: it can tell the next coordinator.
     Announced {
-        /// The channel or member.
-        post: Post,
+        /// What it is about.
+        key: CoordinatedKey,
         /// Changes that were announced.
         epoch: u64,
     },
-    /// "This is who is alive as I see it, and by this roster you have been told everything."
-    Settled {
+    /// "These are the live slaves as I see them, and by this list you have been told everything."
+    Synced {
         /// The live slaves, in ascending order.
         slaves: Vec<NodeId>,
         /// Grows with everything of which this slave wants to know that it has arrived.
-        turn: u64,
-        /// The turn that it heard last from the slave it tells.
-        heard: u64,
+        round: u64,
+        /// The round that it received last from the slave it tells.
+        confirmed: u64,
     },
+    /// "I dropped announcements of members that I had decided: fetch the lists of my channels anew."
+    AnnouncementsLost,
 }

@@ -8,7 +8,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::{
     fingerprint::Fingerprint,
-    ids::{ChannelKey, NodeId},
+    ids::{AppId, ChannelKey, NodeId, UserId},
 };
 
 /// Between two heartbeats of a node.
@@ -172,7 +172,7 @@ impl Membership {
         self.members.get(&node).map(|member| member.beat.incarnation)
     }
 
-    /// The slave that decides for `channel`, and its deputy: the two that score highest for it (rendezvous hashing, so
+    /// The slave that decides for `channel`, and its standby: the two that score highest for it (rendezvous hashing, so
     /// that a slave that comes or goes moves only its own share of the channels).
     #[must_use]
     pub fn keepers(&self, channel: &ChannelKey) -> (Option<NodeId>, Option<NodeId>) {
@@ -182,10 +182,14 @@ impl Membership {
 
 /// The two of `slaves` that score highest for `channel`.
 pub fn keepers(slaves: impl Iterator<Item = NodeId>, channel: &ChannelKey) -> (Option<NodeId>, Option<NodeId>) {
-    let channel = hash(channel);
+    coordinators_at(slaves, place_of_channel(channel))
+}
+
+/// The two of `slaves` that score highest for what is hashed to `place`.
+pub fn coordinators_at(slaves: impl Iterator<Item = NodeId>, place: u64) -> (Option<NodeId>, Option<NodeId>) {
     let (mut first, mut second) = (None, None);
     for node in slaves {
-        let scored = Some((scatter(channel ^ scatter(u64::from(u32::from(node)) + 1)), node));
+        let scored = Some((scatter(place ^ scatter(u64::from(u32::from(node)) + 1)), node));
         if scored > first {
             second = first;
             first = scored;
@@ -196,12 +200,24 @@ pub fn keepers(slaves: impl Iterator<Item = NodeId>, channel: &ChannelKey) -> (O
     (first.map(|(_, node)| node), second.map(|(_, node)| node))
 }
 
-fn hash(channel: &ChannelKey) -> u64 {
+/// What a channel is hashed to. The same on every node.
+#[must_use]
+pub fn place_of_channel(channel: &ChannelKey) -> u64 {
+    place(&channel.app, 0xFF, channel.name.as_str())
+}
+
+/// What a user is hashed to. The same on every node, and not what the channel of that name is.
+#[must_use]
+pub fn place_of_user(app: &AppId, user: &UserId) -> u64 {
+    place(app, 0xFE, user.as_str())
+}
+
+/// No name holds a byte like `separator`, so no two are written alike.
+fn place(app: &AppId, separator: u8, name: &str) -> u64 {
     let mut hasher = SipHasher13::new();
-    hasher.write(channel.app.as_str().as_bytes());
-    // no name holds this byte, so no two channels are written alike
-    hasher.write_u8(0xFF);
-    hasher.write(channel.name.as_str().as_bytes());
+    hasher.write(app.as_str().as_bytes());
+    hasher.write_u8(separator);
+    hasher.write(name.as_bytes());
     hasher.finish()
 }
 
@@ -353,5 +369,12 @@ mod tests {
             assert!((800..1_200).contains(&share), "{share}");
         }
         assert_eq!(keepers(std::iter::empty(), &channel(0)), (None, None));
+    }
+
+    #[test]
+    fn a_user_and_the_channel_of_that_name_are_not_hashed_alike() {
+        let channel = channel(0);
+        let user = channel.name.as_str().parse().unwrap();
+        assert_ne!(place_of_user(&channel.app, &user), place_of_channel(&channel));
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     member::MemberAnnouncement,
     node_request::{NodeRequest, NodeResponse},
     query::{NameHashes, Query, QueryResult},
-    report::Report,
+    report::CoordinationMessage,
 };
 
 /// A bus without nodes: it records what is published and answers queries with what it was told to.
@@ -27,6 +27,8 @@ use crate::{
 pub struct RecordingBus {
     /// What was published, in order.
     pub published: Mutex<Vec<Envelope>>,
+    /// What was announced, in order.
+    pub announced: Mutex<Vec<MemberAnnouncement>>,
     /// What was published to patterns, in order.
     pub matching: Mutex<Vec<PublishMatching>>,
     /// What was asked, in order.
@@ -74,8 +76,12 @@ impl Bus for RecordingBus {
         Ok(self.gathered(self.matches.lock().expect("no test panicked").clone()))
     }
 
-    async fn announce(&self, _: Vec<MemberAnnouncement>) -> Result<(), BusError> {
-        if self.is_up() { Ok(()) } else { Err(BusError::Down) }
+    async fn announce(&self, announcements: Vec<MemberAnnouncement>) -> Result<(), BusError> {
+        if !self.is_up() {
+            return Err(BusError::Down);
+        }
+        self.announced.lock().expect("no test panicked").extend(announcements);
+        Ok(())
     }
 
     async fn gather(&self, query: Query) -> Result<Gathered<QueryResult>, BusError> {
@@ -95,7 +101,7 @@ impl Bus for RecordingBus {
         None
     }
 
-    fn report(&self, _: NodeId, _: Vec<Report>) {}
+    fn report(&self, _: NodeId, _: Vec<CoordinationMessage>) {}
 
     fn attach(&self, _: Arc<dyn Inbox>) {}
 

@@ -20,11 +20,11 @@ use wellhead_proto::{
     node_request::{NodeRequest, NodeResponse},
     query::{NameHashes, Query, QueryResult, ResultPart, TypedQuery},
     refusal::CloseCause,
-    report::Report,
+    report::CoordinationMessage,
 };
 
 use crate::{
-    interests::Workers,
+    channels::Workers,
     registry::{Answer, Obey, Order, Orders, Pending, Question, Registry},
     state::SlaveState,
 };
@@ -41,9 +41,9 @@ const PILE: usize = 64;
 impl Intake {
     /// Put `envelope` on the piles of the workers that it concerns; up to `more` may follow it.
     fn sort(&self, envelope: Envelope, piles: &mut Piles, more: usize) {
-        let mut put = |worker, envelope: Envelope| {
+        let mut put = |worker, envelope: Envelope, channel| {
             let ticket = self.0.backlog.admit(bytes(&envelope.command));
-            let order = Order { envelope, ticket };
+            let order = Order { envelope, channel, ticket };
             match piles.iter_mut().find(|(of, _)| *of == worker) {
                 Some((_, pile)) => pile.push(order),
                 None => {
@@ -53,20 +53,23 @@ impl Intake {
                 }
             }
         };
-        let workers = match &envelope.command {
-            Command::Publish { channel, .. } => self.0.interests.workers(&envelope.app, channel),
+        let (channel, workers) = match &envelope.command {
+            Command::Publish { channel, .. } => match self.0.interests.find(&envelope.app, channel) {
+                Some((channel, workers)) => (Some(channel), workers),
+                None => return,
+            },
             Command::Direct { to: Target::Socket(socket), .. } if socket.node() != self.0.node => return,
             Command::Direct { .. } | Command::Reload { .. } | Command::Grant { .. } => {
-                Workers::first(self.0.registries.all().len())
+                (None, Workers::first(self.0.registries.all().len()))
             }
         };
         let mut workers = workers.peekable();
         while let Some(worker) = workers.next() {
             if workers.peek().is_none() {
-                put(worker, envelope);
+                put(worker, envelope, channel);
                 return;
             }
-            put(worker, envelope.clone());
+            put(worker, envelope.clone(), channel);
         }
     }
 
@@ -108,8 +111,10 @@ impl Inbox for Intake {
         Box::pin(self.0.backlog.clone().room())
     }
 
-    fn report(&self, from: NodeId, reports: Vec<Report>) {
-        self.0.keeping.reported(from, reports);
+    fn report(&self, from: NodeId, messages: Vec<CoordinationMessage>) {
+        if self.0.coordination.receive(from, messages) {
+            self.0.presence.refetch(&self.0.registries);
+        }
     }
 
     fn opened(&self) -> u32 {
@@ -122,7 +127,7 @@ impl Inbox for Intake {
         if admission.is_draining() {
             return registries.close_sockets(admission.farewell(), None);
         }
-        self.0.keeping.lost(&self.0.bus.state().borrow().clone());
+        self.0.coordination.begin_anew(&self.0.bus.state().borrow().clone());
         let opened_before = match gap {
             Gap::TooSlow => None,
             Gap::Missed { opened_before, .. } | Gap::Unknown { opened_before, .. } => opened_before,
@@ -132,7 +137,7 @@ impl Inbox for Intake {
     }
 
     fn announced(&self, MemberAnnouncement { channel, change }: MemberAnnouncement) {
-        self.0.attendance.announced(&channel, change, &*self.0.registries);
+        self.0.presence.announced(&channel, change, &*self.0.registries);
     }
 
     fn publish_matching(&self, push: PublishMatching) -> BoxFuture<NameHashes> {
@@ -157,7 +162,7 @@ impl Inbox for Intake {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 NodeResponse::Redeemed(self.0.tokens.redeem_own(&token, &app, now).ok())
             }
-            NodeRequest::MemberLists(channels) => NodeResponse::MemberLists(self.0.keeping.attendance(&channels)),
+            NodeRequest::MemberLists(channels) => NodeResponse::MemberLists(self.0.coordination.members(&channels)),
         }
     }
 }

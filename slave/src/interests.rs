@@ -1,126 +1,79 @@
 //! Which worker threads have subscribers of which channel, so that a push reaches only those, and for as long as any has,
-//! the slave's interest on the bus. Shared by all threads of a slave; cut into stripes, so that they rarely wait for
-//! each other.
+//! the slave's interest on the bus. Shared by all threads of a slave. The threads themselves are noted in the table of
+//! channels, where a push finds number and threads in one step.
 
-use std::{
-    hash::BuildHasher,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
 };
 
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
+use rustc_hash::FxHashMap;
 use wellhead_proto::{
     bus::{Bus, Hold},
-    ids::{AppId, ChannelKey, ChannelName},
+    ids::{AppId, ChannelName},
 };
 
-use crate::keeping::Keeping;
-
-/// The largest number of worker threads: a set of them is one `u64`.
-pub const MAX_WORKERS: usize = 64;
+use crate::{
+    channels::{ChannelId, ChannelTable, Workers},
+    presence::{coordination::Coordination, coordinator::Key},
+};
 
 const STRIPES: usize = 64;
 
-/// Channels, each with the set of workers that have subscribers of it.
+/// The channels that somebody of this slave is on.
 pub struct Interests {
-    /// One hash finds the stripe and the place in it. Keyed: clients choose names.
-    hasher: RandomState,
-    stripes: Vec<Mutex<Stripe>>,
+    /// Each keeps the interests of its channels on the bus alive, and the order in which their first subscribers come and the
+    /// last ones leave. Locked before the coordinator and the table of channels.
+    stripes: Box<[Mutex<FxHashMap<ChannelId, Hold>>]>,
     channels: AtomicUsize,
     bus: Arc<dyn Bus>,
-    keeping: Arc<Keeping>,
-}
-
-type Stripe = HashTable<Followed>;
-
-struct Followed {
-    channel: ChannelKey,
-    workers: Workers,
-    /// Keeps the interest on the bus alive.
-    _hold: Option<Hold>,
-}
-
-/// A set of workers, one bit each; in ascending order.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Workers(u64);
-
-impl Workers {
-    /// The first so many.
-    pub fn first(count: usize) -> Self {
-        Self(u64::MAX.checked_shr((MAX_WORKERS - count.min(MAX_WORKERS)) as u32).unwrap_or_default())
-    }
-
-    fn with(self, worker: usize) -> Self {
-        Self(self.0 | 1 << worker)
-    }
-
-    fn without(self, worker: usize) -> Self {
-        Self(self.0 & !(1 << worker))
-    }
-}
-
-impl Iterator for Workers {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        let worker = self.0.trailing_zeros() as usize;
-        self.0 &= self.0.wrapping_sub(1);
-        (worker < MAX_WORKERS).then_some(worker)
-    }
+    coordination: Arc<Coordination>,
 }
 
 impl Interests {
-    /// Nothing is followed yet; `bus` brings what will be, and `keeping` hears of it.
-    pub fn new(bus: Arc<dyn Bus>, keeping: Arc<Keeping>) -> Self {
-        Self {
-            hasher: RandomState::default(),
-            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
-            channels: AtomicUsize::new(0),
-            bus,
-            keeping,
-        }
+    /// Nothing is followed yet; `bus` brings what will be, and `coordination` is told of it.
+    pub fn new(bus: Arc<dyn Bus>, coordination: Arc<Coordination>) -> Self {
+        let stripes = (0..STRIPES).map(|_| Mutex::default()).collect();
+        Self { stripes, channels: AtomicUsize::new(0), bus, coordination }
     }
 
-    /// From now on `worker` gets the pushes of `channel`.
-    pub fn add(&self, channel: &ChannelKey, worker: usize) {
-        let hash = self.hash(&channel.app, &channel.name);
-        let mut stripe = self.stripe(hash);
-        if let Some(followed) = stripe.find_mut(hash, |followed| followed.channel == *channel) {
-            followed.workers = followed.workers.with(worker);
-        } else {
+    /// The table that holds the names.
+    pub fn names(&self) -> &Arc<ChannelTable> {
+        self.coordination.names()
+    }
+
+    /// From now on `worker` gets the pushes of `channel`, to which somebody refers.
+    pub fn add(&self, channel: ChannelId, worker: usize) {
+        let mut holds = self.stripe(channel);
+        if self.names().add_worker(channel, worker) {
             // whoever joins holds a confirmed interest of its own until it has joined: nothing is missed in between
-            let _hold = self.bus.interest(channel).map(|interest| interest.hold);
-            let followed = Followed { channel: channel.clone(), workers: Workers::default().with(worker), _hold };
-            stripe.insert_unique(hash, followed, |other| self.hash(&other.channel.app, &other.channel.name));
+            if let Some(interest) = self.bus.interest(&self.names().key(channel)) {
+                holds.insert(channel, interest.hold);
+            }
             self.channels.fetch_add(1, Ordering::Relaxed);
             // under the stripe's lock, so that coming and leaving are told in their order
-            self.keeping.came(&channel.clone().into(), None);
+            self.coordination.claim(&self.key(channel), None);
         }
     }
 
     /// From now on it does not.
-    pub fn remove(&self, channel: &ChannelKey, worker: usize) {
-        let hash = self.hash(&channel.app, &channel.name);
-        let mut stripe = self.stripe(hash);
-        if let Ok(mut place) = stripe.find_entry(hash, |followed| followed.channel == *channel) {
-            let followed = place.get_mut();
-            followed.workers = followed.workers.without(worker);
-            if followed.workers == Workers::default() {
-                place.remove();
-                self.channels.fetch_sub(1, Ordering::Relaxed);
-                self.keeping.left(&channel.clone().into());
+    pub fn remove(&self, channel: ChannelId, worker: usize) {
+        let mut holds = self.stripe(channel);
+        if self.names().remove_worker(channel, worker) {
+            holds.remove(&channel);
+            // what a crowd needed is given back when it has gone
+            if holds.capacity() > 64 + 8 * holds.len() {
+                let len = holds.len();
+                holds.shrink_to(2 * len);
             }
+            self.channels.fetch_sub(1, Ordering::Relaxed);
+            self.coordination.withdraw(&self.key(channel));
         }
     }
 
-    /// Workers with subscribers of `channel`.
-    pub fn workers(&self, app: &AppId, channel: &ChannelName) -> Workers {
-        let hash = self.hash(app, channel);
-        let is_it = |followed: &Followed| followed.channel.name == *channel && followed.channel.app == *app;
-        self.stripe(hash).find(hash, is_it).map_or_else(Workers::default, |followed| followed.workers)
+    /// The number of a channel, and the workers with subscribers of it.
+    pub fn find(&self, app: &AppId, channel: &ChannelName) -> Option<(ChannelId, Workers)> {
+        self.names().find(app, channel)
     }
 
     /// Channels that somebody of this slave is on.
@@ -128,50 +81,49 @@ impl Interests {
         self.channels.load(Ordering::Relaxed)
     }
 
-    fn hash(&self, app: &AppId, channel: &ChannelName) -> u64 {
-        self.hasher.hash_one((app, channel))
+    fn key(&self, channel: ChannelId) -> Key {
+        Key::Channel(self.names().refer_to(channel))
     }
 
-    fn stripe(&self, hash: u64) -> MutexGuard<'_, Stripe> {
-        // the table looks at the lowest and the highest bits: those in the middle are left
-        let stripe = &self.stripes[(hash >> 32) as usize % STRIPES];
-        // a thread that panicked while it held a stripe has left a whole map behind
-        stripe.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn stripe(&self, channel: ChannelId) -> std::sync::MutexGuard<'_, FxHashMap<ChannelId, Hold>> {
+        let stripe = &self.stripes[channel.number() as usize % STRIPES];
+        stripe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use wellhead_proto::{ids::NodeId, testkit::RecordingBus};
+    use wellhead_proto::{
+        ids::{ChannelKey, NodeId},
+        testkit::RecordingBus,
+    };
 
     use super::*;
-    use crate::{keeper::GRACE, metrics::Metrics};
+    use crate::{metrics::Metrics, presence::coordinator::GRACE};
 
     #[test]
     fn a_push_goes_to_workers_with_subscribers_of_that_app_only() {
         let bus = Arc::new(RecordingBus::default());
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
-        let keeping = Keeping::new(NodeId::from_random(1), GRACE, bus.clone(), metrics);
-        let interests = Interests::new(bus, Arc::new(keeping));
+        let names = Arc::<ChannelTable>::default();
+        let coordination = Coordination::new(NodeId::from_random(1), names.clone(), GRACE, bus.clone(), metrics);
+        let interests = Interests::new(bus, Arc::new(coordination));
         let key = |app: &str| ChannelKey { app: app.parse().unwrap(), name: "news".parse().unwrap() };
+        let [a, b] = ["a", "b"].map(|app| names.refer(&key(app).app, &key(app).name));
         for worker in [0, 5, 63] {
-            interests.add(&key("a"), worker);
+            interests.add(a.id(), worker);
         }
-        interests.add(&key("a"), 5);
-        interests.remove(&key("a"), 0);
-        let workers = |app: &str| interests.workers(&key(app).app, &key(app).name).collect::<Vec<_>>();
+        interests.add(a.id(), 5);
+        interests.remove(a.id(), 0);
+        let workers = |app: &str| interests.find(&key(app).app, &key(app).name).unwrap().1.collect::<Vec<_>>();
         assert_eq!(workers("a"), [5, 63]);
         assert!(workers("b").is_empty());
         assert_eq!(interests.channels(), 1);
-        interests.remove(&key("a"), 5);
-        interests.remove(&key("a"), 63);
-        interests.remove(&key("b"), 63);
+        interests.remove(a.id(), 5);
+        interests.remove(a.id(), 63);
+        interests.remove(b.id(), 63);
         assert_eq!(interests.channels(), 0);
-    }
-    #[test]
-    fn the_first_workers_are_as_many_as_there_are() {
-        for count in [0, 1, 2, 63, 64, 65] {
-            assert_eq!(Workers::first(count).collect::<Vec<_>>(), (0..count.min(MAX_WORKERS)).collect::<Vec<_>>());
-        }
+        drop((a, b));
+        assert_eq!(names.len(), 0);
     }
 }

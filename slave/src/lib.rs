@@ -2,18 +2,18 @@
 
 mod admission;
 mod api;
-mod attendance;
 mod backlog;
+mod channels;
 mod handshake;
 mod intake;
 mod interests;
-mod keeper;
-mod keeping;
 mod lifecycle;
 mod memory;
 mod metrics;
 mod outbox;
+mod pages;
 mod patience;
+mod presence;
 mod pulse;
 mod registries;
 mod registry;

@@ -21,8 +21,12 @@ pub fn start(state: &Arc<SlaveState>) {
     actix_rt::spawn(sweep(Arc::downgrade(state)));
     actix_rt::spawn(watch_bus(Arc::downgrade(state), state.bus.state()));
     actix_rt::spawn(watch_roster(Arc::downgrade(state), state.bus.state()));
-    actix_rt::spawn(state.keeping.announcing());
-    actix_rt::spawn(state.keeping.ending_graces());
+    let slave = Arc::downgrade(state);
+    state.coordination.start(move || {
+        if let Some(slave) = slave.upgrade() {
+            slave.presence.refetch(&slave.registries);
+        }
+    });
 }
 
 /// Forget references to tokens that nobody used.
@@ -53,17 +57,17 @@ async fn watch_bus(slave: Weak<SlaveState>, mut state: watch::Receiver<BusState>
     }
 }
 
-/// Tell the keeper who is alive, and see to it that what is known of members is right afterwards: once at once, and once
-/// more when it has been quiet for a lease, when what a former keeper announced late has arrived.
+/// Tell the coordinator who is alive, and see to it that what is known of members is right afterwards: once at once, and once
+/// more when it has been quiet for a lease, when what a former coordinator announced late has arrived.
 async fn watch_roster(slave: Weak<SlaveState>, mut state: watch::Receiver<BusState>) {
     let mut changed = true;
     loop {
         let now = state.borrow_and_update().clone();
         match slave.upgrade() {
             Some(slave) if !slave.admission.is_draining() => {
-                slave.keeping.roster(&now);
+                slave.coordination.bus_changed(&now);
                 if now.up && now.roster_known {
-                    slave.attendance.renew(&slave.registries);
+                    slave.presence.refetch(&slave.registries);
                 }
             }
             Some(_) => {}

@@ -7,7 +7,7 @@ use prometheus_client::{
 };
 use wellhead_proto::{jwt::BadToken, refusal::CloseCause};
 
-use crate::users::Users;
+use crate::{presence::facts::Consumer, users::Users};
 
 /// The counters of a slave; all threads share them.
 #[derive(Clone)]
@@ -39,11 +39,17 @@ pub struct Metrics {
     auth_failures: Family<Reason, Counter>,
     rejected: Family<Why, Counter>,
     facts: Family<What, Counter>,
+    dropped: Family<By, Counter>,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct What {
     fact: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct By {
+    consumer: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -98,6 +104,7 @@ impl Metrics {
             auth_failures: Family::default(),
             rejected: Family::default(),
             facts: Family::default(),
+            dropped: Family::default(),
         };
         registry.register("connections", "Open sockets", metrics.connections.clone());
         registry.register("connections_opened", "Sockets opened", metrics.opened.clone());
@@ -125,7 +132,12 @@ impl Metrics {
         registry.register_with_unit("memory_limit", limit, Unit::Bytes, metrics.limit_bytes.clone());
         registry.register("slave_auth_failures", "Tokens refused, by reason", metrics.auth_failures.clone());
         registry.register("subscribes_rejected", "Subscribes refused, by reason", metrics.rejected.clone());
-        registry.register("keeper_facts", "What this slave announced of channels that it keeps", metrics.facts.clone());
+        registry.register("keeper_facts", "What this slave decided as coordinator", metrics.facts.clone());
+        let dropped = "Facts that a reader was too slow for, by consumer";
+        registry.register("facts_dropped", dropped, metrics.dropped.clone());
+        for consumer in Consumer::ALL {
+            drop(metrics.dropped.get_or_create(&By { consumer: consumer.label() }));
+        }
         // every cause is there from the start, so that a first slow consumer shows as a rise
         for cause in CloseCause::ALL {
             drop(metrics.closed.get_or_create(&Cause { cause: cause.label() }));
@@ -163,8 +175,19 @@ impl Metrics {
         self.rejected.get_or_create(&Why { reason }).inc();
     }
 
-    /// A keeper announced something.
+    /// The coordinator decided something.
     pub fn fact(&self, fact: &'static str) {
         self.facts.get_or_create(&What { fact }).inc();
+    }
+
+    /// A reader of facts was too slow for some.
+    pub fn facts_dropped(&self, consumer: Consumer, facts: usize) {
+        self.dropped.get_or_create(&By { consumer: consumer.label() }).inc_by(facts as u64);
+    }
+
+    /// How many those are by now.
+    #[cfg(test)]
+    pub fn dropped_facts(&self, consumer: Consumer) -> u64 {
+        self.dropped.get_or_create(&By { consumer: consumer.label() }).get()
     }
 }

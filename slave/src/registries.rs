@@ -3,12 +3,13 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use actix::Addr;
-use wellhead_proto::{ids::ChannelKey, refusal::CloseCause};
+use wellhead_proto::refusal::CloseCause;
 
 use crate::{
-    attendance::{Teller, Told},
     backlog::Backlog,
-    interests::{Interests, MAX_WORKERS},
+    channels::{ChannelRef, MAX_WORKERS},
+    interests::Interests,
+    presence::{MemberNotifier, MemberUpdate},
     registry::{Drain, Registry, TellMembers},
 };
 
@@ -52,12 +53,13 @@ impl Registries {
     }
 }
 
-impl Teller for Registries {
-    fn tell(&self, channel: &ChannelKey, told: Told) {
+impl MemberNotifier for Registries {
+    fn notify(&self, channel: &ChannelRef, update: MemberUpdate) {
         let all = self.all();
-        for worker in self.interests.workers(&channel.app, &channel.name).filter_map(|worker| all.get(worker)) {
-            let (channel, told, ticket) = (channel.clone(), told.clone(), self.backlog.admit(0));
-            worker.do_send(TellMembers { channel, told, ticket });
+        let with_subscribers = self.interests.names().workers(channel.id());
+        for worker in with_subscribers.filter_map(|worker| all.get(worker)) {
+            let (channel, update, ticket) = (channel.clone(), update.clone(), self.backlog.admit(0));
+            worker.do_send(TellMembers { channel, update, ticket });
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use wellhead_proto::units::{Size, Span};
 
-use crate::keeper::GRACE;
+use crate::presence::coordinator::GRACE;
 
 /// `[slave]`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]

@@ -19,16 +19,15 @@ use wellhead_proto::{
 
 use crate::{
     admission::Admission,
-    attendance::Attendance,
     backlog::Backlog,
     handshake::{self, Accepted, Opened, Rejected},
     intake::Intake,
     interests::Interests,
-    keeping::Keeping,
     lifecycle,
     memory::{Memory, Share},
     metrics::Metrics,
     patience,
+    presence::{Presence, coordination::Coordination},
     pulse::Rhythm,
     registries::Registries,
     registry::{CHUNK, Floor, Hall, Registry},
@@ -77,10 +76,12 @@ impl Slave {
         let Setup { node, settings, limits, tokens, cluster, secret, tenants, dialects, bus } = setup;
         let metrics = Metrics::new(registry);
         metrics.limit_bytes.set(limits.memory.0 as i64);
-        let keeping = Arc::new(Keeping::new(node, settings.member_grace.0, bus.clone(), metrics.clone()));
+        let grace = settings.member_grace.0;
+        let coordination = Coordination::new(node, Arc::default(), grace, bus.clone(), metrics.clone());
+        let coordination = Arc::new(coordination);
         let others = bus.clone();
         let clocks = Box::new(move |node| others.clock_ahead_of(node));
-        let interests = Arc::new(Interests::new(bus.clone(), keeping.clone()));
+        let interests = Arc::new(Interests::new(bus.clone(), coordination.clone()));
         let backlog = Arc::<Backlog>::default();
         Self(Arc::new(SlaveState {
             node,
@@ -90,8 +91,8 @@ impl Slave {
             tokens: Tokens::new(tokens, node, cluster, &secret).with_clocks(clocks),
             registries: Arc::new(Registries::new(interests.clone(), backlog.clone())),
             interests,
-            attendance: Arc::new(Attendance::new(keeping.clone(), bus.clone())),
-            keeping,
+            presence: Arc::new(Presence::new(coordination.clone(), bus.clone())),
+            coordination,
             backlog,
             memory: Arc::new(Memory::new(if limits.memory.0 == 0 { usize::MAX } else { limits.memory.bytes() })),
             admission: Arc::new(Admission::new(node, settings.max_connections, bus.clone(), metrics.clone())),
@@ -125,7 +126,7 @@ impl Slave {
                 state.limits.grants.bytes(),
                 Rc::new(state.voices.clone()),
                 state.interests.clone(),
-                state.attendance.clone(),
+                state.presence.clone(),
                 state.metrics.clone(),
             );
             let hall = Hall::new(floor, Share::new(state.memory.clone(), state.limits.queue.bytes()));
@@ -177,13 +178,13 @@ impl Slave {
         self.0.admission.open()
     }
 
-    /// Take no more sockets, and hand over what this slave keeps for the cluster. To be called before it says goodbye on
+    /// Take no more sockets, and hand over what this slave coordinates for the cluster. To be called before it says goodbye on
     /// the bus. `outlived`: the socket that clients connect to stays open for a successor.
     pub fn prepare_to_go(&self, outlived: bool) {
         self.0.admission.set_outlived(outlived);
         self.0.admission.drain();
         let slaves = self.0.bus.state().borrow().slaves.clone();
-        self.0.keeping.hand_over(&slaves);
+        self.0.coordination.hand_over(&slaves);
     }
 
     /// Take no more sockets and close those that are open, telling each to come back. Back when all are gone, or when the

@@ -24,7 +24,7 @@ use crate::{
         ChannelState, CountQuery, GrantsQuery, Headcount, Listing, MembersQuery, NamesQuery, Query, QueryResult,
         StatesOf, StatesQuery, StatsQuery,
     },
-    report::{Post, Report},
+    report::{CoordinatedKey, CoordinationMessage},
     roster::Beat,
 };
 
@@ -174,7 +174,8 @@ impl From<Body> for Mail {
             Body::Hello(beat) => Self::Hello(beat.into()),
             Body::Goodbye(node, incarnation) => Self::Goodbye(node, incarnation),
             Body::Reports { from, reports } => {
-                Self::Reports { from, reports: reports.into_iter().map(Into::into).collect() }
+                let reports = reports.into_iter().filter_map(CoordinationMessage::into_old).collect();
+                Self::Reports { from, reports }
             }
             Body::Fragment { of, index, count, bytes } => Self::Part { of, index, count, bytes },
             Body::Settings { from, settings } => Self::Settings { from, settings },
@@ -320,40 +321,55 @@ impl From<OldBeat> for Beat {
     }
 }
 
-impl From<Post> for OldPost {
-    fn from(Post { channel, member }: Post) -> Self {
-        Self { channel, member }
-    }
-}
-
-impl From<OldPost> for Post {
-    fn from(OldPost { channel, member }: OldPost) -> Self {
-        Self { channel, member }
-    }
-}
-
-impl From<Report> for OldReport {
-    fn from(report: Report) -> Self {
-        match report {
-            Report::Ask { no } => Self::Ask { no },
-            Report::Answer { no } => Self::Answer { no },
-            Report::Holds { post, held, epoch, info } => Self::Holds { post: post.into(), held, epoch, info },
-            Report::Kept { post, epoch } => Self::Kept { post: post.into(), epoch },
-            Report::Announced { post, epoch } => Self::Announced { post: post.into(), epoch },
-            Report::Settled { slaves, turn, heard } => Self::Settled { slaves, turn, heard },
+impl CoordinatedKey {
+    /// As it was; `None`: the previous release knows nothing like it.
+    fn into_old(self) -> Option<OldPost> {
+        match self {
+            Self::Channel(channel) => Some(OldPost { channel, member: None }),
+            Self::Member { channel, user } => Some(OldPost { channel, member: Some(user) }),
+            Self::User { .. } => None,
         }
     }
 }
 
-impl From<OldReport> for Report {
+impl From<OldPost> for CoordinatedKey {
+    fn from(OldPost { channel, member }: OldPost) -> Self {
+        match member {
+            None => Self::Channel(channel),
+            Some(user) => Self::Member { channel, user },
+        }
+    }
+}
+
+impl CoordinationMessage {
+    /// As it was; `None`: the previous release has no word for it, and is told nothing. It does not coordinate users, and
+    /// fetches lists of members anew only when the slaves change.
+    fn into_old(self) -> Option<OldReport> {
+        Some(match self {
+            Self::Request { number } => OldReport::Ask { no: number },
+            Self::Answer { number } => OldReport::Answer { no: number },
+            Self::Claim { key, claimed, epoch, info } => {
+                OldReport::Holds { post: key.into_old()?, held: claimed, epoch, info }
+            }
+            Self::Handover { key, epoch } => OldReport::Kept { post: key.into_old()?, epoch },
+            Self::Announced { key, epoch } => OldReport::Announced { post: key.into_old()?, epoch },
+            Self::Synced { slaves, round, confirmed } => OldReport::Settled { slaves, turn: round, heard: confirmed },
+            Self::AnnouncementsLost => return None,
+        })
+    }
+}
+
+impl From<OldReport> for CoordinationMessage {
     fn from(report: OldReport) -> Self {
         match report {
-            OldReport::Ask { no } => Self::Ask { no },
-            OldReport::Answer { no } => Self::Answer { no },
-            OldReport::Holds { post, held, epoch, info } => Self::Holds { post: post.into(), held, epoch, info },
-            OldReport::Kept { post, epoch } => Self::Kept { post: post.into(), epoch },
-            OldReport::Announced { post, epoch } => Self::Announced { post: post.into(), epoch },
-            OldReport::Settled { slaves, turn, heard } => Self::Settled { slaves, turn, heard },
+            OldReport::Ask { no } => Self::Request { number: no },
+            OldReport::Answer { no } => Self::Answer { number: no },
+            OldReport::Holds { post, held, epoch, info } => {
+                Self::Claim { key: post.into(), claimed: held, epoch, info }
+            }
+            OldReport::Kept { post, epoch } => Self::Handover { key: post.into(), epoch },
+            OldReport::Announced { post, epoch } => Self::Announced { key: post.into(), epoch },
+            OldReport::Settled { slaves, turn, heard } => Self::Synced { slaves, round: turn, confirmed: heard },
         }
     }
 }

@@ -16,10 +16,10 @@ use wellhead_proto::{
     notice::Notice,
 };
 
-use super::{attendees::Attendee, index::RoomNo};
+use super::index::RoomNo;
 use crate::{
-    attendance::Told,
     backlog::Ticket,
+    presence::{MemberUpdate, local::LocalMember},
     voices::{Voice, Voices},
 };
 
@@ -45,14 +45,14 @@ enum Body {
     /// An event, for all.
     Event(Event),
     /// A change of the members, for those of them who do not know of it.
-    Members(Told),
+    Members(MemberUpdate),
 }
 
 impl Body {
     fn notice<'a>(&'a self, channel: &'a ChannelName) -> Notice<'a> {
         match self {
             Self::Event(event) => Notice::Event { channel, event },
-            Self::Members(Told { change, .. }) => Notice::Members { channel, change },
+            Self::Members(MemberUpdate { change, .. }) => Notice::Members { channel, change },
         }
     }
 }
@@ -70,16 +70,18 @@ impl Push {
     }
 
     /// A change of the channel's members.
-    pub fn members(channel: ChannelName, told: Told, ticket: Ticket, since: Instant) -> Self {
-        let body = Body::Members(told);
+    pub fn members(channel: ChannelName, update: MemberUpdate, ticket: Ticket, since: Instant) -> Self {
+        let body = Body::Members(update);
         Self { channel, body, except: None, encoded: SmallVec::new(), since, ticket: Some(ticket) }
     }
 
     /// Does `socket` get it? `part` is its part among the members.
-    pub fn is_for<'a>(&self, socket: SocketId, part: impl Fn() -> Option<&'a Attendee>) -> bool {
+    pub fn is_for<'a>(&self, socket: SocketId, part: impl Fn() -> Option<&'a LocalMember>) -> bool {
         match &self.body {
             Body::Event(_) => self.except != Some(socket),
-            Body::Members(Told { number, change }) => part().is_some_and(|part| part.is_told(change.user(), *number)),
+            Body::Members(MemberUpdate { number, change }) => {
+                part().is_some_and(|part| part.is_told(change.user(), *number))
+            }
         }
     }
 
@@ -105,7 +107,7 @@ impl Push {
     fn bytes(&self) -> usize {
         match &self.body {
             Body::Event(event) => event.data.len(),
-            Body::Members(Told { change: MemberChange::Added(member), .. }) => member.info.len(),
+            Body::Members(MemberUpdate { change: MemberChange::Added(member), .. }) => member.info.len(),
             Body::Members(_) => 0,
         }
     }

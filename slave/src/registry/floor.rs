@@ -2,7 +2,6 @@
 //! after everything that the mailbox held has been put into it.
 
 mod asks;
-mod members;
 mod pushes;
 mod users;
 
@@ -21,23 +20,23 @@ use wellhead_proto::{
     refusal::CloseCause,
 };
 
+pub use self::users::Waiting;
 use self::{
     asks::Task,
-    users::{Reload, UserOrder, Waiting, What},
+    users::{Reload, UserOrder, What},
 };
 use super::{
-    attendees::Attendees,
     fanout::{Fanout, Held, PendingJoin, Push, Run, Turn},
     grants::{AllGrants, Grants},
     index::{Change, Index, RoomNo, SeatNo},
+    message::Order,
     presence::Granted,
 };
 use crate::{
-    attendance::Attendance,
-    backlog::Ticket,
     interests::Interests,
     metrics::Metrics,
     outbox::{End, Outbox},
+    presence::{Presence, local::LocalMembers},
     pulse::Pulse,
     voices::Voices,
 };
@@ -71,17 +70,17 @@ impl Granted for Seat {
 /// The sockets of one thread.
 pub struct Floor {
     /// Who sits where.
-    pub(super) index: Index<Seat>,
+    pub(crate) index: Index<Seat>,
     /// What the sockets may subscribe to.
     pub(super) grants: AllGrants,
     /// Who of them is a member of what.
-    attendees: Attendees,
+    pub(crate) members: LocalMembers,
     voices: Rc<Voices>,
     fanout: Fanout,
     /// What is ordered for a user with many sockets.
     order: Option<UserOrder>,
     /// What arrived since.
-    waiting: VecDeque<Waiting>,
+    pub(crate) waiting: VecDeque<Waiting>,
     /// Questions under way.
     questions: VecDeque<Task>,
     /// Outboxes to flush after the drain.
@@ -99,7 +98,7 @@ pub struct Floor {
     most_granted: usize,
     has_refused_grants: bool,
     interests: Arc<Interests>,
-    attendance: Arc<Attendance>,
+    pub(crate) presence: Arc<Presence>,
     metrics: Metrics,
 }
 
@@ -111,13 +110,13 @@ impl Floor {
         most_granted: usize,
         voices: Rc<Voices>,
         interests: Arc<Interests>,
-        attendance: Arc<Attendance>,
+        presence: Arc<Presence>,
         metrics: Metrics,
     ) -> Self {
         Self {
-            index: Index::default(),
+            index: Index::new(interests.names().clone()),
             grants: AllGrants::default(),
-            attendees: Attendees::default(),
+            members: LocalMembers::default(),
             voices,
             fanout: Fanout::default(),
             order: None,
@@ -132,7 +131,7 @@ impl Floor {
             most_granted,
             has_refused_grants: false,
             interests,
-            attendance,
+            presence,
             metrics,
         }
     }
@@ -219,19 +218,19 @@ impl Floor {
     }
 
     /// Carry out a command, which arrived at `since`.
-    pub fn obey(&mut self, envelope: Envelope, ticket: Ticket, since: Instant) {
+    pub fn obey(&mut self, order: Order, since: Instant) {
         if self.is_held() {
-            self.waiting.push_back(Waiting::Order(envelope, ticket, since));
+            self.waiting.push_back(Waiting::Order(order, since));
         } else {
-            self.carry_out(envelope, ticket, since);
+            self.carry_out(order, since);
         }
     }
 
-    fn carry_out(&mut self, envelope: Envelope, ticket: Ticket, since: Instant) {
-        let Envelope { app, command } = envelope;
+    fn carry_out(&mut self, order: Order, since: Instant) {
+        let Order { envelope: Envelope { app, command }, channel: id, ticket } = order;
         match command {
             Command::Publish { channel, event, except } => {
-                let Some(room) = self.index.room(&app, &channel) else { return };
+                let Some(room) = id.and_then(|id| self.index.room_if(id, &app, &channel)) else { return };
                 self.publish(room, Push::new(channel, event, except, Some(ticket), since));
             }
             Command::Direct { to: Target::User(user), data } => match self.index.seats_of(&app, &user)[..] {
@@ -248,7 +247,6 @@ impl Floor {
                 self.order(&app, &user, What::Reload(Reload::new(&within, channels)), ticket);
             }
             Command::Grant { user, channel } => self.order(&app, &user, What::Grant(channel, None), ticket),
-            // the slave makes one message for each change out of it
         }
     }
 
@@ -281,14 +279,14 @@ impl Floor {
         seat.outbox.end(End { cause, goodbye: Some(goodbye) });
     }
 
-    fn note(&mut self, change: Change) {
+    pub(crate) fn note(&mut self, change: Change) {
         for channel in &change.occupied {
-            self.interests.add(channel, self.worker);
+            self.interests.add(channel.id(), self.worker);
         }
         for channel in &change.vacated {
             // left and joined again in one step: still there
-            if self.index.room(&channel.app, &channel.name).is_none_or(|room| self.index.occupied(room) == 0) {
-                self.interests.remove(channel, self.worker);
+            if self.index.room_of(channel.id()).is_none_or(|room| self.index.occupied(room) == 0) {
+                self.interests.remove(channel.id(), self.worker);
             }
         }
         self.metrics.subscriptions.inc_by(change.subscriptions);

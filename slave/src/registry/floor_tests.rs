@@ -21,8 +21,8 @@ use wellhead_proto::{
 use super::*;
 use crate::{
     backlog::Backlog,
-    keeping::Keeping,
     memory::{Memory, Share},
+    presence::{coordination::Coordination, coordinator::GRACE},
     registry::{
         message::{Pending, Question},
         relief::look_after,
@@ -32,7 +32,7 @@ use crate::{
 
 #[path = "floor/asks_tests.rs"]
 mod asks;
-#[path = "floor/members_tests.rs"]
+#[path = "../presence/shard_tests.rs"]
 mod members;
 
 /// Small, so that a handful of sockets is a large push.
@@ -124,17 +124,13 @@ impl Scene {
         let voices = Rc::new(Voices::new(&[Arc::new(Twofold)]));
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
         let bus = Arc::new(RecordingBus::default());
-        let keeping = Keeping::new(
-            wellhead_proto::ids::NodeId::from_random(1),
-            crate::keeper::GRACE,
-            bus.clone(),
-            metrics.clone(),
-        );
-        let keeping = Arc::new(keeping);
-        let interests = Arc::new(Interests::new(bus.clone(), keeping.clone()));
-        let attendance = Arc::new(Attendance::new(keeping, bus));
+        let node = wellhead_proto::ids::NodeId::from_random(1);
+        let coordination = Coordination::new(node, Arc::default(), GRACE, bus.clone(), metrics.clone());
+        let coordination = Arc::new(coordination);
+        let interests = Arc::new(Interests::new(bus.clone(), coordination.clone()));
+        let presence = Arc::new(Presence::new(coordination, bus));
         Self {
-            floor: Floor::new(0, CHUNK, 64 << 10, voices, interests, attendance, metrics),
+            floor: Floor::new(0, CHUNK, 64 << 10, voices, interests, presence, metrics),
             share: Rc::new(Share::new(Arc::new(Memory::new(MEMORY)), 1 << 20)),
             backlog: Arc::default(),
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -173,13 +169,21 @@ impl Scene {
     fn push(&mut self, channel: &str, data: &str, except: Option<SocketId>) {
         let event = Event::new("e".parse().unwrap(), Payload::sniff(data.to_owned().into()));
         let command = Command::Publish { channel: channel.parse().unwrap(), event, except };
-        let ticket = self.backlog.admit(0);
-        self.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket, Instant::now());
+        self.order(command);
     }
 
     fn order(&mut self, command: Command) {
+        self.order_in("app", command);
+    }
+
+    fn order_in(&mut self, app: &str, command: Command) {
+        let app = app.parse().unwrap();
+        let channel = match &command {
+            Command::Publish { channel, .. } => self.floor.interests.find(&app, channel).map(|(channel, _)| channel),
+            _ => None,
+        };
         let ticket = self.backlog.admit(0);
-        self.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket, Instant::now());
+        self.floor.obey(Order { envelope: Envelope { app, command }, channel, ticket }, Instant::now());
     }
 
     /// The answer to a question, whatever turns it takes, and how many those are.
@@ -261,8 +265,7 @@ async fn a_large_push_holds_back_what_follows_it_and_lets_other_channels_overtak
     scene.settle();
     assert_eq!(late.reads(1).await, ["large:4"]);
     let command = Command::Direct { to: Target::Socket(leaver.id), data: Payload::null() };
-    let ticket = scene.backlog.admit(0);
-    scene.floor.obey(Envelope { app: "app".parse().unwrap(), command }, ticket, Instant::now());
+    scene.order(command);
     scene.settle();
     assert_eq!(leaver.reads(2).await, ["joined", "null"]);
 }
@@ -301,8 +304,7 @@ async fn another_app_hears_nothing() {
             },
         ),
     ] {
-        let ticket = scene.backlog.admit(0);
-        scene.floor.obey(Envelope { app: app.parse().unwrap(), command }, ticket, Instant::now());
+        scene.order_in(app, command);
     }
     let push = PublishMatching {
         app: "other".parse().unwrap(),

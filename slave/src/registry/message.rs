@@ -8,7 +8,6 @@ use tokio::sync::oneshot;
 use wellhead_proto::{
     command::PublishMatching,
     envelope::Envelope,
-    ids::ChannelKey,
     query::{
         AppStats, ChannelStates, CountQuery, GrantsQuery, MemberInfos, MembersQuery, NameHashes, Names, NamesQuery,
         StatesQuery, StatsQuery,
@@ -16,7 +15,11 @@ use wellhead_proto::{
     refusal::CloseCause,
 };
 
-use crate::{attendance::Told, backlog::Ticket};
+use crate::{
+    backlog::Ticket,
+    channels::{ChannelId, ChannelRef},
+    presence::MemberUpdate,
+};
 
 /// Carry out commands for the sockets of this thread, in order.
 #[derive(Message)]
@@ -30,6 +33,8 @@ pub type Orders = SmallVec<[Order; 1]>;
 pub struct Order {
     /// What to do, and in which app.
     pub envelope: Envelope,
+    /// For a push to a channel: its number as it was when the push came. By now it may be another channel's.
+    pub channel: Option<ChannelId>,
     /// Counts it as waiting until it is done.
     pub ticket: Ticket,
 }
@@ -39,9 +44,9 @@ pub struct Order {
 #[rtype(result = "()")]
 pub struct TellMembers {
     /// The channel.
-    pub channel: ChannelKey,
+    pub channel: ChannelRef,
     /// What has changed.
-    pub told: Told,
+    pub update: MemberUpdate,
     /// Counts it as waiting until it is done.
     pub ticket: Ticket,
 }

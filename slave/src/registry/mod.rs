@@ -1,7 +1,6 @@
 //! The registry of one worker thread: an actor in front of its floor. Pushes and queries come as messages; the sessions
 //! of the same thread call the floor directly.
 
-mod attendees;
 mod fanout;
 mod floor;
 mod grants;
@@ -14,8 +13,10 @@ mod relief;
 mod socket;
 
 pub use self::{
-    floor::{CHUNK, Floor, SeatStanding},
+    fanout::Push,
+    floor::{CHUNK, Floor, SeatStanding, Waiting},
     hall::Hall,
+    index::{Change, RoomNo, SeatNo},
     message::{Answer, Drain, Obey, Order, Orders, Pending, Question, TellMembers},
     socket::{NewSocket, SocketHandle},
 };
@@ -31,7 +32,6 @@ use actix::{Actor, ActorFuture, ActorFutureExt, AsyncContext, Context, Handler, 
 use tokio::task::yield_now;
 use wellhead_proto::refusal::CloseCause;
 
-use self::index::SeatNo;
 use crate::{
     metrics::Metrics,
     pulse::{BEAT, Clock, Rhythm},
@@ -99,8 +99,8 @@ impl Handler<Obey> for Registry {
     fn handle(&mut self, Obey(orders): Obey, _: &mut Self::Context) {
         let mut floor = self.hall.floor.borrow_mut();
         let now = Instant::now();
-        for Order { envelope, ticket } in orders {
-            floor.obey(envelope, ticket, now);
+        for order in orders {
+            floor.obey(order, now);
         }
     }
 }
@@ -108,8 +108,8 @@ impl Handler<Obey> for Registry {
 impl Handler<TellMembers> for Registry {
     type Result = ();
 
-    fn handle(&mut self, TellMembers { channel, told, ticket }: TellMembers, _: &mut Self::Context) {
-        self.hall.floor.borrow_mut().tell_members(channel, told, ticket);
+    fn handle(&mut self, TellMembers { channel, update, ticket }: TellMembers, _: &mut Self::Context) {
+        self.hall.floor.borrow_mut().tell_members(channel, update, ticket);
     }
 }
 

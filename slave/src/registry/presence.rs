@@ -15,10 +15,10 @@ use wellhead_proto::{
 };
 
 use super::{
-    attendees::Attendees,
     grants::Grants,
     index::{Index, RoomNo, SeatNo},
 };
+use crate::presence::local::LocalMembers;
 
 /// What is taken into an answer, or looked at for a [`GLANCE`]th of that, before the thread does something else: a
 /// millisecond or two.
@@ -158,7 +158,7 @@ impl Survey {
     }
 
     /// Look at the next slice. `true` if it was the last.
-    pub fn look<S>(&mut self, index: &mut Index<S>, attendees: &Attendees) -> bool {
+    pub fn look<S>(&mut self, index: &mut Index<S>, local: &LocalMembers) -> bool {
         let mut left = Left(SLICE * GLANCE);
         match self {
             Self::Channels { app, within, after, found } => {
@@ -184,7 +184,7 @@ impl Survey {
                 true
             }
             Self::UsersOf { places, found } => places.look(index, &mut left, |index, room, seat, left| {
-                let member = attendees.of(room, seat).map(|attendee| &attendee.member);
+                let member = local.of(room, seat).map(|there| &there.member);
                 if let Some(member) = member {
                     found.take(member.user.as_str(), left);
                 }
@@ -195,13 +195,13 @@ impl Survey {
                 }
             }),
             Self::Members { places, found, .. } => places.look(index, &mut left, |_, room, seat, left| {
-                if let Some(member) = attendees.of(room, seat).map(|attendee| &attendee.member) {
+                if let Some(member) = local.of(room, seat).map(|there| &there.member) {
                     found.entry(member.user.clone()).or_insert_with(|| member.info.clone());
                 }
                 left.spend(1);
             }),
             Self::States { query, named, after, found, .. } => {
-                look_at_states(index, attendees, query, named, after, found, &mut left)
+                look_at_states(index, local, query, named, after, found, &mut left)
             }
             Self::Grants { grants, at, found, .. } => {
                 while let Some(first) = grants.as_slice().first() {
@@ -377,7 +377,7 @@ fn look_at_channels<S>(
 /// `true` if the last of them was looked at.
 fn look_at_states<S>(
     index: &Index<S>,
-    attendees: &Attendees,
+    local: &LocalMembers,
     StatesQuery { app, of, members }: &StatesQuery,
     named: &mut usize,
     after: &mut Option<ChannelName>,
@@ -385,7 +385,7 @@ fn look_at_states<S>(
     left: &mut Left,
 ) -> bool {
     let mut take = |name: &ChannelName, room: Option<RoomNo>, left: &mut Left| {
-        let state = state_of(room, index, attendees, *members);
+        let state = state_of(room, index, local, *members);
         left.spend(1 + state.members.len());
         found.insert(name.as_str().to_owned(), state);
     };
@@ -415,11 +415,11 @@ fn look_at_states<S>(
     true
 }
 
-fn state_of<S>(room: Option<RoomNo>, index: &Index<S>, attendees: &Attendees, members: bool) -> ChannelState {
+fn state_of<S>(room: Option<RoomNo>, index: &Index<S>, local: &LocalMembers, members: bool) -> ChannelState {
     let mut state =
         ChannelState { subscriptions: room.map_or(0, |room| index.occupied(room) as u64), ..Default::default() };
     if members {
-        let there = room.into_iter().flat_map(|room| attendees.in_room(room));
+        let there = room.into_iter().flat_map(|room| local.in_room(room));
         state.members = there.map(|member| name_hash(member.user.as_str())).collect();
     }
     state
@@ -476,7 +476,7 @@ mod tests {
         index: &mut Index<S>,
     ) -> (QueryResult, usize) {
         let mut slices = 1;
-        while !survey.look(index, &Attendees::default()) {
+        while !survey.look(index, &LocalMembers::default()) {
             slices += 1;
         }
         survey.answer();
@@ -580,7 +580,7 @@ mod tests {
         let users = |within| Listing::Users { within };
         for of in [users(None), users(Some(within)), Listing::UsersOf(room.clone())] {
             let (mut survey, answer) = begin(NamesQuery { app: app.clone(), of }.into(), &mut index);
-            assert!(!survey.look(&mut index, &Attendees::default()));
+            assert!(!survey.look(&mut index, &LocalMembers::default()));
             let (comes, goes) = if index.seat_of(last).is_some() { (last + 1, last) } else { (last, last + 1) };
             index.exit(comes.min(3));
             let seat = index.enter(comes, app.clone(), user.clone(), ());

@@ -32,8 +32,8 @@ use super::{
     desk::Desk,
 };
 use crate::{
-    attendance::PATIENCE,
     outbox::{End, Outbox},
+    presence::PATIENCE,
     registry::SocketHandle,
     state::SlaveState,
 };
@@ -229,12 +229,12 @@ impl Session {
         let Some(member) = member else { return self.join(vec![channel], desk) };
         let Some(app) = self.socket.app() else { return };
         let key = ChannelKey { app, name: channel };
-        let (guest, known) = self.state.attendance.invite(key.clone(), &self.state.registries);
+        let (invitation, known) = self.state.presence.invite(&key, &self.state.registries);
         let Some(known) = known else { return self.attend(&key, &member, most_members) };
         let hold = self.state.bus.interest(&key);
         desk.wait(timeout(PATIENCE, known).into_actor(self).map(move |_, session, _| {
             session.attend(&key, &member, most_members);
-            drop((guest, hold));
+            drop((invitation, hold));
         }));
     }
 

@@ -16,7 +16,7 @@ use wellhead_proto::{
     node_message::Body,
     node_request::{NodeRequest, NodeResponse},
     query::{NameHashes, Query, QueryResult, ResultPart},
-    report::Report,
+    report::CoordinationMessage,
 };
 
 use super::{Cluster, DEADLINE, ONE_DEADLINE, PUBLISH, interest, late::OwedAnswers, pending::Waiting, slots::slot_of};
@@ -50,7 +50,7 @@ impl Bus for ClusterBus {
         let message = |announcement: MemberAnnouncement| {
             (Subject::Slot(slot_of(&announcement.channel)), Body::Announcement(announcement))
         };
-        // a change of members is said again after whatever happened: see `slave/src/attendance`
+        // a change of members is said again after whatever happened: see `slave/src/presence`
         self.0.push_all(announcements.into_iter().map(message), false).await
     }
 
@@ -91,7 +91,7 @@ impl Bus for ClusterBus {
         Some(interest::want(&self.0, channel))
     }
 
-    fn report(&self, to: NodeId, reports: Vec<Report>) {
+    fn report(&self, to: NodeId, reports: Vec<CoordinationMessage>) {
         self.0.sender.queue(Subject::Node(to), Body::Reports { from: self.0.me.node, reports });
     }
 

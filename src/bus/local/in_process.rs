@@ -16,7 +16,7 @@ use wellhead_proto::{
     member::MemberAnnouncement,
     node_request::{NodeRequest, NodeResponse},
     query::{NameHashes, Query, QueryResult},
-    report::Report,
+    report::CoordinationMessage,
 };
 
 /// How long a publisher waits for room before it is told that the bus is full.
@@ -114,7 +114,7 @@ impl Bus for InProcessBus {
         None
     }
 
-    fn report(&self, _: NodeId, _: Vec<Report>) {}
+    fn report(&self, _: NodeId, _: Vec<CoordinationMessage>) {}
 
     fn attach(&self, inbox: Arc<dyn Inbox>) {
         let first = self.inbox.set(inbox).is_ok();
@@ -186,7 +186,7 @@ mod tests {
             request.nothing()
         }
 
-        fn report(&self, _: NodeId, _: Vec<Report>) {}
+        fn report(&self, _: NodeId, _: Vec<CoordinationMessage>) {}
 
         fn opened(&self) -> u32 {
             0

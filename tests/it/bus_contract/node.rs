@@ -19,7 +19,7 @@ use wellhead_proto::{
     member::MemberAnnouncement,
     node_request::{Bearer, NodeRequest, NodeResponse},
     query::{Listing, NameHashes, NamesQuery, Query, QueryResult, name_hash},
-    report::Report,
+    report::CoordinationMessage,
 };
 
 use crate::support::within;
@@ -49,7 +49,7 @@ pub struct Book {
 pub enum Heard {
     Push(Envelope),
     Announcement(MemberAnnouncement),
-    Report(NodeId, Report),
+    Report(NodeId, CoordinationMessage),
     Gap(Gap),
 }
 
@@ -160,7 +160,7 @@ impl Inbox for Book {
         }
     }
 
-    fn report(&self, from: NodeId, reports: Vec<Report>) {
+    fn report(&self, from: NodeId, reports: Vec<CoordinationMessage>) {
         for report in reports {
             self.write(Heard::Report(from, report));
         }

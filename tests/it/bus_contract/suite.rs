@@ -13,7 +13,7 @@ use wellhead_proto::{
     ids::NodeId,
     member::{MemberAnnouncement, MemberChange},
     query::{StatsQuery, name_hash},
-    report::Report,
+    report::CoordinationMessage,
 };
 
 use super::{
@@ -262,7 +262,7 @@ pub async fn changes_of_members_keep_their_order_with_pushes<C: Carrier>() {
 
 pub async fn reports_arrive_in_order<C: Carrier>() {
     let (_carrier, _master, one, two) = three::<C>().await;
-    let report = |no: usize| Report::Ask { no: no as u64 };
+    let report = |no: usize| CoordinationMessage::Request { number: no as u64 };
     for no in 0..250 {
         one.bus.report(two.id, vec![report(2 * no), report(2 * no + 1)]);
     }

@@ -28,7 +28,7 @@ use wellhead_proto::{
     member::{MemberAnnouncement, MemberChange},
     node_message::{Body, MessageFormat, MessageKey, NodeMessage},
     query::{Listing, NamesQuery, Query, QueryResult},
-    report::{Post, Report},
+    report::{CoordinatedKey, CoordinationMessage},
     roster::{BEAT, Beat, keepers},
 };
 
@@ -219,11 +219,11 @@ impl Sayer {
                 }
                 Body::Reports { from, reports } => {
                     for report in reports {
-                        let Report::Ask { no } = report else { continue };
+                        let CoordinationMessage::Request { number } = report else { continue };
                         let reports = [
-                            vec![Report::Answer { no }],
+                            vec![CoordinationMessage::Answer { number }],
                             holds(&slaves, from),
-                            vec![Report::Settled { slaves: slaves.clone(), turn: 1, heard: 0 }],
+                            vec![CoordinationMessage::Synced { slaves: slaves.clone(), round: 1, confirmed: 0 }],
                         ];
                         self.say(Subject::Node(from), Body::Reports { from: me, reports: reports.concat() }).await;
                     }
@@ -242,14 +242,11 @@ fn room(slaves: &[NodeId], coordinator: NodeId) -> ChannelKey {
 }
 
 /// A channel, and a member of it, on the old node.
-fn holds(slaves: &[NodeId], coordinator: NodeId) -> Vec<Report> {
+fn holds(slaves: &[NodeId], coordinator: NodeId) -> Vec<CoordinationMessage> {
     let channel = room(slaves, coordinator);
-    let member = Post { channel: channel.clone(), member: Some("old".parse().unwrap()) };
-    [Post::from(channel), member]
-        .map(|post| {
-            let info = post.member.is_some().then(|| "{}".into());
-            Report::Holds { post, held: true, epoch: 0, info }
-        })
+    let member = CoordinatedKey::Member { channel: channel.clone(), user: "old".parse().unwrap() };
+    [(channel.into(), None), (member, Some("{}".into()))]
+        .map(|(key, info)| CoordinationMessage::Claim { key, claimed: true, epoch: 0, info })
         .into()
 }
 
@@ -315,8 +312,12 @@ async fn they_understand_each_other(field: &Field) {
         _ => None,
     });
     assert_eq!(added.await, (channel, "old".to_owned()));
-    old.say(Subject::Node(slave), Body::Reports { from: old.beat.node, reports: vec![Report::Ask { no: 9 }] }).await;
-    let answered = |report: &Report| *report == Report::Answer { no: 9 };
+    old.say(
+        Subject::Node(slave),
+        Body::Reports { from: old.beat.node, reports: vec![CoordinationMessage::Request { number: 9 }] },
+    )
+    .await;
+    let answered = |report: &CoordinationMessage| *report == CoordinationMessage::Answer { number: 9 };
     old.heard
         .find("the answer", |_, body| match body {
             Body::Reports { reports, .. } => reports.iter().any(answered).then_some(()),

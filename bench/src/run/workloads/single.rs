@@ -80,6 +80,25 @@ pub fn connections(bench: &Bench, setup: &Setup) -> Result<Vec<Workload>> {
             vec![memory_per_socket(&[IDLE])],
         ),
         setup.workload(
+            "memory-own",
+            "10k idle sockets, a channel of its own each",
+            &setup.with_others(&[Write, Wellhead, Textbook]),
+            Job { channels: 10_000, ..idle(10_000) },
+            vec![memory_per_socket(&[&[Goal::AtMost(1.5)], &AHEAD[..]].concat())],
+        ),
+        setup.workload(
+            "memory-channels",
+            "100k channels of one subscriber each, 500 for each of 200 sockets",
+            &[Wellhead],
+            Job { subscriptions: 500, channels: 100_000, ..idle(200) },
+            vec![measure("RSS bytes per channel", &[Goal::AtMost(350.0)], |report| {
+                let memory = &report["memory"];
+                let grown = number(&memory["open_kib"]) - number(&memory["before_kib"]);
+                // the sockets themselves are one in five hundred
+                grown * 1024.0 / (number(&report["sockets"]) * 500.0)
+            })],
+        ),
+        setup.workload(
             "storm",
             "connect: /auth with an RS256 JWT of its own, upgrade, subscribe; baseline without /auth",
             &[Write, Wellhead],

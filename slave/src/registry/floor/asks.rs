@@ -105,7 +105,7 @@ impl Floor {
     pub(super) fn pursue(&mut self) {
         let Some(mut task) = self.questions.pop_front() else { return };
         let over = match &mut task {
-            Task::Survey(survey) => survey.look(&mut self.index, &self.attendees),
+            Task::Survey(survey) => survey.look(&mut self.index, &self.members),
             Task::Push(push) => self.push_on(push),
         };
         if !over {
@@ -122,7 +122,7 @@ impl Floor {
     }
 
     /// A socket comes to a channel while questions are under way.
-    pub(super) fn note_join(&mut self, seat: SeatNo, channel: &ChannelName) {
+    pub(crate) fn note_join(&mut self, seat: SeatNo, channel: &ChannelName) {
         for task in &mut self.questions {
             if let Task::Survey(survey) = task {
                 survey.note_join(self.index.app_of(seat), self.index.user_of(seat), channel);
@@ -157,9 +157,9 @@ impl Floor {
                 push.after = last.cloned();
             }
         }
-        rooms.retain(|&room| self.index.occupied(room) > 0 && push.within.allows(&self.index.channel(room).name));
+        rooms.retain(|&room| self.index.occupied(room) > 0 && push.within.allows(self.index.name_of(room)));
         for room in rooms {
-            let channel = self.index.channel(room).name.clone();
+            let channel = self.index.name_of(room).clone();
             push.matched.insert(name_hash(channel.as_str()));
             let ticket = Some(push.ticket.another());
             self.publish(room, Push::new(channel, push.event.clone(), None, ticket, push.since));

@@ -6,10 +6,7 @@ use smallvec::SmallVec;
 use wellhead_proto::frame::Frame;
 
 use super::{Floor, Held, Push, Run, Seat, Turn};
-use crate::{
-    registry::{attendees::Attendee, index::RoomNo},
-    voices::Voices,
-};
+use crate::{presence::local::LocalMember, registry::index::RoomNo, voices::Voices};
 
 /// Sockets of a room that are looked at together: in a large one none of them is in the processor's caches, and
 /// memory brings several as fast as it brings one.
@@ -18,7 +15,7 @@ const GROUP: usize = 16;
 impl Floor {
     /// Every push to a channel comes this way: behind a walk that is under way, chunk by chunk if the channel is large, and
     /// at once otherwise.
-    pub(super) fn publish(&mut self, room: RoomNo, mut push: Push) {
+    pub(crate) fn publish(&mut self, room: RoomNo, mut push: Push) {
         let size = self.index.occupied(room);
         if let Some(ticket) = &mut push.ticket {
             ticket.set_deliveries(size.max(1));
@@ -42,7 +39,7 @@ impl Floor {
         self.spent += 1;
         self.finished.push(push.since);
         let Some((_, no, seat)) = self.index.seated(room, 0).next() else { return };
-        if push.is_for(seat.id, || self.attendees.of(room, no)) {
+        if push.is_for(seat.id, || self.members.of(room, no)) {
             let voice = self.voices.at(seat.voice);
             let Some(shared) = push.encode(voice) else { return };
             let frame = voice.frame_of(shared, || self.index.tag(no, room).unwrap_or_default());
@@ -76,7 +73,7 @@ impl Floor {
                     frames += run.pushes.len() as u64;
                     continue;
                 }
-                let part = || self.attendees.of(room, no);
+                let part = || self.members.of(room, no);
                 frames += hand(run, seat, &self.voices, part, || self.index.tag(no, room).unwrap_or_default());
                 if seat.outbox.mark() {
                     self.dirty.push(seat.outbox.clone());
@@ -169,7 +166,7 @@ fn hand<'a>(
     run: &mut Run,
     seat: &Seat,
     voices: &Voices,
-    part: impl Fn() -> Option<&'a Attendee>,
+    part: impl Fn() -> Option<&'a LocalMember>,
     tag: impl Fn() -> &'a str,
 ) -> u64 {
     if let Some(block) = run.block(seat.voice, voices) {

@@ -8,20 +8,20 @@ use log::warn;
 use smallvec::SmallVec;
 use wellhead_proto::{
     channel::{ChannelPattern, PatternSet, written},
-    envelope::Envelope,
     event::Payload,
     frame::Frame,
-    ids::{AppId, ChannelKey, ChannelName, UserId},
+    ids::{AppId, ChannelName, UserId},
     notice::Notice,
 };
 
 use super::{Change, Floor, SeatNo};
 use crate::{
-    attendance::Told,
     backlog::Ticket,
+    channels::ChannelRef,
+    presence::MemberUpdate,
     registry::{
         grants::{Grants, replaced},
-        message::Question,
+        message::{Order, Question},
     },
     voices::Voice,
 };
@@ -60,18 +60,18 @@ pub(super) struct Reload {
 }
 
 /// What waits for its end.
-pub(super) enum Waiting {
+pub enum Waiting {
     /// A further order.
-    Order(Envelope, Ticket, Instant),
+    Order(Order, Instant),
     /// A change of a channel's members.
-    Members(ChannelKey, Told, Ticket),
+    Members(ChannelRef, MemberUpdate, Ticket),
     /// A question.
     Question(Question, Ticket),
 }
 
 impl Floor {
     /// Does something that was ordered hold back what arrives now?
-    pub(super) fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.order.is_some() || !self.waiting.is_empty()
     }
 
@@ -95,8 +95,8 @@ impl Floor {
                 continue;
             }
             match self.waiting.pop_front() {
-                Some(Waiting::Order(envelope, ticket, since)) => self.carry_out(envelope, ticket, since),
-                Some(Waiting::Members(channel, told, ticket)) => self.announce(&channel, told, ticket),
+                Some(Waiting::Order(order, since)) => self.carry_out(order, since),
+                Some(Waiting::Members(channel, update, ticket)) => self.announce(&channel, update, ticket),
                 Some(Waiting::Question(question, ticket)) => self.begin(question, ticket),
                 None => return,
             }

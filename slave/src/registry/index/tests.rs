@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{collection::vec, prelude::*};
+use wellhead_proto::ids::ChannelKey;
 
 use super::*;
 
@@ -52,6 +53,10 @@ fn occupied(model: &Model, of: &AppId) -> BTreeMap<ChannelName, BTreeSet<u8>> {
         }
     }
     channels
+}
+
+fn keys(channels: &[ChannelRef]) -> BTreeSet<ChannelKey> {
+    channels.iter().map(ChannelRef::key).collect()
 }
 
 proptest! {
@@ -133,8 +138,8 @@ proptest! {
                     prop_assert_eq!(names, naive.collect::<Vec<_>>());
                 }
             }
-            prop_assert_eq!(change.occupied.iter().cloned().collect::<BTreeSet<_>>(), &after - &before);
-            prop_assert_eq!(change.vacated.iter().cloned().collect::<BTreeSet<_>>(), &before - &after);
+            prop_assert_eq!(keys(&change.occupied), &after - &before);
+            prop_assert_eq!(keys(&change.vacated), &before - &after);
             prop_assert_eq!(subscriptions, model.values().map(|(_, _, on)| on.len() as i64).sum::<i64>());
         }
         for socket in 0..24 {
@@ -144,6 +149,7 @@ proptest! {
             index.end_walk(room);
         }
         prop_assert!(index.seats.is_empty() && index.rooms.is_empty() && index.apps.is_empty() && index.sockets.is_empty());
+        prop_assert!(index.by_channel.is_empty() && index.by_app.is_empty() && index.names.len() == 0);
     }
 }
 
@@ -167,4 +173,21 @@ fn seats_stand_in_join_order_and_keep_their_place_while_somebody_walks() {
     index.join(seats[3], &name, None, &mut change);
     index.join(seats[1], &name, None, &mut change);
     assert_eq!(index.seated(room, 0).map(|(_, _, it)| *it).collect::<Vec<_>>(), [99, 3, 1]);
+}
+
+#[test]
+fn a_channel_takes_little_of_a_thread() {
+    assert_eq!(size_of::<Option<LocalChannel>>(), 56, "held once for each channel");
+}
+
+#[test]
+fn a_number_that_another_channel_has_by_now_finds_nothing() {
+    let (mut index, mut change) = (Index::default(), Change::default());
+    let seat = index.enter(1, app(0), user(0), ());
+    index.join(seat, &channel(0), None, &mut change);
+    let (id, _) = index.names.find(&app(0), &channel(0)).unwrap();
+    assert!(index.room_if(id, &app(0), &channel(0)).is_some());
+    assert!(index.room_if(id, &app(1), &channel(0)).is_none() && index.room_if(id, &app(0), &channel(1)).is_none());
+    index.exit(1);
+    assert!(index.room_if(id, &app(0), &channel(0)).is_none());
 }

@@ -1,11 +1,23 @@
-//! The book, rule by rule, and then on a simulated network: a keeper, slaves with sockets, and everything between them late.
+//! The replica, rule by rule, and then on a simulated network: a coordinator, slaves with sockets, and everything between them late.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use super::*;
+use crate::channels::ChannelTable;
 
-fn channel() -> ChannelKey {
-    ChannelKey { app: "app".parse().unwrap(), name: "presence-a".parse().unwrap() }
+thread_local! {
+    static NAMES: Arc<ChannelTable> = Arc::default();
+}
+
+fn channel() -> ChannelRef {
+    named("presence-a")
+}
+
+fn named(name: &str) -> ChannelRef {
+    NAMES.with(|names| names.refer(&"app".parse().unwrap(), &name.parse().unwrap()))
 }
 
 fn member(user: &str, info: &str) -> Member {
@@ -24,99 +36,102 @@ fn list(users: &[&str]) -> BTreeMap<UserId, ByteString> {
     users.iter().map(|user| (user.parse().unwrap(), "{}".into())).collect()
 }
 
-/// A book that knows these members, and of which somebody is about to come.
-fn knowing(users: &[&str]) -> Book {
-    let mut book = Book::default();
-    assert!(book.comes(&channel()));
-    let ticket = book.fetch(&channel()).expect("somebody comes");
-    book.fetched(&channel(), ticket, list(users));
-    book
+/// A replica that knows these members, and of which somebody is about to come.
+fn knowing(users: &[&str]) -> MemberReplica {
+    let mut replica = MemberReplica::default();
+    assert!(replica.invite(&channel()));
+    let ticket = replica.fetch(channel().id()).expect("somebody comes");
+    replica.fetched(channel().id(), ticket, list(users));
+    replica
 }
 
 #[test]
 fn a_newcomer_is_given_the_list_with_itself_and_who_was_there_first_stays_who_it_is() {
-    let mut book = knowing(&["ann", "bob"]);
-    let came = book.came(&channel(), &member("eve", "new"), 100).unwrap();
+    let mut replica = knowing(&["ann", "bob"]);
+    let came = replica.add(&channel(), &member("eve", "new"), 100).unwrap();
     let shown: Vec<_> = came.members.iter().map(|(user, info)| (user.as_str(), &**info)).collect();
     assert_eq!(shown, [("ann", "{}"), ("bob", "{}"), ("eve", "new")]);
     assert!(came.first);
-    let again = book.came(&channel(), &member("ann", "other"), 100).unwrap();
+    let again = replica.add(&channel(), &member("ann", "other"), 100).unwrap();
     assert_eq!(&*again.members[&"ann".parse::<UserId>().unwrap()], "{}");
-    assert!(again.first && !book.came(&channel(), &member("ann", "third"), 100).unwrap().first);
-    assert!(!book.left(&channel(), &"ann".parse().unwrap()));
-    assert!(book.left(&channel(), &"ann".parse().unwrap()));
-    assert!(!book.left(&channel(), &"ann".parse().unwrap()), "it left before");
+    assert!(again.first && !replica.add(&channel(), &member("ann", "third"), 100).unwrap().first);
+    assert!(!replica.remove(channel().id(), &"ann".parse().unwrap()));
+    assert!(replica.remove(channel().id(), &"ann".parse().unwrap()));
+    assert!(!replica.remove(channel().id(), &"ann".parse().unwrap()), "it left before");
 }
 
 #[test]
 fn a_change_is_told_once_and_only_if_it_is_one() {
-    let mut book = knowing(&["ann"]);
-    assert_eq!(book.announced(&channel(), added("ann")), None);
-    assert_eq!(book.announced(&channel(), added("bob")), Some(Told { number: 2, change: added("bob") }));
-    assert_eq!(book.announced(&channel(), added("bob")), None);
-    assert_eq!(book.announced(&channel(), removed("eve")), None);
-    assert_eq!(book.announced(&channel(), removed("ann")), Some(Told { number: 3, change: removed("ann") }));
-    let elsewhere = ChannelKey { name: "presence-b".parse().unwrap(), ..channel() };
-    assert_eq!(book.announced(&elsewhere, added("bob")), None);
+    let mut replica = knowing(&["ann"]);
+    assert_eq!(replica.apply(channel().id(), added("ann")), None);
+    assert_eq!(replica.apply(channel().id(), added("bob")), Some(MemberUpdate { number: 2, change: added("bob") }));
+    assert_eq!(replica.apply(channel().id(), added("bob")), None);
+    assert_eq!(replica.apply(channel().id(), removed("eve")), None);
+    assert_eq!(replica.apply(channel().id(), removed("ann")), Some(MemberUpdate { number: 3, change: removed("ann") }));
+    let elsewhere = named("presence-b");
+    assert_eq!(replica.apply(elsewhere.id(), added("bob")), None);
 }
 
 #[test]
 fn a_full_channel_lets_in_its_members_only() {
-    let mut book = knowing(&["ann", "bob"]);
-    book.came(&channel(), &member("eve", "{}"), 3).unwrap();
+    let mut replica = knowing(&["ann", "bob"]);
+    replica.add(&channel(), &member("eve", "{}"), 3).unwrap();
     // eve is not announced yet, and counts
-    assert_eq!(book.came(&channel(), &member("joe", "{}"), 3), Err(Bar::Full { most: 3 }));
+    assert_eq!(replica.add(&channel(), &member("joe", "{}"), 3), Err(Bar::Full { most: 3 }));
     for there in ["ann", "eve"] {
-        assert!(book.came(&channel(), &member(there, "{}"), 3).is_ok(), "{there}");
+        assert!(replica.add(&channel(), &member(there, "{}"), 3).is_ok(), "{there}");
     }
-    book.announced(&channel(), added("eve"));
-    assert_eq!(book.came(&channel(), &member("joe", "{}"), 3), Err(Bar::Full { most: 3 }));
-    book.announced(&channel(), removed("bob"));
-    assert!(book.came(&channel(), &member("joe", "{}"), 3).is_ok());
+    replica.apply(channel().id(), added("eve"));
+    assert_eq!(replica.add(&channel(), &member("joe", "{}"), 3), Err(Bar::Full { most: 3 }));
+    replica.apply(channel().id(), removed("bob"));
+    assert!(replica.add(&channel(), &member("joe", "{}"), 3).is_ok());
 }
 
 #[test]
 fn newcomers_wait_for_the_list_and_what_is_announced_meanwhile_counts() {
-    let mut book = Book::default();
-    assert!(book.comes(&channel()));
-    let ticket = book.fetch(&channel()).unwrap();
-    assert!(!book.comes(&channel()), "it is being fetched");
-    let mut waits = [book.wait(&channel()).unwrap(), book.wait(&channel()).unwrap()];
-    assert!(book.announced(&channel(), added("bob")).is_some() && book.announced(&channel(), removed("ann")).is_none());
+    let mut replica = MemberReplica::default();
+    assert!(replica.invite(&channel()));
+    let ticket = replica.fetch(channel().id()).unwrap();
+    assert!(!replica.invite(&channel()), "it is being fetched");
+    let mut waits = [replica.wait(channel().id()).unwrap(), replica.wait(channel().id()).unwrap()];
+    assert!(
+        replica.apply(channel().id(), added("bob")).is_some()
+            && replica.apply(channel().id(), removed("ann")).is_none()
+    );
     assert!(waits.iter_mut().all(|wait| wait.try_recv().is_err()));
-    let told = book.fetched(&channel(), ticket, list(&["ann", "eve"]));
+    let told = replica.fetched(channel().id(), ticket, list(&["ann", "eve"]));
     assert_eq!(told.into_iter().map(|told| told.change).collect::<Vec<_>>(), [added("eve")]);
-    assert_eq!(book.members(&channel()), Some(vec!["bob", "eve"]));
-    assert!(waits.iter_mut().all(|wait| wait.try_recv().is_ok()) && book.wait(&channel()).is_none());
+    assert_eq!(replica.members(channel().id()), Some(vec!["bob", "eve"]));
+    assert!(waits.iter_mut().all(|wait| wait.try_recv().is_ok()) && replica.wait(channel().id()).is_none());
 }
 
 #[test]
 fn only_the_last_list_counts_and_shows_what_was_lost() {
-    let mut book = knowing(&["ann", "bob"]);
-    let (old, new) = (book.fetch(&channel()).unwrap(), book.fetch(&channel()).unwrap());
-    assert_eq!((book.is_awaited(&channel(), old), book.is_awaited(&channel(), new)), (false, true));
-    assert_eq!(book.fetched(&channel(), old, list(&[])), []);
+    let mut replica = knowing(&["ann", "bob"]);
+    let (old, new) = (replica.fetch(channel().id()).unwrap(), replica.fetch(channel().id()).unwrap());
+    assert_eq!((replica.is_awaited(channel().id(), old), replica.is_awaited(channel().id(), new)), (false, true));
+    assert_eq!(replica.fetched(channel().id(), old, list(&[])), []);
     let told: Vec<_> =
-        book.fetched(&channel(), new, list(&["bob", "eve"])).into_iter().map(|told| told.change).collect();
+        replica.fetched(channel().id(), new, list(&["bob", "eve"])).into_iter().map(|told| told.change).collect();
     assert_eq!(told, [removed("ann"), added("eve")]);
-    assert_eq!(book.fetched(&channel(), new, list(&[])), [], "a ticket is good once");
+    assert_eq!(replica.fetched(channel().id(), new, list(&[])), [], "a ticket is good once");
 }
 
 #[test]
 fn a_channel_that_nobody_is_on_is_forgotten_and_its_numbers_are_not() {
-    let mut book = knowing(&["ann"]);
-    book.came(&channel(), &member("bob", "{}"), 9).unwrap();
-    book.turned_back(&channel());
-    assert_eq!(book.channels().count(), 1);
-    let before = book.announced(&channel(), added("bob")).unwrap().number;
-    assert!(book.left(&channel(), &"bob".parse().unwrap()));
-    assert_eq!((book.channels().count(), book.announced(&channel(), removed("ann"))), (0, None));
+    let mut replica = knowing(&["ann"]);
+    replica.add(&channel(), &member("bob", "{}"), 9).unwrap();
+    replica.uninvite(channel().id());
+    assert_eq!(replica.channels().count(), 1);
+    let before = replica.apply(channel().id(), added("bob")).unwrap().number;
+    assert!(replica.remove(channel().id(), &"bob".parse().unwrap()));
+    assert_eq!((replica.channels().count(), replica.apply(channel().id(), removed("ann"))), (0, None));
     // somebody turned back, and somebody barred
-    assert!(book.comes(&channel()));
-    book.turned_back(&channel());
-    assert!(book.came(&channel(), &member("eve", "{}"), 0).is_err());
-    assert_eq!(book.channels().count(), 0);
-    assert!(book.comes(&channel()) && book.came(&channel(), &member("eve", "{}"), 9).unwrap().number >= before);
+    assert!(replica.invite(&channel()));
+    replica.uninvite(channel().id());
+    assert!(replica.add(&channel(), &member("eve", "{}"), 0).is_err());
+    assert_eq!(replica.channels().count(), 0);
+    assert!(replica.invite(&channel()) && replica.add(&channel(), &member("eve", "{}"), 9).unwrap().number >= before);
 }
 
 const USERS: [&str; 3] = ["ann", "bob", "eve"];
@@ -130,9 +145,9 @@ struct Socket {
 /// A slave with its sockets, and what is under way to it and from it.
 #[derive(Default)]
 struct Slave {
-    book: Book,
+    replica: MemberReplica,
     sockets: Vec<Socket>,
-    to_keeper: VecDeque<(&'static str, bool)>,
+    to_coordinator: VecDeque<(&'static str, bool)>,
     facts: VecDeque<MemberChange>,
     lists: VecDeque<(u64, BTreeMap<UserId, ByteString>)>,
     coming: Vec<&'static str>,
@@ -142,7 +157,7 @@ struct Slave {
 struct World {
     random: u64,
     slaves: Vec<Slave>,
-    /// The keeper's table: who holds whom.
+    /// The coordinator's table: who holds whom.
     held: BTreeMap<&'static str, BTreeSet<usize>>,
 }
 
@@ -152,9 +167,9 @@ impl World {
         (self.random >> 33) as usize % limit
     }
 
-    fn tell(&mut self, no: usize, told: Vec<Told>) {
+    fn tell(&mut self, no: usize, told: Vec<MemberUpdate>) {
         let slave = &mut self.slaves[no];
-        for Told { number, change } in told {
+        for MemberUpdate { number, change } in told {
             for socket in slave.sockets.iter_mut().filter(|socket| socket.since < number) {
                 let user = change.user().as_str();
                 if user == socket.user {
@@ -171,12 +186,12 @@ impl World {
 
     fn come(&mut self, no: usize, user: &'static str) {
         let slave = &mut self.slaves[no];
-        if slave.book.comes(&channel()) {
-            let ticket = slave.book.fetch(&channel()).expect("somebody comes");
+        if slave.replica.invite(&channel()) {
+            let ticket = slave.replica.fetch(channel().id()).expect("somebody comes");
             self.send_for(no, ticket);
         }
         let slave = &mut self.slaves[no];
-        if slave.book.wait(&channel()).is_some() {
+        if slave.replica.wait(channel().id()).is_some() {
             slave.coming.push(user);
         } else {
             self.seat(no, user);
@@ -185,13 +200,13 @@ impl World {
 
     fn seat(&mut self, no: usize, user: &'static str) {
         let slave = &mut self.slaves[no];
-        let came = slave.book.came(&channel(), &member(user, "{}"), 9).expect("there is room");
-        slave.book.turned_back(&channel());
+        let came = slave.replica.add(&channel(), &member(user, "{}"), 9).expect("there is room");
+        slave.replica.uninvite(channel().id());
         let mut told: BTreeSet<_> = came.members.keys().map(ToString::to_string).collect();
         assert!(told.remove(user));
         slave.sockets.push(Socket { user, since: came.number, told });
         if came.first {
-            slave.to_keeper.push_back((user, true));
+            slave.to_coordinator.push_back((user, true));
         }
     }
 
@@ -201,20 +216,20 @@ impl World {
             let at = self.below(count);
             let slave = &mut self.slaves[no];
             let user = slave.sockets.swap_remove(at).user;
-            if slave.book.left(&channel(), &user.parse().unwrap()) {
-                slave.to_keeper.push_back((user, false));
+            if slave.replica.remove(channel().id(), &user.parse().unwrap()) {
+                slave.to_coordinator.push_back((user, false));
             }
         }
     }
 
-    /// The list is what the keeper has announced when it is asked.
+    /// The list is what the coordinator has announced when it is asked.
     fn send_for(&mut self, no: usize, ticket: u64) {
         let users: Vec<_> = self.held.iter().filter(|(_, by)| !by.is_empty()).map(|(user, _)| *user).collect();
         self.slaves[no].lists.push_back((ticket, list(&users)));
     }
 
     fn renew(&mut self, no: usize) {
-        if let Some(ticket) = self.slaves[no].book.fetch(&channel()) {
+        if let Some(ticket) = self.slaves[no].replica.fetch(channel().id()) {
             self.send_for(no, ticket);
         }
     }
@@ -224,7 +239,7 @@ impl World {
         let slave = &mut self.slaves[no];
         match which {
             0 => {
-                let Some((user, comes)) = slave.to_keeper.pop_front() else { return false };
+                let Some((user, comes)) = slave.to_coordinator.pop_front() else { return false };
                 let by = self.held.entry(user).or_default();
                 let before = by.is_empty();
                 let _ = if comes { by.insert(no) } else { by.remove(&no) };
@@ -235,14 +250,14 @@ impl World {
             }
             1 => {
                 let Some(fact) = slave.facts.pop_front() else { return false };
-                let told = slave.book.announced(&channel(), fact);
+                let told = slave.replica.apply(channel().id(), fact);
                 self.tell(no, told.into_iter().collect());
             }
             _ => {
                 let Some((ticket, list)) = slave.lists.pop_front() else { return false };
-                let told = slave.book.fetched(&channel(), ticket, list);
+                let told = slave.replica.fetched(channel().id(), ticket, list);
                 self.tell(no, told);
-                if self.slaves[no].book.wait(&channel()).is_none() {
+                if self.slaves[no].replica.wait(channel().id()).is_none() {
                     for user in std::mem::take(&mut self.slaves[no].coming) {
                         self.seat(no, user);
                     }
@@ -265,7 +280,7 @@ impl World {
     /// What each socket was told is the copy of its slave.
     fn check(&self) {
         for slave in &self.slaves {
-            let copy = slave.book.members(&channel()).unwrap_or_default();
+            let copy = slave.replica.members(channel().id()).unwrap_or_default();
             for socket in &slave.sockets {
                 let told: Vec<_> = copy.iter().copied().filter(|user| *user != socket.user).collect();
                 assert!(
@@ -311,9 +326,9 @@ fn live(seed: u64) {
     let there: Vec<_> = world.held.iter().filter(|(_, by)| !by.is_empty()).map(|(user, _)| *user).collect();
     let users: BTreeSet<_> =
         world.slaves.iter().flat_map(|slave| slave.sockets.iter().map(|socket| socket.user)).collect();
-    assert!(users.iter().eq(there.iter()), "{users:?} are there, the keeper knows {there:?}");
+    assert!(users.iter().eq(there.iter()), "{users:?} are there, the coordinator knows {there:?}");
     for slave in world.slaves.iter().filter(|slave| !slave.sockets.is_empty()) {
-        assert_eq!(slave.book.members(&channel()).unwrap(), there);
+        assert_eq!(slave.replica.members(channel().id()).unwrap(), there);
     }
 }
 

@@ -1,16 +1,16 @@
-//! Keepers on a simulated network: one queue from each slave to each other, delivered in random order; slaves that
+//! Coordinators on a simulated network: one queue from each slave to each other, delivered in random order; slaves that
 //! come, go, die, stop and lose their bus; every slave sees that at its own time. Everything follows from a seed: a
-//! failing one is printed, and `KEEPER_SEED=<mode>:<seed>` runs it alone. `KEEPER_SEEDS` says how many of each mode.
+//! failing one is printed, and `COORDINATOR_SEED=<mode>:<seed>` runs it alone. `COORDINATOR_SEEDS` says how many of each mode.
 
 mod world;
 
-use wellhead_proto::ids::NodeId;
+use wellhead_proto::{ids::NodeId, report::CoordinatedKey};
 
 use self::world::{Node, State, World};
-use super::{GRACE, Keeper};
+use super::{Coordinator, GRACE};
 
-/// Channels and members of channels.
-const POSTS: usize = 4;
+/// Channels, members of channels, and users.
+const KEYS: usize = 6;
 const OPERATIONS: usize = 40;
 
 /// What may happen, and so what is promised.
@@ -49,14 +49,15 @@ fn everything_heals_after_any_failure() {
 }
 
 fn run(mode: Mode) {
-    if let Ok(one) = std::env::var("KEEPER_SEED") {
-        let (of, seed) = one.split_once(':').expect("KEEPER_SEED is a mode, a colon and a number");
+    if let Ok(one) = std::env::var("COORDINATOR_SEED") {
+        let (of, seed) = one.split_once(':').expect("COORDINATOR_SEED is a mode, a colon and a number");
         if of.eq_ignore_ascii_case(&format!("{mode:?}")) {
             World::new(mode, seed.parse().expect("a seed is a number"), true).live();
         }
         return;
     }
-    let seeds = std::env::var("KEEPER_SEEDS").map_or(1_000, |seeds| seeds.parse().expect("KEEPER_SEEDS is a number"));
+    let seeds =
+        std::env::var("COORDINATOR_SEEDS").map_or(1_000, |seeds| seeds.parse().expect("COORDINATOR_SEEDS is a number"));
     for seed in 0..seeds {
         World::new(mode, seed, false).live();
     }
@@ -119,8 +120,8 @@ impl World {
                 self.pass(GRACE.mul_f64(time as f64 / 500.0));
             }
             _ if self.nodes[&node].state == State::Up => {
-                let post = self.below(POSTS);
-                self.toggle(node, post);
+                let key = self.below(KEYS);
+                self.toggle(node, key);
             }
             _ => {}
         }
@@ -131,22 +132,22 @@ impl World {
         let ids = self.ids();
         let to = ids[self.below(ids.len())];
         let up = |id| self.nodes[&id].state == State::Up;
-        let Some(post) = self.nodes[&from].held.iter().copied().find(|post| post % 2 == 1) else { return };
+        let Some(key) = self.nodes[&from].held.iter().copied().find(|key| key % 3 != 0) else { return };
         if !up(from) || !up(to) {
             return;
         }
-        self.toggle(from, post);
+        self.toggle(from, key);
         for _ in 0..self.below(6) {
             self.deliver_one();
         }
         let time = self.below(1_000);
         self.pass(GRACE.mul_f64(time as f64 / 1_000.0));
-        if !self.nodes[&to].held.contains(&post) {
-            self.toggle(to, post);
+        if !self.nodes[&to].held.contains(&key) {
+            self.toggle(to, key);
         }
     }
 
-    /// Two that fail at once are the keeper and the deputy of something: only [`Mode::Chaos`] has that.
+    /// Two that fail at once are the coordinator and the standby of something: only [`Mode::Chaos`] has that.
     fn one_at_a_time(&mut self) {
         if self.mode == Mode::Chaos {
             return;
@@ -167,8 +168,8 @@ impl World {
                 if ids.len() < 5 && !alone && self.chance(4) {
                     self.join();
                 } else {
-                    let post = self.below(POSTS);
-                    self.toggle(node, post);
+                    let key = self.below(KEYS);
+                    self.toggle(node, key);
                 }
                 for _ in 0..self.below(4) {
                     self.deliver_one();
@@ -180,8 +181,8 @@ impl World {
     /// Channels with somebody on them, as far as the cluster can know.
     fn truth(&self) -> Vec<bool> {
         let counts = |node: &&Node| node.state != State::Stopped { long: true };
-        let held = |post| self.nodes.values().filter(counts).any(|node| node.held.contains(&post));
-        (0..POSTS).map(held).collect()
+        let held = |key| self.nodes.values().filter(counts).any(|node| node.held.contains(&key));
+        (0..KEYS).map(held).collect()
     }
 
     /// Exactly one fact for each change since the last time.
@@ -192,39 +193,42 @@ impl World {
         }
         let now = self.truth();
         let before = std::mem::replace(&mut self.before, now.clone());
-        for (post, facts) in std::mem::replace(&mut self.facts, vec![Vec::new(); POSTS]).into_iter().enumerate() {
-            let expected = (now[post] != before[post]).then_some(now[post]);
-            assert_eq!(facts, Vec::from_iter(expected), "facts of post {post}, {}", self.replay());
+        for (key, facts) in std::mem::replace(&mut self.facts, vec![Vec::new(); KEYS]).into_iter().enumerate() {
+            let expected = (now[key] != before[key]).then_some(now[key]);
+            assert_eq!(facts, Vec::from_iter(expected), "facts of key {key}, {}", self.replay());
         }
     }
 
     fn check_end(&self) {
         for (id, node) in &self.nodes {
-            assert!(node.keeper.agreed(), "{id} does not know that all agree, {}", self.replay());
-            self.check_attendance(&node.keeper);
-            for (post, _) in node.keeper.table.iter() {
-                let mine = node.keeper.keepers(post).any(|keeper| keeper == *id);
-                assert!(mine, "{id} remembers what it does not keep, {}", self.replay());
+            assert!(node.coordinator.agreed(), "{id} does not know that all agree, {}", self.replay());
+            self.check_members(&node.coordinator);
+            for (_, record) in node.coordinator.ledger.coordinated() {
+                assert!(
+                    node.coordinator.is_mine(record.place),
+                    "{id} remembers what it does not keep, {}",
+                    self.replay()
+                );
             }
         }
-        for (post, held) in self.truth().into_iter().enumerate() {
-            let unknown = self.tainted.contains(&post) || self.mode == Mode::Chaos;
-            assert!(self.occupied[post] == held || unknown, "end of post {post}, {}", self.replay());
+        for (key, held) in self.truth().into_iter().enumerate() {
+            let unknown = self.tainted.contains(&key) || self.mode == Mode::Chaos;
+            assert!(self.occupied[key] == held || unknown, "end of key {key}, {}", self.replay());
         }
     }
 
-    /// What a keeper says of the members of its channels is what was announced.
-    fn check_attendance(&self, keeper: &Keeper) {
-        for (no, post) in self.posts.iter().enumerate() {
-            let Some(user) = &post.member else { continue };
-            let attendance = keeper.attendance(&post.channel);
-            let known = attendance.iter().flat_map(|attendance| attendance.values()).all(|info| *info == "of ann");
+    /// What a coordinator says of the members of its channels is what was announced.
+    fn check_members(&self, coordinator: &Coordinator) {
+        for (no, key) in self.keys.iter().enumerate() {
+            let CoordinatedKey::Member { channel, user } = key else { continue };
+            let members = coordinator.members(channel);
+            let known = members.iter().flat_map(|members| members.values()).all(|info| *info == "of ann");
             assert!(known, "what member {no} tells of itself, {}", self.replay());
-            if let Some(attendance) = attendance
+            if let Some(members) = members
                 && !self.tainted.contains(&no)
                 && self.mode != Mode::Chaos
             {
-                assert_eq!(attendance.contains_key(user), self.occupied[no], "member {no}, {}", self.replay());
+                assert_eq!(members.contains_key(user), self.occupied[no], "member {no}, {}", self.replay());
             }
         }
     }
@@ -232,23 +236,23 @@ impl World {
     /// Whatever was: from now on, one change is one fact.
     fn check_healed(&mut self) {
         for id in self.ids() {
-            for post in self.nodes[&id].held.clone() {
-                self.toggle(id, post);
+            for key in self.nodes[&id].held.clone() {
+                self.toggle(id, key);
                 self.drain();
             }
         }
         // what nobody knew of is made good by the next change, which is the second fact of its kind
-        self.tainted = (0..POSTS).collect();
+        self.tainted = (0..KEYS).collect();
         for round in 0..2 {
-            for post in 0..POSTS {
+            for key in 0..KEYS {
                 let ids = self.ids();
                 let id = ids[self.below(ids.len())];
-                self.facts[post].clear();
-                self.toggle(id, post);
+                self.facts[key].clear();
+                self.toggle(id, key);
                 self.drain();
-                self.toggle(id, post);
+                self.toggle(id, key);
                 self.drain();
-                assert_eq!(self.facts[post], [true, false], "round {round} of post {post}, {}", self.replay());
+                assert_eq!(self.facts[key], [true, false], "round {round} of key {key}, {}", self.replay());
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use wellhead_proto::report::Post;
+use super::Key;
 
 /// How long a member may be away before that is announced, unless the settings say otherwise.
 pub const GRACE: Duration = Duration::from_millis(500);
@@ -15,8 +15,8 @@ pub(super) struct Graces {
     /// How long each is.
     length: Duration,
     now: Duration,
-    until: BTreeMap<Post, Duration>,
-    in_order: BTreeSet<(Duration, Post)>,
+    until: BTreeMap<Key, Duration>,
+    in_order: BTreeSet<(Duration, Key)>,
 }
 
 impl Graces {
@@ -30,42 +30,42 @@ impl Graces {
         self.now = self.now.max(now);
     }
 
-    /// Is the grace of `post`, on which nobody is, over? It begins now if it has not. One that is over is forgotten.
-    pub(super) fn is_over(&mut self, post: &Post) -> bool {
-        match self.until.get(post) {
+    /// Is the grace of `key`, on which nobody is, over? It begins now if it has not. One that is over is forgotten.
+    pub(super) fn is_over(&mut self, key: &Key) -> bool {
+        match self.until.get(key) {
             None => {
                 let until = self.now.saturating_add(self.length);
-                self.until.insert(post.clone(), until);
-                self.in_order.insert((until, post.clone()));
+                self.until.insert(key.clone(), until);
+                self.in_order.insert((until, key.clone()));
                 false
             }
             Some(until) if self.now < *until => false,
-            Some(_) => self.end(post),
+            Some(_) => self.end(key),
         }
     }
 
-    /// Has `post` a grace?
-    pub(super) fn has(&self, post: &Post) -> bool {
-        self.until.contains_key(post)
+    /// Has `key` a grace?
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.until.contains_key(key)
     }
 
-    /// The grace of `post` is no longer needed. `true` if there was one.
-    pub(super) fn end(&mut self, post: &Post) -> bool {
-        // most posts that are decided about have none, and most of the time nobody has
+    /// The grace of `key` is no longer needed. `true` if there was one.
+    pub(super) fn end(&mut self, key: &Key) -> bool {
+        // most keys that are decided about have none, and most of the time nobody has
         if self.until.is_empty() {
             return false;
         }
-        match self.until.remove_entry(post) {
-            Some((post, until)) => self.in_order.remove(&(until, post)),
+        match self.until.remove_entry(key) {
+            Some((key, until)) => self.in_order.remove(&(until, key)),
             None => false,
         }
     }
 
-    /// The grace of `post` is over at once.
-    pub(super) fn cut_short(&mut self, post: &Post) {
-        self.end(post);
-        self.until.insert(post.clone(), Duration::ZERO);
-        self.in_order.insert((Duration::ZERO, post.clone()));
+    /// The grace of `key` is over at once.
+    pub(super) fn cut_short(&mut self, key: &Key) {
+        self.end(key);
+        self.until.insert(key.clone(), Duration::ZERO);
+        self.in_order.insert((Duration::ZERO, key.clone()));
     }
 
     /// When the next one is over.
@@ -74,8 +74,8 @@ impl Graces {
     }
 
     /// Those that are over.
-    pub(super) fn due(&self) -> Vec<Post> {
-        self.in_order.iter().take_while(|(until, _)| *until <= self.now).map(|(_, post)| post.clone()).collect()
+    pub(super) fn due(&self) -> Vec<Key> {
+        self.in_order.iter().take_while(|(until, _)| *until <= self.now).map(|(_, key)| key.clone()).collect()
     }
 
     /// Forget all of them.

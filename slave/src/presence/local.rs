@@ -4,18 +4,18 @@
 use rustc_hash::FxHashMap;
 use wellhead_proto::{ids::UserId, member::Member};
 
-use super::index::{RoomNo, SeatNo};
+use crate::registry::{RoomNo, SeatNo};
 
 /// A socket's part in a presence channel.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Attendee {
+pub struct LocalMember {
     /// As whom it is there.
     pub member: Member,
     /// The last change of the members that the list which it was given knows of: it is told of those after.
     pub since: u64,
 }
 
-impl Attendee {
+impl LocalMember {
     /// Is it to be told of the change with that number, which concerns `user`?
     #[must_use]
     pub fn is_told(&self, user: &UserId, number: u64) -> bool {
@@ -25,35 +25,35 @@ impl Attendee {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub struct Attendees {
-    rooms: FxHashMap<RoomNo, FxHashMap<SeatNo, Attendee>>,
+pub struct LocalMembers {
+    rooms: FxHashMap<RoomNo, FxHashMap<SeatNo, LocalMember>>,
 }
 
-impl Attendees {
+impl LocalMembers {
     /// The socket of `seat` is a member from now on.
-    pub fn add(&mut self, room: RoomNo, seat: SeatNo, attendee: Attendee) {
-        self.rooms.entry(room).or_default().insert(seat, attendee);
+    pub fn add(&mut self, room: RoomNo, seat: SeatNo, member: LocalMember) {
+        self.rooms.entry(room).or_default().insert(seat, member);
     }
 
     /// It leaves the room. As whom it was there, if it was a member.
     pub fn remove(&mut self, room: RoomNo, seat: SeatNo) -> Option<Member> {
         let seats = self.rooms.get_mut(&room)?;
-        let attendee = seats.remove(&seat)?;
+        let member = seats.remove(&seat)?;
         if seats.is_empty() {
             self.rooms.remove(&room);
         }
-        Some(attendee.member)
+        Some(member.member)
     }
 
     /// The part of a socket in a room.
     #[must_use]
-    pub fn of(&self, room: RoomNo, seat: SeatNo) -> Option<&Attendee> {
+    pub fn of(&self, room: RoomNo, seat: SeatNo) -> Option<&LocalMember> {
         self.rooms.get(&room)?.get(&seat)
     }
 
     /// The members in a room, one for each socket.
     pub fn in_room(&self, room: RoomNo) -> impl Iterator<Item = &Member> {
-        self.rooms.get(&room).into_iter().flat_map(|seats| seats.values().map(|attendee| &attendee.member))
+        self.rooms.get(&room).into_iter().flat_map(|seats| seats.values().map(|member| &member.member))
     }
 
     /// Is anybody a member in that room?

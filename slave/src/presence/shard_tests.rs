@@ -3,7 +3,10 @@
 use wellhead_proto::{ids::ChannelKey, notice::Bar};
 
 use super::*;
-use crate::attendance::Told;
+use crate::{
+    channels::ChannelRef,
+    presence::{MemberNotifier, MemberUpdate},
+};
 
 fn key(channel: &str) -> ChannelKey {
     ChannelKey { app: "app".parse().unwrap(), name: channel.parse().unwrap() }
@@ -20,15 +23,17 @@ impl Scene {
         Ok(members.keys().map(ToString::to_string).collect())
     }
 
-    /// The bus brings a change, and the slave's book numbers it.
+    /// The bus brings a change, and the slave's replica numbers it.
     fn tell(&mut self, channel: &str, number: u64, change: MemberChange) {
         let ticket = self.backlog.admit(0);
-        self.floor.tell_members(key(channel), Told { number, change }, ticket);
+        let ChannelKey { app, name } = key(channel);
+        let channel = self.floor.interests.names().refer(&app, &name);
+        self.floor.tell_members(channel, MemberUpdate { number, change }, ticket);
     }
 
-    /// The book hears of a change, and the thread does not yet.
+    /// The replica hears of a change, and the thread does not yet.
     fn announce(&self, channel: &str, change: MemberChange) {
-        self.floor.attendance.announced(&key(channel), change, &Nobody);
+        self.floor.presence.announced(&key(channel), change, &Nobody);
     }
 
     fn users_of(&mut self, channel: &str) -> Names {
@@ -70,8 +75,8 @@ async fn members_are_told_of_others_that_their_list_does_not_know_of() {
 /// Tells nobody: a test hands on what is to be told itself.
 struct Nobody;
 
-impl crate::attendance::Teller for Nobody {
-    fn tell(&self, _: &ChannelKey, _: Told) {}
+impl MemberNotifier for Nobody {
+    fn notify(&self, _: &ChannelRef, _: MemberUpdate) {}
 }
 
 #[tokio::test]
@@ -125,5 +130,5 @@ async fn who_ends_is_a_member_no_more_and_lists_know_members_by_their_names() {
     for client in [&bob, &late] {
         scene.floor.exit(client.id);
     }
-    assert!(scene.floor.attendees.is_empty());
+    assert!(scene.floor.members.is_empty());
 }

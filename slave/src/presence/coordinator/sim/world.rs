@@ -2,20 +2,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use wellhead_proto::{
     ids::{ChannelKey, NodeId},
-    report::{Post, Report},
+    report::{CoordinatedKey, CoordinationMessage},
 };
 
-use super::{Mode, POSTS};
-use crate::keeper::{Fact, GRACE, Keeper, Outcome};
+use super::{KEYS, Mode};
+use crate::{
+    channels::ChannelTable,
+    presence::coordinator::{Coordinator, Fact, GRACE, Key, Outcome},
+};
 
 /// What travels from one slave to another.
 enum Packet {
-    Report(Report),
+    Report(CoordinationMessage),
     /// The sender was heard of.
     Here,
     /// Its lease is over (or it said goodbye).
@@ -34,10 +38,10 @@ pub(super) enum State {
 }
 
 pub(super) struct Node {
-    pub(super) keeper: Keeper,
+    pub(super) coordinator: Coordinator,
     pub(super) state: State,
     roster: BTreeSet<NodeId>,
-    /// The roster has changed since the keeper was last told.
+    /// The roster has changed since the coordinator was last told.
     late: bool,
     pub(super) held: BTreeSet<usize>,
 }
@@ -48,7 +52,7 @@ pub(super) struct World {
     shown: bool,
     random: u64,
     now: Duration,
-    pub(super) posts: Vec<Post>,
+    pub(super) keys: Vec<CoordinatedKey>,
     next: u32,
     pub(super) nodes: BTreeMap<NodeId, Node>,
     links: BTreeMap<(NodeId, NodeId), VecDeque<Packet>>,
@@ -63,11 +67,15 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(mode: Mode, seed: u64, shown: bool) -> Self {
-        // a channel and a member of it in turn
-        let post = |no: usize| {
-            let name = format!("{seed}-{}", no / 2).parse().unwrap();
-            let member = (no % 2 == 1).then(|| "ann".parse().unwrap());
-            Post { channel: ChannelKey { app: "app".parse().unwrap(), name }, member }
+        // a channel, a member of it, and a user in turn
+        let key = |no: usize| {
+            let (app, user) = ("app".parse().unwrap(), "ann".parse().unwrap());
+            let name = format!("{seed}-{}", no / 3);
+            match no % 3 {
+                0 => CoordinatedKey::Channel(ChannelKey { app, name: name.parse().unwrap() }),
+                1 => CoordinatedKey::Member { channel: ChannelKey { app, name: name.parse().unwrap() }, user },
+                _ => CoordinatedKey::User { app, user: name.parse().unwrap() },
+            }
         };
         Self {
             mode,
@@ -75,13 +83,13 @@ impl World {
             shown,
             random: seed.wrapping_mul(0x2545_F491_4F6C_DD1D) ^ mode as u64,
             now: Duration::ZERO,
-            posts: (0..POSTS).map(post).collect(),
+            keys: (0..KEYS).map(key).collect(),
             next: 1,
             nodes: BTreeMap::new(),
             links: BTreeMap::new(),
-            facts: vec![Vec::new(); POSTS],
-            before: vec![false; POSTS],
-            occupied: vec![false; POSTS],
+            facts: vec![Vec::new(); KEYS],
+            before: vec![false; KEYS],
+            occupied: vec![false; KEYS],
             tainted: BTreeSet::new(),
         }
     }
@@ -102,9 +110,9 @@ impl World {
             }
         }
         self.show(|| format!("{id} comes, sees {roster:?}"));
-        let mut keeper = Keeper::new(id, GRACE);
-        keeper.at(self.now);
-        self.nodes.insert(id, Node { keeper, state: State::Up, roster, late: false, held: BTreeSet::new() });
+        let mut coordinator = Coordinator::new(id, GRACE, Arc::new(ChannelTable::of_one_stripe()));
+        coordinator.at(self.now);
+        self.nodes.insert(id, Node { coordinator, state: State::Up, roster, late: false, held: BTreeSet::new() });
         self.see_roster(id);
     }
 
@@ -112,8 +120,8 @@ impl World {
         self.wake(id);
         self.show(|| format!("{id} says goodbye"));
         if self.chance(2) {
-            for post in self.nodes[&id].held.clone() {
-                self.toggle(id, post);
+            for key in self.nodes[&id].held.clone() {
+                self.toggle(id, key);
             }
         }
         self.nodes.get_mut(&id).unwrap().roster.remove(&id);
@@ -155,7 +163,7 @@ impl World {
         self.show(|| format!("{id} goes on"));
         let node = self.nodes.get_mut(&id).unwrap();
         node.state = State::Up;
-        node.keeper.at(self.now);
+        node.coordinator.at(self.now);
         if long {
             for other in self.ids() {
                 self.send(id, other, Packet::Here);
@@ -183,7 +191,7 @@ impl World {
     }
 
     fn cut(&mut self, id: NodeId) {
-        self.nodes.get_mut(&id).unwrap().keeper.cut();
+        self.nodes.get_mut(&id).unwrap().coordinator.detach();
         self.see_roster(id);
     }
 
@@ -205,21 +213,22 @@ impl World {
         });
         for report in lost {
             self.show(|| format!("lost from {from} to {to}: {report:?}"));
-            if let (true, Report::Kept { post, .. }) = (taints, report) {
-                self.tainted.insert(self.number(&post));
+            if let (true, CoordinationMessage::Handover { key, .. }) = (taints, report) {
+                self.tainted.insert(self.number(&key));
             }
         }
     }
 
-    pub(super) fn toggle(&mut self, id: NodeId, post: usize) {
+    pub(super) fn toggle(&mut self, id: NodeId, key: usize) {
         let node = self.nodes.get_mut(&id).unwrap();
-        let held = node.held.insert(post) || !node.held.remove(&post);
+        let held = node.held.insert(key) || !node.held.remove(&key);
         let mut out = Outcome::default();
+        let named = Key::of(node.coordinator.ledger.names(), &self.keys[key]);
         match held {
-            true => node.keeper.came(&self.posts[post], Some("of ann"), &mut out),
-            false => node.keeper.left(&self.posts[post], &mut out),
+            true => node.coordinator.claim(&named, Some("of ann"), &mut out),
+            false => node.coordinator.withdraw(&named, &mut out),
         }
-        self.show(|| format!("{id} {} {post}", if held { "holds" } else { "leaves" }));
+        self.show(|| format!("{id} {} {key}", if held { "holds" } else { "leaves" }));
         self.take(id, out);
     }
 
@@ -228,29 +237,31 @@ impl World {
         node.late = false;
         let slaves: Vec<_> = node.roster.iter().copied().collect();
         let mut out = Outcome::default();
-        node.keeper.roster(&slaves, &mut out);
+        node.coordinator.slaves_changed(&slaves, &mut out);
         self.show(|| format!("{id} sees {slaves:?}"));
         self.take(id, out);
     }
 
     fn take(&mut self, id: NodeId, out: Outcome) {
-        for (to, report) in out.tell {
+        for (to, report) in out.messages {
             assert_ne!(to, id, "nobody tells itself, {}", self.replay());
             self.send(id, to, Packet::Report(report));
         }
         for fact in out.facts {
-            let (occupied, post) = match fact {
+            let (occupied, key) = match fact {
                 Fact::Occupied(channel) => (true, channel.into()),
                 Fact::Vacated(channel) => (false, channel.into()),
-                Fact::Added(channel, member) => (true, Post { channel, member: Some(member.user) }),
-                Fact::Removed(channel, user) => (false, Post { channel, member: Some(user) }),
+                Fact::MemberAdded(channel, member) => (true, CoordinatedKey::Member { channel, user: member.user }),
+                Fact::MemberRemoved(channel, user) => (false, CoordinatedKey::Member { channel, user }),
+                Fact::UserOnline(app, user) => (true, CoordinatedKey::User { app, user }),
+                Fact::UserOffline(app, user) => (false, CoordinatedKey::User { app, user }),
             };
-            let post = self.number(&post);
-            self.show(|| format!("{id} announces: {post} is {}", if occupied { "occupied" } else { "vacant" }));
-            let known = self.mode == Mode::Chaos || self.tainted.contains(&post);
-            let before = std::mem::replace(&mut self.occupied[post], occupied);
-            assert!(before != occupied || known, "two equal facts of post {post} in a row, {}", self.replay());
-            self.facts[post].push(occupied);
+            let key = self.number(&key);
+            self.show(|| format!("{id} announces: {key} is {}", if occupied { "occupied" } else { "vacant" }));
+            let known = self.mode == Mode::Chaos || self.tainted.contains(&key);
+            let before = std::mem::replace(&mut self.occupied[key], occupied);
+            assert!(before != occupied || known, "two equal facts of key {key} in a row, {}", self.replay());
+            self.facts[key].push(occupied);
         }
     }
 
@@ -278,7 +289,7 @@ impl World {
             Packet::Report(report) => {
                 self.show(|| format!("{from} tells {to}: {report:?}"));
                 let mut out = Outcome::default();
-                self.nodes.get_mut(&to).unwrap().keeper.reported(from, report, &mut out);
+                self.nodes.get_mut(&to).unwrap().coordinator.receive(from, report, &mut out);
                 self.take(to, out);
             }
             Packet::Here => {
@@ -305,8 +316,8 @@ impl World {
             let node = self.nodes.get_mut(&id).unwrap();
             if node.state == State::Up {
                 let mut out = Outcome::default();
-                node.keeper.at(self.now);
-                node.keeper.tick(&mut out);
+                node.coordinator.at(self.now);
+                node.coordinator.tick(&mut out);
                 self.take(id, out);
             }
         }
@@ -314,7 +325,7 @@ impl World {
 
     /// Everything is heard, and every grace is over.
     pub(super) fn drain(&mut self) {
-        let waits = |node: &Node| node.state == State::Up && node.keeper.due().is_some();
+        let waits = |node: &Node| node.state == State::Up && node.coordinator.due().is_some();
         for _ in 0..1_000_000 {
             if self.deliver_one() {
                 continue;
@@ -331,8 +342,8 @@ impl World {
         self.nodes.keys().copied().collect()
     }
 
-    fn number(&self, post: &Post) -> usize {
-        self.posts.iter().position(|one| one == post).expect("there are no others")
+    fn number(&self, key: &CoordinatedKey) -> usize {
+        self.keys.iter().position(|one| one == key).expect("there are no others")
     }
 
     /// splitmix64
@@ -356,6 +367,6 @@ impl World {
     }
 
     pub(super) fn replay(&self) -> String {
-        format!("KEEPER_SEED={:?}:{}", self.mode, self.seed)
+        format!("COORDINATOR_SEED={:?}:{}", self.mode, self.seed)
     }
 }

@@ -1,0 +1,310 @@
+//! The coordinator at work: what this slave's channels and the bus tell it, and what becomes of what it says. Messages go to
+//! the bus and facts into the stream, both under its lock, so that they leave in the order in which they were decided.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use bytestring::ByteString;
+use log::{debug, warn};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use wellhead_proto::{
+    bus::{Bus, BusError, BusState},
+    ids::{ChannelKey, NodeId, UserId},
+    member::{Member, MemberAnnouncement, MemberChange},
+    report::CoordinationMessage,
+};
+
+use super::{
+    coordinator::{Coordinator, Fact, GRACE, Key, Outcome},
+    facts::{self, Consumer, FactReader, FactStream},
+};
+use crate::{channels::ChannelTable, metrics::Metrics};
+
+/// Messages that travel together.
+const TOGETHER: usize = 1_000;
+/// Facts that a reader takes at once.
+const AT_ONCE: usize = 256;
+/// Between two attempts to publish what the bus does not take.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Between two looks of a reader that nobody waits for: it is not woken for each fact.
+const PACE: Duration = Duration::from_millis(20);
+
+/// This slave's coordinator, shared by its threads and its bus.
+pub struct Coordination {
+    me: NodeId,
+    names: Arc<ChannelTable>,
+    /// The coordinator's time is measured from here.
+    start: Instant,
+    /// How long a member may be away.
+    grace: Duration,
+    coordinator: Mutex<Coordinator>,
+    /// When somebody will have been away for long enough.
+    due: watch::Sender<Option<Duration>>,
+    bus: Arc<dyn Bus>,
+    metrics: Metrics,
+    facts: FactStream,
+    /// What reads them, until it is started.
+    readers: Mutex<Option<[FactReader; 3]>>,
+}
+
+impl Coordination {
+    /// The coordinator of the slave `me`, which tells others over `bus`. A member may be away for `grace` without having left.
+    pub fn new(me: NodeId, names: Arc<ChannelTable>, grace: Duration, bus: Arc<dyn Bus>, metrics: Metrics) -> Self {
+        let facts = FactStream::new(facts::MOST, metrics.clone());
+        Self {
+            me,
+            names: names.clone(),
+            start: Instant::now(),
+            grace,
+            coordinator: Mutex::new(Coordinator::new(me, grace, names)),
+            due: watch::Sender::new(None),
+            bus,
+            metrics,
+            readers: Mutex::new(Some(Consumer::ALL.map(|consumer| facts.read(consumer)))),
+            facts,
+        }
+    }
+
+    /// The table that holds the names of channels.
+    pub fn names(&self) -> &Arc<ChannelTable> {
+        &self.names
+    }
+
+    /// The first of this slave's sockets came to `key`. `info`: what the others may know of a member. Called in the order
+    /// in which it happened, key by key.
+    pub fn claim(&self, key: &Key, info: Option<&str>) {
+        self.with(|coordinator, out| coordinator.claim(key, info, out));
+    }
+
+    /// The last of them left; the same holds.
+    pub fn withdraw(&self, key: &Key) {
+        self.with(|coordinator, out| coordinator.withdraw(key, out));
+    }
+
+    /// Another slave said something. `true` if lists of members must be fetched anew.
+    #[must_use]
+    pub fn receive(&self, from: NodeId, messages: Vec<CoordinationMessage>) -> bool {
+        self.with(|coordinator, out| {
+            for message in messages {
+                coordinator.receive(from, message, out);
+            }
+            out.lists_are_stale
+        })
+    }
+
+    /// It stands so with the bus. While it is down what is said is lost, and as long as not everybody is known nothing can
+    /// be decided: from then on this slave begins anew with everybody.
+    pub fn bus_changed(&self, state: &BusState) {
+        self.with(|coordinator, out| match state.up && state.roster_known {
+            true => coordinator.slaves_changed(&state.slaves, out),
+            false => coordinator.detach(),
+        });
+    }
+
+    /// Messages were lost although the bus is up: begin anew with everybody.
+    pub fn begin_anew(&self, state: &BusState) {
+        self.with(|coordinator, _| coordinator.detach());
+        self.bus_changed(state);
+    }
+
+    /// This slave is about to go: hand over what it coordinates, to those of `slaves` that stay.
+    pub fn hand_over(&self, slaves: &[NodeId]) {
+        self.with(|coordinator, out| {
+            let stay: Vec<_> = slaves.iter().copied().filter(|&slave| slave != self.me).collect();
+            coordinator.slaves_changed(&stay, out);
+        });
+    }
+
+    /// Which slave this is.
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// The members of those of `channels` that this slave coordinates, as far as it has announced them.
+    pub fn members<'a>(
+        &self,
+        channels: impl IntoIterator<Item = &'a ChannelKey>,
+    ) -> BTreeMap<ChannelKey, BTreeMap<UserId, ByteString>> {
+        let coordinator = self.lock();
+        let known = |channel: &ChannelKey| Some((channel.clone(), coordinator.members(channel)?));
+        channels.into_iter().filter_map(known).collect()
+    }
+
+    /// Start what reads facts, and what ends graces, on this thread. `refetch`: fetch this slave's lists of members anew. To be
+    /// called once.
+    pub fn start(self: &Arc<Self>, refetch: impl Fn() + 'static) {
+        actix_rt::spawn(end_graces(Arc::downgrade(self), self.due.subscribe()));
+        let Some([announcer, metrics, log]) = self.readers.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        let this = Arc::downgrade(self);
+        let lost = move || {
+            if let Some(this) = this.upgrade() {
+                this.with(|coordinator, out| coordinator.announcements_lost(out));
+                refetch();
+            }
+        };
+        actix_rt::spawn(announce(announcer, self.bus.clone(), lost));
+        let counters = self.metrics.clone();
+        actix_rt::spawn(look_through(metrics, move |fact| counters.fact(label(fact))));
+        actix_rt::spawn(look_through(log, write_to_log));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Coordinator> {
+        self.coordinator.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Coordinator, &mut Outcome) -> T) -> T {
+        let mut coordinator = self.lock();
+        let mut out = Outcome::default();
+        coordinator.at(self.start.elapsed());
+        let result = act(&mut coordinator, &mut out);
+        let due = coordinator.due();
+        self.due.send_if_modified(|next| std::mem::replace(next, due) != due);
+        for (to, messages) in out.letters(TOGETHER) {
+            self.bus.report(to, messages);
+        }
+        self.facts.publish(out.facts);
+        result
+    }
+}
+
+/// What a fact is called in metrics and logs.
+fn label(fact: &Fact) -> &'static str {
+    match fact {
+        Fact::Occupied(_) => "channel_occupied",
+        Fact::Vacated(_) => "channel_vacated",
+        Fact::MemberAdded(..) => "member_added",
+        Fact::MemberRemoved(..) => "member_removed",
+        Fact::UserOnline(..) => "user_online",
+        Fact::UserOffline(..) => "user_offline",
+    }
+}
+
+fn write_to_log(fact: &Fact) {
+    let what = label(fact);
+    match fact {
+        Fact::Occupied(ChannelKey { app, name }) | Fact::Vacated(ChannelKey { app, name }) => {
+            debug!(fact = what, app_id:% = app, channel:% = name; "{what}: {name} of {app}");
+        }
+        Fact::MemberAdded(ChannelKey { app, name }, Member { user, .. })
+        | Fact::MemberRemoved(ChannelKey { app, name }, user) => {
+            debug!(fact = what, app_id:% = app, channel:% = name, user_id:% = user; "{what}: {user} on {name} of {app}");
+        }
+        Fact::UserOnline(app, user) | Fact::UserOffline(app, user) => {
+            debug!(fact = what, app_id:% = app, user_id:% = user; "{what}: {user} of {app}");
+        }
+    }
+}
+
+/// Let `look` see every fact, soon after it happened.
+async fn look_through(reader: FactReader, look: impl Fn(&Fact)) {
+    while let Some(batch) = reader.next(AT_ONCE).await {
+        batch.facts.iter().for_each(&look);
+        if batch.is_last {
+            sleep(PACE).await;
+        }
+    }
+}
+
+async fn end_graces(coordination: Weak<Coordination>, mut due: watch::Receiver<Option<Duration>>) {
+    loop {
+        let next = *due.borrow_and_update();
+        // every grace is equally long: what begins meanwhile does not end sooner
+        match (next, coordination.upgrade().map(|coordination| (coordination.start, coordination.grace))) {
+            (_, None) => return,
+            (Some(next), Some((start, grace))) => {
+                sleep(next.saturating_sub(start.elapsed())).await;
+                let late = grace.min(GRACE);
+                if start.elapsed() >= next.saturating_add(late) {
+                    // this process stood still, and has not read yet who came back
+                    sleep(late).await;
+                }
+                let Some(coordination) = coordination.upgrade() else { return };
+                coordination.with(Coordinator::tick);
+            }
+            (None, Some(_)) => {
+                if due.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What is to be published of a fact.
+fn announcement(fact: Fact) -> Option<MemberAnnouncement> {
+    let (channel, change) = match fact {
+        Fact::MemberAdded(channel, member) => (channel, MemberChange::Added(member)),
+        Fact::MemberRemoved(channel, user) => (channel, MemberChange::Removed(user)),
+        Fact::Occupied(_) | Fact::Vacated(_) | Fact::UserOnline(..) | Fact::UserOffline(..) => return None,
+    };
+    Some(MemberAnnouncement { channel, change })
+}
+
+/// Publish changes of members, in order. What the bus does not take is tried again until it does: nobody would ever know of
+/// it otherwise; and twice is harmless. What was dropped, since so much happened at once, cannot be published any more; so
+/// once the rest is, `lost` has every slave fetch the lists anew, which shows what they have missed as a difference.
+async fn announce(reader: FactReader, bus: Arc<dyn Bus>, lost: impl Fn()) {
+    let mut behind = 0;
+    while let Some(batch) = reader.next(AT_ONCE).await {
+        behind += batch.lost;
+        let announcements: Vec<_> = batch.facts.into_iter().filter_map(announcement).collect();
+        let mut state = bus.state();
+        while let Err(error) = bus.announce(announcements.clone()).await {
+            if let BusError::TooLarge { .. } = error {
+                warn!("members could not be announced: {error}");
+                break;
+            }
+            if reader.has_ended() {
+                return;
+            }
+            // an error says that the bus is gone for good
+            if let Ok(Err(_)) = timeout(PAUSE, state.changed()).await {
+                return;
+            }
+        }
+        if batch.is_last && behind > 0 {
+            warn!(lost = behind; "{behind} changes of members came too fast to be announced: slaves fetch their lists anew");
+            behind = 0;
+            lost();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use wellhead_proto::{ids::ChannelName, testkit::RecordingBus};
+
+    use super::*;
+
+    fn removed(no: usize) -> Fact {
+        let name: ChannelName = no.to_string().parse().unwrap();
+        Fact::MemberRemoved(ChannelKey { app: "app".parse().unwrap(), name }, "ann".parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_announcer_that_lost_facts_publishes_the_others_and_then_has_the_lists_fetched_once() {
+        let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
+        let stream = FactStream::new(3 * AT_ONCE, metrics);
+        let (reader, bus) = (stream.read(Consumer::Announcer), Arc::new(RecordingBus::default()));
+        stream.publish((0..3 * AT_ONCE + 5).map(removed).collect());
+        drop(stream);
+        let fetched = Cell::new(0);
+        announce(reader, bus.clone(), || {
+            assert_eq!(bus.announced.lock().unwrap().len(), 3 * AT_ONCE, "behind all that was left");
+            fetched.set(fetched.get() + 1);
+        })
+        .await;
+        assert_eq!(fetched.get(), 1);
+        assert_eq!(bus.announced.lock().unwrap().first().cloned(), announcement(removed(5)), "the oldest are lost");
+    }
+}
