@@ -17,6 +17,7 @@ mod presence;
 mod pulse;
 mod registries;
 mod registry;
+mod seats;
 mod session;
 pub mod settings;
 mod slave;

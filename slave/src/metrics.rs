@@ -7,7 +7,7 @@ use prometheus_client::{
 };
 use wellhead_proto::{jwt::BadToken, refusal::CloseCause};
 
-use crate::{presence::facts::Consumer, users::Users};
+use crate::users::Users;
 
 /// The counters of a slave; all threads share them.
 #[derive(Clone)]
@@ -135,9 +135,6 @@ impl Metrics {
         registry.register("keeper_facts", "What this slave decided as coordinator", metrics.facts.clone());
         let dropped = "Facts that a reader was too slow for, by consumer";
         registry.register("facts_dropped", dropped, metrics.dropped.clone());
-        for consumer in Consumer::ALL {
-            drop(metrics.dropped.get_or_create(&By { consumer: consumer.label() }));
-        }
         // every cause is there from the start, so that a first slow consumer shows as a rise
         for cause in CloseCause::ALL {
             drop(metrics.closed.get_or_create(&Cause { cause: cause.label() }));
@@ -180,14 +177,14 @@ impl Metrics {
         self.facts.get_or_create(&What { fact }).inc();
     }
 
-    /// A reader of facts was too slow for some.
-    pub fn facts_dropped(&self, consumer: Consumer, facts: usize) {
-        self.dropped.get_or_create(&By { consumer: consumer.label() }).inc_by(facts as u64);
+    /// A reader of facts was too slow for so many. None: it is shown.
+    pub fn facts_dropped(&self, consumer: &'static str, facts: usize) {
+        self.dropped.get_or_create(&By { consumer }).inc_by(facts as u64);
     }
 
     /// How many those are by now.
     #[cfg(test)]
-    pub fn dropped_facts(&self, consumer: Consumer) -> u64 {
-        self.dropped.get_or_create(&By { consumer: consumer.label() }).get()
+    pub fn dropped_facts(&self, consumer: &'static str) -> u64 {
+        self.dropped.get_or_create(&By { consumer }).get()
     }
 }

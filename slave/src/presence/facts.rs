@@ -89,6 +89,8 @@ impl FactStream {
 
     /// Read what enters from now on.
     pub fn read(&self, consumer: Consumer) -> FactReader {
+        // shown from the start, so that a first loss shows as a rise
+        self.metrics.facts_dropped(consumer.label(), 0);
         let queue = Arc::new(Queue { consumer, waiting: Mutex::default(), changed: Notify::new() });
         self.lock().push(queue.clone());
         FactReader(queue)
@@ -115,7 +117,7 @@ impl FactStream {
             waiting.lost += lost;
             drop(waiting);
             if lost > 0 {
-                self.metrics.facts_dropped(queue.consumer, lost);
+                self.metrics.facts_dropped(queue.consumer.label(), lost);
             }
             queue.changed.notify_one();
         }
@@ -225,7 +227,7 @@ mod tests {
         }
         let left = Batch { facts: vec![added(2), added(3), added(4)], lost: 2, is_last: true };
         assert_eq!(slow.next(9).await, Some(left));
-        assert_eq!(Consumer::ALL.map(|consumer| metrics.dropped_facts(consumer)), [2, 0, 0]);
+        assert_eq!(Consumer::ALL.map(|consumer| metrics.dropped_facts(consumer.label())), [2, 0, 0]);
         stream.publish((5..12).map(added).collect());
         assert_eq!(slow.next(1).await, Some(Batch { facts: vec![added(9)], lost: 4, is_last: false }));
         assert_eq!(slow.next(9).await.map(|batch| batch.lost), Some(0));

@@ -1,5 +1,5 @@
 //! Presence: which sockets are members of which presence channels, what their clients are told of the others, and what the
-//! cluster decides about it. All state of members is in this folder.
+//! cluster decides about it. All state of members is in this folder; what a thread does with it is in `registry/floor/members.rs`.
 //!
 //! ```text
 //!   a socket of this slave                 this slave's replica              the channel's coordinator (on any slave)
@@ -23,7 +23,6 @@
 //! | module | holds | who locks it |
 //! | --- | --- | --- |
 //! | [`local`] | which sockets of a thread are members, and as whom | nobody: its thread's |
-//! | [`shard`] | what a thread does for them | nobody |
 //! | [`replica`] | own members of the slave, counted, and copies of what was announced | [`Presence`] |
 //! | [`coordinator`] | what is decided for the cluster, and what this slave claims | [`coordination`] |
 //! | [`facts`] | what was decided, for those who read it | each reader's queue |
@@ -36,7 +35,6 @@ pub mod coordinator;
 pub mod facts;
 pub mod local;
 mod replica;
-mod shard;
 
 use std::{
     collections::BTreeMap,

@@ -16,10 +16,10 @@ use wellhead_proto::{
     notice::Notice,
 };
 
-use super::index::RoomNo;
 use crate::{
     backlog::Ticket,
     presence::{MemberUpdate, local::LocalMember},
+    seats::RoomNo,
     voices::{Voice, Voices},
 };
 

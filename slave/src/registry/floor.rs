@@ -2,6 +2,7 @@
 //! after everything that the mailbox held has been put into it.
 
 mod asks;
+mod members;
 mod pushes;
 mod users;
 
@@ -20,15 +21,14 @@ use wellhead_proto::{
     refusal::CloseCause,
 };
 
-pub use self::users::Waiting;
 use self::{
     asks::Task,
-    users::{Reload, UserOrder, What},
+    users::{Reload, UserOrder, Waiting, What},
 };
 use super::{
     fanout::{Fanout, Held, PendingJoin, Push, Run, Turn},
     grants::{AllGrants, Grants},
-    index::{Change, Index, RoomNo, SeatNo},
+    index::{Change, Index},
     message::Order,
     presence::Granted,
 };
@@ -38,6 +38,7 @@ use crate::{
     outbox::{End, Outbox},
     presence::{Presence, local::LocalMembers},
     pulse::Pulse,
+    seats::{RoomNo, SeatNo},
     voices::Voices,
 };
 
@@ -70,17 +71,17 @@ impl Granted for Seat {
 /// The sockets of one thread.
 pub struct Floor {
     /// Who sits where.
-    pub(crate) index: Index<Seat>,
+    pub(super) index: Index<Seat>,
     /// What the sockets may subscribe to.
     pub(super) grants: AllGrants,
     /// Who of them is a member of what.
-    pub(crate) members: LocalMembers,
+    members: LocalMembers,
     voices: Rc<Voices>,
     fanout: Fanout,
     /// What is ordered for a user with many sockets.
     order: Option<UserOrder>,
     /// What arrived since.
-    pub(crate) waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Waiting>,
     /// Questions under way.
     questions: VecDeque<Task>,
     /// Outboxes to flush after the drain.
@@ -98,7 +99,7 @@ pub struct Floor {
     most_granted: usize,
     has_refused_grants: bool,
     interests: Arc<Interests>,
-    pub(crate) presence: Arc<Presence>,
+    presence: Arc<Presence>,
     metrics: Metrics,
 }
 
@@ -279,7 +280,7 @@ impl Floor {
         seat.outbox.end(End { cause, goodbye: Some(goodbye) });
     }
 
-    pub(crate) fn note(&mut self, change: Change) {
+    fn note(&mut self, change: Change) {
         for channel in &change.occupied {
             self.interests.add(channel.id(), self.worker);
         }

@@ -32,7 +32,7 @@ use crate::{
 
 #[path = "floor/asks_tests.rs"]
 mod asks;
-#[path = "../presence/shard_tests.rs"]
+#[path = "floor/members_tests.rs"]
 mod members;
 
 /// Small, so that a handful of sockets is a large push.

@@ -5,10 +5,11 @@ use wellhead_proto::{
     refusal::CloseCause,
 };
 
-use super::{floor::Floor, index::SeatNo};
+use super::floor::Floor;
 use crate::{
     outbox::End,
     pulse::{Now, Rhythm, Verdict},
+    seats::SeatNo,
 };
 
 /// Look after every socket of a thread. Gives the bytes that are owed to all of them.

@@ -23,12 +23,9 @@ use wellhead_proto::ids::{AppId, ChannelName, UserId};
 use crate::{
     channels::{ChannelId, ChannelRef, ChannelTable},
     pages::Pages,
+    seats::{RoomNo, SeatNo},
 };
 
-/// Where a socket sits, for as long as it does.
-pub type SeatNo = u32;
-/// A channel that somebody of this thread is on, for as long as somebody is (or a fan-out walks it).
-pub type RoomNo = u32;
 /// An app with sockets or channels here, for as long as it has any.
 type AppNo = u32;
 
@@ -68,14 +65,14 @@ struct LocalChannel {
     /// A reference to it, put aside.
     channel: ChannelId,
     app: AppNo,
-    places: Places,
+    places: JoinOrder,
     occupied: u32,
     /// So many walk it, fan-outs and questions: places must not move.
     walks: u32,
 }
 
 /// The seats of a room in join order, with holes. Most rooms have one.
-enum Places {
+enum JoinOrder {
     One(SeatNo),
     Many(Vec<SeatNo>),
 }
@@ -204,7 +201,7 @@ impl<S> Index<S> {
         change: &mut Change,
     ) -> RoomNo {
         let channel = reference.clone().into_id();
-        let places = Places::One(no);
+        let places = JoinOrder::One(no);
         let name = name.clone();
         let room = LocalChannel { name: name.clone(), channel, app, places, occupied: 1, walks: 0 };
         let room = self.rooms.insert(room);
@@ -456,7 +453,7 @@ impl<S> Index<S> {
     }
 }
 
-impl Places {
+impl JoinOrder {
     fn as_slice(&self) -> &[SeatNo] {
         match self {
             Self::One(seat) => std::slice::from_ref(seat),

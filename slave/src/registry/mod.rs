@@ -13,10 +13,8 @@ mod relief;
 mod socket;
 
 pub use self::{
-    fanout::Push,
-    floor::{CHUNK, Floor, SeatStanding, Waiting},
+    floor::{CHUNK, Floor, SeatStanding},
     hall::Hall,
-    index::{Change, RoomNo, SeatNo},
     message::{Answer, Drain, Obey, Order, Orders, Pending, Question, TellMembers},
     socket::{NewSocket, SocketHandle},
 };
@@ -35,6 +33,7 @@ use wellhead_proto::refusal::CloseCause;
 use crate::{
     metrics::Metrics,
     pulse::{BEAT, Clock, Rhythm},
+    seats::SeatNo,
 };
 
 /// Sockets that a drain closes at once, and the pause after them: some 10,000 a second and thread.

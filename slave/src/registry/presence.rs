@@ -14,11 +14,11 @@ use wellhead_proto::{
     },
 };
 
-use super::{
-    grants::Grants,
-    index::{Index, RoomNo, SeatNo},
+use super::{grants::Grants, index::Index};
+use crate::{
+    presence::local::LocalMembers,
+    seats::{RoomNo, SeatNo},
 };
-use crate::presence::local::LocalMembers;
 
 /// What is taken into an answer, or looked at for a [`GLANCE`]th of that, before the thread does something else: a
 /// millisecond or two.

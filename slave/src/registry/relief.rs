@@ -2,8 +2,11 @@
 
 use wellhead_proto::refusal::CloseCause;
 
-use super::{floor::Floor, index::SeatNo};
-use crate::memory::{Count, Share};
+use super::floor::Floor;
+use crate::{
+    memory::{Count, Share},
+    seats::SeatNo,
+};
 
 /// Count what the sockets of a thread hold, and close those that hold the most if it is too much.
 pub fn look_after(floor: &Floor, share: &Share) {

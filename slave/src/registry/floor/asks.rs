@@ -122,7 +122,7 @@ impl Floor {
     }
 
     /// A socket comes to a channel while questions are under way.
-    pub(crate) fn note_join(&mut self, seat: SeatNo, channel: &ChannelName) {
+    pub(super) fn note_join(&mut self, seat: SeatNo, channel: &ChannelName) {
         for task in &mut self.questions {
             if let Task::Survey(survey) = task {
                 survey.note_join(self.index.app_of(seat), self.index.user_of(seat), channel);

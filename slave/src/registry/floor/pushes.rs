@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use wellhead_proto::frame::Frame;
 
 use super::{Floor, Held, Push, Run, Seat, Turn};
-use crate::{presence::local::LocalMember, registry::index::RoomNo, voices::Voices};
+use crate::{presence::local::LocalMember, seats::RoomNo, voices::Voices};
 
 /// Sockets of a room that are looked at together: in a large one none of them is in the processor's caches, and
 /// memory brings several as fast as it brings one.
@@ -15,7 +15,7 @@ const GROUP: usize = 16;
 impl Floor {
     /// Every push to a channel comes this way: behind a walk that is under way, chunk by chunk if the channel is large, and
     /// at once otherwise.
-    pub(crate) fn publish(&mut self, room: RoomNo, mut push: Push) {
+    pub(super) fn publish(&mut self, room: RoomNo, mut push: Push) {
         let size = self.index.occupied(room);
         if let Some(ticket) = &mut push.ticket {
             ticket.set_deliveries(size.max(1));

@@ -60,7 +60,7 @@ pub(super) struct Reload {
 }
 
 /// What waits for its end.
-pub enum Waiting {
+pub(super) enum Waiting {
     /// A further order.
     Order(Order, Instant),
     /// A change of a channel's members.
@@ -71,7 +71,7 @@ pub enum Waiting {
 
 impl Floor {
     /// Does something that was ordered hold back what arrives now?
-    pub(crate) fn is_held(&self) -> bool {
+    pub(super) fn is_held(&self) -> bool {
         self.order.is_some() || !self.waiting.is_empty()
     }
 

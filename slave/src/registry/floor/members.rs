@@ -9,11 +9,11 @@ use wellhead_proto::{
     notice::Bar,
 };
 
-use super::{MemberUpdate, local::LocalMember};
+use super::{Change, Floor, Push, RoomNo, SeatNo, Waiting};
 use crate::{
     backlog::Ticket,
     channels::ChannelRef,
-    registry::{Change, Floor, Push, RoomNo, SeatNo, Waiting},
+    presence::{MemberUpdate, local::LocalMember},
 };
 
 impl Floor {
@@ -54,7 +54,7 @@ impl Floor {
         }
     }
 
-    pub(crate) fn announce(&mut self, channel: &ChannelRef, update: MemberUpdate, ticket: Ticket) {
+    pub(super) fn announce(&mut self, channel: &ChannelRef, update: MemberUpdate, ticket: Ticket) {
         if let Some(room) = self.index.room_of(channel.id())
             && self.members.has(room)
         {
@@ -64,7 +64,7 @@ impl Floor {
     }
 
     /// A seat leaves a channel: as a member first, if it is one.
-    pub(crate) fn resign(&mut self, no: SeatNo, channel: &ChannelName) {
+    pub(super) fn resign(&mut self, no: SeatNo, channel: &ChannelName) {
         // most threads have no members, and most leave without a look at the name
         if self.members.is_empty() {
             return;
@@ -75,7 +75,7 @@ impl Floor {
     }
 
     /// The same for every channel that it is on.
-    pub(crate) fn resign_all(&mut self, no: SeatNo) {
+    pub(super) fn resign_all(&mut self, no: SeatNo) {
         if self.members.is_empty() {
             return;
         }
