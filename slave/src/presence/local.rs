@@ -4,7 +4,7 @@
 use rustc_hash::FxHashMap;
 use wellhead_proto::{ids::UserId, member::Member};
 
-use crate::seats::{RoomNo, SeatNo};
+use crate::numbers::{RoomNo, SeatNo};
 
 /// A socket's part in a presence channel.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -18,8 +18,8 @@ use wellhead_proto::{
 
 use crate::{
     backlog::Ticket,
+    numbers::RoomNo,
     presence::{MemberUpdate, local::LocalMember},
-    seats::RoomNo,
     voices::{Voice, Voices},
 };
 

@@ -35,10 +35,10 @@ use super::{
 use crate::{
     interests::Interests,
     metrics::Metrics,
+    numbers::{RoomNo, SeatNo},
     outbox::{End, Outbox},
     presence::{Presence, local::LocalMembers},
     pulse::Pulse,
-    seats::{RoomNo, SeatNo},
     voices::Voices,
 };
 

@@ -7,9 +7,9 @@ use wellhead_proto::{
 
 use super::floor::Floor;
 use crate::{
+    numbers::SeatNo,
     outbox::End,
     pulse::{Now, Rhythm, Verdict},
-    seats::SeatNo,
 };
 
 /// Look after every socket of a thread. Gives the bytes that are owed to all of them.

@@ -22,8 +22,8 @@ use wellhead_proto::ids::{AppId, ChannelName, UserId};
 
 use crate::{
     channels::{ChannelId, ChannelRef, ChannelTable},
+    numbers::{RoomNo, SeatNo},
     pages::Pages,
-    seats::{RoomNo, SeatNo},
 };
 
 /// An app with sockets or channels here, for as long as it has any.

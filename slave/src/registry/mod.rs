@@ -32,8 +32,8 @@ use wellhead_proto::refusal::CloseCause;
 
 use crate::{
     metrics::Metrics,
+    numbers::SeatNo,
     pulse::{BEAT, Clock, Rhythm},
-    seats::SeatNo,
 };
 
 /// Sockets that a drain closes at once, and the pause after them: some 10,000 a second and thread.

@@ -16,8 +16,8 @@ use wellhead_proto::{
 
 use super::{grants::Grants, index::Index};
 use crate::{
+    numbers::{RoomNo, SeatNo},
     presence::local::LocalMembers,
-    seats::{RoomNo, SeatNo},
 };
 
 /// What is taken into an answer, or looked at for a [`GLANCE`]th of that, before the thread does something else: a

@@ -5,7 +5,7 @@ use wellhead_proto::refusal::CloseCause;
 use super::floor::Floor;
 use crate::{
     memory::{Count, Share},
-    seats::SeatNo,
+    numbers::SeatNo,
 };
 
 /// Count what the sockets of a thread hold, and close those that hold the most if it is too much.

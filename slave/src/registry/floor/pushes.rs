@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use wellhead_proto::frame::Frame;
 
 use super::{Floor, Held, Push, Run, Seat, Turn};
-use crate::{presence::local::LocalMember, seats::RoomNo, voices::Voices};
+use crate::{numbers::RoomNo, presence::local::LocalMember, voices::Voices};
 
 /// Sockets of a room that are looked at together: in a large one none of them is in the processor's caches, and
 /// memory brings several as fast as it brings one.
