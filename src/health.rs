@@ -1,4 +1,4 @@
-//! Is this process up, and does it want work? The same answer on every listener.
+//! Is this process up, and is it ready? The same answer on every listener.
 
 use std::sync::{
     Arc,
@@ -38,12 +38,12 @@ impl Health {
         self.stage.store(SERVING, Ordering::Release);
     }
 
-    /// It shuts down: no more work, please.
+    /// It shuts down: from now on it is not ready.
     pub fn ending(&self) {
         self.stage.store(ENDING, Ordering::Release);
     }
 
-    /// Why it does not want work, if it does not.
+    /// Why it is not ready, if it is not.
     #[must_use]
     pub fn unready(&self) -> Option<&'static str> {
         match self.stage.load(Ordering::Acquire) {

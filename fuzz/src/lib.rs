@@ -45,7 +45,7 @@ pub fn socket() -> SocketId {
     SocketId::new(NodeId::from_random(11), 22)
 }
 
-/// Every dialect that is spoken.
+/// Every dialect.
 #[must_use]
 pub fn dialects() -> Vec<Arc<dyn Dialect>> {
     all(&Settings::default(), &SocketIdSeal::new(b"seal"))

@@ -1,4 +1,4 @@
-//! The master as the HTTP server sees it: head in, and either a reply at once or, with the body, the reply of the row.
+//! The HTTP API of the master: from the head to a refusal, or with the body to the reply of the row.
 
 use std::{
     sync::Arc,
@@ -26,7 +26,7 @@ use crate::{
 /// would wait for a batch of ten megabytes some hundred times as long.
 const SMALL: usize = 128 << 10;
 
-/// A request whose caller was let in.
+/// A request whose caller is authorized.
 #[derive(Clone, Debug)]
 pub struct Admitted {
     row: Matched,
@@ -55,7 +55,7 @@ impl Surface for Master {
                     self.note_refused(&Caller::Anyone, &row, head, &why);
                     return Err(self.0.router.refuse(&row, &why));
                 }
-                // whoever is judged by the dialect is limited by it, too
+                // a caller that the dialect authorizes is limited by the dialect, too
                 Caller::Anyone
             }
             Guard::PushKey(right) => match keys::admit(&tenants, self.0.keyless, head, right) {
@@ -103,7 +103,7 @@ impl Surface for Master {
     }
 }
 
-/// A request that was understood, and whether its caller may have it carried out.
+/// A parsed request, and whether its caller is allowed to make it.
 type Read = Result<(MasterRequest, Result<(), Refusal>), Refusal>;
 
 impl Master {
@@ -126,7 +126,7 @@ impl Master {
         Ok((request, checked))
     }
 
-    /// The same on a thread that serves nobody else meanwhile.
+    /// The same on a thread that serves no sockets.
     async fn read_elsewhere(&self, admitted: &Admitted, segments: Vec<String>, head: Head<'_>, body: Bytes) -> Read {
         let (master, admitted) = (self.clone(), admitted.clone());
         let (method, path, query) = (head.method.to_owned(), head.path.to_owned(), head.query.to_owned());
@@ -154,7 +154,7 @@ impl Headers for ContentType {
     }
 }
 
-/// What a dialect is told of a request.
+/// A request as the dialect gets it.
 fn call<'a>(
     row: usize,
     segments: Vec<String>,
@@ -167,7 +167,7 @@ fn call<'a>(
     ApiCall { row, method, path, segments, query, headers, body, now, tenants }
 }
 
-/// Say which slaves a partial answer leaves out.
+/// Name the slaves that are missing in a partial answer.
 fn name_missing(reply: ApiReply, missing: &[NodeId]) -> ApiReply {
     if missing.is_empty() {
         return reply;

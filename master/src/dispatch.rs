@@ -1,5 +1,4 @@
-//! From what a request comes down to, to what comes of it: the apps that are served, the way onto the bus, and what of
-//! the answers the caller may see.
+//! Carries out requests: checks the app and the limits of the caller, calls the bus, and filters what the caller may see.
 
 use std::{
     pin::pin,
@@ -37,17 +36,17 @@ const PUBLISH: Duration = Duration::from_secs(15);
 /// How long a question may wait for its answers; slaves that are merely slow are given up earlier, by the bus.
 const GATHER: Duration = Duration::from_secs(5);
 
-/// Carries out what callers order and ask.
+/// Carries out what callers ask for.
 pub struct Dispatcher {
     bus: Arc<dyn Bus>,
     /// What the permissions of a user may come to, in bytes.
     grants_limit: usize,
     metrics: Metrics,
-    /// Has a fault of the bus been logged since it last did its part?
+    /// Has an error of the bus been logged since it last worked?
     faulty: AtomicBool,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub struct Answer {
     /// The reply.

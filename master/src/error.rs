@@ -2,13 +2,13 @@
 
 use wellhead_proto::{bus::BusError, refusal::Refusal};
 
-/// A refusal is the caller's matter; a fault is ours.
+/// A refusal is caused by the caller; a fault by the server.
 #[derive(Debug, thiserror::Error)]
 pub enum MasterError {
-    /// The caller asked for something that it may not have.
+    /// The caller asked for something that it is not allowed to have.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The bus did not do its part.
+    /// The bus failed.
     #[error("cluster bus: {0}")]
     Fault(#[from] BusError),
     /// The bus did not answer in time.
@@ -17,7 +17,7 @@ pub enum MasterError {
 }
 
 impl MasterError {
-    /// What the caller is told: of a fault only that it may come back.
+    /// What the caller is told: of a fault only that it may try again.
     #[must_use]
     pub fn into_refusal(self) -> Refusal {
         match self {

@@ -1,4 +1,4 @@
-//! Push keys: who may use the master's API and for what, and the rules that hold while there is no key at all.
+//! Push keys: who may use the master's API and for what, and the rules without any key.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::Keyless;
 /// Who calls.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Caller {
-    /// Somebody whom no key limits: there is none, or the row asks for none.
+    /// A caller that no key limits: none is configured, or the row needs none.
     Anyone,
     /// The holder of this key.
     Holder(Arc<PushKey>),
@@ -230,8 +230,8 @@ fn bearer(headers: &dyn Headers) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then_some(key)
 }
 
-/// While there is no key, only programs of this machine are served: a page in a local browser could otherwise push
-/// with a plain form, or by a name that it makes resolve to 127.0.0.1, and a proxy would serve the whole world.
+/// Without keys, only programs of this machine are served: a page in a local browser could otherwise push with a plain
+/// form, or through a name that it makes resolve to 127.0.0.1, and a proxy would open the API to everybody.
 fn local(head: Head<'_>) -> Result<(), Refusal> {
     const REMEDY: &str = "; this master has no push keys and serves local programs only: configure [[push_keys]]";
     let refuse = |what: &str| Err(Refusal::Forbidden(format!("{what}{REMEDY}").into()));

@@ -1,4 +1,4 @@
-//! The counter where backends come: their API, their keys, and the way onto the bus.
+//! The master: the HTTP API of backends, their push keys, and the way onto the bus.
 
 mod api;
 mod dispatch;
@@ -22,14 +22,14 @@ pub use api::Admitted;
 
 use crate::{dispatch::Dispatcher, metrics::Metrics};
 
-/// Who may use the rows that push keys guard, as long as there are none.
+/// Who may use the rows that need a push key, as long as none is configured.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Keyless {
-    /// Programs of this machine, but nothing that browsers or proxies send on: for a master on a loopback address.
+    /// Programs of this machine, but no request that a browser or a proxy forwards: for a master on a loopback address.
     ThisMachine,
-    /// Whoever comes, because the settings say so.
+    /// Everybody, because the settings say so.
     Everybody,
-    /// Nobody: what other machines reach is guarded by other credentials.
+    /// Nobody: other credentials protect what other machines can reach.
     Nobody,
 }
 
@@ -39,7 +39,7 @@ pub struct Setup {
     pub bus: Arc<dyn Bus>,
     /// The apps that are served, the keys of their tokens, and who may call: if no push key is there, local programs may.
     pub tenants: Arc<TenantDirectory>,
-    /// The APIs that are spoken.
+    /// The dialects that are served.
     pub dialects: Vec<Arc<dyn Dialect>>,
     /// The largest body that is read, in bytes.
     pub body_limit: usize,

@@ -1,4 +1,4 @@
-//! What a master counts. Labels come from enums only, never from apps or channels that a caller names.
+//! The metrics of a master. Labels come from enums only, never from apps or channels that a caller names.
 
 use std::sync::{Arc, OnceLock};
 
@@ -24,7 +24,7 @@ const KINDS: usize = 16;
 #[derive(Clone)]
 pub struct Metrics {
     pushes: Family<Work, Counter>,
-    /// Those of the kinds that went well before: a family looks its counters up by their labels, behind a lock.
+    /// The counters of successful pushes, kept because a family looks counters up by label, behind a lock.
     went_well: Arc<[OnceLock<Counter>; KINDS]>,
     queries: Family<Work, Counter>,
     auth_failures: Family<Reason, Counter>,
@@ -50,12 +50,12 @@ struct Reason {
     reason: &'static str,
 }
 
-/// What a request turned out to be.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// Something is sent.
+    /// A push.
     Push(PushKind),
-    /// Something is asked.
+    /// A query.
     Query(&'static str),
 }
 
@@ -137,7 +137,7 @@ impl Metrics {
         self.rejected.get_or_create(&Rejected { dialect, reason: why.reason() }).inc();
     }
 
-    /// A caller was not let in.
+    /// A caller was not authorized.
     pub fn not_admitted(&self, why: &Refusal) {
         let reason = match why {
             Refusal::CredentialsMissing => "no_key",

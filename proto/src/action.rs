@@ -2,14 +2,14 @@
 
 use crate::{event::Event, frame::Frame, ids::ChannelName, member::Member};
 
-/// One message of a client, understood. A session carries out one at a time, in order.
+/// What one message of a client asks for. A session carries out one at a time, in order.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Action {
     /// Nothing to do.
     Ignore,
     /// Answer with this frame; nothing else happens.
     Answer(Frame),
-    /// Answer with this frame: the client asked to join a channel, and what it asked is refused already.
+    /// Answer with this frame: the client asked to subscribe to a channel, and the dialect refuses that.
     RejectSubscribe {
         /// The channel, as it was written.
         channel: String,
@@ -18,32 +18,32 @@ pub enum Action {
         /// What the client is told.
         says: Frame,
     },
-    /// Say that you are there, and what time it is.
+    /// Tell the client what time it is, so that it sees that the server is there.
     Ping,
-    /// Join all of these channels, or none.
+    /// Subscribe to all of these channels, or to none.
     Subscribe(Vec<ChannelName>),
-    /// Join one channel by credentials that came with the wish and that the dialect has found to be good: what else the
-    /// socket may do plays no part.
+    /// Subscribe to one channel with credentials of its own, which the dialect has verified: the permissions of the socket do
+    /// not matter.
     Enter(Entry),
-    /// Deliver an event to everybody else on a channel, which the socket must be on itself.
+    /// Publish an event to the other subscribers of a channel, which the socket must be subscribed to.
     Say {
         /// Where.
         channel: ChannelName,
         /// What.
         event: Event,
     },
-    /// Leave a channel.
+    /// Unsubscribe from a channel.
     Unsubscribe(ChannelName),
     /// Tell the patterns of channels that the socket may subscribe to.
     ListGrants,
 }
 
-/// How a socket joins a channel by credentials of its own.
+/// A subscribe with credentials of its own, which the dialect has verified.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
     /// The channel.
     pub channel: ChannelName,
-    /// As whom, if the channel shows its members to each other.
+    /// As which member, if the channel is a presence channel.
     pub member: Option<Member>,
     /// How many members it may have.
     pub most_members: usize,

@@ -1,5 +1,5 @@
-//! The only way from one node to another. Every backend keeps the same promises; `tests/it/bus_contract.rs` holds
-//! them to it.
+//! The only way from one node to another. Every implementation keeps the same promises; `tests/it/bus_contract.rs` tests
+//! them.
 
 use std::{any::Any, collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc, vec};
 
@@ -19,7 +19,7 @@ use crate::{
 /// Carries envelopes to slaves and answers back. At most once; keeps no history.
 #[async_trait]
 pub trait Bus: Send + Sync {
-    /// Hand `envelope` to every node that wants it; back once the bus has it. Envelopes that one task publishes one
+    /// Hand `envelope` to every node that wants it; returns once the bus has accepted it. Envelopes that one task publishes one
     /// after the other reach each node in that order.
     ///
     /// # Errors
@@ -29,7 +29,7 @@ pub trait Bus: Send + Sync {
         self.publish_all(vec![envelope]).await
     }
 
-    /// The same for several, in order; back once the bus has them all.
+    /// The same for several, in order; returns once the bus has accepted all.
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ pub trait Bus: Send + Sync {
     /// As [`Bus::publish_all`].
     async fn announce(&self, announcements: Vec<MemberAnnouncement>) -> Result<(), BusError>;
 
-    /// Ask every slave; back with their answers, merged, when all have answered or the deadline has passed. The result is
+    /// Ask every slave; returns their answers, merged, when all have answered or the deadline has passed. The result is
     /// of the kind that the query asks for: see [`dyn Bus::query`](#method.query).
     ///
     /// # Errors
@@ -66,17 +66,17 @@ pub trait Bus: Send + Sync {
     /// The bus is down, or the slave does not answer in time.
     async fn request(&self, node: NodeId, request: NodeRequest) -> Result<NodeResponse, BusError>;
 
-    /// Want the pushes of `channel`, for as long as the interest lives (and a little longer). `None` if this bus brings
+    /// Receive the pushes of `channel` for as long as the interest lives (and a little longer). `None` if this bus delivers
     /// everything anyway.
     fn interest(&self, channel: &ChannelKey) -> Option<Interest>;
 
     /// Tell another slave something about channels that it keeps. May be lost with either node, never overtaken.
     fn report(&self, to: NodeId, reports: Vec<CoordinationMessage>);
 
-    /// From now on `inbox` hears what this node is meant to hear.
+    /// From now on `inbox` handles what this node receives.
     fn attach(&self, inbox: Arc<dyn Inbox>);
 
-    /// How it stands with the bus, as that changes.
+    /// The state of the bus, as it changes.
     fn state(&self) -> watch::Receiver<BusState>;
 
     /// By how many milliseconds the clock of this node is ahead of that of `node` (behind it, if less than 0), as far as
@@ -133,12 +133,12 @@ impl dyn Bus + '_ {
     }
 }
 
-/// How it stands with the bus.
+/// The state of the bus, as a node sees it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct BusState {
     /// Connected, with everything that is listened to confirmed.
     pub up: bool,
-    /// Everybody who is there has been heard of, as far as can be told: queries need not wait.
+    /// All live nodes are known, as far as can be told: queries need not wait.
     pub roster_known: bool,
     /// The live slaves, in ascending order.
     pub slaves: Arc<[NodeId]>,
@@ -154,9 +154,9 @@ impl BusState {
     }
 }
 
-/// A wish to hear a channel; dropping it ends the wish.
+/// Interest in a channel's pushes; it ends when this is dropped.
 pub struct Interest {
-    /// Keeps the wish alive.
+    /// Keeps the interest alive.
     pub hold: Hold,
     /// Resolves once no later push can be missed; `None` if that is so already.
     pub confirmed: Option<BoxFuture<()>>,
@@ -168,13 +168,13 @@ impl fmt::Debug for Interest {
     }
 }
 
-/// Keeps something of the bus's alive.
+/// Keeps something alive that the bus holds.
 pub type Hold = Arc<dyn Any + Send + Sync>;
 
 /// A slave's ear. Called on whatever thread the bus runs, so it must not block: it passes on to the threads that
 /// hold the sockets.
 pub trait Inbox: Send + Sync {
-    /// Obey `envelope`. Envelopes handed over one after the other are obeyed in that order, channel by channel.
+    /// Carry out `envelope`. Envelopes handed over one after the other are carried out in that order, channel by channel.
     fn deliver(&self, envelope: Envelope);
 
     /// The same for the first of `envelopes`, as many as there is room for and at most `most`; the others stay.
@@ -212,16 +212,16 @@ pub trait Inbox: Send + Sync {
     /// The number that the next socket of this node gets.
     fn opened(&self) -> u32;
 
-    /// Pushes passed this node by, or may have: its sockets are to be told.
+    /// This node missed pushes, or may have: its sockets are to be told.
     fn gap(&self, gap: Gap);
 }
 
-/// Pushes that did not come, and why.
+/// Pushes that this node missed, and why.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Gap {
     /// This node was too slow for the bus: what waited for it was dropped.
     TooSlow,
-    /// Another node says that it pushed something, and it did not come: one of the two had no connection.
+    /// Another node pushed something that did not arrive, because one of the two had no connection.
     Missed {
         /// Who pushed.
         from: NodeId,
@@ -230,7 +230,7 @@ pub enum Gap {
         /// Sockets that were opened later missed nothing.
         opened_before: Option<u32>,
     },
-    /// Another node could have pushed while this one heard nothing, and does not say whether it did.
+    /// Another node may have pushed while this one received nothing, and does not answer whether it did.
     Unknown {
         /// Who.
         from: NodeId,
@@ -270,20 +270,20 @@ impl fmt::Display for Gap {
 pub struct Gathered<T> {
     /// All answers in one.
     pub result: T,
-    /// Slaves that are alive, as far as is known, and did not answer.
+    /// Live slaves that did not answer.
     pub missing: Vec<NodeId>,
 }
 
 /// A future that another thread may drive.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Why the bus took nothing.
+/// Why the bus accepted nothing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BusError {
     /// Not connected, or shutting down.
     #[error("the bus is down")]
     Down,
-    /// Its queues stayed full for as long as a publisher is made to wait.
+    /// Its queues stayed full for as long as a publisher may wait.
     #[error("the bus is overloaded")]
     Full,
     /// The other nodes have another secret.

@@ -1,4 +1,4 @@
-//! What a backend orders the cluster to do. Carried by the bus, obeyed by slaves.
+//! What a backend tells the cluster to do. Carried by the bus, carried out by slaves.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::{
     ids::{AppId, ChannelName, SocketId, UserId},
 };
 
-/// An order within one app.
+/// A command within one app.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Command {
     /// Deliver `event` to every socket on `channel`, except one.
@@ -83,7 +83,7 @@ impl Command {
     }
 }
 
-/// What kind of order it is, for logs and metrics.
+/// What kind of command it is, for logs and metrics.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum PushKind {
     /// To one channel.

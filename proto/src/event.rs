@@ -1,4 +1,4 @@
-//! The named payload that is pushed; carried as the publisher wrote it and never looked into.
+//! The named payload that is pushed; carried as the publisher wrote it and never parsed.
 
 use std::borrow::Cow;
 
@@ -95,20 +95,20 @@ fn json(text: &str) -> Option<&str> {
 /// A named payload on its way to subscribers.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Event {
-    /// What it is called.
+    /// Its name.
     pub name: EventName,
-    /// What it carries.
+    /// Its payload.
     pub data: Payload,
-    /// The client that says it, if it is no backend.
+    /// The client that sent it; `None` for an event of a backend.
     pub sender: Option<Sender>,
 }
 
-/// A client that says something to the others on a channel.
+/// A client that published an event.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Sender {
-    /// A socket on a channel that shows no members.
+    /// A socket on a channel without members.
     Socket,
-    /// A member of a channel that shows them.
+    /// A member of a presence channel.
     Member(UserId),
 }
 

@@ -1,11 +1,11 @@
-//! What nodes must have in common, told without telling it: short keyed hashes of it.
+//! Short keyed hashes of what all nodes must have in common, so that nodes can compare it without sending it.
 
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-/// What a secret makes of a text, cut to 8 bytes: enough to notice that two nodes differ. It tells nothing of the text, and
-/// nothing of a secret that cannot be guessed (those of clusters have 32 bytes or more).
+/// A keyed hash of a text, cut to 8 bytes: enough to notice that two nodes differ. It reveals nothing about the text, and
+/// nothing about a secret that cannot be guessed (those of clusters have 32 bytes or more).
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Fingerprint(u64);
 

@@ -13,15 +13,16 @@ pub enum Opcode {
     Text = 0x1,
     /// Any bytes.
     Binary = 0x2,
-    /// The end of the conversation.
+    /// The end of the connection.
     Close = 0x8,
-    /// "Are you there?"
+    /// Asks whether the peer is there.
     Ping = 0x9,
-    /// "I am."
+    /// Answers a ping.
     Pong = 0xA,
 }
 
-/// What stands in an outbox: one whole frame (or several that nothing may come between), or a head of the socket's own before a tail that many share.
+/// What is queued in an outbox: one whole frame (or several that must stay together), or a head for this socket before a
+/// tail that many sockets share.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Frame {
     /// The frame, or frames.
@@ -85,7 +86,7 @@ impl Frame {
         Self::Whole([self, next].map(Self::into_bytes).concat().into())
     }
 
-    /// What goes over the wire.
+    /// The bytes to send.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         match self {
@@ -94,7 +95,7 @@ impl Frame {
         }
     }
 
-    /// Its length on the wire, in bytes.
+    /// Its length in bytes, as sent.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {

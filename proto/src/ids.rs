@@ -1,4 +1,4 @@
-//! Names and numbers, checked once where they enter the house; from then on their type remembers.
+//! Names and numbers. Each is checked once, when it is made; from then on its type says that it was.
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
@@ -108,11 +108,11 @@ macro_rules! name {
 }
 
 name! {
-    /// A tenant's key, as it stands in paths and tokens. Never empty.
+    /// A tenant's key, as in paths and tokens. Never empty.
     AppId, "the app key", empty: false
 }
 name! {
-    /// A named place inside an app. May be empty: a batch may name such a channel, though nobody can join it.
+    /// A channel inside an app. May be empty: a batch may name such a channel, though nobody can subscribe to it.
     ChannelName, "the channel name", empty: true
 }
 name! {
@@ -138,7 +138,7 @@ impl UserId {
     }
 }
 
-/// A channel of an app: the key of every map that a delivery looks into, so that no app hears another.
+/// A channel of an app. Maps of channels have this as their key, so that no app receives what belongs to another.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct ChannelKey {
     /// The tenant.
@@ -183,12 +183,12 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// A number that no node of ours has issued.
+/// A number that is no id of a node or a socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("not an id of this cluster")]
 pub struct BadId;
 
-/// The connection as a client sees it: 53 bits, so that a JavaScript number holds it. The upper 21 name the node
+/// The id of a socket: 53 bits, so that a JavaScript number holds it. The upper 21 name the node
 /// (a command to one socket travels to its node only), the lower 32 count that node's sockets.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(try_from = "u64", into = "u64")]
@@ -286,7 +286,7 @@ impl SocketIdSeal {
     }
 }
 
-/// Never shows the key.
+/// Hides the key.
 impl fmt::Debug for SocketIdSeal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SocketIdSeal")

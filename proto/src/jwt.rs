@@ -22,8 +22,8 @@ pub const CONNECTION_TOKEN_TYP: &str = "wellhead-connection";
 /// The longest JWT that is looked at, in bytes.
 pub const MAX_JWT_BYTES: usize = 64 << 10;
 
-/// What a client's JWT says about it. `null` is as good as nothing wherever the original takes it so: for a name that
-/// is `""`, for a boolean `false`.
+/// What a client's JWT says about it. `null` counts as missing wherever the original takes it so: a name is then `""`, a
+/// boolean `false`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Grant {
     /// Who it is; may be empty.

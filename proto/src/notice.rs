@@ -1,4 +1,4 @@
-//! What a slave tells one client, in any dialect.
+//! What a slave sends to one client, in any dialect.
 
 use bytestring::ByteString;
 
@@ -18,14 +18,14 @@ pub enum Outcome<'a> {
     Denied,
     /// It is refused for this reason; the socket stays. Only [`crate::action::Action::Enter`] ends so.
     Barred(Bar),
-    /// It could not be done, which is no fault of the client's; the socket stays. Later it may go well.
+    /// It failed through no fault of the client; the socket stays, and the client may try again.
     Failed,
-    /// It is on a channel that shows its members to each other: all of them, the newcomer among them, each once.
+    /// It is subscribed to a presence channel: all members, itself included, each once.
     Joined {
         /// The members, each with what the others may know of it, in the order of their ids.
         members: &'a [(&'a UserId, &'a ByteString)],
     },
-    /// Here, at this Unix time in seconds.
+    /// The answer to a ping: the Unix time in seconds.
     Here {
         /// Seconds since 1970.
         unix_seconds: u64,
@@ -37,9 +37,9 @@ pub enum Outcome<'a> {
 /// Why a socket may not enter a channel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Bar {
-    /// It is there already.
+    /// It is subscribed already.
     AlreadyThere,
-    /// It is on as many channels as a socket may be on.
+    /// It has as many subscriptions as a socket may have.
     TooManySubscriptions {
         /// How many that are.
         most: usize,

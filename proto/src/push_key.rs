@@ -119,7 +119,7 @@ impl Serialize for KeyHash {
     }
 }
 
-/// What a hash is, for whoever wrote something else.
+/// The error for what is no hash.
 const HASH: &str =
     "its sha256 has 64 hexadecimal digits; `wellhead keys push` prints a key and its line for the settings";
 

@@ -1,4 +1,4 @@
-//! What a backend asks the cluster, and how the answers of several slaves (or threads of one) become one. Each query has its
+//! What a backend asks the cluster, and how the answers of several slaves (or threads of one) are merged. Each query has its
 //! own type, which names the type of its result; [`Query`] and [`QueryResult`] are any of them, as they travel.
 
 use std::{
@@ -141,7 +141,7 @@ pub struct ChannelState {
     pub members: NameHashes,
 }
 
-/// How many are in an app.
+/// The sockets and users of an app.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Headcount {
     /// Open sockets.

@@ -14,7 +14,7 @@ pub enum Refusal {
     /// Credentials that are unknown, expired or forged.
     #[error("credentials are not valid")]
     CredentialsInvalid,
-    /// A token of one app at the door of another.
+    /// A token of one app, shown to another.
     #[error("the token belongs to another app")]
     WrongApp,
     /// Known, but not allowed to do this.

@@ -71,7 +71,7 @@ pub struct Tenants {
 pub struct ListedTenant {
     /// JWT keys of its own; when there are some, they alone verify its tokens.
     pub keys: Option<Keyring>,
-    /// Origins that may open its sockets, if it says so itself.
+    /// Origins that may open its sockets; without it, the setting for all apps holds.
     pub allowed_origins: Option<Origins>,
     /// What dialects know of it.
     pub of_dialects: Vec<DialectRecord>,
@@ -180,7 +180,7 @@ impl Tenants {
     ///
     /// See [`BadToken`].
     pub fn verify(&self, jwt: &str, now: f64) -> Result<Claims, BadToken> {
-        // read before it is verified, only to pick the keys: whatever it says, it must verify with those
+        // the app is read before the JWT is verified, only to pick the keys: the JWT must verify with those
         let app = claimed_app(jwt);
         let keys = app.as_ref().map_or(&self.keys, |app| self.app(app).keys());
         let claims = keys.verify(jwt, now)?;

@@ -1,5 +1,5 @@
-//! How much a slave was given and has not handed out yet. A publisher waits while it is too much: memory stays bounded,
-//! and a burst slows its publishers down instead of its readers.
+//! Counts the pushes that a slave has accepted and not delivered yet. While there are too many, publishers wait: memory
+//! stays bounded, and a burst slows its publishers down, not its readers.
 
 use std::sync::{
     Arc,
@@ -13,7 +13,7 @@ const MAX_DELIVERIES: usize = 20_000;
 /// Bytes of payload that may wait.
 const MAX_BYTES: usize = 64 << 20;
 
-/// The sum of what waits.
+/// The pushes that wait, counted.
 #[derive(Default)]
 pub struct Backlog {
     deliveries: AtomicUsize,
@@ -21,7 +21,7 @@ pub struct Backlog {
     less: Notify,
 }
 
-/// One push that waits; dropping it takes it off the sum.
+/// One push that waits; it counts until this is dropped.
 pub struct Ticket {
     backlog: Arc<Backlog>,
     deliveries: usize,
@@ -36,7 +36,7 @@ impl Backlog {
         Ticket { backlog: self.clone(), deliveries: 1, bytes }
     }
 
-    /// Does nothing wait?
+    /// Does no push wait?
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.deliveries.load(Ordering::Relaxed) == 0 && self.bytes.load(Ordering::Relaxed) == 0
@@ -65,7 +65,7 @@ impl Ticket {
         self.backlog.admit(0)
     }
 
-    /// So many sockets are to get it.
+    /// The push goes to so many sockets.
     pub fn set_deliveries(&mut self, deliveries: usize) {
         if deliveries == self.deliveries {
             return;

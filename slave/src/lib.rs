@@ -1,4 +1,4 @@
-//! The floor where clients stand: their sockets, what they subscribe to, and the fan-out.
+//! The slave: the sockets of clients, their subscriptions, and the fan-out.
 
 mod admission;
 mod api;

@@ -1,4 +1,4 @@
-//! What a slave counts. Labels come from enums only, never from channels, users or apps that a client names.
+//! The metrics of a slave. Labels come from enums only, never from channels, users or apps that a client names.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -30,7 +30,7 @@ pub struct Metrics {
     pub deliveries: Counter,
     /// Pushes, from their arrival until the last socket was served.
     pub fan_out: Histogram,
-    /// Bytes owed to sockets.
+    /// Bytes queued for sockets.
     pub queue_bytes: Gauge,
     /// Bytes that sockets hold of what `limits.memory` bounds.
     pub held_bytes: Gauge,

@@ -53,17 +53,17 @@ struct Ending {
     goodbye: Cell<Option<Frame>>,
 }
 
-/// What is owed to one socket.
+/// What is queued for one socket.
 pub struct Outbox {
     transport: Transport,
     /// How far its reader may be behind, what it must take in its time if it is behind for longer, and who counts what it
     /// holds.
     share: Rc<Share>,
     owed: RefCell<Owed>,
-    /// Stands on a list of outboxes to flush.
+    /// It is on a list of outboxes to flush.
     marked: Cell<bool>,
-    /// The client showed that it is there since the heart last beat: something came from it, or went to it that it had not
-    /// taken before.
+    /// The client showed that it is there since the last heartbeat: something came from it, or it took something that it had
+    /// refused before.
     heard: Cell<bool>,
     /// The heartbeat at which what the reader is measured by began.
     behind_since: Cell<Option<Moment>>,
@@ -100,7 +100,7 @@ impl Outbox {
         &self.transport
     }
 
-    /// Owe `frame`. Nothing is sent before a flush; a socket that ends takes nothing more.
+    /// Queue `frame`. Nothing is sent before a flush; a socket that ends takes nothing more.
     pub fn push(&self, frame: Frame) {
         if self.is_ending() {
             return;
@@ -132,7 +132,7 @@ impl Outbox {
         owed.is_behind() && owed.replies() > 0
     }
 
-    /// Has the kernel refused something of what is owed?
+    /// Has the kernel refused something of what is queued?
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.owed.borrow().is_behind()
@@ -200,12 +200,12 @@ impl Outbox {
         !self.marked.get() && !self.is_ending() && self.owed.borrow().is_empty()
     }
 
-    /// Owe bytes that are no frame: the answer to the handshake.
+    /// Queue bytes that are no frame: the answer to the handshake.
     pub fn push_raw(&self, bytes: Bytes) {
         self.push(Frame::Whole(bytes));
     }
 
-    /// Put it on a list of outboxes to flush. `false` if it stands on one already.
+    /// Put it on a list of outboxes to flush. `false` if it is on one already.
     pub fn mark(&self) -> bool {
         !self.marked.replace(true)
     }
@@ -337,7 +337,7 @@ impl Outbox {
         true
     }
 
-    /// Bytes that are owed.
+    /// Bytes that are queued.
     #[must_use]
     pub fn owed_bytes(&self) -> usize {
         self.owed.borrow().bytes()

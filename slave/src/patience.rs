@@ -1,5 +1,4 @@
-//! Waiting for a while that a process must live through: time in which it stood still is not counted, since nothing could
-//! happen in it.
+//! A timeout that does not count time in which the process was stopped, since nothing could happen in it.
 
 use std::{pin::pin, time::Duration};
 

@@ -53,7 +53,7 @@ pub struct Setup {
     pub secret: Vec<u8>,
     /// The apps that are served.
     pub tenants: Arc<TenantDirectory>,
-    /// The dialects that are spoken.
+    /// The dialects that are served.
     pub dialects: Vec<Arc<dyn Dialect>>,
     /// The way to the other nodes.
     pub bus: Arc<dyn Bus>,

@@ -1,4 +1,4 @@
-//! What this process must have in common with the other nodes, as fingerprints that they can compare.
+//! Fingerprints of the settings that all nodes must share, so that nodes can compare them.
 
 use std::{collections::BTreeMap, fs};
 

@@ -55,12 +55,12 @@ use crate::{
     },
 };
 
-/// Connections that the kernel keeps for us before we accept them: a herd that comes back after a restart.
+/// Connections that the kernel queues before they are accepted: all clients come back at once after a restart.
 const BACKLOG: i32 = 4_096;
 /// File descriptors that connections of clients leave to everything else: the admin listener, the bus, files.
 const SPARE_FDS: u64 = 256;
 
-/// What stays the same in a process, however often its node is built anew.
+/// What outlives a node in its process: a node is built anew when another has its id, or its master changes.
 pub struct App {
     loaded: Loaded,
     plan: Plan,
@@ -199,7 +199,7 @@ impl App {
         })
     }
 
-    /// What is told to a newcomer, in development mode.
+    /// What is printed for a newcomer, in development mode.
     #[must_use]
     pub fn notice(&self) -> Option<String> {
         let development = self.development.as_ref()?;
@@ -312,7 +312,7 @@ fn listener(key: &str, address: SocketAddr) -> Result<TcpListener> {
     open().with_context(|| format!("cannot listen on {address} ({key})"))
 }
 
-/// What the file descriptors of this process leave room for.
+/// How many connections the file descriptors of this process allow.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     /// WebSockets and HTTP connections of the slave's listener together.

@@ -1,4 +1,4 @@
-//! A node that serves, and its end: listeners first, its place on the bus, its sockets, its requests.
+//! A node that serves, and its shutdown: first its listeners, then the bus, its sockets, its requests.
 
 use std::{
     fmt,
@@ -137,7 +137,7 @@ pub struct Running {
     outlive: Outlive,
 }
 
-/// What comes after a node.
+/// What follows the shutdown of a node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Then {
     /// The end of the process.
@@ -235,7 +235,7 @@ impl Bound {
 }
 
 impl Running {
-    /// Resolves when this node cannot go on: why it is to be built anew.
+    /// Resolves when this node must be built anew, with the reason.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What a wire counts, the same for every wire. Labels come from enums only.
+//! The metrics of a transport, the same for every transport. Labels come from enums only.
 
 use std::time::Duration;
 

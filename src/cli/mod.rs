@@ -178,7 +178,7 @@ pub fn run() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // nobody reads standard error: the exit code is all that is left to tell
+            // nobody reads standard error: only the exit code is left
             let _ = writeln!(io::stderr(), "wellhead: {error:#}");
             ExitCode::from(if error.is::<SettingsError>() { BAD_CONFIGURATION } else { FAILURE })
         }
@@ -203,7 +203,7 @@ fn check_config(source: &Source, roles: Roles) -> Result<String> {
 fn say(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // whoever listened has heard enough
+        // the reader of the pipe has gone
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done.map_err(|error| anyhow!(error).context("cannot write to standard output")),
     }

@@ -54,7 +54,7 @@ pub(super) struct Server {
     pub(super) prefix: String,
 }
 
-/// What a server said.
+/// The reply of a server.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,

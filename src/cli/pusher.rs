@@ -69,7 +69,7 @@ impl Signer {
         Ok(format!("{path}?{}&auth_signature={signature}", query(&encoded(&self.key))))
     }
 
-    /// The wish of a socket to be on a channel, on a presence channel as `user`.
+    /// The frame by which a socket subscribes to a channel, to a presence channel as `user`.
     pub(super) fn subscribe(&self, socket: &str, channel: &str, user: &str) -> Result<String> {
         let mut data = json!({ "channel": channel });
         if channel.starts_with("presence-") {

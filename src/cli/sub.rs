@@ -63,7 +63,7 @@ pub(super) struct Sub {
     reconnect: bool,
 }
 
-/// It would be the same the next time.
+/// An error that a further try would not change.
 #[derive(Debug)]
 struct Final(String);
 
@@ -85,7 +85,7 @@ enum Heard {
     Established(String),
     /// A channel is subscribed to.
     Subscribed(String),
-    /// This is to be said in turn.
+    /// This is to be sent as a reply.
     Reply(&'static str),
 }
 
@@ -187,7 +187,7 @@ async fn connection(
             Heard::Reply(words) => tell(&mut socket, words).await?,
         }
     }
-    // a courtesy: we have what we want
+    // a courtesy to the server: all messages have arrived
     let _ = socket.send(Message::Close(None)).await;
     Ok(())
 }
@@ -282,7 +282,7 @@ fn is_final(error: &anyhow::Error) -> bool {
     error.is::<Final>() || refused.is_some_and(|NotOpened(answer)| for_good(answer.status))
 }
 
-/// Standard output is for what arrives.
+/// Notes go to standard error: standard output is for what arrives.
 fn note(words: &str) {
     let _ = io::stderr().write_fmt(format_args!("{words}\n"));
 }

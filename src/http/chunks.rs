@@ -1,4 +1,4 @@
-//! A body in chunks (RFC 9112 §7.1), read strictly: what two readers could take for two different bodies is refused.
+//! A body in chunks (RFC 9112 §7.1), parsed strictly: what two parsers could take for two different bodies is refused.
 //! Pure: no sockets, no clock.
 
 use bytes::{Buf, BytesMut};
@@ -8,7 +8,7 @@ const MAX_LINE: usize = 256;
 /// What all trailers together may have, in bytes.
 const MAX_TRAILERS: usize = 4 << 10;
 
-/// Why a body is none.
+/// Why a body is refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum BadChunks {
     /// It is larger than it may be.

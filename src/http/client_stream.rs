@@ -22,8 +22,8 @@ use super::{
 
 /// How much is read at once of a head, and of small bodies with it, in bytes.
 pub(super) const READ: usize = 4 << 10;
-/// How much we read on after our last word, in bytes: a body that was too large, from a client that reads the answer only
-/// when it has sent all of it.
+/// How much is read and discarded after the last reply, in bytes: the rest of a body that was too large, from a client that
+/// reads the reply only when it has sent all of it.
 const LINGER_BYTES: usize = 16 << 20;
 
 /// How long a connection may take for what.
@@ -37,7 +37,7 @@ pub struct Times {
     pub body: Duration,
     /// Without taking anything of a reply.
     pub stall: Duration,
-    /// For reading our last word.
+    /// For reading the last reply.
     pub linger: Duration,
 }
 
@@ -53,7 +53,7 @@ impl Default for Times {
     }
 }
 
-/// What is waited for when something is read.
+/// What a read waits for.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(super) enum Waits {
     /// A request, for which nobody waits while the server ends.
@@ -62,11 +62,11 @@ pub(super) enum Waits {
     InExchange,
 }
 
-/// Why nothing more can be had of a client.
+/// Why a client cannot be read from or written to any more.
 pub(super) enum Broken {
     /// It closed the connection, or its network did.
     Gone,
-    /// Somebody else needs the room, or the server ends.
+    /// Another connection needs the room, or the server shuts down.
     Dismissed,
     /// It took too long.
     Late,

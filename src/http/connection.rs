@@ -1,5 +1,5 @@
-//! One HTTP connection: its requests one after the other. Whatever a client does, it holds bounded memory for a bounded
-//! time, and while it does not take its replies, nothing more of it is read.
+//! One HTTP connection: its requests one after the other. Whatever a client does, its connection takes bounded memory for a
+//! bounded time, and while the client does not read its replies, nothing more is read from it.
 //!
 //! ```text
 //! wait ──▶ head ──▶ body ──▶ serve ──▶ write ──▶ wait           each step has its time;
@@ -34,7 +34,7 @@ enum Next<Socket> {
     Request,
     /// Nothing.
     Close,
-    /// Nothing, but the client shall be able to read our last word although it may be sending.
+    /// Nothing, but the client must be able to read the last reply although it may still be sending.
     Linger,
     /// What the handshake opens.
     Open(Socket),
@@ -180,7 +180,7 @@ impl ClientStream {
         self.last_bytes(&out).await
     }
 
-    /// The last that is said on this connection.
+    /// The last bytes on this connection.
     async fn last_bytes<Socket>(&mut self, bytes: &[u8]) -> Next<Socket> {
         if self.write(bytes).await.is_ok() { Next::Linger } else { Next::Close }
     }

@@ -18,7 +18,7 @@ use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 use wellhead_slave::Slave;
 
-/// How long a word about a crowd says enough.
+/// How often it is logged that there is no room.
 const SAID: Duration = Duration::from_secs(60);
 
 /// The file descriptors that HTTP connections and WebSockets share.
@@ -173,7 +173,7 @@ impl Connections {
         Some(Place { connections: self.clone(), entry, key })
     }
 
-    /// Once in a while: clients that are sent away hear no reason.
+    /// Log it once in a while: the clients get no reply.
     fn say_crowded(&self) {
         let now = Instant::now();
         if self.said.get().is_some_and(|said| now - said < SAID) {

@@ -15,7 +15,7 @@ pub const HEAD_LIMIT: usize = 16 << 10;
 /// How many header lines a head may have.
 const MAX_HEADERS: usize = 96;
 
-/// Why a head is no request of ours.
+/// Why a request head is refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum BadHead {
     /// The request line does not fit, because of its target.
@@ -29,7 +29,7 @@ pub enum BadHead {
 }
 
 impl BadHead {
-    /// How its sender is told.
+    /// The reply to its sender.
     #[must_use]
     pub fn reply(self) -> ApiReply {
         match self {

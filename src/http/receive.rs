@@ -51,7 +51,7 @@ pub(super) enum NoBody {
     Refused(Refusal),
     BrokeOff,
     Gone,
-    /// Somebody else needs the room.
+    /// Another connection needs the room.
     Dismissed,
 }
 

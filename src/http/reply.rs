@@ -10,7 +10,7 @@ use bytes::Bytes;
 use wellhead_proto::dialect::contract::ApiReply;
 use wellhead_slave::SocketAccept;
 
-/// What becomes of the connection behind a reply.
+/// What happens to the connection after a reply.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum After {
     /// It lives on, which HTTP/1.1 takes for granted.
@@ -138,7 +138,7 @@ fn write_date(out: &mut Vec<u8>) {
     });
 }
 
-/// What stands behind a status.
+/// The reason phrase of a status.
 fn reason(status: u16) -> &'static str {
     actix_http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Unknown")
 }

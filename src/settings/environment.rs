@@ -1,5 +1,5 @@
-//! The environment. It is full of names that others chose: Kubernetes writes `WELLHEAD_PORT` for a service called
-//! `wellhead`, and a program beside us may keep its token in `WELLHEAD_JWT`. So a setting is known by its `__`, a few
+//! Settings from the environment. Others choose names there, too: Kubernetes writes `WELLHEAD_PORT` for a service called
+//! `wellhead`, and another program may keep its token in `WELLHEAD_JWT`. So a setting is known by its `__`, a few
 //! names are ours by themselves, and whatever else begins with `WELLHEAD_` is left alone. A variable that is empty counts
 //! as not set, as container tools leave it behind.
 

@@ -33,20 +33,20 @@ pub struct Settings {
     pub cluster: Cluster,
     /// How NATS is spoken to.
     pub nats: Nats,
-    /// The counter where backends come.
+    /// The master, where backends push.
     pub master: wellhead_master::settings::Settings,
-    /// The floor where clients stand.
+    /// The slave, where clients connect.
     pub slave: wellhead_slave::settings::Settings,
     /// How clients prove who they are.
     pub jwt: Jwt,
     /// How backends prove who they are.
     #[serde(skip_serializing)]
     pub push_keys: Vec<PushKey>,
-    /// Which tenants are served.
+    /// The apps that are served.
     pub apps: Apps,
-    /// How much of everything is allowed.
+    /// Limits.
     pub limits: wellhead_slave::settings::Limits,
-    /// What is written about all this.
+    /// The log.
     pub log: Log,
     /// What belongs to dialects.
     #[serde(skip)]

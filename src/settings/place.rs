@@ -114,7 +114,7 @@ pub fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes().iter().take(offset).filter(|&&byte| byte == b'\n').count() + 1
 }
 
-/// Settings that cannot be used: where, what, and what to do about it.
+/// An error in the settings: where it is, what is wrong, and what to do about it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SettingsError {
     /// Where it stands, if it is written anywhere.

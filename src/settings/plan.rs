@@ -1,5 +1,5 @@
-//! What the settings come down to for a process: addresses, keys, apps, its way to the others. Only what its roles open
-//! is looked at; whatever is impossible is found here, before anything is opened.
+//! What the settings mean for a process: addresses, keys, apps, its way to the other nodes. Only what its roles open is
+//! checked; what is impossible is found here, before anything is opened.
 
 mod bus;
 mod exposure;
@@ -37,9 +37,9 @@ pub enum Roles {
     /// Both.
     #[default]
     Standalone,
-    /// The counter where backends come.
+    /// The master, where backends push.
     Master,
-    /// The floor where clients stand.
+    /// The slave, where clients connect.
     Slave,
 }
 
@@ -76,7 +76,7 @@ pub struct Plan {
     pub admin: Option<SocketAddr>,
     /// The way to the other nodes.
     pub topology: Topology,
-    /// The dialects that are spoken.
+    /// The dialects that are served.
     pub dialects: Dialects,
     /// Their settings, as they are used.
     pub of_dialects: dialect::Settings,
@@ -88,7 +88,7 @@ pub struct Plan {
     pub secret: Option<Vec<u8>>,
     /// No key is configured, and only this machine is served: the process makes a throw-away one, or is given the one of its master.
     pub development: bool,
-    /// What the operator should know, though it is allowed.
+    /// Warnings: what is allowed, but should be known.
     pub warnings: Vec<String>,
 }
 
@@ -151,7 +151,7 @@ impl Plan {
         self.dialects.iter().filter_map(|dialect| dialect.own_credentials(&self.tenants))
     }
 
-    /// The dialects that are spoken.
+    /// The dialects that are served.
     #[must_use]
     pub fn speak(&self, seal: &SocketIdSeal) -> Vec<Arc<dyn Dialect>> {
         self.dialects.iter().map(|dialect| dialect.build(&self.of_dialects, seal)).collect()

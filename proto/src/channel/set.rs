@@ -1,8 +1,8 @@
 //! Many patterns as one. What they allow together is found at a cost that grows with the length of a name, and not with
 //! the number of patterns.
 //!
-//! Patterns without a `*` are looked up. The others stand in a trie, byte by byte. A name walks it character by
-//! character, in all places at once where it may be: at a `*` it may stay, and from there it may go on.
+//! Patterns without a `*` are looked up. The others are in a trie, byte by byte. A name is matched character by character, at
+//! all nodes at once where it may be: at a `*` it may stay, and from there it may go on.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,5 +1,5 @@
-//! What a dialect must offer. A dialect is one foreign API as pure translation: no sockets, no actors, no clock. The
-//! master and the slave do the work and know none of its words.
+//! What a dialect implements. A dialect translates one foreign API: it has no sockets, no actors and no clock. The master
+//! and the slave do the work and know nothing of the foreign API.
 
 use std::time::Duration;
 
@@ -313,7 +313,7 @@ pub struct Knock {
     pub app: AppId,
     /// How it proves who it is.
     pub credentials: Credentials,
-    /// Which kind of frame it speaks.
+    /// The encoding of its frames.
     pub variant: Variant,
 }
 
@@ -326,7 +326,7 @@ pub enum Credentials {
     Later,
 }
 
-/// Never shows the token.
+/// Hides the token.
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Credentials")
@@ -350,7 +350,7 @@ pub enum Message {
 /// What a client is told that is let in only to be told why it may not stay.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TurnedAway {
-    /// What is said first.
+    /// The frame before the close frame.
     pub says: Frame,
     /// The close code.
     pub code: u16,
@@ -372,7 +372,7 @@ pub trait Dialect: Send + Sync {
         true
     }
 
-    /// How many kinds of frame it speaks.
+    /// How many encodings it has.
     fn variants(&self) -> u8 {
         1
     }
@@ -435,17 +435,17 @@ pub trait Dialect: Send + Sync {
         (cause.code(), cause.reason())
     }
 
-    /// What is said before the close frame, if anything.
+    /// The frame before the close frame, if there is one.
     fn farewell(&self, cause: CloseCause) -> Option<Frame> {
         let _ = cause;
         None
     }
 
-    /// How this row says no over HTTP.
+    /// The HTTP reply with which this row refuses.
     fn refuse(&self, row: usize, why: &Refusal) -> ApiReply;
 
-    /// How a row that opens sockets says no to a handshake that is good as such, if it does so over the open socket
-    /// instead of over HTTP.
+    /// How a row that opens sockets refuses a well-formed handshake, if it does so over the open socket instead of over
+    /// HTTP.
     fn turn_away(&self, row: usize, why: &Refusal) -> Option<TurnedAway> {
         let _ = (row, why);
         None
@@ -455,10 +455,10 @@ pub trait Dialect: Send + Sync {
 /// What a dialect remembers of one socket. A session asks for one action, carries it out, tells the outcome, and only
 /// then comes with the next message; so the conversation may remember what the action was about.
 pub trait Conversation {
-    /// The id of the socket as its client and its backend know it: what logs call it.
+    /// The id of the socket as its client, its backend and the logs show it.
     fn socket_id(&self) -> String;
 
-    /// What is said first, before the client says anything.
+    /// The first frame of the server, if there is one.
     fn greeting(&mut self, tenants: &Tenants) -> Option<Frame> {
         let _ = tenants;
         None
@@ -469,7 +469,7 @@ pub trait Conversation {
     ///
     /// # Errors
     ///
-    /// Nothing that the dialect understands: the socket closes.
+    /// The message is not understood: the socket closes.
     fn hear(&mut self, message: Message, tenants: &Tenants, now: Duration) -> Result<Action, CloseCause>;
 
     /// What of a subscription stands in the head of its events (see [`Dialect::head`]).

@@ -17,7 +17,7 @@ use crate::ids::SocketIdSeal;
 /// What the settings say about dialects.
 pub use mount::DialectKeys as Settings;
 
-/// Every dialect that is spoken.
+/// Every dialect.
 pub const ALL: &[&dyn Definition] = &[mount::of::<gusher::Gusher>(), mount::of::<pusher::Pusher>()];
 
 /// All of them, made from `settings`.

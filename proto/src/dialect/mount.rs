@@ -113,7 +113,7 @@ pub trait Mount: Dialect + Sized + 'static {
         Ok(())
     }
 
-    /// What the operator should know, though it is allowed.
+    /// Warnings: what is allowed, but should be known.
     fn warnings(settings: &Self::Settings, tenants: &Tenants) -> Vec<String> {
         let _ = (settings, tenants);
         Vec::new()

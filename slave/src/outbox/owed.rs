@@ -1,11 +1,11 @@
-//! What is owed to one socket, in the order in which it was decided, and how far behind its reader is. Pure.
+//! What is queued for one socket, in the order in which it was decided, and how far behind its reader is. Pure.
 
 use std::{collections::VecDeque, io::IoSlice};
 
 use bytes::{Buf, Bytes};
 use wellhead_proto::frame::Frame;
 
-/// What is owed.
+/// What is queued.
 #[derive(Default)]
 pub struct Owed {
     /// The next piece; empty if nothing is owed. Beside the others, since there is seldom more than one.
@@ -33,12 +33,12 @@ struct More {
 }
 
 impl Owed {
-    /// Is nothing owed?
+    /// Is nothing queued?
     pub fn is_empty(&self) -> bool {
         self.first.is_empty()
     }
 
-    /// Bytes that are owed.
+    /// Bytes that are queued.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -123,7 +123,7 @@ impl Owed {
         }
     }
 
-    /// Owe a frame more.
+    /// Queue one more frame.
     pub fn push(&mut self, frame: Frame) {
         let length = frame.len();
         self.bytes += length;

@@ -119,7 +119,7 @@ impl Presence {
     ///
     /// # Errors
     ///
-    /// There are `most` members, and it is none of them: it was not seated.
+    /// There are `most` members, and it is none of them: it was not subscribed.
     pub fn subscribe(
         &self,
         channel: &ChannelKey,

@@ -237,7 +237,7 @@ async fn a_large_push_holds_back_what_follows_it_and_lets_other_channels_overtak
 
     scene.push("large", "1", None);
     let held = scene.join(&late, "large", "");
-    // these two will walk together, as one piece
+    // these two will be delivered together, as one piece
     scene.push("large", "2", None);
     scene.push("large", "3", None);
     let mut wait = held.expect("a join waits while a push walks the room");

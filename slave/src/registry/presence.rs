@@ -188,7 +188,7 @@ impl Survey {
                 if let Some(member) = member {
                     found.take(member.user.as_str(), left);
                 }
-                // a member has a name there, though its socket may be nobody's
+                // a member has an id there, though its socket may be anonymous
                 let user = index.user_of(seat);
                 if member.is_none() || !user.is_nobody() {
                     found.take(user.as_str(), left);

@@ -1,4 +1,4 @@
-//! What a node must have in common with the others, and how much of them it puts up with.
+//! What all nodes must have in common, and the limits for other nodes.
 
 use std::{collections::BTreeMap, time::Duration};
 

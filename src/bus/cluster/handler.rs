@@ -1,4 +1,4 @@
-//! What a node does about what it hears. Everything is hostile until it is parsed.
+//! Handles what a node receives. Nothing is trusted before it is parsed.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 

@@ -1,4 +1,4 @@
-//! What a node counts of the cluster.
+//! The metrics of a node about its cluster.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,

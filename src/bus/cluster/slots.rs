@@ -1,4 +1,4 @@
-//! What this node listens to. A channel's pushes travel on one of 65,536 slots that its app and name hash to; a node
+//! The slots that this node listens to. A channel's pushes travel on one of 65,536 slots that its app and name hash to; a node
 //! listens to the slots of the channels that its clients hold, and a little longer. Above a limit it listens to all of
 //! them at once instead: each slot costs memory here and in the server.
 //!

@@ -73,7 +73,7 @@ fn find(number: usize) -> Option<&'static Row> {
     number.checked_sub(FIRST).and_then(|number| ROWS.get(number))
 }
 
-/// What a request to one of them comes down to.
+/// What the role does for a request to one of them.
 pub fn call(call: &ApiCall<'_>) -> Result<SlaveRequest, Refusal> {
     let row = find(call.row).ok_or(Refusal::NotFound)?;
     match row.kind {
@@ -149,7 +149,7 @@ pub fn knock(call: &ApiCall<'_>) -> Result<Knock, Refusal> {
     Ok(Knock { app, credentials: Credentials::Token(token), variant: Variant::default() })
 }
 
-/// The slave says no in plain text, on both APIs.
+/// The slave refuses in plain text, on both APIs.
 pub fn refuse(row: usize, why: &Refusal) -> ApiReply {
     let row = find(row);
     let auth = row.is_some_and(|row| matches!(row.kind, Kind::Auth | Kind::Preflight));

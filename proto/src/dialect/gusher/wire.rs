@@ -78,12 +78,12 @@ impl Talk {
         Frame::text(&text)
     }
 
-    /// A reply that needs nobody's decision.
+    /// A reply that does not depend on the slave.
     fn at_once(&self, event: &str, data: &str) -> Action {
         Action::Answer(self.reply(event, data, None))
     }
 
-    /// The same to a wish to join what no channel is called.
+    /// The same to a subscribe whose name no channel can have.
     fn refuse(&self, event: &str, channel: String, data: &str) -> Action {
         Action::RejectSubscribe { channel, reason: "bad_name", says: self.reply(&format!("{event}_error"), data, None) }
     }

@@ -13,7 +13,7 @@ use super::settings::AppLimits;
 /// An app as Pusher's libraries know it. It stands in the directory of tenants.
 #[derive(Clone)]
 pub struct PusherApp {
-    /// Its key, which stands in the path of its sockets and names it everywhere else in the house.
+    /// Its key, which is in the path of its sockets and names the app everywhere else in Wellhead.
     pub key: AppId,
     /// Its id, which stands in the paths of the HTTP API.
     pub id: String,
@@ -21,14 +21,14 @@ pub struct PusherApp {
     pub secret: Vec<u8>,
     /// May clients publish to each other on private and presence channels?
     pub client_events: bool,
-    /// What it may have.
+    /// Its limits.
     pub limits: AppLimits,
-    /// Has taken in the secret already, which would be half of the work of a short signature.
+    /// Initialized with the secret: that would be half of the work of a short signature.
     pub(super) mac: Hmac<Sha256>,
 }
 
 impl PusherApp {
-    /// An app with its secret at hand.
+    /// An app that is served, ready to verify signatures.
     #[must_use]
     pub fn new(key: AppId, id: String, secret: Vec<u8>, client_events: bool, limits: AppLimits) -> Self {
         let mac = Hmac::new_from_slice(&secret).expect("HMAC takes a key of any length");
@@ -43,7 +43,7 @@ impl PusherApp {
     }
 }
 
-/// Never shows the secret.
+/// Hides the secret.
 impl fmt::Debug for PusherApp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PusherApp").field("key", &self.key).field("id", &self.id).finish_non_exhaustive()

@@ -11,7 +11,7 @@ use crate::{
 
 use super::apps::PusherApp;
 
-/// No name in the house is longer, in bytes.
+/// No name in Wellhead is longer, in bytes.
 const LONGEST_NAME: usize = AppId::MAX_BYTES;
 
 /// Secrets of apps that are shorter can be guessed by who has seen a signature.

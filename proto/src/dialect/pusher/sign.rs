@@ -14,7 +14,7 @@ use super::apps::{PusherApp, hex};
 const GRACE: Duration = Duration::from_secs(600);
 /// The one parameter that is not signed.
 const SIGNATURE: &[u8] = b"auth_signature";
-/// Parameters that only say who asks.
+/// Parameters that only identify the caller.
 const OF_THE_SIGNATURE: [&[u8]; 5] = [b"auth_key", b"auth_timestamp", b"auth_version", b"body_md5", SIGNATURE];
 
 /// The parameters of a query, decoded, their names in lower case.
@@ -80,7 +80,7 @@ fn decoded(written: &[u8]) -> Cow<'_, [u8]> {
 ///
 /// # Errors
 ///
-/// 401, in the words that people look for.
+/// 401, with the text that people search for.
 pub fn verify(app: &PusherApp, head: &ApiCall<'_>, path: &str, params: &Params<'_>) -> Result<(), Refusal> {
     let needed = |name: &str| {
         let missing =
@@ -149,7 +149,7 @@ fn iso(seconds: u64) -> String {
 ///
 /// # Errors
 ///
-/// 401, in the words that people look for.
+/// 401, with the text that people search for.
 pub fn check_body(params: &Params<'_>, body: &[u8]) -> Result<(), Refusal> {
     match params.bytes(b"body_md5") {
         None if body.is_empty() => Ok(()),

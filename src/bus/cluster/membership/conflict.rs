@@ -1,4 +1,4 @@
-//! Two nodes that drew the same number: which of them gives it up. Pure; spans are measured since any fixed moment.
+//! Two nodes with the same id: which of them takes another. Pure; times are spans since any fixed moment.
 
 use std::time::Duration;
 

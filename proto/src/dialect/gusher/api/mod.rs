@@ -1,4 +1,4 @@
-//! The master's rows (gusher.md §6 and §8): one table of both APIs, and how they say no.
+//! The master's rows (gusher.md §6 and §8): one table of both APIs, and how they refuse.
 
 pub mod form;
 pub mod json;
@@ -16,10 +16,10 @@ use crate::{
     surface::text,
 };
 
-/// What JSON replies of both APIs call themselves.
+/// The content type of JSON replies of both APIs.
 pub const JSON: &str = "application/json;charset=UTF-8";
 
-/// What errors and `pong` call themselves.
+/// The content type of errors and `pong`.
 pub const TEXT: &str = "text/plain; charset=utf-8";
 
 struct Row {
@@ -109,7 +109,7 @@ pub fn routes(prefix: &str) -> Vec<Route> {
     ROWS.iter().enumerate().map(route).collect()
 }
 
-/// What a request to one of them comes down to.
+/// What the role does for a request to one of them.
 pub fn call(call: &ApiCall<'_>, seal: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let row = ROWS.get(call.row).ok_or(Refusal::NotFound)?;
     // `/v1` is the other API's: whatever it does not serve there is nothing, rather than an app of that name
@@ -119,7 +119,7 @@ pub fn call(call: &ApiCall<'_>, seal: &SocketIdSeal) -> Result<MasterRequest, Re
     (row.handle)(call, seal)
 }
 
-/// v1 says no in bare text, v3 in JSON.
+/// v1 refuses in bare text, v3 in JSON.
 pub fn refuse(row: usize, why: &Refusal) -> ApiReply {
     let json = ROWS.get(row).is_some_and(|row| row.at == At::Root);
     let reply = match why {

@@ -1,4 +1,4 @@
-//! The HTTP API of backends (pusher.md §1): which rows there are, who may call them, and how they say no.
+//! The HTTP API of backends (pusher.md §1): which rows there are, who may call them, and how they refuse.
 
 mod body;
 mod info;
@@ -19,7 +19,7 @@ use super::{
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// A request of a backend that has proved to be one.
+/// A request with a valid signature.
 struct Request<'a> {
     /// Its app.
     app: &'a PusherApp,
@@ -75,7 +75,7 @@ pub fn authenticate(prefix: &str, head: &ApiCall<'_>) -> Result<(), Refusal> {
     verify(app, head, head.path.strip_prefix(prefix).unwrap_or(head.path), &Params::of(head.query))
 }
 
-/// What a request to one of them comes down to, whose head was signed.
+/// What the master does for a request whose head was signed.
 pub fn call(call: &ApiCall<'_>) -> Result<MasterRequest, Refusal> {
     let row = ROWS.get(call.row).ok_or(Refusal::NotFound)?;
     let (app, channel) = target(call)?;

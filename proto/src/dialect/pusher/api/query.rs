@@ -1,4 +1,4 @@
-//! Asking: which channels are occupied, how it stands with one, and who is there (pusher.md §1.5–§1.7).
+//! Queries: which channels are occupied, the state of one, and its users (pusher.md §1.5–§1.7).
 
 use crate::{
     dialect::{

@@ -1,4 +1,4 @@
-//! How often a client may say something: so many a second, and as many at once after a pause.
+//! Limits how often a client may publish: so many events a second, and as many at once after a pause.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Allowance(u64);
 
 impl Allowance {
-    /// One more, now? `per_second` is the most of them.
+    /// May one more be published now? At most `per_second` may.
     pub fn take(&mut self, per_second: u32, now: Duration) -> bool {
         const SECOND: u64 = 1_000_000;
         let Some(gap) = SECOND.checked_div(per_second.into()) else {

@@ -1,4 +1,4 @@
-//! Why a socket ends, in Pusher's numbers: what a client does next hangs on them (pusher.md §2.4).
+//! Why a socket ends, as Pusher's close codes: clients reconnect by them (pusher.md §2.4).
 
 use crate::{frame::Frame, refusal::CloseCause};
 

@@ -22,7 +22,7 @@ use super::{
     said::Wish,
 };
 
-/// How the socket may enter, if it may.
+/// The subscribe, if the socket may have it.
 pub fn judge(app: &PusherApp, socket: SocketId, wish: &Wish<'_>) -> Result<Entry, NotSubscribed> {
     let limits = &app.limits;
     let channel = names::channel(&wish.channel, limits.channel_name.bytes()).map_err(NotSubscribed::malformed)?;

@@ -16,7 +16,7 @@ use crate::{
 
 /// The first frame of all.
 pub fn established(socket: SocketId, activity_timeout: Duration) -> Frame {
-    // pusher-js gives up on a server that says 0
+    // pusher-js gives up on a server that sends 0
     let seconds = activity_timeout.as_secs().max(1);
     let data = format!(r#"{{"socket_id":"{socket}","activity_timeout":{seconds}}}"#);
     Frame::text(&format!(r#"{{"event":"pusher:connection_established","data":{}}}"#, quote(&data)))
@@ -128,7 +128,7 @@ fn published(channel: &ChannelName, event: &Event) -> Frame {
     text.raw(r#"{"event":"#).string(event.name.as_str());
     text.raw(r#","channel":"#).string(channel.as_str());
     match (&event.data, &event.sender) {
-        // who said nothing is not said to have said null
+        // a missing payload stays missing: it does not become null
         (Payload::Absent, _) => &mut text,
         (Payload::Json(json), Some(_)) => text.raw(r#","data":"#).raw(json),
         (Payload::Json(data) | Payload::Text(data), _) => text.raw(r#","data":"#).string(data),
@@ -140,7 +140,7 @@ fn published(channel: &ChannelName, event: &Event) -> Frame {
     Frame::of(Opcode::Text, &text.0)
 }
 
-/// A payload of another dialect for this very socket or user, who has no channel for it.
+/// A payload that another dialect sent to this socket or user, without a channel.
 fn direct(data: &Payload) -> Frame {
     let data = match data {
         Payload::Json(data) | Payload::Text(data) => data,

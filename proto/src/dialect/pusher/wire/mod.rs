@@ -1,4 +1,4 @@
-//! The WebSocket protocol (pusher.md §2): what clients say, and the replies.
+//! The WebSocket protocol (pusher.md §2): frames of clients, and the replies.
 
 mod allowance;
 pub mod close;
@@ -39,9 +39,9 @@ pub struct Talk {
     socket: SocketId,
     /// What the action under way is about.
     asked: Option<Box<Asked>>,
-    /// As whom the socket is on presence channels.
+    /// The presence channels of the socket, with the member that it is there.
     member_of: Vec<(ChannelName, UserId)>,
-    /// What it may still say to others.
+    /// How many events it may still publish.
     allowance: Allowance,
 }
 
@@ -51,7 +51,7 @@ enum Asked {
     Say(ChannelName),
 }
 
-/// Why a client's wish is not even tried: what it is told.
+/// The reply to a frame that is refused without asking the slave.
 type No = Frame;
 
 impl Talk {
@@ -210,7 +210,7 @@ impl Conversation for Talk {
     }
 }
 
-/// A wish to subscribe that cannot be read is refused like any other if it says for which channel it is.
+/// A subscribe that cannot be parsed is refused like any other if it names its channel.
 fn unreadable(channel: Option<&str>) -> No {
     match channel {
         Some(channel) => NotSubscribed::malformed(said::NO_WISH).told(channel),
@@ -220,7 +220,7 @@ fn unreadable(channel: Option<&str>) -> No {
 
 fn barred(channel: &ChannelName, bar: Bar) -> Frame {
     let words = match bar {
-        // its subscription is as good as before: the channel itself hears of no error
+        // it stays subscribed: the client must not take this for an error of the channel
         Bar::AlreadyThere => return error(None, &format!("Existing subscription to channel {channel}")),
         Bar::TooManySubscriptions { most } => format!("A connection may have {most} subscriptions"),
         Bar::Full { most } => format!("Presence channel {channel} is full: it may have {most} members"),

@@ -1,4 +1,4 @@
-//! What clients write (pusher.md §2.2): an object with an event; its `data` is an object, or a string of one.
+//! Frames of clients (pusher.md §2.2): an object with an event; its `data` is an object, or a string of one.
 
 use std::borrow::Cow;
 
@@ -12,10 +12,10 @@ use crate::dialect::pusher::json::{object, text};
 pub struct Said<'a> {
     #[serde(borrow)]
     event: &'a RawValue,
-    /// Where it is said; only events of clients have it here.
+    /// The channel; only events of clients have it here.
     #[serde(borrow, default)]
     pub channel: Option<&'a RawValue>,
-    /// The rest of it. `null` is something: a client's event that says so says it to the others.
+    /// Its payload. `null` counts as a payload: it is published like any other.
     #[serde(borrow, default, deserialize_with = "present")]
     pub data: Option<&'a RawValue>,
 }
@@ -25,9 +25,9 @@ pub struct Said<'a> {
 pub struct Wish<'a> {
     /// The channel.
     pub channel: Cow<'a, str>,
-    /// Shows that the client may.
+    /// The signature that allows it.
     pub auth: Option<Cow<'a, str>>,
-    /// Says as whom, in the very text that was signed.
+    /// The member, in the exact text that was signed.
     pub channel_data: Option<Cow<'a, str>>,
 }
 
@@ -38,9 +38,9 @@ pub fn read(message: &str) -> Result<(Cow<'_, str>, Said<'_>), &'static str> {
     Ok((text(said.event).ok_or(WORDS)?, said))
 }
 
-/// What is said of data that is no [`Wish`].
+/// The error for data that is no [`Wish`].
 pub const NO_WISH: &str = "Invalid data: it must be a JSON object whose channel, auth and channel_data are strings";
-/// What is said of data that names no channel to leave.
+/// The error for data that names no channel.
 pub const NO_CHANNEL: &str = "Invalid data: it must be a JSON object whose channel is a string";
 
 /// Data that is no [`Wish`].
