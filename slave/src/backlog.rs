@@ -22,7 +22,7 @@ pub struct Backlog {
 }
 
 /// One push that waits; it counts until this is dropped.
-pub struct Ticket {
+pub struct Permit {
     backlog: Arc<Backlog>,
     deliveries: usize,
     bytes: usize,
@@ -30,10 +30,10 @@ pub struct Ticket {
 
 impl Backlog {
     /// A push of `bytes` bytes begins to wait. It counts as one delivery until somebody knows better.
-    pub fn admit(self: &Arc<Self>, bytes: usize) -> Ticket {
+    pub fn admit(self: &Arc<Self>, bytes: usize) -> Permit {
         self.deliveries.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Ticket { backlog: self.clone(), deliveries: 1, bytes }
+        Permit { backlog: self.clone(), deliveries: 1, bytes }
     }
 
     /// Does no push wait?
@@ -59,7 +59,7 @@ impl Backlog {
     }
 }
 
-impl Ticket {
+impl Permit {
     /// One more delivery begins to wait, of a payload that is counted already.
     pub fn another(&self) -> Self {
         self.backlog.admit(0)
@@ -76,7 +76,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Permit {
     fn drop(&mut self) {
         let was_full = !self.backlog.has_room();
         self.backlog.deliveries.fetch_sub(self.deliveries, Ordering::Relaxed);

@@ -26,7 +26,7 @@ use wellhead_proto::{
 
 use crate::{
     admission::ConnectionPermit,
-    registry::Hall,
+    registry::ShardCell,
     session::{self, Admitted},
     state::SlaveState,
     token::Redeemed,
@@ -36,7 +36,7 @@ use crate::{
 /// A client that may come in. It has room from here on.
 pub struct Accepted {
     bearer: Bearer,
-    voice: u8,
+    encoding: u8,
     accept: SocketAccept,
     permit: ConnectionPermit,
 }
@@ -115,15 +115,15 @@ pub async fn judge(state: &Arc<SlaveState>, head: Head<'_>, peer: Option<SocketA
 }
 
 /// Begin the session of a client that was accepted, on this thread.
-pub fn open(state: &Arc<SlaveState>, hall: &Rc<Hall>, accepted: Accepted, opened: Opened) {
+pub fn open(state: &Arc<SlaveState>, cell: &Rc<ShardCell>, accepted: Accepted, opened: Opened) {
     let Opened { transport, answer, early } = opened;
     if transport.set_send_buffer(state.limits.send_buffer.bytes()).is_err() {
         return;
     }
-    let Accepted { bearer: Bearer { user, app, channels: grants }, voice, permit, .. } = accepted;
+    let Accepted { bearer: Bearer { user, app, channels: grants }, encoding, permit, .. } = accepted;
     state.metrics.opened.inc();
-    let admitted = Admitted { app, user, grants, voice, welcome: answer, early, permit };
-    session::start(state, hall, transport, admitted);
+    let admitted = Admitted { app, user, grants, encoding, welcome: answer, early, permit };
+    session::start(state, cell, transport, admitted);
 }
 
 struct No {
@@ -158,8 +158,8 @@ async fn examine(state: &Arc<SlaveState>, head: Head<'_>) -> Result<Accepted, No
         state.admission.permit().ok_or_else(|| refused(Refusal::unavailable("no room for another connection")))?;
     // last of all: a token that is good once is used up by it
     let bearer = identify(state, &tenants, app, credentials).await.map_err(&refused)?;
-    let voice = state.voices.number(matched.dialect, variant);
-    Ok(Accepted { bearer, voice, accept: SocketAccept::of(key), permit })
+    let encoding = state.encodings.number(matched.dialect, variant);
+    Ok(Accepted { bearer, encoding, accept: SocketAccept::of(key), permit })
 }
 
 fn now() -> Duration {

@@ -25,29 +25,29 @@ use wellhead_proto::{
 
 use crate::{
     channels::Workers,
-    registry::{Answer, Obey, Order, Orders, Pending, Question, Registry},
+    registry::{Answer, Deliver, Deliveries, Delivery, Pending, Question, Registry},
     state::SlaveState,
 };
 
 /// A slave's ear on the bus.
 pub struct Intake(pub Arc<SlaveState>);
 
-/// What goes to each worker, in one message: waking a registry costs more than an order.
-type Piles = SmallVec<[(usize, Orders); 1]>;
+/// What goes to each worker, in one message: waking a registry costs more than carrying out one command.
+type Piles = SmallVec<[(usize, Deliveries); 1]>;
 
-/// Orders that a pile has room for from the beginning.
+/// Deliveries that a pile has room for from the beginning.
 const PILE: usize = 64;
 
 impl Intake {
     /// Put `envelope` on the piles of the workers that it concerns; up to `more` may follow it.
     fn sort(&self, envelope: Envelope, piles: &mut Piles, more: usize) {
         let mut put = |worker, envelope: Envelope, channel| {
-            let ticket = self.0.backlog.admit(bytes(&envelope.command));
-            let order = Order { envelope, channel, ticket };
+            let permit = self.0.backlog.admit(bytes(&envelope.command));
+            let order = Delivery { envelope, channel, permit };
             match piles.iter_mut().find(|(of, _)| *of == worker) {
                 Some((_, pile)) => pile.push(order),
                 None => {
-                    let mut pile = Orders::with_capacity(more.min(PILE));
+                    let mut pile = Deliveries::with_capacity(more.min(PILE));
                     pile.push(order);
                     piles.push((worker, pile));
                 }
@@ -77,7 +77,7 @@ impl Intake {
         let workers = self.0.registries.all();
         for (worker, pile) in piles {
             if let Some(worker) = workers.get(worker) {
-                worker.do_send(Obey(pile));
+                worker.do_send(Deliver(pile));
             }
         }
     }
@@ -187,9 +187,9 @@ impl Intake {
         let (shared, query) = (self.0.clone(), Arc::new(query));
         async move {
             let asked = |worker: &Addr<Registry>| {
-                let ticket = shared.backlog.admit(payload);
+                let permit = shared.backlog.admit(payload);
                 let (reply, answer) = oneshot::channel();
-                worker.do_send(Answer { question: question(Pending { query: query.clone(), reply }), ticket });
+                worker.do_send(Answer { question: question(Pending { query: query.clone(), reply }), permit });
                 answer
             };
             let answers: Vec<_> = shared.registries.all().iter().map(asked).collect();

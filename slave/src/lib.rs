@@ -4,6 +4,7 @@ mod admission;
 mod api;
 mod backlog;
 mod channels;
+mod encodings;
 mod handshake;
 mod intake;
 mod interests;
@@ -25,7 +26,6 @@ mod state;
 mod token;
 mod transport;
 mod users;
-mod voices;
 
 /// Checks the frames of clients before they are parsed: for the fuzzer.
 #[cfg(feature = "fuzz")]

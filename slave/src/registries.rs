@@ -58,8 +58,8 @@ impl MemberNotifier for Registries {
         let all = self.all();
         let with_subscribers = self.interests.names().workers(channel.id());
         for worker in with_subscribers.filter_map(|worker| all.get(worker)) {
-            let (channel, update, ticket) = (channel.clone(), update.clone(), self.backlog.admit(0));
-            worker.do_send(TellMembers { channel, update, ticket });
+            let (channel, update, permit) = (channel.clone(), update.clone(), self.backlog.admit(0));
+            worker.do_send(TellMembers { channel, update, permit });
         }
     }
 }

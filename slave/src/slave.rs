@@ -20,6 +20,7 @@ use wellhead_proto::{
 use crate::{
     admission::Admission,
     backlog::Backlog,
+    encodings::Encodings,
     handshake::{self, Accepted, Opened, Rejected},
     intake::Intake,
     interests::Interests,
@@ -30,11 +31,10 @@ use crate::{
     presence::{Presence, coordination::Coordination},
     pulse::Rhythm,
     registries::Registries,
-    registry::{CHUNK, Floor, Hall, Registry},
+    registry::{CHUNK, Registry, Shard, ShardCell},
     settings::{self, Limits, Settings},
     state::SlaveState,
     token::Tokens,
-    voices::Voices,
 };
 
 /// What a slave is made from.
@@ -64,9 +64,9 @@ pub struct Setup {
 pub struct Slave(pub(crate) Arc<SlaveState>);
 
 thread_local! {
-    /// The halls of this thread, each with its slave: one, unless a test runs several nodes in a process. Held weakly, a
+    /// The shards of this thread, each with its slave: one, unless a test runs several nodes in a process. Held weakly, a
     /// slave's address is not given to another, which would be taken for it.
-    static HALLS: RefCell<Vec<(Weak<SlaveState>, Rc<Hall>)>> = const { RefCell::new(Vec::new()) };
+    static SHARDS: RefCell<Vec<(Weak<SlaveState>, Rc<ShardCell>)>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Slave {
@@ -86,7 +86,7 @@ impl Slave {
         Self(Arc::new(SlaveState {
             node,
             tenants,
-            voices: Voices::new(&dialects),
+            encodings: Encodings::new(&dialects),
             router: Router::new(Role::Slave, dialects),
             tokens: Tokens::new(tokens, node, cluster, &secret).with_clocks(clocks),
             registries: Arc::new(Registries::new(interests.clone(), backlog.clone())),
@@ -115,37 +115,37 @@ impl Slave {
     ///
     /// Outside of an actix arbiter, and beyond 64 threads.
     pub fn start_worker(&self) {
-        if self.hall().is_some() {
+        if self.cell().is_some() {
             return;
         }
         let state = &self.0;
         let worker = state.registries.add(|worker| {
-            let floor = Floor::new(
+            let shard = Shard::new(
                 worker,
                 CHUNK,
                 state.limits.grants.bytes(),
-                Rc::new(state.voices.clone()),
+                Rc::new(state.encodings.clone()),
                 state.interests.clone(),
                 state.presence.clone(),
                 state.metrics.clone(),
             );
-            let hall = Hall::new(floor, Share::new(state.memory.clone(), state.limits.queue.bytes()));
-            let of_the_gone: Vec<_> = HALLS.with_borrow_mut(|halls| {
-                halls.push((Arc::downgrade(state), hall.clone()));
-                halls.extract_if(.., |(slave, _)| slave.strong_count() == 0).collect()
+            let cell = ShardCell::new(shard, Share::new(state.memory.clone(), state.limits.queue.bytes()));
+            let of_the_gone: Vec<_> = SHARDS.with_borrow_mut(|cells| {
+                cells.push((Arc::downgrade(state), cell.clone()));
+                cells.extract_if(.., |(slave, _)| slave.strong_count() == 0).collect()
             });
             drop(of_the_gone);
-            Registry::new(hall, Rhythm::new(&state.settings, &state.limits), state.metrics.clone()).start()
+            Registry::new(cell, Rhythm::new(&state.settings, &state.limits), state.metrics.clone()).start()
         });
         if worker == 0 {
             lifecycle::start(state);
         }
     }
 
-    fn hall(&self) -> Option<Rc<Hall>> {
-        HALLS.with_borrow(|halls| {
-            let mine = halls.iter().find(|(slave, _)| slave.as_ptr() == Arc::as_ptr(&self.0));
-            mine.map(|(_, hall)| hall.clone())
+    fn cell(&self) -> Option<Rc<ShardCell>> {
+        SHARDS.with_borrow(|cells| {
+            let mine = cells.iter().find(|(slave, _)| slave.as_ptr() == Arc::as_ptr(&self.0));
+            mine.map(|(_, cell)| cell.clone())
         })
     }
 
@@ -166,8 +166,8 @@ impl Slave {
 
     /// Take over the connection of a client that was accepted: on this thread it becomes a session.
     pub fn open(&self, accepted: Accepted, opened: Opened) {
-        match self.hall() {
-            Some(hall) => handshake::open(&self.0, &hall, accepted, opened),
+        match self.cell() {
+            Some(cell) => handshake::open(&self.0, &cell, accepted, opened),
             None => error!("a socket came to a thread that is no worker of this slave"),
         }
     }

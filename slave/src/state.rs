@@ -7,6 +7,7 @@ use wellhead_proto::{bus::Bus, ids::NodeId, surface::Router, tenants::TenantDire
 use crate::{
     admission::Admission,
     backlog::Backlog,
+    encodings::Encodings,
     interests::Interests,
     memory::Memory,
     metrics::Metrics,
@@ -14,7 +15,6 @@ use crate::{
     registries::Registries,
     settings::{Limits, Settings},
     token::Tokens,
-    voices::Voices,
 };
 
 /// One for each slave, shared by its threads.
@@ -24,7 +24,7 @@ pub struct SlaveState {
     pub limits: Limits,
     pub tenants: Arc<TenantDirectory>,
     pub router: Router,
-    pub voices: Voices,
+    pub encodings: Encodings,
     pub tokens: Tokens,
     pub bus: Arc<dyn Bus>,
     pub interests: Arc<Interests>,

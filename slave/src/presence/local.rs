@@ -1,10 +1,10 @@
 //! Which sockets of this thread are members of presence channels, and as whom: beside the index, since most channels have
-//! no members. A room that is none has nothing here.
+//! no members. A channel without members has nothing here.
 
 use rustc_hash::FxHashMap;
 use wellhead_proto::{ids::UserId, member::Member};
 
-use crate::numbers::{RoomNo, SeatNo};
+use crate::numbers::{ChannelNo, SocketNo};
 
 /// A socket's part in a presence channel.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -26,45 +26,48 @@ impl LocalMember {
 /// All of them.
 #[derive(Debug, Default)]
 pub struct LocalMembers {
-    rooms: FxHashMap<RoomNo, FxHashMap<SeatNo, LocalMember>>,
+    local_channels: FxHashMap<ChannelNo, FxHashMap<SocketNo, LocalMember>>,
 }
 
 impl LocalMembers {
-    /// The socket of `seat` is a member from now on.
-    pub fn add(&mut self, room: RoomNo, seat: SeatNo, member: LocalMember) {
-        self.rooms.entry(room).or_default().insert(seat, member);
+    /// A socket is a member from now on.
+    pub fn add(&mut self, local_channel: ChannelNo, local_socket: SocketNo, member: LocalMember) {
+        self.local_channels.entry(local_channel).or_default().insert(local_socket, member);
     }
 
-    /// It leaves the room. As whom it was there, if it was a member.
-    pub fn remove(&mut self, room: RoomNo, seat: SeatNo) -> Option<Member> {
-        let seats = self.rooms.get_mut(&room)?;
-        let member = seats.remove(&seat)?;
-        if seats.is_empty() {
-            self.rooms.remove(&room);
+    /// It leaves the channel. As whom it was there, if it was a member.
+    pub fn remove(&mut self, local_channel: ChannelNo, local_socket: SocketNo) -> Option<Member> {
+        let local_sockets = self.local_channels.get_mut(&local_channel)?;
+        let member = local_sockets.remove(&local_socket)?;
+        if local_sockets.is_empty() {
+            self.local_channels.remove(&local_channel);
         }
         Some(member.member)
     }
 
-    /// The part of a socket in a room.
+    /// The part of a socket in a channel.
     #[must_use]
-    pub fn of(&self, room: RoomNo, seat: SeatNo) -> Option<&LocalMember> {
-        self.rooms.get(&room)?.get(&seat)
+    pub fn of(&self, local_channel: ChannelNo, local_socket: SocketNo) -> Option<&LocalMember> {
+        self.local_channels.get(&local_channel)?.get(&local_socket)
     }
 
-    /// The members in a room, one for each socket.
-    pub fn in_room(&self, room: RoomNo) -> impl Iterator<Item = &Member> {
-        self.rooms.get(&room).into_iter().flat_map(|seats| seats.values().map(|member| &member.member))
+    /// The members in a channel, one for each socket.
+    pub fn in_channel(&self, local_channel: ChannelNo) -> impl Iterator<Item = &Member> {
+        self.local_channels
+            .get(&local_channel)
+            .into_iter()
+            .flat_map(|local_sockets| local_sockets.values().map(|member| &member.member))
     }
 
-    /// Is anybody a member in that room?
+    /// Is anybody a member in that channel?
     #[must_use]
-    pub fn has(&self, room: RoomNo) -> bool {
-        self.rooms.contains_key(&room)
+    pub fn has(&self, local_channel: ChannelNo) -> bool {
+        self.local_channels.contains_key(&local_channel)
     }
 
     /// Are there none?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rooms.is_empty()
+        self.local_channels.is_empty()
     }
 }

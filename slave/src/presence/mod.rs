@@ -1,5 +1,5 @@
 //! Presence: which sockets are members of which presence channels, what their clients are told of the others, and what the
-//! cluster decides about it. All state of members is in this folder; what a thread does with it is in `registry/floor/members.rs`.
+//! cluster decides about it. All state of members is in this folder; what a thread does with it is in `registry/shard/members.rs`.
 //!
 //! ```text
 //!   a socket of this slave                 this slave's replica              the channel's coordinator (on any slave)
@@ -114,7 +114,7 @@ impl Presence {
         (Invitation { presence: self.clone(), channel }, wait)
     }
 
-    /// A socket subscribes as `member`. `seat` gives it its place, given the number of the last change that its list knows of,
+    /// A socket subscribes as `member`. `local_socket` gives it its place, given the number of the last change that its list knows of,
     /// before any later one is told.
     ///
     /// # Errors
@@ -125,12 +125,12 @@ impl Presence {
         channel: &ChannelKey,
         member: &Member,
         most: usize,
-        seat: impl FnOnce(u64),
+        local_socket: impl FnOnce(u64),
     ) -> Result<BTreeMap<UserId, ByteString>, Bar> {
         let channel = self.refer(channel);
         let mut replica = self.lock();
         let added = replica.add(&channel, member, most)?;
-        seat(added.number);
+        local_socket(added.number);
         if added.first {
             self.coordination.claim(&Key::Member(channel, member.user.clone()), Some(&member.info));
         }

@@ -1,6 +1,7 @@
-//! Pushes that are too large to finish at once, and whatever must wait for them. Channel by channel: while a push walks
-//! a room, later pushes and joins of that room are held back; those who leave are left out from then on; other channels
-//! overtake. Pushes that were held back together walk together, so each socket gets them in one write.
+//! Broadcasts: pushes that are too large to deliver at once, and whatever must wait for them. Channel by channel: while a
+//! broadcast is in progress, later pushes and subscribes of that channel are deferred, so that each socket sees one order;
+//! sockets that unsubscribe are left out from then on; other channels overtake, so that one large channel delays no other.
+//! Pushes that were deferred together are delivered together, so each socket gets them in one write.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -17,27 +18,27 @@ use wellhead_proto::{
 };
 
 use crate::{
-    backlog::Ticket,
-    numbers::RoomNo,
+    backlog::Permit,
+    encodings::{Encoding, Encodings},
+    numbers::ChannelNo,
     presence::{MemberUpdate, local::LocalMember},
-    voices::{Voice, Voices},
 };
 
-/// Payload bytes that walk a room together: a socket should not get more at once than it may be behind.
+/// Payload bytes that are delivered together: a socket should not get more at once than it may be behind.
 const MAX_TOGETHER: usize = 64 << 10;
 
-/// Something on its way to the sockets of one channel, encoded once for each voice that is spoken there.
+/// Something on its way to the sockets of one channel, encoded once for each encoding of its subscribers.
 pub struct Push {
     channel: ChannelName,
     body: Body,
     /// The socket that is left out.
     except: Option<SocketId>,
-    /// As sockets of each voice get it, once that was asked for; nothing if its dialect has no word for it.
+    /// As sockets of each encoding get it, once that was asked for; nothing if its dialect has no word for it.
     encoded: SmallVec<[Option<Option<SharedFrame>>; 4]>,
     /// When it arrived.
     pub since: Instant,
     /// Counts it as waiting, if it must wait.
-    pub ticket: Option<Ticket>,
+    pub permit: Option<Permit>,
 }
 
 /// What is on its way.
@@ -63,16 +64,16 @@ impl Push {
         channel: ChannelName,
         event: Event,
         except: Option<SocketId>,
-        ticket: Option<Ticket>,
+        permit: Option<Permit>,
         since: Instant,
     ) -> Self {
-        Self { channel, body: Body::Event(event), except, encoded: SmallVec::new(), since, ticket }
+        Self { channel, body: Body::Event(event), except, encoded: SmallVec::new(), since, permit }
     }
 
     /// A change of the channel's members.
-    pub fn members(channel: ChannelName, update: MemberUpdate, ticket: Ticket, since: Instant) -> Self {
+    pub fn members(channel: ChannelName, update: MemberUpdate, permit: Permit, since: Instant) -> Self {
         let body = Body::Members(update);
-        Self { channel, body, except: None, encoded: SmallVec::new(), since, ticket: Some(ticket) }
+        Self { channel, body, except: None, encoded: SmallVec::new(), since, permit: Some(permit) }
     }
 
     /// Does `socket` get it? `part` is its part among the members.
@@ -90,17 +91,17 @@ impl Push {
     }
 
     /// It as a single socket gets it: nothing is kept for others.
-    pub fn encode(&self, voice: &Voice) -> Option<SharedFrame> {
-        voice.encode(self.body.notice(&self.channel))
+    pub fn encode(&self, encoding: &Encoding) -> Option<SharedFrame> {
+        encoding.encode(self.body.notice(&self.channel))
     }
 
-    /// It as sockets of that voice get it, if they do.
-    pub fn encoded(&mut self, voice: u8, voices: &Voices) -> Option<&SharedFrame> {
-        let at = usize::from(voice);
+    /// It as sockets of that encoding get it, if they do.
+    pub fn encoded(&mut self, encoding: u8, encodings: &Encodings) -> Option<&SharedFrame> {
+        let at = usize::from(encoding);
         if self.encoded.len() <= at {
-            self.encoded.resize(voices.len().max(at + 1), None);
+            self.encoded.resize(encodings.len().max(at + 1), None);
         }
-        let encode = || voices.at(voice).encode(self.body.notice(&self.channel));
+        let encode = || encodings.at(encoding).encode(self.body.notice(&self.channel));
         self.encoded[at].get_or_insert_with(encode).as_ref()
     }
 
@@ -113,8 +114,8 @@ impl Push {
     }
 }
 
-/// A socket that waits to join channels.
-pub struct PendingJoin {
+/// A subscribe that waits for a broadcast to end.
+pub struct PendingSubscribe {
     /// Its number.
     pub socket: u32,
     /// All of them at once.
@@ -123,60 +124,60 @@ pub struct PendingJoin {
     pub tag: Option<Box<str>>,
     /// Said in the same step.
     pub reply: Option<Frame>,
-    /// Told when it has joined.
+    /// Told when it is subscribed.
     pub done: Option<oneshot::Sender<()>>,
 }
 
-/// Held back until the walk of a room is over.
-pub enum Held {
+/// Deferred until the broadcast in progress is over.
+pub enum Deferred {
     /// A later push.
     Push(Push),
-    /// A join.
-    Join(PendingJoin),
+    /// A subscribe.
+    Join(PendingSubscribe),
 }
 
-/// Pushes that walk a room together.
-pub struct Run {
+/// Pushes to one channel that are delivered together.
+pub struct Broadcast {
     /// In the order in which they arrived.
     pub pushes: Vec<Push>,
     /// The next place to serve.
     pub place: usize,
-    /// All their frames in one piece, for each voice whose frames are the same for everyone: one piece per socket costs
+    /// All their frames in one piece, for each encoding whose frames are the same for everyone: one piece per socket costs
     /// less than one per push.
     joined: SmallVec<[Option<Option<Bytes>>; 4]>,
 }
 
-impl Run {
-    /// A run from the first place on.
+impl Broadcast {
+    /// A broadcast that begins with the first socket.
     #[must_use]
     pub fn new(pushes: Vec<Push>) -> Self {
         Self { pushes, place: 0, joined: SmallVec::new() }
     }
 
-    /// All frames in one piece, if they are the same for everyone of that voice.
-    pub fn block(&mut self, voice: u8, voices: &Voices) -> Option<&Bytes> {
+    /// All frames in one piece, if they are the same for everyone of that encoding.
+    pub fn block(&mut self, encoding: u8, encodings: &Encodings) -> Option<&Bytes> {
         if !self.pushes.iter().all(Push::is_for_all) {
             return None;
         }
         if self.pushes.len() == 1 {
-            return match self.pushes[0].encoded(voice, voices) {
+            return match self.pushes[0].encoded(encoding, encodings) {
                 Some(SharedFrame::Whole(frame)) => Some(frame),
                 Some(SharedFrame::Tail(_)) | None => None,
             };
         }
-        self.joined(voice, voices)
+        self.joined(encoding, encodings)
     }
 
-    fn joined(&mut self, voice: u8, voices: &Voices) -> Option<&Bytes> {
-        let at = usize::from(voice);
+    fn joined(&mut self, encoding: u8, encodings: &Encodings) -> Option<&Bytes> {
+        let at = usize::from(encoding);
         if self.joined.len() <= at {
-            self.joined.resize(voices.len().max(at + 1), None);
+            self.joined.resize(encodings.len().max(at + 1), None);
         }
         let pushes = &mut self.pushes;
         let joined = self.joined[at].get_or_insert_with(|| {
             let mut block = BytesMut::new();
             for push in pushes {
-                match push.encoded(voice, voices) {
+                match push.encoded(encoding, encodings) {
                     Some(SharedFrame::Whole(frame)) => block.extend_from_slice(frame),
                     Some(SharedFrame::Tail(_)) | None => return None,
                 }
@@ -187,36 +188,36 @@ impl Run {
     }
 }
 
-/// What a room's turn brings.
-pub struct Turn {
-    /// The room.
-    pub room: RoomNo,
+/// What one channel does in its turn.
+pub struct Slice {
+    /// The channel.
+    pub local_channel: ChannelNo,
     /// To be carried out first.
-    pub joins: SmallVec<[PendingJoin; 2]>,
-    /// Pushes on their way; without any the room is not walked any more.
-    pub run: Option<Run>,
+    pub joins: SmallVec<[PendingSubscribe; 2]>,
+    /// The broadcast in progress; without one there is nothing more to do.
+    pub broadcast: Option<Broadcast>,
 }
 
 #[derive(Default)]
-struct Work {
-    run: Option<Run>,
-    held: VecDeque<Held>,
+struct PendingWork {
+    broadcast: Option<Broadcast>,
+    held: VecDeque<Deferred>,
 }
 
-/// Rooms that are walked.
+/// The broadcasts in progress, one at most for each channel.
 #[derive(Default)]
 pub struct Fanout {
-    work: FxHashMap<RoomNo, Work>,
-    /// Rooms with a run, in the order in which they get their turn.
-    turns: VecDeque<RoomNo>,
+    work: FxHashMap<ChannelNo, PendingWork>,
+    /// Channels with a broadcast, in the order in which they get their turn.
+    turns: VecDeque<ChannelNo>,
     fresh: bool,
 }
 
 impl Fanout {
-    /// Does a push walk the room?
+    /// Is a broadcast to the channel in progress?
     #[must_use]
-    pub fn is_walked(&self, room: RoomNo) -> bool {
-        self.work.contains_key(&room)
+    pub fn is_in_progress(&self, local_channel: ChannelNo) -> bool {
+        self.work.contains_key(&local_channel)
     }
 
     /// Is there anything to do?
@@ -225,74 +226,74 @@ impl Fanout {
         self.turns.is_empty()
     }
 
-    /// How many rooms wait for their turn.
+    /// How many channels wait for their turn.
     #[must_use]
     pub fn turns(&self) -> usize {
         self.turns.len()
     }
 
-    /// Has a walk been asked for where none was under way? Only the first call says so.
+    /// Has a first broadcast begun where none was in progress? Only the first call says so.
     pub fn take_fresh(&mut self) -> bool {
         std::mem::take(&mut self.fresh)
     }
 
-    /// Walk a room that is not walked, when its turn comes.
-    pub fn begin(&mut self, room: RoomNo, push: Push) {
+    /// Begin a broadcast to a channel that has none in progress, when its turn comes.
+    pub fn begin(&mut self, local_channel: ChannelNo, push: Push) {
         self.fresh = self.turns.is_empty();
-        self.work.insert(room, Work { run: None, held: [Held::Push(push)].into() });
-        self.turns.push_back(room);
+        self.work.insert(local_channel, PendingWork { broadcast: None, held: [Deferred::Push(push)].into() });
+        self.turns.push_back(local_channel);
     }
 
-    /// Hold something back until the walk of `room` is over.
+    /// Defer something until the broadcast to the channel is over.
     ///
     /// # Panics
     ///
-    /// If nobody walks it.
-    pub fn hold(&mut self, room: RoomNo, held: Held) {
-        self.work.get_mut(&room).expect("only walked rooms hold back").held.push_back(held);
+    /// If none is in progress.
+    pub fn hold(&mut self, local_channel: ChannelNo, held: Deferred) {
+        self.work.get_mut(&local_channel).expect("only channels with a broadcast defer").held.push_back(held);
     }
 
-    /// The room whose turn it is. Give its run back with [`Fanout::go_on`] or end it with [`Fanout::run_over`].
-    pub fn next_turn(&mut self) -> Option<Turn> {
-        let room = self.turns.pop_front()?;
-        let work = self.work.get_mut(&room)?;
+    /// The channel whose turn it is. Give its broadcast back with [`Fanout::go_on`] or end it with [`Fanout::broadcast_over`].
+    pub fn next_slice(&mut self) -> Option<Slice> {
+        let local_channel = self.turns.pop_front()?;
+        let work = self.work.get_mut(&local_channel)?;
         let mut joins = SmallVec::new();
-        let run = work.run.take().or_else(|| work.collect(&mut joins));
-        if run.is_none() {
-            self.work.remove(&room);
+        let broadcast = work.broadcast.take().or_else(|| work.collect(&mut joins));
+        if broadcast.is_none() {
+            self.work.remove(&local_channel);
         }
-        Some(Turn { room, joins, run })
+        Some(Slice { local_channel, joins, broadcast })
     }
 
-    /// The run is not over; it gets another turn behind the others.
-    pub fn go_on(&mut self, room: RoomNo, run: Run) {
-        if let Some(work) = self.work.get_mut(&room) {
-            work.run = Some(run);
-            self.turns.push_back(room);
+    /// The broadcast is not over; it gets another turn behind the others.
+    pub fn go_on(&mut self, local_channel: ChannelNo, broadcast: Broadcast) {
+        if let Some(work) = self.work.get_mut(&local_channel) {
+            work.broadcast = Some(broadcast);
+            self.turns.push_back(local_channel);
         }
     }
 
-    /// The run is over. `true` if nothing was held back: the room is not walked any more. Otherwise what was held back gets a
-    /// turn of its own, behind the rooms that wait already.
-    pub fn run_over(&mut self, room: RoomNo) -> bool {
-        let over = self.work.get(&room).is_none_or(|work| work.held.is_empty());
+    /// The broadcast is over. `true` if nothing was deferred meanwhile: the channel has none in progress any more. Otherwise
+    /// what was deferred gets a turn of its own, behind the channels that wait already.
+    pub fn broadcast_over(&mut self, local_channel: ChannelNo) -> bool {
+        let over = self.work.get(&local_channel).is_none_or(|work| work.held.is_empty());
         if over {
-            self.work.remove(&room);
+            self.work.remove(&local_channel);
         } else {
-            self.turns.push_back(room);
+            self.turns.push_back(local_channel);
         }
         over
     }
 }
 
-impl Work {
-    /// What was held back, in order: the joins that come first, and then the pushes up to the next join, as a run.
-    fn collect(&mut self, joins: &mut SmallVec<[PendingJoin; 2]>) -> Option<Run> {
+impl PendingWork {
+    /// What was deferred, in order: the subscribes that come first, and then the pushes up to the next subscribe.
+    fn collect(&mut self, joins: &mut SmallVec<[PendingSubscribe; 2]>) -> Option<Broadcast> {
         let (mut pushes, mut bytes) = (Vec::new(), 0);
         while let Some(held) = self.held.pop_front() {
             match held {
-                Held::Join(join) if pushes.is_empty() => joins.push(join),
-                Held::Push(push) if pushes.is_empty() || bytes + push.bytes() <= MAX_TOGETHER => {
+                Deferred::Join(join) if pushes.is_empty() => joins.push(join),
+                Deferred::Push(push) if pushes.is_empty() || bytes + push.bytes() <= MAX_TOGETHER => {
                     bytes += push.bytes();
                     pushes.push(push);
                 }
@@ -302,6 +303,6 @@ impl Work {
                 }
             }
         }
-        (!pushes.is_empty()).then(|| Run::new(pushes))
+        (!pushes.is_empty()).then(|| Broadcast::new(pushes))
     }
 }

@@ -5,30 +5,30 @@ use wellhead_proto::{
     refusal::CloseCause,
 };
 
-use super::floor::Floor;
+use super::shard::Shard;
 use crate::{
-    numbers::SeatNo,
+    numbers::SocketNo,
     outbox::End,
     pulse::{Now, Rhythm, Verdict},
 };
 
 /// Look after every socket of a thread. Gives the bytes that are owed to all of them.
-pub fn beat(floor: &mut Floor, now: Now, rhythm: &Rhythm) -> usize {
+pub fn beat(shard: &mut Shard, now: Now, rhythm: &Rhythm) -> usize {
     let mut owed = 0;
-    let mut todo: Vec<(SeatNo, Verdict)> = Vec::new();
-    let seats: Vec<SeatNo> = floor.index.seats().map(|(no, _)| no).collect();
-    for no in seats {
-        let subscribed = floor.index.subscriptions_of(no) > 0;
-        let seat = floor.index.at_mut(no);
-        owed += seat.outbox.owed_bytes();
-        if seat.outbox.behind_since(now.at).is_some_and(|since| rhythm.is_stalled(now, since)) {
-            seat.outbox.end(End { cause: CloseCause::SlowConsumer, goodbye: None });
+    let mut todo: Vec<(SocketNo, Verdict)> = Vec::new();
+    let local_sockets: Vec<SocketNo> = shard.index.local_sockets().map(|(no, _)| no).collect();
+    for no in local_sockets {
+        let subscribed = shard.index.subscriptions_of(no) > 0;
+        let local_socket = shard.index.at_mut(no);
+        owed += local_socket.outbox.owed_bytes();
+        if local_socket.outbox.behind_since(now.at).is_some_and(|since| rhythm.is_stalled(now, since)) {
+            local_socket.outbox.end(End { cause: CloseCause::SlowConsumer, goodbye: None });
             continue;
         }
-        match seat.pulse.beat(now, seat.outbox.take_heard(), subscribed, rhythm) {
+        match local_socket.pulse.beat(now, local_socket.outbox.take_heard(), subscribed, rhythm) {
             Verdict::Well => {}
             // this thread may be the one that is late: what it has not read yet is an answer, too
-            Verdict::Dead if seat.outbox.transport().has_unread() => seat.pulse.is_alive(),
+            Verdict::Dead if local_socket.outbox.transport().has_unread() => local_socket.pulse.is_alive(),
             verdict => todo.push((no, verdict)),
         }
     }
@@ -36,9 +36,9 @@ pub fn beat(floor: &mut Floor, now: Now, rhythm: &Rhythm) -> usize {
     for (no, verdict) in todo {
         match verdict {
             Verdict::Well => {}
-            Verdict::Ping => floor.owe(no, ping.clone()),
-            Verdict::Dead => floor.close(no, CloseCause::PongTimeout),
-            Verdict::Idle => floor.close(no, CloseCause::Idle),
+            Verdict::Ping => shard.enqueue(no, ping.clone()),
+            Verdict::Dead => shard.end_socket(no, CloseCause::PongTimeout),
+            Verdict::Idle => shard.end_socket(no, CloseCause::Idle),
         }
     }
     owed

@@ -1,10 +1,10 @@
-//! Who sits where: channel <-> socket <-> user, for the sockets of one thread. Pure.
+//! Which socket is on which channel, and whose it is, for the sockets of one thread. Pure.
 //!
 //! Names of channels are held once, in the table of the process; here a channel is known by its number there.
 //!
-//! The seats of a room stand in a dense vector in the order in which they joined: a fan-out that walks sockets in hash
-//! order pays 1.5 to 2 µs more per send in the kernel. Leaving makes a hole, so that a fan-out under way keeps its
-//! place; holes are closed when nobody walks the room.
+//! The sockets of a channel are kept in a dense vector in the order in which they subscribed: a fan-out that visits sockets in
+//! hash order pays 1.5 to 2 µs more per send in the kernel. Leaving makes a hole, so that a fan-out under way keeps its
+//! place; holes are closed when no broadcast to it is in progress.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,38 +22,38 @@ use wellhead_proto::ids::{AppId, ChannelName, UserId};
 
 use crate::{
     channels::{ChannelId, ChannelRef, ChannelTable},
-    numbers::{RoomNo, SeatNo},
+    numbers::{ChannelNo, SocketNo},
     pages::Pages,
 };
 
 /// An app with sockets or channels here, for as long as it has any.
 type AppNo = u32;
 
-const HOLE: SeatNo = SeatNo::MAX;
+const HOLE: SocketNo = SocketNo::MAX;
 
-/// All seats and rooms of one thread; `S` is whatever belongs to a seat.
+/// All sockets and channels of one thread; `S` is whatever else belongs to a socket.
 pub struct Index<S> {
     names: Arc<ChannelTable>,
-    seats: Slab<Seat<S>>,
-    sockets: FxHashMap<u32, SeatNo>,
-    rooms: Pages<LocalChannel>,
+    local_sockets: Slab<SocketEntry<S>>,
+    sockets: FxHashMap<u32, SocketNo>,
+    local_channels: Pages<LocalChannel>,
     /// The rooms by the numbers of their channels.
-    by_channel: HashTable<RoomNo>,
+    by_channel: HashTable<ChannelNo>,
     apps: Slab<AppIndex>,
     by_app: HashMap<AppId, AppNo, RandomState>,
 }
 
-struct Seat<S> {
+struct SocketEntry<S> {
     socket: u32,
     app: AppNo,
     user: UserId,
-    /// Sorted by room; the first stands here.
-    rooms: SmallVec<[Subscription; 1]>,
+    /// Sorted by channel; the first is held here, without an allocation.
+    local_channels: SmallVec<[Subscription; 1]>,
     it: S,
 }
 
 struct Subscription {
-    room: RoomNo,
+    local_channel: ChannelNo,
     place: u32,
     /// What the dialect wants to remember of it.
     tag: Option<Box<str>>,
@@ -67,25 +67,25 @@ struct LocalChannel {
     app: AppNo,
     places: JoinOrder,
     occupied: u32,
-    /// So many walk it, fan-outs and questions: places must not move.
-    walks: u32,
+    /// How many broadcasts and queries are in progress here: meanwhile places must not move.
+    pins: u32,
 }
 
-/// The seats of a room in join order, with holes. Most rooms have one.
+/// The sockets of a channel in join order, with holes. Most rooms have one.
 enum JoinOrder {
-    One(SeatNo),
-    Many(Vec<SeatNo>),
+    One(SocketNo),
+    Many(Vec<SocketNo>),
 }
 
 struct AppIndex {
     id: AppId,
     /// The rooms in the order of their names, for prefixes.
-    rooms: BTreeMap<ChannelName, RoomNo>,
-    users: HashMap<UserId, SmallVec<[SeatNo; 2]>>,
+    local_channels: BTreeMap<ChannelName, ChannelNo>,
+    users: HashMap<UserId, SmallVec<[SocketNo; 2]>>,
     sockets: usize,
 }
 
-/// What changed when a socket joined or left channels.
+/// What changed when a socket was subscribed or unsubscribed.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct Change {
     /// Channels that nobody of this thread was on before.
@@ -109,36 +109,38 @@ impl<S> Index<S> {
     pub fn new(names: Arc<ChannelTable>) -> Self {
         Self {
             names,
-            seats: Slab::new(),
+            local_sockets: Slab::new(),
             sockets: FxHashMap::default(),
-            rooms: Pages::default(),
+            local_channels: Pages::default(),
             by_channel: HashTable::new(),
             apps: Slab::new(),
             by_app: HashMap::default(),
         }
     }
 
-    /// Give `socket` a seat. A socket number must not have one already.
-    pub fn enter(&mut self, socket: u32, app: AppId, user: UserId, it: S) -> SeatNo {
+    /// Add `socket`, which must not be there already.
+    pub fn open(&mut self, socket: u32, app: AppId, user: UserId, it: S) -> SocketNo {
         let app = self.app(app);
         let there = &mut self.apps[app as usize];
         there.sockets += 1;
         // the name is that of whoever came first, so that it is kept once
-        let seats = there.users.entry(user);
-        let user = seats.key().clone();
+        let local_sockets = there.users.entry(user);
+        let user = local_sockets.key().clone();
         let nobody = user.is_nobody();
-        let seat = self.seats.insert(Seat { socket, app, user, rooms: SmallVec::new(), it }) as SeatNo;
+        let local_socket =
+            self.local_sockets.insert(SocketEntry { socket, app, user, local_channels: SmallVec::new(), it })
+                as SocketNo;
         if !nobody {
-            seats.or_default().push(seat);
+            local_sockets.or_default().push(local_socket);
         }
-        self.sockets.insert(socket, seat);
-        seat
+        self.sockets.insert(socket, local_socket);
+        local_socket
     }
 
     /// The number of an app, which is given one if it has none.
     fn app(&mut self, id: AppId) -> AppNo {
         *self.by_app.entry(id).or_insert_with_key(|id| {
-            let app = AppIndex { id: id.clone(), rooms: BTreeMap::new(), users: HashMap::new(), sockets: 0 };
+            let app = AppIndex { id: id.clone(), local_channels: BTreeMap::new(), users: HashMap::new(), sockets: 0 };
             self.apps.insert(app) as AppNo
         })
     }
@@ -147,39 +149,50 @@ impl<S> Index<S> {
         Some(&self.apps[*self.by_app.get(app)? as usize])
     }
 
-    /// Take its seat and all its places from `socket`.
-    pub fn exit(&mut self, socket: u32) -> Option<(S, Change)> {
+    /// Remove `socket` and all its subscriptions.
+    pub fn close(&mut self, socket: u32) -> Option<(S, Change)> {
         let no = self.sockets.remove(&socket)?;
         let mut change = Change::default();
-        while let Some(subscription) = self.seats[no as usize].rooms.pop() {
-            self.vacate(subscription.room, subscription.place, &mut change);
+        while let Some(subscription) = self.local_sockets[no as usize].local_channels.pop() {
+            self.vacate(subscription.local_channel, subscription.place, &mut change);
         }
-        let seat = self.seats.remove(no as usize);
-        let app = &mut self.apps[seat.app as usize];
+        let local_socket = self.local_sockets.remove(no as usize);
+        let app = &mut self.apps[local_socket.app as usize];
         app.sockets -= 1;
-        if let Some(seats) = app.users.get_mut(&seat.user) {
-            seats.retain(|other| *other != no);
-            if seats.is_empty() {
-                app.users.remove(&seat.user);
+        if let Some(local_sockets) = app.users.get_mut(&local_socket.user) {
+            local_sockets.retain(|other| *other != no);
+            if local_sockets.is_empty() {
+                app.users.remove(&local_socket.user);
             }
         }
-        self.drop_empty_app(seat.app);
-        Some((seat.it, change))
+        self.drop_empty_app(local_socket.app);
+        Some((local_socket.it, change))
     }
 
-    /// Put `seat` into `channel`, behind those who are there. Joining again changes only the tag.
-    pub fn join(&mut self, no: SeatNo, channel: &ChannelName, tag: Option<Box<str>>, change: &mut Change) -> RoomNo {
-        let app = self.seats[no as usize].app;
+    /// Subscribe a socket to `channel`, behind the others. Subscribing again changes only the tag.
+    pub fn subscribe(
+        &mut self,
+        no: SocketNo,
+        channel: &ChannelName,
+        tag: Option<Box<str>>,
+        change: &mut Change,
+    ) -> ChannelNo {
+        let app = self.local_sockets[no as usize].app;
         let reference = self.names.refer(&self.apps[app as usize].id, channel);
-        let Some(room) = self.room_of(reference.id()) else {
-            return self.join_first(no, app, reference, channel, tag, change);
+        let Some(local_channel) = self.local_channel_of(reference.id()) else {
+            return self.subscribe_first(no, app, reference, channel, tag, change);
         };
-        let seat = &mut self.seats[no as usize];
-        match seat.rooms.binary_search_by_key(&room, |subscription| subscription.room) {
-            Ok(at) => seat.rooms[at].tag = tag,
+        let local_socket = &mut self.local_sockets[no as usize];
+        match local_socket
+            .local_channels
+            .binary_search_by_key(&local_channel, |subscription| subscription.local_channel)
+        {
+            Ok(at) => local_socket.local_channels[at].tag = tag,
             Err(at) => {
-                let there = &mut self.rooms[room];
-                seat.rooms.insert(at, Subscription { room, place: there.places.push(no), tag });
+                let there = &mut self.local_channels[local_channel];
+                local_socket
+                    .local_channels
+                    .insert(at, Subscription { local_channel, place: there.places.push(no), tag });
                 there.occupied += 1;
                 change.subscriptions += 1;
                 if there.occupied == 1 {
@@ -187,241 +200,253 @@ impl<S> Index<S> {
                 }
             }
         }
-        room
+        local_channel
     }
 
-    /// Put `seat` into a channel that has no room yet.
-    fn join_first(
+    /// Put `local_socket` into a channel that has no room yet.
+    fn subscribe_first(
         &mut self,
-        no: SeatNo,
+        no: SocketNo,
         app: AppNo,
         reference: ChannelRef,
         name: &ChannelName,
         tag: Option<Box<str>>,
         change: &mut Change,
-    ) -> RoomNo {
+    ) -> ChannelNo {
         let channel = reference.clone().into_id();
         let places = JoinOrder::One(no);
         let name = name.clone();
-        let room = LocalChannel { name: name.clone(), channel, app, places, occupied: 1, walks: 0 };
-        let room = self.rooms.insert(room);
-        let Self { by_channel, rooms, .. } = self;
-        by_channel.insert_unique(hash(channel), room, |&other| hash(rooms[other].channel));
-        self.apps[app as usize].rooms.insert(name, room);
-        let subscriptions = &mut self.seats[no as usize].rooms;
-        let at = subscriptions.partition_point(|subscription| subscription.room < room);
-        subscriptions.insert(at, Subscription { room, place: 0, tag });
+        let local_channel = LocalChannel { name: name.clone(), channel, app, places, occupied: 1, pins: 0 };
+        let local_channel = self.local_channels.insert(local_channel);
+        let Self { by_channel, local_channels, .. } = self;
+        by_channel.insert_unique(hash(channel), local_channel, |&other| hash(local_channels[other].channel));
+        self.apps[app as usize].local_channels.insert(name, local_channel);
+        let subscriptions = &mut self.local_sockets[no as usize].local_channels;
+        let at = subscriptions.partition_point(|subscription| subscription.local_channel < local_channel);
+        subscriptions.insert(at, Subscription { local_channel, place: 0, tag });
         change.subscriptions += 1;
         change.occupied.push(reference);
-        room
+        local_channel
     }
 
-    /// Take `seat` out of `channel`. `false` if it was not there.
-    pub fn leave(&mut self, no: SeatNo, channel: &ChannelName, change: &mut Change) -> bool {
-        let Some(room) = self.room(self.app_of(no), channel) else {
+    /// Unsubscribe a socket from `channel`. `false` if it was not subscribed.
+    pub fn unsubscribe(&mut self, no: SocketNo, channel: &ChannelName, change: &mut Change) -> bool {
+        let Some(local_channel) = self.local_channel(self.app_of(no), channel) else {
             return false;
         };
-        let seat = &mut self.seats[no as usize];
-        let Ok(at) = seat.rooms.binary_search_by_key(&room, |subscription| subscription.room) else {
+        let local_socket = &mut self.local_sockets[no as usize];
+        let Ok(at) =
+            local_socket.local_channels.binary_search_by_key(&local_channel, |subscription| subscription.local_channel)
+        else {
             return false;
         };
-        let subscription = seat.rooms.remove(at);
-        self.vacate(room, subscription.place, change);
+        let subscription = local_socket.local_channels.remove(at);
+        self.vacate(local_channel, subscription.place, change);
         true
     }
 
-    fn vacate(&mut self, no: RoomNo, place: u32, change: &mut Change) {
-        let room = &mut self.rooms[no];
-        room.places.leave_hole(place);
-        room.occupied -= 1;
+    fn vacate(&mut self, no: ChannelNo, place: u32, change: &mut Change) {
+        let local_channel = &mut self.local_channels[no];
+        local_channel.places.leave_hole(place);
+        local_channel.occupied -= 1;
         change.subscriptions -= 1;
-        if room.occupied == 0 {
-            change.vacated.push(self.names.refer_to(room.channel));
+        if local_channel.occupied == 0 {
+            change.vacated.push(self.names.refer_to(local_channel.channel));
         }
         self.tidy(no);
     }
 
-    /// Close the holes of a room, or drop it if it is empty, unless somebody walks it.
-    fn tidy(&mut self, no: RoomNo) {
-        let room = &mut self.rooms[no];
-        if room.walks > 0 {
+    /// Close the holes of a channel, or drop it if it is empty, unless it is pinned.
+    fn tidy(&mut self, no: ChannelNo) {
+        let local_channel = &mut self.local_channels[no];
+        if local_channel.pins > 0 {
             return;
         }
-        if room.occupied == 0 {
-            self.drop_room(no);
-        } else if let Some(places) = room.places.close_holes(room.occupied as usize) {
-            for (place, &seat) in places.iter().enumerate() {
-                let rooms = &mut self.seats[seat as usize].rooms;
-                let at = rooms.binary_search_by_key(&no, |subscription| subscription.room);
-                rooms[at.expect("who has a place has a subscription")].place = place as u32;
+        if local_channel.occupied == 0 {
+            self.drop_channel(no);
+        } else if let Some(places) = local_channel.places.close_holes(local_channel.occupied as usize) {
+            for (place, &local_socket) in places.iter().enumerate() {
+                let local_channels = &mut self.local_sockets[local_socket as usize].local_channels;
+                let at = local_channels.binary_search_by_key(&no, |subscription| subscription.local_channel);
+                local_channels[at.expect("who has a place has a subscription")].place = place as u32;
             }
         }
     }
 
-    fn drop_room(&mut self, no: RoomNo) {
-        let Some(LocalChannel { name, channel, app, .. }) = self.rooms.remove(no) else { return };
-        if let Ok(entry) = self.by_channel.find_entry(hash(channel), |&room| room == no) {
+    fn drop_channel(&mut self, no: ChannelNo) {
+        let Some(LocalChannel { name, channel, app, .. }) = self.local_channels.remove(no) else { return };
+        if let Ok(entry) = self.by_channel.find_entry(hash(channel), |&local_channel| local_channel == no) {
             entry.remove();
         }
         let (len, capacity) = (self.by_channel.len(), self.by_channel.capacity());
         // what a crowd needed is given back when it has gone
         if capacity > 64 + 8 * len {
-            let Self { by_channel, rooms, .. } = self;
-            by_channel.shrink_to(2 * len, |&room| hash(rooms[room].channel));
+            let Self { by_channel, local_channels, .. } = self;
+            by_channel.shrink_to(2 * len, |&local_channel| hash(local_channels[local_channel].channel));
         }
-        self.apps[app as usize].rooms.remove(&name);
+        self.apps[app as usize].local_channels.remove(&name);
         self.drop_empty_app(app);
         drop(self.names.adopt(channel));
     }
 
     fn drop_empty_app(&mut self, no: AppNo) {
         let app = &self.apps[no as usize];
-        if app.sockets == 0 && app.rooms.is_empty() {
+        if app.sockets == 0 && app.local_channels.is_empty() {
             let AppIndex { id, .. } = self.apps.remove(no as usize);
             self.by_app.remove(&id);
         }
     }
 
-    /// The room of a channel that somebody is on.
+    /// The number of a channel that has subscribers.
     #[must_use]
-    pub fn room(&self, app: &AppId, channel: &ChannelName) -> Option<RoomNo> {
+    pub fn local_channel(&self, app: &AppId, channel: &ChannelName) -> Option<ChannelNo> {
         let (id, _) = self.names.find(app, channel)?;
-        self.room_of(id)
+        self.local_channel_of(id)
     }
 
     /// The same by the number of the channel, which is referred to.
     #[must_use]
-    pub fn room_of(&self, channel: ChannelId) -> Option<RoomNo> {
-        self.by_channel.find(hash(channel), |&room| self.rooms[room].channel == channel).copied()
+    pub fn local_channel_of(&self, channel: ChannelId) -> Option<ChannelNo> {
+        self.by_channel
+            .find(hash(channel), |&local_channel| self.local_channels[local_channel].channel == channel)
+            .copied()
     }
 
     /// The same by a number that may be another channel's by now.
     #[must_use]
-    pub fn room_if(&self, id: ChannelId, app: &AppId, name: &ChannelName) -> Option<RoomNo> {
-        let is_it =
-            |room: &RoomNo| self.rooms[*room].name == *name && self.apps[self.rooms[*room].app as usize].id == *app;
-        self.room_of(id).filter(is_it)
+    pub fn room_if(&self, id: ChannelId, app: &AppId, name: &ChannelName) -> Option<ChannelNo> {
+        let is_it = |local_channel: &ChannelNo| {
+            self.local_channels[*local_channel].name == *name
+                && self.apps[self.local_channels[*local_channel].app as usize].id == *app
+        };
+        self.local_channel_of(id).filter(is_it)
     }
 
-    /// The name of a room's channel.
+    /// The name of a channel's channel.
     #[must_use]
-    pub fn name_of(&self, room: RoomNo) -> &ChannelName {
-        &self.rooms[room].name
+    pub fn name_of(&self, local_channel: ChannelNo) -> &ChannelName {
+        &self.local_channels[local_channel].name
     }
 
-    /// The number of a room's channel.
+    /// The number of a channel's channel.
     #[must_use]
-    pub fn channel_of(&self, room: RoomNo) -> ChannelId {
-        self.rooms[room].channel
+    pub fn channel_of(&self, local_channel: ChannelNo) -> ChannelId {
+        self.local_channels[local_channel].channel
     }
 
-    /// How many are in a room.
+    /// How many are in a channel.
     #[must_use]
-    pub fn occupied(&self, room: RoomNo) -> usize {
-        self.rooms[room].occupied as usize
+    pub fn occupied(&self, local_channel: ChannelNo) -> usize {
+        self.local_channels[local_channel].occupied as usize
     }
 
-    /// From now on the places of a room do not move, and it stays even when it is empty.
-    pub fn begin_walk(&mut self, room: RoomNo) {
-        self.rooms[room].walks += 1;
+    /// From now on the places of a channel do not move, and it stays even when it is empty.
+    pub fn pin(&mut self, local_channel: ChannelNo) {
+        self.local_channels[local_channel].pins += 1;
     }
 
-    /// The walk is over. `false` if the room was empty and is gone.
-    pub fn end_walk(&mut self, room: RoomNo) -> bool {
-        self.rooms[room].walks -= 1;
-        self.tidy(room);
-        self.rooms.get(room).is_some()
+    /// What pinned the channel is over. `false` if the channel was empty and is gone.
+    pub fn unpin(&mut self, local_channel: ChannelNo) -> bool {
+        self.local_channels[local_channel].pins -= 1;
+        self.tidy(local_channel);
+        self.local_channels.get(local_channel).is_some()
     }
 
-    /// Those who sit in a room from `place` on, in join order, each with its place.
-    pub fn seated(&self, room: RoomNo, place: usize) -> impl Iterator<Item = (usize, SeatNo, &S)> {
-        let places = self.rooms[room].places.as_slice().iter().enumerate().skip(place);
-        places.filter(|(_, seat)| **seat != HOLE).map(|(place, &seat)| (place, seat, &self.seats[seat as usize].it))
+    /// The sockets of a channel from `place` on, in the order in which they subscribed, each with its place.
+    pub fn sockets_from(&self, local_channel: ChannelNo, place: usize) -> impl Iterator<Item = (usize, SocketNo, &S)> {
+        let places = self.local_channels[local_channel].places.as_slice().iter().enumerate().skip(place);
+        places
+            .filter(|(_, local_socket)| **local_socket != HOLE)
+            .map(|(place, &local_socket)| (place, local_socket, &self.local_sockets[local_socket as usize].it))
     }
 
     /// The tag of a subscription.
     #[must_use]
-    pub fn tag(&self, seat: SeatNo, room: RoomNo) -> Option<&str> {
-        let rooms = &self.seats[seat as usize].rooms;
-        let at = rooms.binary_search_by_key(&room, |subscription| subscription.room).ok()?;
-        rooms[at].tag.as_deref()
+    pub fn tag(&self, local_socket: SocketNo, local_channel: ChannelNo) -> Option<&str> {
+        let local_channels = &self.local_sockets[local_socket as usize].local_channels;
+        let at = local_channels.binary_search_by_key(&local_channel, |subscription| subscription.local_channel).ok()?;
+        local_channels[at].tag.as_deref()
     }
 
-    /// The seat of a socket.
+    /// The entry of a socket, by its number in the node.
     #[must_use]
-    pub fn seat_of(&self, socket: u32) -> Option<SeatNo> {
+    pub fn local_socket_of(&self, socket: u32) -> Option<SocketNo> {
         self.sockets.get(&socket).copied()
     }
 
-    /// What belongs to a seat.
+    /// What else belongs to a socket.
     #[must_use]
-    pub fn at(&self, seat: SeatNo) -> &S {
-        &self.seats[seat as usize].it
+    pub fn at(&self, local_socket: SocketNo) -> &S {
+        &self.local_sockets[local_socket as usize].it
     }
 
     /// The same, to change it.
-    pub fn at_mut(&mut self, seat: SeatNo) -> &mut S {
-        &mut self.seats[seat as usize].it
+    pub fn at_mut(&mut self, local_socket: SocketNo) -> &mut S {
+        &mut self.local_sockets[local_socket as usize].it
     }
 
-    /// The app of a seat.
+    /// The app of a socket.
     #[must_use]
-    pub fn app_of(&self, seat: SeatNo) -> &AppId {
-        &self.apps[self.seats[seat as usize].app as usize].id
+    pub fn app_of(&self, local_socket: SocketNo) -> &AppId {
+        &self.apps[self.local_sockets[local_socket as usize].app as usize].id
     }
 
-    /// The user of a seat.
+    /// The user of a socket.
     #[must_use]
-    pub fn user_of(&self, seat: SeatNo) -> &UserId {
-        &self.seats[seat as usize].user
+    pub fn user_of(&self, local_socket: SocketNo) -> &UserId {
+        &self.local_sockets[local_socket as usize].user
     }
 
-    /// The number of the socket that sits there.
+    /// The number that the socket has in its node.
     #[must_use]
-    pub fn socket_of(&self, seat: SeatNo) -> u32 {
-        self.seats[seat as usize].socket
+    pub fn socket_of(&self, local_socket: SocketNo) -> u32 {
+        self.local_sockets[local_socket as usize].socket
     }
 
-    /// The seats of a user. Nobody has none, however many sockets are anonymous: looking for one among all of them would
-    /// take longer the more there are.
+    /// The sockets of a user. None for the anonymous user, however many sockets it has: looking for one among all of them
+    /// would take longer the more there are.
     #[must_use]
-    pub fn seats_of(&self, app: &AppId, user: &UserId) -> SmallVec<[SeatNo; 2]> {
+    pub fn local_sockets_of(&self, app: &AppId, user: &UserId) -> SmallVec<[SocketNo; 2]> {
         self.app_index(app).and_then(|there| there.users.get(user)).cloned().unwrap_or_default()
     }
 
-    /// Has a user a seat?
+    /// Has a user a socket here?
     #[must_use]
     pub fn is_online(&self, app: &AppId, user: &UserId) -> bool {
         self.app_index(app).is_some_and(|there| there.users.contains_key(user))
     }
 
-    /// Channels that a seat is subscribed to.
-    pub fn channels_of(&self, seat: SeatNo) -> impl Iterator<Item = &ChannelName> {
-        self.seats[seat as usize].rooms.iter().map(|subscription| &self.rooms[subscription.room].name)
+    /// Channels that a socket is subscribed to.
+    pub fn channels_of(&self, local_socket: SocketNo) -> impl Iterator<Item = &ChannelName> {
+        self.local_sockets[local_socket as usize]
+            .local_channels
+            .iter()
+            .map(|subscription| &self.local_channels[subscription.local_channel].name)
     }
 
     /// Their rooms.
-    pub fn rooms_of(&self, seat: SeatNo) -> impl Iterator<Item = RoomNo> {
-        self.seats[seat as usize].rooms.iter().map(|subscription| subscription.room)
+    pub fn rooms_of(&self, local_socket: SocketNo) -> impl Iterator<Item = ChannelNo> {
+        self.local_sockets[local_socket as usize].local_channels.iter().map(|subscription| subscription.local_channel)
     }
 
     /// How many those are.
     #[must_use]
-    pub fn subscriptions_of(&self, seat: SeatNo) -> usize {
-        self.seats[seat as usize].rooms.len()
+    pub fn subscriptions_of(&self, local_socket: SocketNo) -> usize {
+        self.local_sockets[local_socket as usize].local_channels.len()
     }
 
-    /// Is `seat` on `channel`?
+    /// Is `local_socket` on `channel`?
     #[must_use]
-    pub fn is_on(&self, seat: SeatNo, channel: &ChannelName) -> bool {
-        let rooms = &self.seats[seat as usize].rooms;
-        self.room(self.app_of(seat), channel)
-            .is_some_and(|room| rooms.binary_search_by_key(&room, |there| there.room).is_ok())
+    pub fn is_on(&self, local_socket: SocketNo, channel: &ChannelName) -> bool {
+        let local_channels = &self.local_sockets[local_socket as usize].local_channels;
+        self.local_channel(self.app_of(local_socket), channel).is_some_and(|local_channel| {
+            local_channels.binary_search_by_key(&local_channel, |there| there.local_channel).is_ok()
+        })
     }
 
-    /// Every seat.
-    pub fn seats(&self) -> impl Iterator<Item = (SeatNo, &S)> {
-        self.seats.iter().map(|(no, seat)| (no as SeatNo, &seat.it))
+    /// Every socket.
+    pub fn local_sockets(&self) -> impl Iterator<Item = (SocketNo, &S)> {
+        self.local_sockets.iter().map(|(no, local_socket)| (no as SocketNo, &local_socket.it))
     }
 
     /// Channels of `app` that somebody is on and whose names begin with `prefix`, in order, from behind `after` on.
@@ -430,20 +455,23 @@ impl<S> Index<S> {
         app: &AppId,
         prefix: &'a str,
         after: Option<&'a ChannelName>,
-    ) -> impl Iterator<Item = (&'a ChannelName, RoomNo)> {
+    ) -> impl Iterator<Item = (&'a ChannelName, ChannelNo)> {
         let from = after.map_or(Bound::Included(prefix), |after| Bound::Excluded(after.as_str()));
-        let rooms = self
+        let local_channels = self
             .app_index(app)
             .into_iter()
-            .flat_map(move |there| there.rooms.range::<str, _>((from, Bound::Unbounded)));
-        let under = rooms.take_while(move |(name, _)| name.as_str().starts_with(prefix));
-        under.map(|(name, &room)| (name, room)).filter(|&(_, room)| self.occupied(room) > 0)
+            .flat_map(move |there| there.local_channels.range::<str, _>((from, Bound::Unbounded)));
+        let under = local_channels.take_while(move |(name, _)| name.as_str().starts_with(prefix));
+        under
+            .map(|(name, &local_channel)| (name, local_channel))
+            .filter(|&(_, local_channel)| self.occupied(local_channel) > 0)
     }
 
-    /// Every seat from `from` on, the empty ones too: whose it is, in which app.
-    pub fn seats_from(&self, from: SeatNo) -> impl Iterator<Item = (SeatNo, Option<(&AppId, &UserId)>)> {
-        (from..self.seats.capacity() as SeatNo)
-            .map(|no| (no, self.seats.get(no as usize).map(|seat| (self.app_of(no), &seat.user))))
+    /// Every number of a socket from `from` on, the unused ones too: whose it is, in which app.
+    pub fn entries_from(&self, from: SocketNo) -> impl Iterator<Item = (SocketNo, Option<(&AppId, &UserId)>)> {
+        (from..self.local_sockets.capacity() as SocketNo).map(|no| {
+            (no, self.local_sockets.get(no as usize).map(|local_socket| (self.app_of(no), &local_socket.user)))
+        })
     }
 
     /// Apps with sockets: how many, and their users.
@@ -454,43 +482,43 @@ impl<S> Index<S> {
 }
 
 impl JoinOrder {
-    fn as_slice(&self) -> &[SeatNo] {
+    fn as_slice(&self) -> &[SocketNo] {
         match self {
-            Self::One(seat) => std::slice::from_ref(seat),
-            Self::Many(seats) => seats,
+            Self::One(local_socket) => std::slice::from_ref(local_socket),
+            Self::Many(local_sockets) => local_sockets,
         }
     }
 
     /// Its place.
-    fn push(&mut self, seat: SeatNo) -> u32 {
+    fn push(&mut self, local_socket: SocketNo) -> u32 {
         match self {
             Self::One(first) => {
-                *self = Self::Many(vec![*first, seat]);
+                *self = Self::Many(vec![*first, local_socket]);
                 1
             }
-            Self::Many(seats) => {
-                seats.push(seat);
-                seats.len() as u32 - 1
+            Self::Many(local_sockets) => {
+                local_sockets.push(local_socket);
+                local_sockets.len() as u32 - 1
             }
         }
     }
 
     fn leave_hole(&mut self, place: u32) {
         match self {
-            Self::One(seat) => *seat = HOLE,
-            Self::Many(seats) => seats[place as usize] = HOLE,
+            Self::One(local_socket) => *local_socket = HOLE,
+            Self::Many(local_sockets) => local_sockets[place as usize] = HOLE,
         }
     }
 
     /// If there are more holes than are worth it, the places without them; `occupied` are none.
-    fn close_holes(&mut self, occupied: usize) -> Option<&[SeatNo]> {
-        let Self::Many(seats) = self else { return None };
-        if seats.len() <= 2 * occupied + 16 {
+    fn close_holes(&mut self, occupied: usize) -> Option<&[SocketNo]> {
+        let Self::Many(local_sockets) = self else { return None };
+        if local_sockets.len() <= 2 * occupied + 16 {
             return None;
         }
-        seats.retain(|&seat| seat != HOLE);
-        seats.shrink_to_fit();
-        Some(seats)
+        local_sockets.retain(|&local_socket| local_socket != HOLE);
+        local_sockets.shrink_to_fit();
+        Some(local_sockets)
     }
 }
 

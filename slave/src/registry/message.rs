@@ -16,7 +16,7 @@ use wellhead_proto::{
 };
 
 use crate::{
-    backlog::Ticket,
+    backlog::Permit,
     channels::{ChannelId, ChannelRef},
     presence::MemberUpdate,
 };
@@ -24,19 +24,19 @@ use crate::{
 /// Carry out commands for the sockets of this thread, in order.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Obey(pub Orders);
+pub struct Deliver(pub Deliveries);
 
 /// Most often one.
-pub type Orders = SmallVec<[Order; 1]>;
+pub type Deliveries = SmallVec<[Delivery; 1]>;
 
 /// A command for the sockets of a thread.
-pub struct Order {
+pub struct Delivery {
     /// What to do, and in which app.
     pub envelope: Envelope,
     /// For a push to a channel: its number as it was when the push came. By now it may be another channel's.
     pub channel: Option<ChannelId>,
     /// Counts it as waiting until it is done.
-    pub ticket: Ticket,
+    pub permit: Permit,
 }
 
 /// Tell members on a channel what has changed.
@@ -48,7 +48,7 @@ pub struct TellMembers {
     /// What has changed.
     pub update: MemberUpdate,
     /// Counts it as waiting until it is done.
-    pub ticket: Ticket,
+    pub permit: Permit,
 }
 
 /// Answer from what this thread holds.
@@ -58,7 +58,7 @@ pub struct Answer {
     /// The question.
     pub question: Question,
     /// For a push to a pattern: counts it as waiting until it is done.
-    pub ticket: Ticket,
+    pub permit: Permit,
 }
 
 /// What a thread is asked, whichever it is.

@@ -1,21 +1,21 @@
-//! The registry of one worker thread: an actor in front of its floor. Pushes and queries come as messages; the sessions
-//! of the same thread call the floor directly.
+//! The registry of one worker thread: an actor in front of its shard. Pushes and queries come as messages; the sessions
+//! of the same thread call the shard directly.
 
+mod cell;
 mod fanout;
-mod floor;
 mod grants;
-mod hall;
 mod heartbeat;
 mod index;
 mod message;
 mod presence;
 mod relief;
+mod shard;
 mod socket;
 
 pub use self::{
-    floor::{CHUNK, Floor, SeatStanding},
-    hall::Hall,
-    message::{Answer, Drain, Obey, Order, Orders, Pending, Question, TellMembers},
+    cell::ShardCell,
+    message::{Answer, Deliver, Deliveries, Delivery, Drain, Pending, Question, TellMembers},
+    shard::{CHUNK, LocalSocketView, Shard},
     socket::{NewSocket, SocketHandle},
 };
 
@@ -32,7 +32,7 @@ use wellhead_proto::refusal::CloseCause;
 
 use crate::{
     metrics::Metrics,
-    numbers::SeatNo,
+    numbers::SocketNo,
     pulse::{BEAT, Clock, Rhythm},
 };
 
@@ -44,7 +44,7 @@ const DRAIN_STEPS_ALONE: usize = 8;
 
 /// The actor.
 pub struct Registry {
-    hall: Rc<Hall>,
+    cell: Rc<ShardCell>,
     rhythm: Rhythm,
     began: Instant,
     clock: Clock,
@@ -54,10 +54,10 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry in front of `hall`.
+    /// A registry in front of a shard.
     #[must_use]
-    pub fn new(hall: Rc<Hall>, rhythm: Rhythm, metrics: Metrics) -> Self {
-        Self { hall, rhythm, began: Instant::now(), clock: Clock::default(), metrics, shown: 0 }
+    pub fn new(cell: Rc<ShardCell>, rhythm: Rhythm, metrics: Metrics) -> Self {
+        Self { cell, rhythm, began: Instant::now(), clock: Clock::default(), metrics, shown: 0 }
     }
 
     /// Beat a whole [`BEAT`] after the last was done: an interval would make up for those that it missed.
@@ -70,12 +70,12 @@ impl Registry {
 
     fn beat(&mut self) {
         let now = self.clock.beat(self.began.elapsed());
-        let mut floor = self.hall.floor.borrow_mut();
-        let owed = heartbeat::beat(&mut floor, now, &self.rhythm) as i64;
+        let mut shard = self.cell.shard.borrow_mut();
+        let owed = heartbeat::beat(&mut shard, now, &self.rhythm) as i64;
         // a count is cheap now and then; what the others hold may have grown, too
-        relief::look_after(&floor, &self.hall.share);
-        drop(floor);
-        let memory = self.hall.share.memory();
+        relief::look_after(&shard, &self.cell.share);
+        drop(shard);
+        let memory = self.cell.share.memory();
         memory.tell();
         self.metrics.held_bytes.set(memory.held() as i64);
         self.metrics.queue_bytes.inc_by(owed - self.shown);
@@ -88,18 +88,18 @@ impl Actor for Registry {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         Self::beat_later(ctx);
-        ctx.spawn(Settle);
+        ctx.spawn(FlushAfterDrain);
     }
 }
 
-impl Handler<Obey> for Registry {
+impl Handler<Deliver> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Obey(orders): Obey, _: &mut Self::Context) {
-        let mut floor = self.hall.floor.borrow_mut();
+    fn handle(&mut self, Deliver(orders): Deliver, _: &mut Self::Context) {
+        let mut shard = self.cell.shard.borrow_mut();
         let now = Instant::now();
         for order in orders {
-            floor.obey(order, now);
+            shard.execute(order, now);
         }
     }
 }
@@ -107,16 +107,16 @@ impl Handler<Obey> for Registry {
 impl Handler<TellMembers> for Registry {
     type Result = ();
 
-    fn handle(&mut self, TellMembers { channel, update, ticket }: TellMembers, _: &mut Self::Context) {
-        self.hall.floor.borrow_mut().tell_members(channel, update, ticket);
+    fn handle(&mut self, TellMembers { channel, update, permit }: TellMembers, _: &mut Self::Context) {
+        self.cell.shard.borrow_mut().tell_members(channel, update, permit);
     }
 }
 
 impl Handler<Answer> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Answer { question, ticket }: Answer, _: &mut Self::Context) {
-        self.hall.floor.borrow_mut().ask(question, ticket);
+    fn handle(&mut self, Answer { question, permit }: Answer, _: &mut Self::Context) {
+        self.cell.shard.borrow_mut().ask(question, permit);
     }
 }
 
@@ -125,15 +125,19 @@ impl Handler<Drain> for Registry {
 
     fn handle(&mut self, drain: Drain, ctx: &mut Self::Context) {
         let Drain { cause, at_once, opened_before } = drain;
-        let floor = self.hall.floor.borrow();
-        let at_once = at_once.unwrap_or_else(|| drain_chunk(cause, floor.index.seats().count()));
+        let shard = self.cell.shard.borrow();
+        let at_once = at_once.unwrap_or_else(|| drain_chunk(cause, shard.index.local_sockets().count()));
         // numbers begin anew after 2^32
-        let older = |seat: &floor::Seat, number: u32| number.wrapping_sub(seat.id.counter()).cast_signed() > 0;
-        let meant = |seat: &floor::Seat| opened_before.is_none_or(|number| older(seat, number));
-        let open = |(_, seat): &(SeatNo, &floor::Seat)| !seat.outbox.is_ending() && meant(seat);
-        let some: Vec<_> = floor.index.seats().filter(open).map(|(no, _)| no).take(at_once).collect();
+        let older = |local_socket: &shard::LocalSocket, number: u32| {
+            number.wrapping_sub(local_socket.id.counter()).cast_signed() > 0
+        };
+        let meant = |local_socket: &shard::LocalSocket| opened_before.is_none_or(|number| older(local_socket, number));
+        let open = |(_, local_socket): &(SocketNo, &shard::LocalSocket)| {
+            !local_socket.outbox.is_ending() && meant(local_socket)
+        };
+        let some: Vec<_> = shard.index.local_sockets().filter(open).map(|(no, _)| no).take(at_once).collect();
         for no in &some {
-            floor.close(*no, cause);
+            shard.end_socket(*no, cause);
         }
         if some.len() == at_once {
             let pause = actix_rt::time::sleep(DRAIN_PAUSE).into_actor(self);
@@ -154,9 +158,9 @@ fn drain_chunk(cause: CloseCause, sockets: usize) -> usize {
 
 /// Never ends. actix polls the futures of an actor after it has drained its mailbox: so this is polled exactly once
 /// after each drain, and everything that the drain put into outboxes leaves in one write per socket.
-struct Settle;
+struct FlushAfterDrain;
 
-impl ActorFuture<Registry> for Settle {
+impl ActorFuture<Registry> for FlushAfterDrain {
     type Output = ();
 
     fn poll(
@@ -165,8 +169,8 @@ impl ActorFuture<Registry> for Settle {
         _: &mut Context<Registry>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
-        let more = registry.hall.floor.borrow_mut().settle();
-        registry.hall.look_after();
+        let more = registry.cell.shard.borrow_mut().flush();
+        registry.cell.look_after();
         if more {
             // more waits: let the thread look at its sockets and run its other tasks, then go on. A plain wake would come
             // before the sockets, up to 61 times in a row: tokio polls them only when no task is ready

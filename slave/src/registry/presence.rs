@@ -16,7 +16,7 @@ use wellhead_proto::{
 
 use super::{grants::Grants, index::Index};
 use crate::{
-    numbers::{RoomNo, SeatNo},
+    numbers::{ChannelNo, SocketNo},
     presence::local::LocalMembers,
 };
 
@@ -25,7 +25,7 @@ use crate::{
 pub const SLICE: usize = 1_024;
 const GLANCE: usize = 8;
 
-/// What belongs to a seat, as far as questions are about it.
+/// What a socket may do, as far as queries are about it.
 pub trait Granted {
     /// What the socket may subscribe to.
     fn grants(&self) -> Grants;
@@ -42,13 +42,13 @@ pub(super) enum Survey {
         after: Option<ChannelName>,
         found: Found,
     },
-    /// For users, seat by seat.
+    /// For users, socket by socket.
     Users {
         app: AppId,
         /// Only those who are on a channel that one of these allows.
         within: Option<PatternSet>,
-        /// The next seat.
-        at: SeatNo,
+        /// The next socket.
+        at: SocketNo,
         found: Found,
     },
     /// For users of a channel, place by place.
@@ -73,10 +73,10 @@ pub(super) enum Survey {
         found: Names,
         reply: oneshot::Sender<Names>,
     },
-    /// For sizes of apps: how many sockets there are is known, users are found seat by seat.
+    /// For sizes of apps: how many sockets there are is known, users are found socket by socket.
     Stats {
-        /// The next seat.
-        at: SeatNo,
+        /// The next socket.
+        at: SocketNo,
         found: AppStats,
         reply: oneshot::Sender<AppStats>,
     },
@@ -93,7 +93,7 @@ pub(super) enum Found {
 /// The places of a channel, which do not move as long as it is walked.
 pub(super) struct Places {
     /// `None`: nobody is on it.
-    room: Option<RoomNo>,
+    local_channel: Option<ChannelNo>,
     /// The next place.
     at: usize,
 }
@@ -141,8 +141,8 @@ impl Survey {
 
     /// Begin to look for what a user may subscribe to.
     pub fn grants<S: Granted>(query: &GrantsQuery, reply: oneshot::Sender<Names>, index: &Index<S>) -> Self {
-        let seats = index.seats_of(&query.app, &query.user);
-        let mut grants: Vec<_> = seats.iter().map(|&seat| index.at(seat).grants()).collect();
+        let local_sockets = index.local_sockets_of(&query.app, &query.user);
+        let mut grants: Vec<_> = local_sockets.iter().map(|&local_socket| index.at(local_socket).grants()).collect();
         // most often all of a user's hold the same
         grants.dedup_by(|one, other| one.is(other));
         Self::Grants { grants: grants.into_iter(), at: 0, found: Names::new(), reply }
@@ -165,16 +165,18 @@ impl Survey {
                 look_at_channels(index, app, within, after, found, &mut left)
             }
             Self::Users { app, within, at, found } => {
-                for (seat, occupant) in index.seats_from(*at) {
+                for (local_socket, occupant) in index.entries_from(*at) {
                     if left.is_over() {
-                        *at = seat;
+                        *at = local_socket;
                         return false;
                     }
                     match occupant {
                         Some((of, user))
                             if of == app
                                 && !user.is_nobody()
-                                && within.as_ref().is_none_or(|within| is_within(index, seat, within, &mut left)) =>
+                                && within
+                                    .as_ref()
+                                    .is_none_or(|within| is_within(index, local_socket, within, &mut left)) =>
                         {
                             found.take(user.as_str(), &mut left);
                         }
@@ -183,23 +185,27 @@ impl Survey {
                 }
                 true
             }
-            Self::UsersOf { places, found } => places.look(index, &mut left, |index, room, seat, left| {
-                let member = local.of(room, seat).map(|there| &there.member);
-                if let Some(member) = member {
-                    found.take(member.user.as_str(), left);
-                }
-                // a member has an id there, though its socket may be anonymous
-                let user = index.user_of(seat);
-                if member.is_none() || !user.is_nobody() {
-                    found.take(user.as_str(), left);
-                }
-            }),
-            Self::Members { places, found, .. } => places.look(index, &mut left, |_, room, seat, left| {
-                if let Some(member) = local.of(room, seat).map(|there| &there.member) {
-                    found.entry(member.user.clone()).or_insert_with(|| member.info.clone());
-                }
-                left.spend(1);
-            }),
+            Self::UsersOf { places, found } => {
+                places.look(index, &mut left, |index, local_channel, local_socket, left| {
+                    let member = local.of(local_channel, local_socket).map(|there| &there.member);
+                    if let Some(member) = member {
+                        found.take(member.user.as_str(), left);
+                    }
+                    // a member has an id there, though its socket may be anonymous
+                    let user = index.user_of(local_socket);
+                    if member.is_none() || !user.is_nobody() {
+                        found.take(user.as_str(), left);
+                    }
+                })
+            }
+            Self::Members { places, found, .. } => {
+                places.look(index, &mut left, |_, local_channel, local_socket, left| {
+                    if let Some(member) = local.of(local_channel, local_socket).map(|there| &there.member) {
+                        found.entry(member.user.clone()).or_insert_with(|| member.info.clone());
+                    }
+                    left.spend(1);
+                })
+            }
             Self::States { query, named, after, found, .. } => {
                 look_at_states(index, local, query, named, after, found, &mut left)
             }
@@ -220,9 +226,9 @@ impl Survey {
                 true
             }
             Self::Stats { at, found, .. } => {
-                for (seat, occupant) in index.seats_from(*at) {
+                for (local_socket, occupant) in index.entries_from(*at) {
                     if left.is_over() {
-                        *at = seat;
+                        *at = local_socket;
                         return false;
                     }
                     match occupant {
@@ -238,7 +244,7 @@ impl Survey {
         }
     }
 
-    /// A user opens a socket meanwhile. Its seat may be one that was looked at already, and that of its older socket, which
+    /// A user opens a socket meanwhile. Its number may be one that was looked at already, and that of its older socket, which
     /// closes next, one that was not: noted here, the user is found nevertheless.
     pub fn note(&mut self, app: &AppId, user: &UserId) {
         match self {
@@ -249,7 +255,7 @@ impl Survey {
             Self::Stats { found, .. } => {
                 found.entry(app.clone()).or_default().users.insert(name_hash(user.as_str()));
             }
-            // these do not go from seat to seat, or ask for users of channels
+            // these do not go from socket to socket, or ask for users of channels
             Self::Users { .. }
             | Self::Channels { .. }
             | Self::UsersOf { .. }
@@ -311,7 +317,10 @@ impl Found {
 
 impl Places {
     fn of<S>(app: &AppId, channel: &ChannelName, index: &mut Index<S>) -> Self {
-        Self { room: index.room(app, channel).inspect(|&room| index.begin_walk(room)), at: 0 }
+        Self {
+            local_channel: index.local_channel(app, channel).inspect(|&local_channel| index.pin(local_channel)),
+            at: 0,
+        }
     }
 
     /// Show each of the next slice. `true` if it was the last.
@@ -319,17 +328,17 @@ impl Places {
         &mut self,
         index: &mut Index<S>,
         left: &mut Left,
-        mut show: impl FnMut(&Index<S>, RoomNo, SeatNo, &mut Left),
+        mut show: impl FnMut(&Index<S>, ChannelNo, SocketNo, &mut Left),
     ) -> bool {
-        let Some(room) = self.room else { return true };
-        for (place, seat, _) in index.seated(room, self.at) {
+        let Some(local_channel) = self.local_channel else { return true };
+        for (place, local_socket, _) in index.sockets_from(local_channel, self.at) {
             if left.is_over() {
                 self.at = place;
                 return false;
             }
-            show(index, room, seat, left);
+            show(index, local_channel, local_socket, left);
         }
-        index.end_walk(room);
+        index.unpin(local_channel);
         true
     }
 }
@@ -341,9 +350,9 @@ fn take_name(names: &mut Names, name: &str) {
 }
 
 /// Is this socket on a channel that one of these allows?
-fn is_within<S>(index: &Index<S>, seat: SeatNo, within: &PatternSet, left: &mut Left) -> bool {
+fn is_within<S>(index: &Index<S>, local_socket: SocketNo, within: &PatternSet, left: &mut Left) -> bool {
     let mut looked_at = 0;
-    let found = index.channels_of(seat).inspect(|_| looked_at += 1).any(|channel| within.allows(channel));
+    let found = index.channels_of(local_socket).inspect(|_| looked_at += 1).any(|channel| within.allows(channel));
     left.glance(looked_at);
     found
 }
@@ -384,8 +393,8 @@ fn look_at_states<S>(
     found: &mut ChannelStates,
     left: &mut Left,
 ) -> bool {
-    let mut take = |name: &ChannelName, room: Option<RoomNo>, left: &mut Left| {
-        let state = state_of(room, index, local, *members);
+    let mut take = |name: &ChannelName, local_channel: Option<ChannelNo>, left: &mut Left| {
+        let state = state_of(local_channel, index, local, *members);
         left.spend(1 + state.members.len());
         found.insert(name.as_str().to_owned(), state);
     };
@@ -395,31 +404,38 @@ fn look_at_states<S>(
                 if left.is_over() {
                     return false;
                 }
-                take(name, index.room(app, name), left);
+                take(name, index.local_channel(app, name), left);
                 *named += 1;
             }
         }
         StatesOf::Under(prefix) => {
             let before = after.take();
             let mut last = before.as_ref();
-            for (name, room) in index.channels(app, prefix, before.as_ref()) {
+            for (name, local_channel) in index.channels(app, prefix, before.as_ref()) {
                 if left.is_over() {
                     *after = last.cloned();
                     return false;
                 }
                 last = Some(name);
-                take(name, Some(room), left);
+                take(name, Some(local_channel), left);
             }
         }
     }
     true
 }
 
-fn state_of<S>(room: Option<RoomNo>, index: &Index<S>, local: &LocalMembers, members: bool) -> ChannelState {
-    let mut state =
-        ChannelState { subscriptions: room.map_or(0, |room| index.occupied(room) as u64), ..Default::default() };
+fn state_of<S>(
+    local_channel: Option<ChannelNo>,
+    index: &Index<S>,
+    local: &LocalMembers,
+    members: bool,
+) -> ChannelState {
+    let mut state = ChannelState {
+        subscriptions: local_channel.map_or(0, |local_channel| index.occupied(local_channel) as u64),
+        ..Default::default()
+    };
     if members {
-        let there = room.into_iter().flat_map(|room| local.in_room(room));
+        let there = local_channel.into_iter().flat_map(|local_channel| local.in_channel(local_channel));
         state.members = there.map(|member| name_hash(member.user.as_str())).collect();
     }
     state
@@ -494,9 +510,9 @@ mod tests {
             (3, "app", "", &["a"]),
             (4, "x", "eve", &["z"]),
         ] {
-            let seat = index.enter(socket, app.parse().unwrap(), user.parse().unwrap(), ());
+            let local_socket = index.open(socket, app.parse().unwrap(), user.parse().unwrap(), ());
             for channel in channels {
-                index.join(seat, &channel.parse().unwrap(), None, &mut change);
+                index.subscribe(local_socket, &channel.parse().unwrap(), None, &mut change);
             }
         }
         let names = |of| Query::from(NamesQuery { app: app.clone(), of });
@@ -527,8 +543,8 @@ mod tests {
         let sizes: Vec<_> = apps.iter().map(|(app, size)| (app.as_str(), size.connections, size.users.len())).collect();
         assert_eq!(sizes, [("app", 3, 1), ("x", 1, 1)]);
 
-        index.exit(1);
-        index.exit(2);
+        index.close(1);
+        index.close(2);
         assert_eq!(ask(&mut index, names(users(None))), found(&[]));
         assert_eq!(ask(&mut index, names(on("a"))), found(&[""]));
     }
@@ -540,9 +556,9 @@ mod tests {
             let mut index = Index::default();
             let (app, mut change): (AppId, _) = ("app".parse().unwrap(), Change::default());
             for no in 0..many {
-                let seat = index.enter(no, app.clone(), format!("u{no}").parse().unwrap(), ());
-                index.join(seat, &format!("c{no}").parse().unwrap(), None, &mut change);
-                index.join(seat, &"all".parse().unwrap(), None, &mut change);
+                let local_socket = index.open(no, app.clone(), format!("u{no}").parse().unwrap(), ());
+                index.subscribe(local_socket, &format!("c{no}").parse().unwrap(), None, &mut change);
+                index.subscribe(local_socket, &"all".parse().unwrap(), None, &mut change);
             }
             let survey = begin(query(app), &mut index);
             let (result, slices) = whole(survey, &mut index);
@@ -568,32 +584,32 @@ mod tests {
     #[test]
     fn whoever_is_there_all_the_time_is_found_whatever_moves() {
         let (mut index, mut change) = (Index::default(), Change::default());
-        let (app, room): (AppId, ChannelName) = ("app".parse().unwrap(), "room".parse().unwrap());
+        let (app, local_channel): (AppId, ChannelName) = ("app".parse().unwrap(), "room".parse().unwrap());
         let last = 2 * SLICE as u32;
         for no in 0..=last {
-            let seat = index.enter(no, app.clone(), format!("u{no}").parse().unwrap(), ());
-            index.join(seat, &room, None, &mut change);
+            let local_socket = index.open(no, app.clone(), format!("u{no}").parse().unwrap(), ());
+            index.subscribe(local_socket, &local_channel, None, &mut change);
         }
-        // the user of the last seat changes to a socket with a seat that was looked at already
+        // the user of the last socket changes to one whose number was looked at already
         let user: UserId = format!("u{last}").parse().unwrap();
         let within = vec!["room".try_into().unwrap()];
         let users = |within| Listing::Users { within };
-        for of in [users(None), users(Some(within)), Listing::UsersOf(room.clone())] {
+        for of in [users(None), users(Some(within)), Listing::UsersOf(local_channel.clone())] {
             let (mut survey, answer) = begin(NamesQuery { app: app.clone(), of }.into(), &mut index);
             assert!(!survey.look(&mut index, &LocalMembers::default()));
-            let (comes, goes) = if index.seat_of(last).is_some() { (last + 1, last) } else { (last, last + 1) };
-            index.exit(comes.min(3));
-            let seat = index.enter(comes, app.clone(), user.clone(), ());
+            let (comes, goes) = if index.local_socket_of(last).is_some() { (last + 1, last) } else { (last, last + 1) };
+            index.close(comes.min(3));
+            let local_socket = index.open(comes, app.clone(), user.clone(), ());
             survey.note(&app, &user);
-            index.join(seat, &room, None, &mut change);
-            survey.note_join(&app, &user, &room);
-            index.exit(goes);
+            index.subscribe(local_socket, &local_channel, None, &mut change);
+            survey.note_join(&app, &user, &local_channel);
+            index.close(goes);
             let (QueryResult::Names(names), _) = whole((survey, answer), &mut index) else { panic!("names") };
             assert!(names.contains(user.as_str()));
         }
         for no in 0..=last + 1 {
-            index.exit(no);
+            index.close(no);
         }
-        assert!(index.room(&app, &room).is_none(), "nobody walks it any more");
+        assert!(index.local_channel(&app, &local_channel).is_none(), "nobody walks it any more");
     }
 }

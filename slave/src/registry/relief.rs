@@ -2,21 +2,21 @@
 
 use wellhead_proto::refusal::CloseCause;
 
-use super::floor::Floor;
+use super::shard::Shard;
 use crate::{
     memory::{Count, Share},
-    numbers::SeatNo,
+    numbers::SocketNo,
 };
 
 /// Count what the sockets of a thread hold, and close those that hold the most if it is too much.
-pub fn look_after(floor: &Floor, share: &Share) {
+pub fn look_after(shard: &Shard, share: &Share) {
     if share.is_idle() {
         return;
     }
     let mut count = Count::default();
-    let mut holders: Vec<(usize, SeatNo)> = Vec::new();
-    for (no, seat) in floor.index.seats() {
-        let weight = seat.outbox.count(&mut count);
+    let mut holders: Vec<(usize, SocketNo)> = Vec::new();
+    for (no, local_socket) in shard.index.local_sockets() {
+        let weight = local_socket.outbox.count(&mut count);
         if weight > 0 {
             holders.push((weight, no));
         }
@@ -27,7 +27,7 @@ pub fn look_after(floor: &Floor, share: &Share) {
     }
     holders.sort_unstable_by_key(|&(weight, _)| weight);
     while let Some((_, no)) = holders.pop().filter(|_| !share.has_made_room()) {
-        let outbox = &floor.index.at(no).outbox;
+        let outbox = &shard.index.at(no).outbox;
         let cause = if outbox.is_behind() { CloseCause::OwedTooMuch } else { CloseCause::UnfinishedTooMuch };
         outbox.give_up(cause, &mut count);
         share.counted(&count);

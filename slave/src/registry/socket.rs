@@ -13,10 +13,10 @@ use wellhead_proto::{
 };
 
 use super::{
-    fanout::PendingJoin,
-    floor::{Seat, SeatStanding},
+    cell::ShardCell,
+    fanout::PendingSubscribe,
     grants::Grants,
-    hall::Hall,
+    shard::{LocalSocket, LocalSocketView},
 };
 use crate::{outbox::Outbox, pulse::Pulse};
 
@@ -30,27 +30,27 @@ pub struct NewSocket {
     pub user: UserId,
     /// Channels that it may subscribe to.
     pub grants: Vec<ChannelPattern>,
-    /// The number of the kind of frame that it speaks.
-    pub voice: u8,
+    /// The number of the encoding of its frames.
+    pub encoding: u8,
     /// The way to it.
     pub outbox: Rc<Outbox>,
 }
 
 /// An open socket, until it is closed. Whatever is asked of a closed one comes to nothing.
 pub struct SocketHandle {
-    hall: Rc<Hall>,
+    cell: Rc<ShardCell>,
     id: SocketId,
 }
 
 impl SocketHandle {
     /// Open a socket on this thread.
-    pub fn open(hall: Rc<Hall>, socket: NewSocket) -> Self {
-        let NewSocket { id, app, user, grants, voice, outbox } = socket;
-        let mut floor = hall.floor.borrow_mut();
-        let grants = floor.grants.share(grants);
-        floor.enter(app, user, Seat { id, outbox, voice, grants, pulse: Pulse::default() });
-        drop(floor);
-        Self { hall, id }
+    pub fn open(cell: Rc<ShardCell>, socket: NewSocket) -> Self {
+        let NewSocket { id, app, user, grants, encoding, outbox } = socket;
+        let mut shard = cell.shard.borrow_mut();
+        let grants = shard.grants.share(grants);
+        shard.open(app, user, LocalSocket { id, outbox, encoding, grants, pulse: Pulse::default() });
+        drop(shard);
+        Self { cell, id }
     }
 
     /// Its id.
@@ -60,43 +60,43 @@ impl SocketHandle {
 
     /// The app that it is in.
     pub fn app(&self) -> Option<AppId> {
-        let floor = self.hall.floor.borrow();
-        let seat = floor.index.seat_of(self.id.counter())?;
-        Some(floor.index.app_of(seat).clone())
+        let shard = self.cell.shard.borrow();
+        let local_socket = shard.index.local_socket_of(self.id.counter())?;
+        Some(shard.index.app_of(local_socket).clone())
     }
 
     /// The app and the user, for logs; empty once it is closed.
     pub fn names(&self) -> (String, String) {
-        let floor = self.hall.floor.borrow();
-        let seat = floor.index.seat_of(self.id.counter());
-        seat.map_or_else(Default::default, |seat| {
-            (floor.index.app_of(seat).to_string(), floor.index.user_of(seat).to_string())
+        let shard = self.cell.shard.borrow();
+        let local_socket = shard.index.local_socket_of(self.id.counter());
+        local_socket.map_or_else(Default::default, |local_socket| {
+            (shard.index.app_of(local_socket).to_string(), shard.index.user_of(local_socket).to_string())
         })
     }
 
     /// What it may subscribe to.
     pub fn grants(&self) -> Option<Grants> {
-        let floor = self.hall.floor.borrow();
-        let seat = floor.index.seat_of(self.id.counter())?;
-        Some(floor.index.at(seat).grants.clone())
+        let shard = self.cell.shard.borrow();
+        let local_socket = shard.index.local_socket_of(self.id.counter())?;
+        Some(shard.index.at(local_socket).grants.clone())
     }
 
     /// Judge by what it may do and does.
-    pub fn judge<T>(&self, judge: impl FnOnce(&SeatStanding<'_>) -> T) -> Option<T> {
-        let floor = self.hall.floor.borrow();
-        let seat = floor.index.seat_of(self.id.counter())?;
-        Some(judge(&floor.standing(seat)))
+    pub fn judge<T>(&self, judge: impl FnOnce(&LocalSocketView<'_>) -> T) -> Option<T> {
+        let shard = self.cell.shard.borrow();
+        let local_socket = shard.index.local_socket_of(self.id.counter())?;
+        Some(judge(&shard.standing(local_socket)))
     }
 
     /// The same when its client asks for something, which shows that it is not idle.
-    pub fn judge_action<T>(&self, judge: impl FnOnce(&SeatStanding<'_>) -> T) -> Option<T> {
-        let mut floor = self.hall.floor.borrow_mut();
-        let seat = floor.index.seat_of(self.id.counter())?;
-        floor.index.at_mut(seat).pulse.note_action();
-        Some(judge(&floor.standing(seat)))
+    pub fn judge_action<T>(&self, judge: impl FnOnce(&LocalSocketView<'_>) -> T) -> Option<T> {
+        let mut shard = self.cell.shard.borrow_mut();
+        let local_socket = shard.index.local_socket_of(self.id.counter())?;
+        shard.index.at_mut(local_socket).pulse.note_action();
+        Some(judge(&shard.standing(local_socket)))
     }
 
-    /// Subscribe it to channels and say `reply` in the same step, so that no event of theirs precedes it. If a fan-out walks
+    /// Subscribe it to channels and say `reply` in the same step, so that no event of theirs precedes it. If a broadcast to it is in progress on
     /// one of them this waits for its end, and the answer tells when it is done.
     pub fn subscribe(
         &self,
@@ -104,8 +104,8 @@ impl SocketHandle {
         tag: Option<Box<str>>,
         reply: Option<Frame>,
     ) -> Option<oneshot::Receiver<()>> {
-        let join = PendingJoin { socket: self.id.counter(), channels, tag, reply, done: None };
-        self.hall.floor.borrow_mut().join(join)
+        let join = PendingSubscribe { socket: self.id.counter(), channels, tag, reply, done: None };
+        self.cell.shard.borrow_mut().subscribe(join)
     }
 
     /// Subscribe it to a channel as a member; all members, itself among them.
@@ -120,28 +120,28 @@ impl SocketHandle {
         most: usize,
         tag: Option<Box<str>>,
     ) -> Result<BTreeMap<UserId, ByteString>, Bar> {
-        self.hall.floor.borrow_mut().attend(self.id, channel, member, most, tag)
+        self.cell.shard.borrow_mut().attend(self.id, channel, member, most, tag)
     }
 
     /// Take it out of a channel.
     pub fn unsubscribe(&self, channel: &ChannelName) {
-        self.hall.floor.borrow_mut().leave(self.id, channel);
+        self.cell.shard.borrow_mut().unsubscribe(self.id, channel);
     }
 
     /// Close it: from now on nobody finds it any more. Doing it twice is harmless.
     pub fn close(&self) {
-        self.hall.floor.borrow_mut().exit(self.id);
+        self.cell.shard.borrow_mut().close(self.id);
     }
 
     /// The same while its session panics, perhaps in the midst of one of these.
     pub fn close_after_panic(&self) {
-        if let Ok(mut floor) = self.hall.floor.try_borrow_mut() {
-            floor.exit(self.id);
+        if let Ok(mut shard) = self.cell.shard.try_borrow_mut() {
+            shard.close(self.id);
         }
     }
 
     /// See to it that the sockets of the thread hold no more than they may.
     pub fn look_after(&self) {
-        self.hall.look_after();
+        self.cell.look_after();
     }
 }

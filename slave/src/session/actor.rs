@@ -43,7 +43,7 @@ pub struct Session {
     pub(super) socket: SocketHandle,
     pub(super) outbox: Rc<Outbox>,
     pub(super) conversation: Box<dyn Conversation>,
-    voice: u8,
+    encoding: u8,
     state: Arc<SlaveState>,
     /// A fragmented message so far; the guard bounds its sum.
     fragments: Option<Box<Fragments>>,
@@ -95,12 +95,12 @@ impl Session {
     /// The session of `socket`, which speaks that kind of frame.
     pub fn new(
         socket: SocketHandle,
-        voice: u8,
+        encoding: u8,
         state: Arc<SlaveState>,
         outbox: Rc<Outbox>,
         conversation: Box<dyn Conversation>,
     ) -> Self {
-        Self { socket, outbox, conversation, voice, state, fragments: None }
+        Self { socket, outbox, conversation, encoding, state, fragments: None }
     }
 
     fn end(&self, cause: CloseCause) {
@@ -109,7 +109,7 @@ impl Session {
 
     /// The close frame for `cause`, behind what the dialect says before it.
     pub fn goodbye(&self, cause: CloseCause) -> Frame {
-        self.state.voices.at(self.voice).goodbye(cause)
+        self.state.encodings.at(self.encoding).goodbye(cause)
     }
 
     /// Bytes that are held of a fragmented message.

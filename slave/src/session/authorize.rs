@@ -8,7 +8,7 @@ use wellhead_proto::{
     notice::Bar,
 };
 
-use crate::registry::SeatStanding;
+use crate::registry::LocalSocketView;
 
 /// What a socket may do and does, at this moment.
 pub trait SocketView {
@@ -20,7 +20,7 @@ pub trait SocketView {
     fn subscriptions(&self) -> usize;
 }
 
-impl SocketView for SeatStanding<'_> {
+impl SocketView for LocalSocketView<'_> {
     fn may_join(&self, channel: &ChannelName) -> bool {
         self.may_join(channel)
     }

@@ -84,7 +84,7 @@ impl Future for Drive {
     }
 }
 
-/// A session that panics must not keep its seat: its user would be there for ever.
+/// A session that panics must not stay in the index: its user would be online for ever.
 impl Drop for Drive {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {

@@ -21,7 +21,7 @@ use self::{actor::Session, drive::Drive, inbound::Inbound};
 use crate::{
     admission::ConnectionPermit,
     outbox::Outbox,
-    registry::{Hall, NewSocket, SocketHandle},
+    registry::{NewSocket, ShardCell, SocketHandle},
     state::SlaveState,
     transport::Transport,
 };
@@ -34,8 +34,8 @@ pub struct Admitted {
     pub user: UserId,
     /// Channels that it may subscribe to.
     pub grants: Vec<ChannelPattern>,
-    /// The number of the kind of frame that it speaks.
-    pub voice: u8,
+    /// The number of the encoding of its frames.
+    pub encoding: u8,
     /// The answer to its handshake.
     pub welcome: Bytes,
     /// What came behind the handshake.
@@ -44,12 +44,12 @@ pub struct Admitted {
     pub permit: ConnectionPermit,
 }
 
-/// Open a socket on this thread: seat it, greet it, and let its session run.
-pub fn start(state: &Arc<SlaveState>, hall: &Rc<Hall>, transport: Transport, admitted: Admitted) {
-    let Admitted { app, user, grants, voice, welcome, early, permit } = admitted;
-    let outbox = Rc::new(Outbox::new(transport, hall.share.clone()));
+/// Open a socket on this thread: add it to the index, greet it, and let its session run.
+pub fn start(state: &Arc<SlaveState>, cell: &Rc<ShardCell>, transport: Transport, admitted: Admitted) {
+    let Admitted { app, user, grants, encoding, welcome, early, permit } = admitted;
+    let outbox = Rc::new(Outbox::new(transport, cell.share.clone()));
     let id = state.admission.next_socket_id();
-    let speaker = state.voices.at(voice);
+    let speaker = state.encodings.at(encoding);
     let mut conversation = speaker.dialect.converse(&app, speaker.variant, id);
 
     if log_enabled!(Level::Debug) {
@@ -65,11 +65,11 @@ pub fn start(state: &Arc<SlaveState>, hall: &Rc<Hall>, transport: Transport, adm
     if let Some(greeting) = conversation.greeting(&state.tenants.load()) {
         outbox.push(greeting);
     }
-    let new = NewSocket { id, app, user, grants, voice, outbox: outbox.clone() };
-    let socket = SocketHandle::open(hall.clone(), new);
+    let new = NewSocket { id, app, user, grants, encoding, outbox: outbox.clone() };
+    let socket = SocketHandle::open(cell.clone(), new);
 
     let inbound = Inbound::new(outbox.clone(), &early, state.limits.message.bytes());
-    let session = Session::new(socket, voice, state.clone(), outbox, conversation);
+    let session = Session::new(socket, encoding, state.clone(), outbox, conversation);
     actix_rt::spawn(Drive::new(session, inbound, permit));
 }
 

@@ -194,11 +194,11 @@ impl World {
         if slave.replica.wait(channel().id()).is_some() {
             slave.coming.push(user);
         } else {
-            self.seat(no, user);
+            self.local_socket(no, user);
         }
     }
 
-    fn seat(&mut self, no: usize, user: &'static str) {
+    fn local_socket(&mut self, no: usize, user: &'static str) {
         let slave = &mut self.slaves[no];
         let came = slave.replica.add(&channel(), &member(user, "{}"), 9).expect("there is room");
         slave.replica.uninvite(channel().id());
@@ -259,7 +259,7 @@ impl World {
                 self.tell(no, told);
                 if self.slaves[no].replica.wait(channel().id()).is_none() {
                     for user in std::mem::take(&mut self.slaves[no].coming) {
-                        self.seat(no, user);
+                        self.local_socket(no, user);
                     }
                 }
             }

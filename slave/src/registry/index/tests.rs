@@ -64,7 +64,7 @@ proptest! {
     fn the_index_agrees_with_the_model(steps in vec(step(), 0..300)) {
         let mut index = Index::<u8>::default();
         let mut model = Model::new();
-        let mut walked: Option<RoomNo> = None;
+        let mut walked: Option<ChannelNo> = None;
         let mut subscriptions = 0;
         for step in steps {
             let mut change = Change::default();
@@ -74,36 +74,36 @@ proptest! {
             }).collect();
             match step {
                 Step::Enter { socket, app: a, user: u } if !model.contains_key(&socket) => {
-                    index.enter(u32::from(socket), app(a), user(u), socket);
+                    index.open(u32::from(socket), app(a), user(u), socket);
                     model.insert(socket, (app(a), user(u), BTreeSet::new()));
                 }
                 Step::Exit { socket } => {
-                    let gone = index.exit(u32::from(socket));
+                    let gone = index.close(u32::from(socket));
                     prop_assert_eq!(gone.as_ref().map(|(it, _)| *it), model.remove(&socket).map(|_| socket));
                     change = gone.map(|(_, change)| change).unwrap_or_default();
                 }
                 Step::Join { socket, channel: c } if model.contains_key(&socket) => {
-                    let seat = index.seat_of(u32::from(socket)).unwrap();
-                    index.join(seat, &channel(c), Some(format!("tag{c}").into()), &mut change);
+                    let local_socket = index.local_socket_of(u32::from(socket)).unwrap();
+                    index.subscribe(local_socket, &channel(c), Some(format!("tag{c}").into()), &mut change);
                     model.get_mut(&socket).unwrap().2.insert(channel(c));
-                    let room = index.room(index.app_of(seat), &channel(c)).unwrap();
+                    let local_channel = index.local_channel(index.app_of(local_socket), &channel(c)).unwrap();
                     let tag = format!("tag{c}");
-                    prop_assert_eq!(index.tag(seat, room), Some(tag.as_str()));
+                    prop_assert_eq!(index.tag(local_socket, local_channel), Some(tag.as_str()));
                 }
                 Step::Leave { socket, channel: c } if model.contains_key(&socket) => {
-                    let seat = index.seat_of(u32::from(socket)).unwrap();
+                    let local_socket = index.local_socket_of(u32::from(socket)).unwrap();
                     let was_on = model.get_mut(&socket).unwrap().2.remove(&channel(c));
-                    prop_assert_eq!(index.is_on(seat, &channel(c)), was_on);
-                    prop_assert_eq!(index.leave(seat, &channel(c), &mut change), was_on);
+                    prop_assert_eq!(index.is_on(local_socket, &channel(c)), was_on);
+                    prop_assert_eq!(index.unsubscribe(local_socket, &channel(c), &mut change), was_on);
                 }
                 Step::BeginWalk { app: a, channel: c } if walked.is_none() => {
-                    walked = index.room(&app(a), &channel(c));
-                    walked.inspect(|&room| index.begin_walk(room));
+                    walked = index.local_channel(&app(a), &channel(c));
+                    walked.inspect(|&local_channel| index.pin(local_channel));
                 }
                 Step::EndWalk => {
-                    if let Some(room) = walked.take() {
-                        let occupied = index.occupied(room) > 0;
-                        prop_assert_eq!(index.end_walk(room), occupied);
+                    if let Some(local_channel) = walked.take() {
+                        let occupied = index.occupied(local_channel) > 0;
+                        prop_assert_eq!(index.unpin(local_channel), occupied);
                     }
                 }
                 _ => {}
@@ -116,21 +116,21 @@ proptest! {
                 let channels: Vec<_> = index.channels(&app, "", None).map(|(name, _)| name.clone()).collect();
                 prop_assert_eq!(&channels, &expected.keys().cloned().collect::<Vec<_>>());
                 for (name, sockets) in expected {
-                    let room = index.room(&app, &name).unwrap();
-                    let seated: Vec<_> = index.seated(room, 0).map(|(_, _, it)| *it).collect();
-                    prop_assert_eq!(seated.len(), sockets.len(), "nobody sits twice");
-                    prop_assert_eq!(index.occupied(room), sockets.len());
-                    prop_assert_eq!(seated.into_iter().collect::<BTreeSet<_>>(), sockets);
+                    let local_channel = index.local_channel(&app, &name).unwrap();
+                    let sockets_from: Vec<_> = index.sockets_from(local_channel, 0).map(|(_, _, it)| *it).collect();
+                    prop_assert_eq!(sockets_from.len(), sockets.len(), "nobody sits twice");
+                    prop_assert_eq!(index.occupied(local_channel), sockets.len());
+                    prop_assert_eq!(sockets_from.into_iter().collect::<BTreeSet<_>>(), sockets);
                     after.insert(ChannelKey { app: app.clone(), name });
                 }
-                let seats = index.seats_from(0).filter_map(|(_, seat)| seat);
-                let users: BTreeSet<_> = seats.filter(|(there, _)| **there == app).map(|(_, user)| user.clone()).collect();
+                let local_sockets = index.entries_from(0).filter_map(|(_, local_socket)| local_socket);
+                let users: BTreeSet<_> = local_sockets.filter(|(there, _)| **there == app).map(|(_, user)| user.clone()).collect();
                 let there = model.values().filter(|(there, ..)| *there == app);
                 prop_assert_eq!(users, there.map(|(_, user, _)| user.clone()).collect::<BTreeSet<_>>());
                 for user in (0..3).map(user) {
-                    let seats: BTreeSet<_> = index.seats_of(&app, &user).iter().map(|&seat| *index.at(seat)).collect();
+                    let local_sockets: BTreeSet<_> = index.local_sockets_of(&app, &user).iter().map(|&local_socket| *index.at(local_socket)).collect();
                     let there = model.iter().filter(|(_, (there, who, _))| *there == app && *who == user);
-                    prop_assert_eq!(seats, there.map(|(socket, _)| *socket).collect::<BTreeSet<_>>());
+                    prop_assert_eq!(local_sockets, there.map(|(socket, _)| *socket).collect::<BTreeSet<_>>());
                 }
                 for prefix in ["a", "ab", "b", "abc"] {
                     let names: Vec<_> = index.channels(&app, prefix, None).map(|(name, _)| name.clone()).collect();
@@ -143,12 +143,12 @@ proptest! {
             prop_assert_eq!(subscriptions, model.values().map(|(_, _, on)| on.len() as i64).sum::<i64>());
         }
         for socket in 0..24 {
-            index.exit(socket);
+            index.close(socket);
         }
-        if let Some(room) = walked {
-            index.end_walk(room);
+        if let Some(local_channel) = walked {
+            index.unpin(local_channel);
         }
-        prop_assert!(index.seats.is_empty() && index.rooms.is_empty() && index.apps.is_empty() && index.sockets.is_empty());
+        prop_assert!(index.local_sockets.is_empty() && index.local_channels.is_empty() && index.apps.is_empty() && index.sockets.is_empty());
         prop_assert!(index.by_channel.is_empty() && index.by_app.is_empty() && index.names.len() == 0);
     }
 }
@@ -158,21 +158,24 @@ fn seats_stand_in_join_order_and_keep_their_place_while_somebody_walks() {
     let mut index = Index::default();
     let mut change = Change::default();
     let name = channel(0);
-    let seats: Vec<_> = (0..100).map(|socket| index.enter(socket, app(0), user(0), socket)).collect();
-    for &seat in &seats {
-        index.join(seat, &name, None, &mut change);
+    let local_sockets: Vec<_> = (0..100).map(|socket| index.open(socket, app(0), user(0), socket)).collect();
+    for &local_socket in &local_sockets {
+        index.subscribe(local_socket, &name, None, &mut change);
     }
-    let room = index.room(&app(0), &name).unwrap();
-    index.begin_walk(room);
-    for &seat in &seats[..99] {
-        index.leave(seat, &name, &mut change);
+    let local_channel = index.local_channel(&app(0), &name).unwrap();
+    index.pin(local_channel);
+    for &local_socket in &local_sockets[..99] {
+        index.unsubscribe(local_socket, &name, &mut change);
     }
-    assert_eq!(index.seated(room, 50).map(|(place, _, it)| (place, *it)).collect::<Vec<_>>(), [(99, 99)]);
-    index.end_walk(room);
-    assert_eq!(index.seated(room, 0).map(|(place, _, it)| (place, *it)).collect::<Vec<_>>(), [(0, 99)]);
-    index.join(seats[3], &name, None, &mut change);
-    index.join(seats[1], &name, None, &mut change);
-    assert_eq!(index.seated(room, 0).map(|(_, _, it)| *it).collect::<Vec<_>>(), [99, 3, 1]);
+    assert_eq!(
+        index.sockets_from(local_channel, 50).map(|(place, _, it)| (place, *it)).collect::<Vec<_>>(),
+        [(99, 99)]
+    );
+    index.unpin(local_channel);
+    assert_eq!(index.sockets_from(local_channel, 0).map(|(place, _, it)| (place, *it)).collect::<Vec<_>>(), [(0, 99)]);
+    index.subscribe(local_sockets[3], &name, None, &mut change);
+    index.subscribe(local_sockets[1], &name, None, &mut change);
+    assert_eq!(index.sockets_from(local_channel, 0).map(|(_, _, it)| *it).collect::<Vec<_>>(), [99, 3, 1]);
 }
 
 #[test]
@@ -183,11 +186,11 @@ fn a_channel_takes_little_of_a_thread() {
 #[test]
 fn a_number_that_another_channel_has_by_now_finds_nothing() {
     let (mut index, mut change) = (Index::default(), Change::default());
-    let seat = index.enter(1, app(0), user(0), ());
-    index.join(seat, &channel(0), None, &mut change);
+    let local_socket = index.open(1, app(0), user(0), ());
+    index.subscribe(local_socket, &channel(0), None, &mut change);
     let (id, _) = index.names.find(&app(0), &channel(0)).unwrap();
     assert!(index.room_if(id, &app(0), &channel(0)).is_some());
     assert!(index.room_if(id, &app(1), &channel(0)).is_none() && index.room_if(id, &app(0), &channel(1)).is_none());
-    index.exit(1);
+    index.close(1);
     assert!(index.room_if(id, &app(0), &channel(0)).is_none());
 }

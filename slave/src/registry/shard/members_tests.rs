@@ -19,21 +19,21 @@ fn member(user: &str) -> Member {
 impl Scene {
     /// The socket comes as `user`; the members that it is shown.
     fn attend(&mut self, client: &Client, channel: &str, user: &str) -> Result<Vec<String>, Bar> {
-        let members = self.floor.attend(client.id, &key(channel), &member(user), 3, Some("".into()))?;
+        let members = self.shard.attend(client.id, &key(channel), &member(user), 3, Some("".into()))?;
         Ok(members.keys().map(ToString::to_string).collect())
     }
 
     /// The bus brings a change, and the slave's replica numbers it.
     fn tell(&mut self, channel: &str, number: u64, change: MemberChange) {
-        let ticket = self.backlog.admit(0);
+        let permit = self.backlog.admit(0);
         let ChannelKey { app, name } = key(channel);
-        let channel = self.floor.interests.names().refer(&app, &name);
-        self.floor.tell_members(channel, MemberUpdate { number, change }, ticket);
+        let channel = self.shard.interests.names().refer(&app, &name);
+        self.shard.tell_members(channel, MemberUpdate { number, change }, permit);
     }
 
     /// The replica hears of a change, and the thread does not yet.
     fn announce(&self, channel: &str, change: MemberChange) {
-        self.floor.presence.announced(&key(channel), change, &Nobody);
+        self.shard.presence.announced(&key(channel), change, &Nobody);
     }
 
     fn users_of(&mut self, channel: &str) -> Names {
@@ -59,16 +59,16 @@ async fn members_are_told_of_others_that_their_list_does_not_know_of() {
     scene.tell("p", 3, MemberChange::Added(member("bob")));
     scene.tell("q", 4, MemberChange::Added(member("joe")));
     scene.push("p", "1", None);
-    scene.settle();
+    scene.flush();
     assert_eq!(ann.reads(3).await, ["p+eve", "p+bob", "p:1"]);
     assert_eq!(bob.reads(1).await, ["p:1"]);
     assert_eq!(wordless.reads(1).await, ["[]p:1"]);
     assert_eq!(no_member.reads(2).await, ["joined", "p:1"]);
 
-    scene.floor.leave(bob.id, &"p".parse().unwrap());
+    scene.shard.unsubscribe(bob.id, &"p".parse().unwrap());
     scene.tell("p", 5, MemberChange::Removed("bob".parse().unwrap()));
     scene.push("p", "2", None);
-    scene.settle();
+    scene.flush();
     assert_eq!(ann.reads(2).await, ["p-bob", "p:2"]);
 }
 
@@ -91,11 +91,11 @@ async fn a_change_keeps_its_place_among_the_pushes_of_a_large_channel_and_member
     scene.push("p", "1", None);
     scene.tell("p", 1, MemberChange::Added(member("bob")));
     scene.push("p", "2", None);
-    assert!(scene.floor.settle(), "it is under way");
+    assert!(scene.shard.flush(), "it is under way");
     // joins of others wait for its end
     let bob = scene.client(0).await;
     assert_eq!(scene.attend(&bob, "p", "bob").unwrap(), ["bob"], "nobody else is announced");
-    scene.settle();
+    scene.flush();
     assert_eq!(ann.reads(3).await, ["p:1", "p+bob", "p:2"]);
 }
 
@@ -116,10 +116,10 @@ async fn who_ends_is_a_member_no_more_and_lists_know_members_by_their_names() {
     assert_eq!(scene.attend(&plain, "q", "m-eve"), Ok(["m-ann", "m-bob", "m-eve"].map(String::from).to_vec()));
     let late = scene.client(0).await;
     assert_eq!(scene.attend(&late, "q", "m-joe"), Err(Bar::Full { most: 3 }));
-    let seat = scene.floor.index.seat_of(late.id.counter()).unwrap();
-    assert!(!scene.floor.standing(seat).is_on(&"q".parse().unwrap()));
+    let local_socket = scene.shard.index.local_socket_of(late.id.counter()).unwrap();
+    assert!(!scene.shard.standing(local_socket).is_on(&"q".parse().unwrap()));
     for (client, user) in [(&ann, "m-ann"), (&plain, "m-eve")] {
-        scene.floor.exit(client.id);
+        scene.shard.close(client.id);
         scene.announce("q", MemberChange::Removed(user.parse().unwrap()));
     }
     assert_eq!(scene.attend(&late, "q", "m-joe").unwrap(), ["m-bob", "m-joe"]);
@@ -128,7 +128,7 @@ async fn who_ends_is_a_member_no_more_and_lists_know_members_by_their_names() {
     let members = scene.ask(query, Question::Members).0;
     assert_eq!(members, ["m-bob", "m-joe"].map(|user| (user.parse().unwrap(), "{}".into())).into());
     for client in [&bob, &late] {
-        scene.floor.exit(client.id);
+        scene.shard.close(client.id);
     }
-    assert!(scene.floor.members.is_empty());
+    assert!(scene.shard.members.is_empty());
 }

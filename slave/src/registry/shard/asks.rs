@@ -13,13 +13,13 @@ use wellhead_proto::{
     query::{NameHashes, name_hash},
 };
 
-use super::{Floor, Push, SeatNo};
+use super::{Push, Shard, SocketNo};
 use crate::{
-    backlog::Ticket,
+    backlog::Permit,
     registry::{
-        floor::users::Waiting,
         message::{Pending, Question},
         presence::{Found, SLICE, Survey},
+        shard::users::Waiting,
     },
 };
 
@@ -39,7 +39,7 @@ pub(super) struct PatternPush {
     /// The last channel that was looked at.
     after: Option<ChannelName>,
     matched: NameHashes,
-    ticket: Ticket,
+    permit: Permit,
     reply: oneshot::Sender<NameHashes>,
 }
 
@@ -47,22 +47,22 @@ pub(super) struct PatternPush {
 const SEARCH: usize = 1;
 const PUSH: usize = 4;
 
-impl Floor {
+impl Shard {
     /// Answer a question; for a push to a pattern, push.
-    pub fn ask(&mut self, question: Question, ticket: Ticket) {
+    pub fn ask(&mut self, question: Question, permit: Permit) {
         if self.is_held() {
-            self.waiting.push_back(Waiting::Question(question, ticket));
+            self.waiting.push_back(Waiting::Question(question, permit));
         } else {
-            self.begin(question, ticket);
+            self.begin(question, permit);
         }
     }
 
     /// The first slice at once, if this turn has room for it: most questions need no more.
-    pub(super) fn begin(&mut self, question: Question, ticket: Ticket) {
+    pub(super) fn begin(&mut self, question: Question, permit: Permit) {
         let index = &mut self.index;
         let survey = match question {
             Question::Publish(Pending { query, reply }) => {
-                let push = self.push(&query, ticket, reply);
+                let push = self.push(&query, permit, reply);
                 return self.pursue_next(Task::Push(push));
             }
             Question::Names(Pending { query, reply }) => {
@@ -79,7 +79,7 @@ impl Floor {
         self.pursue_next(Task::Survey(survey));
     }
 
-    fn push(&mut self, push: &PublishMatching, ticket: Ticket, reply: oneshot::Sender<NameHashes>) -> PatternPush {
+    fn push(&mut self, push: &PublishMatching, permit: Permit, reply: oneshot::Sender<NameHashes>) -> PatternPush {
         let PublishMatching { app, pattern, within, event } = push;
         PatternPush {
             app: app.clone(),
@@ -89,7 +89,7 @@ impl Floor {
             since: Instant::now(),
             after: None,
             matched: NameHashes::new(),
-            ticket,
+            permit,
             reply,
         }
     }
@@ -122,27 +122,27 @@ impl Floor {
     }
 
     /// A socket comes to a channel while questions are under way.
-    pub(super) fn note_join(&mut self, seat: SeatNo, channel: &ChannelName) {
+    pub(super) fn note_join(&mut self, local_socket: SocketNo, channel: &ChannelName) {
         for task in &mut self.questions {
             if let Task::Survey(survey) = task {
-                survey.note_join(self.index.app_of(seat), self.index.user_of(seat), channel);
+                survey.note_join(self.index.app_of(local_socket), self.index.user_of(local_socket), channel);
             }
         }
     }
 
     /// Push to the next channels that match. `true` if those were the last.
     fn push_on(&mut self, push: &mut PatternPush) -> bool {
-        let (mut rooms, mut over) = (Vec::new(), true);
+        let (mut local_channels, mut over) = (Vec::new(), true);
         match &push.matcher {
             None => {}
             Some(Matcher::Literal(name)) => {
                 let name = ChannelName::try_from(name.as_str()).ok();
-                rooms.extend(name.and_then(|name| self.index.room(&push.app, &name)));
+                local_channels.extend(name.and_then(|name| self.index.local_channel(&push.app, &name)));
             }
             Some(matcher) => {
                 let prefix = if let Matcher::Prefix(prefix) = matcher { prefix } else { "" };
                 let (mut left, mut last) = (SLICE * PUSH, push.after.as_ref());
-                for (name, room) in self.index.channels(&push.app, prefix, push.after.as_ref()) {
+                for (name, local_channel) in self.index.channels(&push.app, prefix, push.after.as_ref()) {
                     if left == 0 {
                         over = false;
                         break;
@@ -151,18 +151,20 @@ impl Floor {
                     let matches = matcher.matches(name.as_str());
                     left = left.saturating_sub(if matches { PUSH } else { SEARCH });
                     if matches {
-                        rooms.push(room);
+                        local_channels.push(local_channel);
                     }
                 }
                 push.after = last.cloned();
             }
         }
-        rooms.retain(|&room| self.index.occupied(room) > 0 && push.within.allows(self.index.name_of(room)));
-        for room in rooms {
-            let channel = self.index.name_of(room).clone();
+        local_channels.retain(|&local_channel| {
+            self.index.occupied(local_channel) > 0 && push.within.allows(self.index.name_of(local_channel))
+        });
+        for local_channel in local_channels {
+            let channel = self.index.name_of(local_channel).clone();
             push.matched.insert(name_hash(channel.as_str()));
-            let ticket = Some(push.ticket.another());
-            self.publish(room, Push::new(channel, push.event.clone(), None, ticket, push.since));
+            let permit = Some(push.permit.another());
+            self.publish(local_channel, Push::new(channel, push.event.clone(), None, permit, push.since));
         }
         over
     }

@@ -1,5 +1,4 @@
-//! The kinds of frame that this slave speaks, numbered: one for each variant of each dialect. An event is encoded once
-//! for each of them.
+//! The encodings of this slave, numbered: one for each variant of each dialect. An event is encoded once for each of them.
 
 use std::sync::Arc;
 
@@ -10,16 +9,16 @@ use wellhead_proto::{
     refusal::CloseCause,
 };
 
-/// One kind of frame.
+/// One way to encode what is sent to sockets.
 #[derive(Clone)]
-pub struct Voice {
-    /// Who speaks it.
+pub struct Encoding {
+    /// The dialect that encodes.
     pub dialect: Arc<dyn Dialect>,
     /// Which of its variants.
     pub variant: Variant,
 }
 
-impl Voice {
+impl Encoding {
     /// What its sockets are sent that they did not ask for; `None` if the dialect has no word for it.
     #[must_use]
     pub fn encode(&self, notice: Notice<'_>) -> Option<SharedFrame> {
@@ -46,28 +45,29 @@ impl Voice {
 
 /// All of them.
 #[derive(Clone)]
-pub struct Voices {
-    voices: Vec<Voice>,
-    /// Where the voices of a dialect begin.
+pub struct Encodings {
+    encodings: Vec<Encoding>,
+    /// Where the encodings of a dialect begin.
     first: Vec<usize>,
 }
 
-impl Voices {
-    /// The voices of `dialects`.
+impl Encodings {
+    /// The encodings of `dialects`.
     #[must_use]
     pub fn new(dialects: &[Arc<dyn Dialect>]) -> Self {
-        let (mut voices, mut first) = (Vec::new(), Vec::new());
+        let (mut encodings, mut first) = (Vec::new(), Vec::new());
         for dialect in dialects {
-            first.push(voices.len());
-            voices.extend((0..dialect.variants()).map(|no| Voice { dialect: dialect.clone(), variant: Variant(no) }));
+            first.push(encodings.len());
+            encodings
+                .extend((0..dialect.variants()).map(|no| Encoding { dialect: dialect.clone(), variant: Variant(no) }));
         }
-        Self { voices, first }
+        Self { encodings, first }
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.voices.len()
+        self.encodings.len()
     }
 
     /// The number of a dialect's variant.
@@ -76,9 +76,9 @@ impl Voices {
         u8::try_from(self.first[dialect] + usize::from(variant.0)).expect("a handful of dialects has few variants")
     }
 
-    /// The voice of that number.
+    /// The encoding of that number.
     #[must_use]
-    pub fn at(&self, number: u8) -> &Voice {
-        &self.voices[usize::from(number)]
+    pub fn at(&self, number: u8) -> &Encoding {
+        &self.encodings[usize::from(number)]
     }
 }

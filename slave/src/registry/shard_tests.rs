@@ -1,4 +1,4 @@
-//! The floor with real sockets: order, coalescing, what is held back during a large push, and frames with heads.
+//! The shard with real sockets: order, coalescing, what is deferred during a large push, and frames with heads.
 
 use bytes::Bytes;
 use tokio::{
@@ -30,9 +30,9 @@ use crate::{
     transport::Transport,
 };
 
-#[path = "floor/asks_tests.rs"]
+#[path = "shard/asks_tests.rs"]
 mod asks;
-#[path = "floor/members_tests.rs"]
+#[path = "shard/members_tests.rs"]
 mod members;
 
 /// Small, so that a handful of sockets is a large push.
@@ -112,7 +112,7 @@ impl Client {
 }
 
 struct Scene {
-    floor: Floor,
+    shard: Shard,
     share: Rc<Share>,
     backlog: Arc<Backlog>,
     listener: TcpListener,
@@ -121,7 +121,7 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let voices = Rc::new(Voices::new(&[Arc::new(Twofold)]));
+        let encodings = Rc::new(Encodings::new(&[Arc::new(Twofold)]));
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
         let bus = Arc::new(RecordingBus::default());
         let node = wellhead_proto::ids::NodeId::from_random(1);
@@ -130,7 +130,7 @@ impl Scene {
         let interests = Arc::new(Interests::new(bus.clone(), coordination.clone()));
         let presence = Arc::new(Presence::new(coordination, bus));
         Self {
-            floor: Floor::new(0, CHUNK, 64 << 10, voices, interests, presence, metrics),
+            shard: Shard::new(0, CHUNK, 64 << 10, encodings, interests, presence, metrics),
             share: Rc::new(Share::new(Arc::new(Memory::new(MEMORY)), 1 << 20)),
             backlog: Arc::default(),
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -138,7 +138,7 @@ impl Scene {
         }
     }
 
-    async fn client(&mut self, voice: u8) -> Client {
+    async fn client(&mut self, encoding: u8) -> Client {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
         let transport = Transport::plain(self.listener.accept().await.unwrap().0);
         transport.set_nodelay();
@@ -146,14 +146,14 @@ impl Scene {
         self.clients += 1;
         let id = SocketId::new(wellhead_proto::ids::NodeId::from_random(1), self.clients);
         let outbox = Rc::new(Outbox::new(transport, self.share.clone()));
-        let seat = Seat { id, outbox, voice, grants: Grants::default(), pulse: Pulse::default() };
-        self.floor.enter("app".parse().unwrap(), "ann".parse().unwrap(), seat);
+        let local_socket = LocalSocket { id, outbox, encoding, grants: Grants::default(), pulse: Pulse::default() };
+        self.shard.open("app".parse().unwrap(), "ann".parse().unwrap(), local_socket);
         Client { id, stream: BufReader::new(stream) }
     }
 
     /// Joins now, or tells when it will have.
     fn join(&mut self, client: &Client, channel: &str, tag: &str) -> Option<oneshot::Receiver<()>> {
-        let wait = self.floor.join(PendingJoin {
+        let wait = self.shard.subscribe(PendingSubscribe {
             socket: client.id.counter(),
             channels: vec![channel.parse().unwrap()],
             tag: Some(tag.into()),
@@ -161,8 +161,8 @@ impl Scene {
             done: None,
         });
         // the session's own driver would do this
-        let seat = self.floor.index.seat_of(client.id.counter()).unwrap();
-        self.floor.index.at(seat).outbox.flush();
+        let local_socket = self.shard.index.local_socket_of(client.id.counter()).unwrap();
+        self.shard.index.at(local_socket).outbox.flush();
         wait
     }
 
@@ -179,30 +179,30 @@ impl Scene {
     fn order_in(&mut self, app: &str, command: Command) {
         let app = app.parse().unwrap();
         let channel = match &command {
-            Command::Publish { channel, .. } => self.floor.interests.find(&app, channel).map(|(channel, _)| channel),
+            Command::Publish { channel, .. } => self.shard.interests.find(&app, channel).map(|(channel, _)| channel),
             _ => None,
         };
-        let ticket = self.backlog.admit(0);
-        self.floor.obey(Order { envelope: Envelope { app, command }, channel, ticket }, Instant::now());
+        let permit = self.backlog.admit(0);
+        self.shard.execute(Delivery { envelope: Envelope { app, command }, channel, permit }, Instant::now());
     }
 
     /// The answer to a question, whatever turns it takes, and how many those are.
     fn ask<Q, R>(&mut self, query: Q, question: fn(Pending<Q, R>) -> Question) -> (R, usize) {
         let (reply, mut answer) = oneshot::channel();
-        self.floor.ask(question(Pending { query: Arc::new(query), reply }), self.backlog.admit(0));
+        self.shard.ask(question(Pending { query: Arc::new(query), reply }), self.backlog.admit(0));
         let (mut more, mut turns) = (true, 0);
         loop {
             match answer.try_recv() {
                 Ok(answer) => return (answer, turns),
                 Err(_) => assert!(more, "it is under way"),
             }
-            more = self.floor.settle();
+            more = self.shard.flush();
             turns += 1;
         }
     }
 
-    fn settle(&mut self) {
-        while self.floor.settle() {}
+    fn flush(&mut self) {
+        while self.shard.flush() {}
         assert!(self.backlog.is_empty(), "nothing waits any more");
     }
 }
@@ -216,7 +216,7 @@ async fn a_frame_is_whole_or_has_a_head_of_the_sockets_own_and_may_leave_one_out
     }
     scene.push("c", "1", Some(left_out.id));
     scene.push("c", "2", None);
-    scene.settle();
+    scene.flush();
     assert_eq!(whole.reads(3).await, ["joined", "c:1", "c:2"]);
     assert_eq!(headed.reads(3).await, ["joined", "[7]c:1", "[7]c:2"]);
     assert_eq!(left_out.reads(2).await, ["joined", "c:2"]);
@@ -241,18 +241,18 @@ async fn a_large_push_holds_back_what_follows_it_and_lets_other_channels_overtak
     scene.push("large", "2", None);
     scene.push("large", "3", None);
     let mut wait = held.expect("a join waits while a push walks the room");
-    assert!(scene.floor.settle(), "the push is not done at once");
+    assert!(scene.shard.flush(), "the push is not done at once");
     scene.push("small", "0", None);
-    assert!(scene.floor.settle());
+    assert!(scene.shard.flush());
     assert_eq!(other.reads(2).await, ["joined", "small:0"], "while the large push is under way");
     assert!(wait.try_recv().is_err(), "the join still waits");
 
     // those who leave are left out from then on
     let mut leaver = crowd.pop().unwrap();
-    scene.floor.leave(leaver.id, &"large".parse().unwrap());
+    scene.shard.unsubscribe(leaver.id, &"large".parse().unwrap());
     let gone = crowd.pop().unwrap();
-    scene.floor.exit(gone.id);
-    scene.settle();
+    scene.shard.close(gone.id);
+    scene.flush();
     wait.try_recv().unwrap();
 
     for (no, client) in crowd.iter_mut().enumerate() {
@@ -262,11 +262,11 @@ async fn a_large_push_holds_back_what_follows_it_and_lets_other_channels_overtak
     }
     assert_eq!(late.reads(3).await, ["joined", "large:2", "large:3"]);
     scene.push("large", "4", None);
-    scene.settle();
+    scene.flush();
     assert_eq!(late.reads(1).await, ["large:4"]);
     let command = Command::Direct { to: Target::Socket(leaver.id), data: Payload::null() };
     scene.order(command);
-    scene.settle();
+    scene.flush();
     assert_eq!(leaver.reads(2).await, ["joined", "null"]);
 }
 
@@ -279,7 +279,7 @@ async fn a_burst_leaves_in_one_piece_and_in_order() {
     for n in 0..CHUNK {
         scene.push(if n % 2 == 0 { "a" } else { "b" }, &n.to_string(), None);
     }
-    scene.settle();
+    scene.flush();
     let expected: Vec<_> = (0..CHUNK).map(|n| format!("{}:{n}", if n % 2 == 0 { "a" } else { "b" })).collect();
     let texts = client.reads(CHUNK + 2).await;
     assert_eq!(texts[2..], expected);
@@ -314,7 +314,7 @@ async fn another_app_hears_nothing() {
     };
     assert_eq!(scene.ask(push, Question::Publish).0.len(), 0);
     scene.push("c", "1", None);
-    scene.settle();
+    scene.flush();
     assert_eq!(client.reads(2).await, ["joined", "c:1"]);
 }
 
@@ -333,7 +333,7 @@ async fn a_pattern_reaches_every_channel_that_it_matches_within_what_the_key_all
     };
     assert_eq!(scene.ask(push, Question::Publish).0, NameHashes::from([name_hash("ab")]));
     scene.push("b", "2", None);
-    scene.settle();
+    scene.flush();
     assert_eq!(client.reads(5).await[3..], ["ab:1", "b:2"]);
 }
 
@@ -344,16 +344,16 @@ async fn those_who_hold_the_most_are_closed_when_all_hold_too_much() {
     // some hold two MiB, some four, and each for itself
     for no in 0..12 {
         let client = scene.client(0).await;
-        let seat = scene.floor.index.seat_of(client.id.counter()).unwrap();
-        scene.floor.owe(seat, Frame::Whole(Bytes::from(vec![0; (2 + no % 2 * 2) << 20])));
-        clients.push((client, seat));
+        let local_socket = scene.shard.index.local_socket_of(client.id.counter()).unwrap();
+        scene.shard.enqueue(local_socket, Frame::Whole(Bytes::from(vec![0; (2 + no % 2 * 2) << 20])));
+        clients.push((client, local_socket));
     }
-    scene.settle();
-    let is_ending = |scene: &Scene, seat| scene.floor.index.at(seat).outbox.is_ending();
+    scene.flush();
+    let is_ending = |scene: &Scene, local_socket| scene.shard.index.at(local_socket).outbox.is_ending();
     assert!(scene.share.is_due());
-    look_after(&scene.floor, &scene.share);
-    let room = MEMORY - MEMORY / 8;
-    assert!((room - (4 << 20)..=room).contains(&scene.share.memory().held()), "as much as needed");
+    look_after(&scene.shard, &scene.share);
+    let local_channel = MEMORY - MEMORY / 8;
+    assert!((local_channel - (4 << 20)..=local_channel).contains(&scene.share.memory().held()), "as much as needed");
     let closed: Vec<_> = (0..12).filter(|&no| is_ending(&scene, clients[no].1)).collect();
     assert!(!closed.is_empty() && closed.iter().all(|no| no % 2 == 1), "only large ones: {closed:?}");
     assert!(!scene.share.is_due());
@@ -366,20 +366,20 @@ async fn what_many_owe_closes_nobody() {
     let frame = Bytes::from(vec![0; 4 << 20]);
     for _ in 0..12 {
         let client = scene.client(0).await;
-        let seat = scene.floor.index.seat_of(client.id.counter()).unwrap();
-        scene.floor.owe(seat, Frame::Whole(frame.clone()));
-        clients.push((client, seat));
+        let local_socket = scene.shard.index.local_socket_of(client.id.counter()).unwrap();
+        scene.shard.enqueue(local_socket, Frame::Whole(frame.clone()));
+        clients.push((client, local_socket));
     }
-    scene.settle();
+    scene.flush();
     assert!(scene.share.is_due(), "it might be much");
-    look_after(&scene.floor, &scene.share);
+    look_after(&scene.shard, &scene.share);
     assert!(scene.share.memory().held() <= (4 << 20) + 1_000, "but it is one frame");
-    assert!(clients.iter().all(|&(_, seat)| !scene.floor.index.at(seat).outbox.is_ending()));
+    assert!(clients.iter().all(|&(_, local_socket)| !scene.shard.index.at(local_socket).outbox.is_ending()));
 }
 
-/// A seat is held as often as there are sockets, and an encoded push as often as it is under way.
+/// A socket is held as often as there are sockets, and an encoded push as often as it is under way.
 #[test]
 fn a_seat_and_an_encoded_push_hold_little() {
-    assert!(size_of::<Seat>() <= 56, "{}", size_of::<Seat>());
+    assert!(size_of::<LocalSocket>() <= 56, "{}", size_of::<LocalSocket>());
     assert_eq!(size_of::<Option<Option<SharedFrame>>>(), size_of::<SharedFrame>());
 }

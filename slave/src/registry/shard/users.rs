@@ -1,4 +1,4 @@
-//! Orders for all sockets of a user. Who has many of them, or many subscriptions, is reached in slices, between which the
+//! Commands for all sockets of a user. Who has many of them, or many subscriptions, is reached in slices, between which the
 //! thread serves its sockets. Whatever arrives meanwhile waits, in order: after a reload nothing may go to a socket that
 //! has not lost its channels yet.
 
@@ -14,30 +14,30 @@ use wellhead_proto::{
     notice::Notice,
 };
 
-use super::{Change, Floor, SeatNo};
+use super::{Change, Shard, SocketNo};
 use crate::{
-    backlog::Ticket,
+    backlog::Permit,
     channels::ChannelRef,
+    encodings::Encoding,
     presence::MemberUpdate,
     registry::{
         grants::{Grants, replaced},
-        message::{Order, Question},
+        message::{Delivery, Question},
     },
-    voices::Voice,
 };
 
 /// Subscriptions, or permissions, that are judged in the time of one delivery.
 const JUDGED: usize = 4;
 
-/// An order under way.
+/// A command that is not carried out for all of them yet.
 pub(super) struct UserOrder {
     what: What,
-    /// Whom it has not reached yet. Numbers of sockets, since a seat may meanwhile be somebody else's.
+    /// The sockets that it has not reached yet, by their numbers in the node: those of the index may be given anew meanwhile.
     sockets: vec::IntoIter<u32>,
-    /// What they are told, encoded once for each voice as long as they are told the same; nothing if its dialect has no
+    /// What they are told, encoded once for each encoding as long as they are told the same; nothing if its dialect has no
     /// word for it.
     frames: SmallVec<[Option<Option<Frame>>; 4]>,
-    _ticket: Ticket,
+    _ticket: Permit,
 }
 
 /// What is to be done for each socket.
@@ -61,31 +61,31 @@ pub(super) struct Reload {
 
 /// What waits for its end.
 pub(super) enum Waiting {
-    /// A further order.
-    Order(Order, Instant),
+    /// A further command.
+    Delivery(Delivery, Instant),
     /// A change of a channel's members.
-    Members(ChannelRef, MemberUpdate, Ticket),
+    Members(ChannelRef, MemberUpdate, Permit),
     /// A question.
-    Question(Question, Ticket),
+    Question(Question, Permit),
 }
 
-impl Floor {
-    /// Does something that was ordered hold back what arrives now?
+impl Shard {
+    /// Must what arrives now wait, because a command for a user is not done?
     pub(super) fn is_held(&self) -> bool {
         self.order.is_some() || !self.waiting.is_empty()
     }
 
     /// Reach the sockets of a user, as many as fit into this turn.
-    pub(super) fn order(&mut self, app: &AppId, user: &UserId, what: What, ticket: Ticket) {
-        let seats = self.index.seats_of(app, user);
-        let sockets: Vec<_> = seats.iter().map(|&seat| self.index.socket_of(seat)).collect();
-        let mut order = UserOrder { what, sockets: sockets.into_iter(), frames: SmallVec::new(), _ticket: ticket };
+    pub(super) fn order(&mut self, app: &AppId, user: &UserId, what: What, permit: Permit) {
+        let local_sockets = self.index.local_sockets_of(app, user);
+        let sockets: Vec<_> = local_sockets.iter().map(|&local_socket| self.index.socket_of(local_socket)).collect();
+        let mut order = UserOrder { what, sockets: sockets.into_iter(), frames: SmallVec::new(), _ticket: permit };
         if !self.reach(&mut order) {
             self.order = Some(order);
         }
     }
 
-    /// Go on with an order, and then with what waited for it.
+    /// Go on with the command for a user, and then with what waited for it.
     pub(super) fn go_on(&mut self) {
         while self.spent < self.chunk {
             if let Some(mut order) = self.order.take() {
@@ -95,9 +95,9 @@ impl Floor {
                 continue;
             }
             match self.waiting.pop_front() {
-                Some(Waiting::Order(order, since)) => self.carry_out(order, since),
-                Some(Waiting::Members(channel, update, ticket)) => self.announce(&channel, update, ticket),
-                Some(Waiting::Question(question, ticket)) => self.begin(question, ticket),
+                Some(Waiting::Delivery(order, since)) => self.carry_out(order, since),
+                Some(Waiting::Members(channel, update, permit)) => self.announce(&channel, update, permit),
+                Some(Waiting::Question(question, permit)) => self.begin(question, permit),
                 None => return,
             }
         }
@@ -107,31 +107,31 @@ impl Floor {
     fn reach(&mut self, order: &mut UserOrder) -> bool {
         while self.spent < self.chunk {
             let Some(socket) = order.sockets.next() else { return true };
-            let Some(seat) = self.index.seat_of(socket) else { continue };
+            let Some(local_socket) = self.index.local_socket_of(socket) else { continue };
             self.spent += 1;
             let heard = match &mut order.what {
                 What::Direct(_) => true,
                 What::Reload(reload) => {
-                    if self.reload(seat, reload) {
+                    if self.reload(local_socket, reload) {
                         order.frames.clear();
                     }
                     true
                 }
-                What::Grant(channel, last) => self.grant(seat, channel, last),
+                What::Grant(channel, last) => self.grant(local_socket, channel, last),
             };
-            if heard && let Some(frame) = order.frame(self.index.at(seat).voice, self) {
+            if heard && let Some(frame) = order.frame(self.index.at(local_socket).encoding, self) {
                 if matches!(order.what, What::Direct(_)) {
                     self.metrics.deliveries.inc();
                 }
-                self.owe(seat, frame);
+                self.enqueue(local_socket, frame);
             }
         }
         order.sockets.len() == 0
     }
 
     /// `true` if it now holds something else than the socket before.
-    fn reload(&mut self, seat: SeatNo, reload: &mut Reload) -> bool {
-        let held = self.index.at(seat).grants.clone();
+    fn reload(&mut self, local_socket: SocketNo, reload: &mut Reload) -> bool {
+        let held = self.index.at(local_socket).grants.clone();
         let is_as_before = reload.last.as_ref().is_some_and(|(before, _)| before.is(&held));
         if !is_as_before {
             // each socket has patterns of its own, of which some may stay
@@ -144,13 +144,13 @@ impl Floor {
             reload.last = Some((held, self.grants.share(grants)));
         }
         let Reload { within, last: Some((_, grants)), .. } = reload else { return false };
-        self.index.at_mut(seat).grants = grants.clone();
-        self.spent += self.index.subscriptions_of(seat) / JUDGED;
+        self.index.at_mut(local_socket).grants = grants.clone();
+        self.spent += self.index.subscriptions_of(local_socket) / JUDGED;
         let is_lost = |channel: &&ChannelName| within.allows(channel) && !grants.allow(channel);
-        let lost: Vec<_> = self.index.channels_of(seat).filter(is_lost).cloned().collect();
+        let lost: Vec<_> = self.index.channels_of(local_socket).filter(is_lost).cloned().collect();
         let mut change = Change::default();
         for channel in &lost {
-            self.index.leave(seat, channel, &mut change);
+            self.index.unsubscribe(local_socket, channel, &mut change);
         }
         self.note(change);
         !is_as_before
@@ -158,14 +158,19 @@ impl Floor {
 
     /// `false` if that would be more than anybody may have. `last` is what became of the socket before: most often all of
     /// a user's hold the same.
-    fn grant(&mut self, seat: SeatNo, channel: &ChannelPattern, last: &mut Option<(Grants, Option<Grants>)>) -> bool {
-        let held = self.index.at(seat).grants.clone();
+    fn grant(
+        &mut self,
+        local_socket: SocketNo,
+        channel: &ChannelPattern,
+        last: &mut Option<(Grants, Option<Grants>)>,
+    ) -> bool {
+        let held = self.index.at(local_socket).grants.clone();
         let more = match last {
             Some((before, more)) if before.is(&held) => more.clone(),
             _ => self.with(&held, channel),
         };
         if let Some(more) = &more {
-            self.index.at_mut(seat).grants = more.clone();
+            self.index.at_mut(local_socket).grants = more.clone();
         }
         last.insert((held, more)).1.is_some()
     }
@@ -201,24 +206,24 @@ impl Reload {
 }
 
 impl UserOrder {
-    fn frame(&mut self, voice: u8, floor: &Floor) -> Option<Frame> {
-        let at = usize::from(voice);
+    fn frame(&mut self, encoding: u8, shard: &Shard) -> Option<Frame> {
+        let at = usize::from(encoding);
         if self.frames.len() <= at {
-            self.frames.resize(floor.voices.len().max(at + 1), None);
+            self.frames.resize(shard.encodings.len().max(at + 1), None);
         }
         let what = &self.what;
-        self.frames[at].get_or_insert_with(|| what.told(floor.voices.at(voice))).clone()
+        self.frames[at].get_or_insert_with(|| what.told(shard.encodings.at(encoding))).clone()
     }
 }
 
 impl What {
-    fn told(&self, voice: &Voice) -> Option<Frame> {
+    fn told(&self, encoding: &Encoding) -> Option<Frame> {
         let notice = match self {
             Self::Direct(data) => Notice::Direct(data),
             Self::Reload(Reload { last, .. }) => Notice::Reloaded(&last.as_ref()?.1),
             Self::Grant(channel, _) => Notice::Granted(channel),
         };
         // it is of no subscription
-        Some(voice.frame_of(voice.encode(notice)?, || ""))
+        Some(encoding.frame_of(encoding.encode(notice)?, || ""))
     }
 }

@@ -1,0 +1,327 @@
+//! The sockets and channels of one thread, and what is done to them. Never waits; an outbox is flushed once
+//! after everything that the mailbox held has been put into it.
+
+mod asks;
+mod members;
+mod pushes;
+mod users;
+
+use std::{collections::VecDeque, num::NonZeroUsize, rc::Rc, sync::Arc, time::Instant};
+
+use lru::LruCache;
+use tokio::sync::oneshot;
+use wellhead_proto::{
+    command::{Command, Target},
+    envelope::Envelope,
+    event::Payload,
+    frame::Frame,
+    ids::{AppId, ChannelName, SocketId, UserId},
+    matcher::Matcher,
+    notice::Notice,
+    refusal::CloseCause,
+};
+
+use self::{
+    asks::Task,
+    users::{Reload, UserOrder, Waiting, What},
+};
+use super::{
+    fanout::{Broadcast, Deferred, Fanout, PendingSubscribe, Push, Slice},
+    grants::{AllGrants, Grants},
+    index::{Change, Index},
+    message::Delivery,
+    presence::Granted,
+};
+use crate::{
+    encodings::Encodings,
+    interests::Interests,
+    metrics::Metrics,
+    numbers::{ChannelNo, SocketNo},
+    outbox::{End, Outbox},
+    presence::{Presence, local::LocalMembers},
+    pulse::Pulse,
+};
+
+/// Deliveries between two flushes: a few milliseconds, so that HTTP and small pushes on the same thread stay quick.
+pub const CHUNK: usize = 512;
+
+/// Compiled patterns that are kept.
+const PATTERNS: usize = 256;
+
+/// One socket of this thread.
+pub struct LocalSocket {
+    /// The socket as clients and backends name it.
+    pub id: SocketId,
+    /// The way to it.
+    pub outbox: Rc<Outbox>,
+    /// How frames to it are encoded.
+    pub encoding: u8,
+    /// Channels that it may subscribe to.
+    pub grants: Grants,
+    /// When it was last pinged.
+    pub pulse: Pulse,
+}
+
+impl Granted for LocalSocket {
+    fn grants(&self) -> Grants {
+        self.grants.clone()
+    }
+}
+
+/// The sockets of one thread.
+pub struct Shard {
+    /// Sockets, channels and users of this thread.
+    pub(super) index: Index<LocalSocket>,
+    /// What the sockets may subscribe to.
+    pub(super) grants: AllGrants,
+    /// Who of them is a member of what.
+    members: LocalMembers,
+    encodings: Rc<Encodings>,
+    fanout: Fanout,
+    /// A command for a user with many sockets that is not carried out yet.
+    order: Option<UserOrder>,
+    /// What arrived since.
+    waiting: VecDeque<Waiting>,
+    /// Questions under way.
+    questions: VecDeque<Task>,
+    /// Outboxes to flush after the drain.
+    dirty: Vec<Rc<Outbox>>,
+    /// Deliveries between two flushes.
+    chunk: usize,
+    /// Deliveries since the last flush.
+    spent: usize,
+    /// Arrivals of pushes whose last socket is served by the next flush.
+    finished: Vec<Instant>,
+    patterns: LruCache<String, Option<Matcher>>,
+    /// Which worker thread this is.
+    worker: usize,
+    /// What the permissions of a socket may come to, in bytes.
+    most_granted: usize,
+    has_refused_grants: bool,
+    interests: Arc<Interests>,
+    presence: Arc<Presence>,
+    metrics: Metrics,
+}
+
+impl Shard {
+    /// The empty shard of thread `worker`, which flushes after every `chunk` deliveries.
+    pub fn new(
+        worker: usize,
+        chunk: usize,
+        most_granted: usize,
+        encodings: Rc<Encodings>,
+        interests: Arc<Interests>,
+        presence: Arc<Presence>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            index: Index::new(interests.names().clone()),
+            grants: AllGrants::default(),
+            members: LocalMembers::default(),
+            encodings,
+            fanout: Fanout::default(),
+            order: None,
+            waiting: VecDeque::new(),
+            questions: VecDeque::new(),
+            dirty: Vec::new(),
+            chunk,
+            spent: 0,
+            finished: Vec::new(),
+            patterns: LruCache::new(NonZeroUsize::new(PATTERNS).expect("some are kept")),
+            worker,
+            most_granted,
+            has_refused_grants: false,
+            interests,
+            presence,
+            metrics,
+        }
+    }
+
+    /// A socket was opened.
+    pub fn open(&mut self, app: AppId, user: UserId, local_socket: LocalSocket) {
+        for question in &mut self.questions {
+            question.note(&app, &user);
+        }
+        if !user.is_nobody() && !self.index.is_online(&app, &user) {
+            self.metrics.users.connected(&app, &user);
+        }
+        self.index.open(local_socket.id.counter(), app, user, local_socket);
+    }
+
+    /// Remove a socket that ends, with its subscriptions. Doing it twice is harmless.
+    pub fn close(&mut self, socket: SocketId) {
+        let Some(local_socket) = self.index.local_socket_of(socket.counter()) else { return };
+        self.resign_all(local_socket);
+        let (app, user) = (self.index.app_of(local_socket).clone(), self.index.user_of(local_socket).clone());
+        if let Some((_, change)) = self.index.close(socket.counter()) {
+            self.note(change);
+        }
+        if !user.is_nobody() && !self.index.is_online(&app, &user) {
+            self.metrics.users.disconnected(&app, &user);
+        }
+    }
+
+    /// Subscribe a socket to channels and say `reply` in the same step, so that no event of theirs precedes it. While a
+    /// broadcast to one of them is in progress this waits for its end, and the answer tells when it is done.
+    pub fn subscribe(&mut self, mut join: PendingSubscribe) -> Option<oneshot::Receiver<()>> {
+        if let Some(local_channel) = self.busy_channel_of(&join, None) {
+            let (done, wait) = oneshot::channel();
+            join.done = Some(done);
+            self.fanout.hold(local_channel, Deferred::Join(join));
+            return Some(wait);
+        }
+        self.subscribe_now(join);
+        None
+    }
+
+    /// A channel that the subscribe must wait for; the one whose turn it is does not count.
+    fn busy_channel_of(&self, join: &PendingSubscribe, but: Option<ChannelNo>) -> Option<ChannelNo> {
+        let app = self.index.app_of(self.index.local_socket_of(join.socket)?);
+        let mut local_channels = join.channels.iter().filter_map(|channel| self.index.local_channel(app, channel));
+        local_channels.find(|&local_channel| Some(local_channel) != but && self.fanout.is_in_progress(local_channel))
+    }
+
+    fn subscribe_now(&mut self, join: PendingSubscribe) {
+        // the socket may have ended while it waited
+        if let Some(local_socket) = self.index.local_socket_of(join.socket) {
+            let mut change = Change::default();
+            for channel in &join.channels {
+                self.index.subscribe(local_socket, channel, join.tag.clone(), &mut change);
+                self.note_join(local_socket, channel);
+            }
+            self.note(change);
+            // the session that asks flushes its own outbox; waiting for a fan-out, it has had its turn
+            match (join.reply, &join.done) {
+                (Some(reply), None) => self.index.at(local_socket).outbox.reply(reply),
+                (Some(reply), Some(_)) => self.enqueue(local_socket, reply),
+                (None, _) => {}
+            }
+        }
+        if let Some(done) = join.done {
+            // fails only if the session has ended
+            let _ = done.send(());
+        }
+    }
+
+    /// Unsubscribe a socket from a channel.
+    pub fn unsubscribe(&mut self, socket: SocketId, channel: &ChannelName) {
+        if let Some(local_socket) = self.index.local_socket_of(socket.counter()) {
+            self.resign(local_socket, channel);
+            let mut change = Change::default();
+            self.index.unsubscribe(local_socket, channel, &mut change);
+            self.note(change);
+        }
+    }
+
+    /// What the socket of a socket may do and does.
+    pub(super) fn standing(&self, local_socket: SocketNo) -> LocalSocketView<'_> {
+        LocalSocketView { index: &self.index, local_socket }
+    }
+
+    /// Carry out a command, which arrived at `since`.
+    pub fn execute(&mut self, order: Delivery, since: Instant) {
+        if self.is_held() {
+            self.waiting.push_back(Waiting::Delivery(order, since));
+        } else {
+            self.carry_out(order, since);
+        }
+    }
+
+    fn carry_out(&mut self, order: Delivery, since: Instant) {
+        let Delivery { envelope: Envelope { app, command }, channel: id, permit } = order;
+        match command {
+            Command::Publish { channel, event, except } => {
+                let Some(local_channel) = id.and_then(|id| self.index.room_if(id, &app, &channel)) else { return };
+                self.publish(local_channel, Push::new(channel, event, except, Some(permit), since));
+            }
+            Command::Direct { to: Target::User(user), data } => match self.index.local_sockets_of(&app, &user)[..] {
+                // most users have one socket
+                [only] => self.direct(only, &data),
+                _ => self.order(&app, &user, What::Direct(data), permit),
+            },
+            Command::Direct { to: Target::Socket(socket), data } => {
+                if let Some(local_socket) = self.socket_in(&app, socket) {
+                    self.direct(local_socket, &data);
+                }
+            }
+            Command::Reload { user, within, channels } => {
+                self.order(&app, &user, What::Reload(Reload::new(&within, channels)), permit);
+            }
+            Command::Grant { user, channel } => self.order(&app, &user, What::Grant(channel, None), permit),
+        }
+    }
+
+    fn socket_in(&self, app: &AppId, socket: SocketId) -> Option<SocketNo> {
+        let local_socket = self.index.local_socket_of(socket.counter())?;
+        (self.index.app_of(local_socket) == app && self.index.at(local_socket).id == socket).then_some(local_socket)
+    }
+
+    fn direct(&mut self, local_socket: SocketNo, data: &Payload) {
+        let encoding = self.encodings.at(self.index.at(local_socket).encoding);
+        let Some(shared) = encoding.encode(Notice::Direct(data)) else { return };
+        let frame = encoding.frame_of(shared, || "");
+        self.enqueue(local_socket, frame);
+        self.metrics.deliveries.inc();
+    }
+
+    /// Put a frame on the outbox of one socket; it leaves with the next flush.
+    pub fn enqueue(&mut self, local_socket: SocketNo, frame: Frame) {
+        let outbox = &self.index.at(local_socket).outbox;
+        outbox.push(frame);
+        if outbox.mark() {
+            self.dirty.push(outbox.clone());
+        }
+    }
+
+    /// End a socket, with a close frame.
+    pub fn end_socket(&self, local_socket: SocketNo, cause: CloseCause) {
+        let local_socket = self.index.at(local_socket);
+        let goodbye = self.encodings.at(local_socket.encoding).goodbye(cause);
+        local_socket.outbox.end(End { cause, goodbye: Some(goodbye) });
+    }
+
+    fn note(&mut self, change: Change) {
+        for channel in &change.occupied {
+            self.interests.add(channel.id(), self.worker);
+        }
+        for channel in &change.vacated {
+            // unsubscribed and subscribed again in one step: still there
+            if self
+                .index
+                .local_channel_of(channel.id())
+                .is_none_or(|local_channel| self.index.occupied(local_channel) == 0)
+            {
+                self.interests.remove(channel.id(), self.worker);
+            }
+        }
+        self.metrics.subscriptions.inc_by(change.subscriptions);
+        self.metrics.channels.set(self.interests.channels() as i64);
+    }
+}
+
+/// What a socket may do and does.
+pub struct LocalSocketView<'a> {
+    index: &'a Index<LocalSocket>,
+    local_socket: SocketNo,
+}
+
+impl LocalSocketView<'_> {
+    /// May it subscribe to this channel?
+    pub fn may_join(&self, channel: &ChannelName) -> bool {
+        self.index.at(self.local_socket).grants.allow(channel)
+    }
+
+    /// Is it on this channel?
+    pub fn is_on(&self, channel: &ChannelName) -> bool {
+        self.index.is_on(self.local_socket, channel)
+    }
+
+    /// How many channels it is on.
+    pub fn subscriptions(&self) -> usize {
+        self.index.subscriptions_of(self.local_socket)
+    }
+}
+
+#[cfg(test)]
+#[path = "shard_tests.rs"]
+mod tests;
