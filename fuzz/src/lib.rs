@@ -145,7 +145,7 @@ impl<'a> Request<'a> {
     pub fn serve(&self, dialects: &[Arc<dyn Dialect>], role: Role) {
         let router = Router::new(role, dialects.to_vec());
         if let Ok(matched) = router.find(Route::SOCKET, self.path, &TENANTS) {
-            self.knock(&router, &matched);
+            self.connect_request(&router, &matched);
         }
         match router.find(self.method, self.path, &TENANTS) {
             Ok(matched) if self.method != Route::SOCKET => self.call(dialects, &router, &matched),
@@ -155,9 +155,9 @@ impl<'a> Request<'a> {
     }
 
     /// As a handshake.
-    fn knock(&self, router: &Router, matched: &Matched) {
+    fn connect_request(&self, router: &Router, matched: &Matched) {
         let (dialect, row) = (router.dialect(matched), router.route(matched).row);
-        let Err(why) = dialect.knock(&self.as_call(router, matched)) else { return };
+        let Err(why) = dialect.connect_request(&self.as_call(router, matched)) else { return };
         match dialect.turn_away(row, &why) {
             None => check_reply(&dialect.refuse(row, &why)),
             Some(turned_away) => {

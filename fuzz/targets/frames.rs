@@ -6,31 +6,31 @@ use actix_codec::Decoder;
 use actix_http::ws::{Codec, Frame};
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use wellhead_slave::guard::{Guard, Verdict};
+use wellhead_slave::validator::{FrameValidator, FrameVerdict};
 
 /// The largest message.
 const LIMIT: usize = 1_024;
 
 fuzz_target!(|data: &[u8]| {
     let Some((&step, data)) = data.split_first() else { return };
-    let whole = Guard::new(LIMIT as u64).check(data);
+    let whole = FrameValidator::new(LIMIT as u64).check(data);
     assert!(whole.accepted <= data.len());
 
-    let mut guard = Guard::new(LIMIT as u64);
-    let (mut accepted, mut frames, mut verdict) = (0, 0, Verdict::Open);
+    let mut guard = FrameValidator::new(LIMIT as u64);
+    let (mut accepted, mut frames, mut verdict) = (0, 0, FrameVerdict::Open);
     for piece in data.chunks(usize::from(step).max(1)) {
         let checked = guard.check(piece);
         accepted += checked.accepted;
         frames += checked.frames;
         verdict = checked.verdict;
-        if verdict != Verdict::Open {
+        if verdict != FrameVerdict::Open {
             break;
         }
     }
     assert_eq!(frames, whole.frames, "cut in pieces of {step}");
     assert_eq!(verdict, whole.verdict, "cut in pieces of {step}");
     // what turns out to be bad, a header or a close frame, has passed in part when it came in pieces
-    let excess = if verdict == Verdict::Open { 0 } else { 14 + 125 };
+    let excess = if verdict == FrameVerdict::Open { 0 } else { 14 + 125 };
     assert!((whole.accepted..=whole.accepted + excess).contains(&accepted), "{accepted} of {whole:?}");
 
     let (mut parser, mut bytes) = (Codec::new().max_size(LIMIT), BytesMut::from(&data[..whole.accepted]));

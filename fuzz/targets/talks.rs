@@ -10,8 +10,8 @@ use wellhead_fuzz::{KEY, NOW, TENANTS, check_frame, dialects, sign, socket};
 use wellhead_proto::{
     action::Action,
     channel::ChannelPattern,
-    dialect::contract::{Dialect, Message, Variant},
-    notice::{Bar, Outcome},
+    dialect::contract::{Dialect, ClientMessage, Variant},
+    notice::{Denial, ActionOutcome},
 };
 
 static DIALECTS: LazyLock<Vec<Arc<dyn Dialect>>> = LazyLock::new(dialects);
@@ -26,21 +26,21 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn talk(dialect: &dyn Dialect, variant: Variant, text: &str) {
-    let mut conversation = dialect.converse(&KEY.parse().expect("a short name"), variant, socket());
-    conversation.greeting(&TENANTS).into_iter().for_each(check_frame);
+    let mut protocol = dialect.open(&KEY.parse().expect("a short name"), variant, socket());
+    protocol.greeting(&TENANTS).into_iter().for_each(check_frame);
     for line in text.lines() {
         let (ends, line) = match line.as_bytes().first() {
             Some(digit @ b'0'..=b'9') => (digit - b'0', &line[1..]),
             _ => (0, line),
         };
-        let message = Message::Text(authorised(line).into());
-        match conversation.hear(message, &TENANTS, NOW) {
+        let message = ClientMessage::Text(authorised(line).into());
+        match protocol.receive(message, &TENANTS, NOW) {
             Ok(Action::Answer(frame)) => check_frame(frame),
             Ok(Action::Ignore) => {}
             Ok(action) => {
-                let told = with_outcome(&action, ends, |outcome| conversation.tell(outcome));
+                let told = with_outcome(&action, ends, |outcome| protocol.reply(outcome));
                 told.into_iter().for_each(check_frame);
-                let _ = conversation.tag();
+                let _ = protocol.tag();
             }
             Err(cause) => {
                 dialect.farewell(cause).into_iter().for_each(check_frame);
@@ -67,27 +67,27 @@ fn authorised(line: &str) -> String {
 }
 
 /// One of the ways in which a session may end `action`.
-fn with_outcome<T>(action: &Action, ends: u8, tell: impl FnOnce(Outcome<'_>) -> T) -> T {
+fn with_outcome<T>(action: &Action, ends: u8, tell: impl FnOnce(ActionOutcome<'_>) -> T) -> T {
     match action {
-        Action::Ping => tell(Outcome::Here { unix_seconds: NOW.as_secs() }),
+        Action::Ping => tell(ActionOutcome::Here { unix_seconds: NOW.as_secs() }),
         Action::ListGrants => {
             let patterns = ["a*", "b\"", ""].map(|pattern| ChannelPattern::try_from(pattern).expect("short"));
-            tell(Outcome::Grants(&patterns[..usize::from(ends) % 4]))
+            tell(ActionOutcome::Grants(&patterns[..usize::from(ends) % 4]))
         }
         Action::Enter(entry) => match ends {
             0 => match &entry.member {
-                Some(member) => tell(Outcome::Joined { members: &[(&member.user, &member.info)] }),
-                None => tell(Outcome::Done),
+                Some(member) => tell(ActionOutcome::Joined { members: &[(&member.user, &member.info)] }),
+                None => tell(ActionOutcome::Done),
             },
-            1 => tell(Outcome::Barred(Bar::AlreadyThere)),
-            2 => tell(Outcome::Barred(Bar::TooManySubscriptions { most: 1 })),
-            3 => tell(Outcome::Barred(Bar::Full { most: 1 })),
-            _ => tell(Outcome::Failed),
+            1 => tell(ActionOutcome::Barred(Denial::AlreadyThere)),
+            2 => tell(ActionOutcome::Barred(Denial::TooManySubscriptions { most: 1 })),
+            3 => tell(ActionOutcome::Barred(Denial::Full { most: 1 })),
+            _ => tell(ActionOutcome::Failed),
         },
         _ => match ends {
-            0 => tell(Outcome::Done),
-            1 => tell(Outcome::Denied),
-            _ => tell(Outcome::Failed),
+            0 => tell(ActionOutcome::Done),
+            1 => tell(ActionOutcome::Denied),
+            _ => tell(ActionOutcome::Failed),
         },
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use log::{debug, error};
 use wellhead_proto::{
-    dialect::contract::{ApiCall, ApiReply, Guard, Headers, MasterRequest},
+    dialect::contract::{ApiCall, ApiReply, Headers, MasterRequest, RouteAuth},
     ids::NodeId,
     refusal::Refusal,
     surface::{Head, Matched, Surface},
@@ -45,8 +45,8 @@ impl Surface for Master {
         let mut row = self.0.router.find(head.method, head.path, &tenants)?;
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let caller = match self.0.router.route(&row).guard {
-            Guard::Open => Caller::Anyone,
-            Guard::Own => {
+            RouteAuth::Open => Caller::Anyone,
+            RouteAuth::Own => {
                 let segments = std::mem::take(&mut row.segments);
                 let call = call(self.0.router.route(&row).row, segments, head, Bytes::new(), at, &tenants);
                 let judged = self.0.router.dialect(&row).authenticate(&call);
@@ -58,7 +58,7 @@ impl Surface for Master {
                 // a caller that the dialect authorizes is limited by the dialect, too
                 Caller::Anyone
             }
-            Guard::PushKey(right) => match keys::admit(&tenants, self.0.keyless, head, right) {
+            RouteAuth::PushKey(right) => match keys::admit(&tenants, self.0.keyless, head, right) {
                 Ok(caller) => caller,
                 Err(why) => {
                     self.0.metrics.not_admitted(&why);

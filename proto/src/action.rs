@@ -24,7 +24,7 @@ pub enum Action {
     Subscribe(Vec<ChannelName>),
     /// Subscribe to one channel with credentials of its own, which the dialect has verified: the permissions of the socket do
     /// not matter.
-    Enter(Entry),
+    Enter(AuthorizedSubscribe),
     /// Publish an event to the other subscribers of a channel, which the socket must be subscribed to.
     Say {
         /// Where.
@@ -40,7 +40,7 @@ pub enum Action {
 
 /// A subscribe with credentials of its own, which the dialect has verified.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Entry {
+pub struct AuthorizedSubscribe {
     /// The channel.
     pub channel: ChannelName,
     /// As which member, if the channel is a presence channel.

@@ -9,15 +9,15 @@ use crate::{
     member::MemberChange,
 };
 
-/// The outcome of the [`crate::action::Action`] under way; the conversation remembers what it was about.
+/// The outcome of the [`crate::action::Action`] under way; the protocol remembers what it was about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Outcome<'a> {
+pub enum ActionOutcome<'a> {
     /// It is done.
     Done,
     /// It is refused; the socket stays.
     Denied,
     /// It is refused for this reason; the socket stays. Only [`crate::action::Action::Enter`] ends so.
-    Barred(Bar),
+    Barred(Denial),
     /// It failed through no fault of the client; the socket stays, and the client may try again.
     Failed,
     /// It is subscribed to a presence channel: all members, itself included, each once.
@@ -34,9 +34,9 @@ pub enum Outcome<'a> {
     Grants(&'a [ChannelPattern]),
 }
 
-/// Why a socket may not enter a channel.
+/// Why a socket may not subscribe to a channel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Bar {
+pub enum Denial {
     /// It is subscribed already.
     AlreadyThere,
     /// It has as many subscriptions as a socket may have.
@@ -51,7 +51,7 @@ pub enum Bar {
     },
 }
 
-impl Bar {
+impl Denial {
     /// Its name in logs and metrics.
     #[must_use]
     pub fn label(self) -> &'static str {

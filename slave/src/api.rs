@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use log::debug;
 use wellhead_proto::{
-    dialect::contract::{ApiCall, ApiReply, Guard, SlaveRequest},
+    dialect::contract::{ApiCall, ApiReply, RouteAuth, SlaveRequest},
     jwt::{BadToken, MAX_JWT_BYTES},
     refusal::Refusal,
     surface::{Head, Matched, Surface},
@@ -24,7 +24,7 @@ impl Surface for Slave {
         let tenants = self.0.tenants.load();
         let matched = self.0.router.find(head.method, head.path, &tenants)?;
         let route = self.0.router.route(&matched);
-        if route.guard == Guard::Own {
+        if route.guard == RouteAuth::Own {
             let Head { method, path, query, headers, .. } = head;
             let (row, segments, now) = (route.row, matched.segments.clone(), now());
             let body = Bytes::new();

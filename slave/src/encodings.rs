@@ -36,8 +36,8 @@ impl Encoding {
     pub fn goodbye(&self, cause: CloseCause) -> Frame {
         let (code, reason) = self.dialect.close(cause);
         let close = Frame::close(code, reason);
-        match self.dialect.farewell(cause) {
-            Some(farewell) => farewell.then(close),
+        match self.dialect.closing(cause) {
+            Some(closing) => closing.then(close),
             None => close,
         }
     }

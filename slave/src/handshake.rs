@@ -14,7 +14,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
 use log::debug;
 use wellhead_proto::{
-    dialect::contract::{ApiCall, ApiReply, Credentials, Headers, Knock, Route, TurnedAway},
+    dialect::contract::{ApiCall, ApiReply, ConnectRequest, Credentials, Headers, RejectedSocket, Route},
     frame::Frame,
     ids::{AppId, UserId},
     jwt::BadToken,
@@ -27,13 +27,13 @@ use wellhead_proto::{
 use crate::{
     admission::ConnectionPermit,
     registry::ShardCell,
-    session::{self, Admitted},
+    session::{self, AdmittedClient},
     state::SlaveState,
     token::Redeemed,
     transport::Transport,
 };
 
-/// A client that may come in. It has room from here on.
+/// A client whose handshake was accepted. A place for its socket is taken.
 pub struct Accepted {
     bearer: Bearer,
     encoding: u8,
@@ -77,12 +77,12 @@ pub struct Opened {
     pub early: BytesMut,
 }
 
-/// How a client is told that it may not come in. Either is the last word on its connection.
+/// How a client is told that its handshake is refused. Its connection closes behind either.
 pub enum Rejected {
     /// Over HTTP.
     Reply(ApiReply),
     /// Over the socket that it asked for.
-    TurnedAway {
+    RejectedSocket {
         /// What the answer that opens it shows.
         accept: SocketAccept,
         /// What is sent behind the answer.
@@ -90,7 +90,7 @@ pub enum Rejected {
     },
 }
 
-/// May the client at `peer` come in? That is for the log.
+/// Judge a handshake of the client at `peer`, which is for the log.
 pub async fn judge(state: &Arc<SlaveState>, head: Head<'_>, peer: Option<SocketAddr>) -> Result<Accepted, Rejected> {
     let Head { method, path, .. } = head;
     let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
@@ -99,14 +99,14 @@ pub async fn judge(state: &Arc<SlaveState>, head: Head<'_>, peer: Option<SocketA
             debug!(method, path, peer, status = 101; "{method} {path} 101");
             Ok(accepted)
         }
-        Err(No { reason, how: How::Away(accept, away) }) => {
+        Err(Rejection { reason, how: RejectionForm::Away(accept, away) }) => {
             let code = away.code;
             debug!(method, path, peer, status = 101, code, reason; "{method} {path} 101, turned away with {code}: {reason}");
             state.metrics.turned_away(code);
             let frames = [away.says, Frame::close(code, &away.reason)].map(Frame::into_bytes);
-            Err(Rejected::TurnedAway { accept, frames: frames.concat().into() })
+            Err(Rejected::RejectedSocket { accept, frames: frames.concat().into() })
         }
-        Err(No { reason, how: How::Reply(reply) }) => {
+        Err(Rejection { reason, how: RejectionForm::Reply(reply) }) => {
             debug!(method, path, peer, status = reply.status, reason; "{method} {path} {}: {reason}", reply.status);
             state.metrics.refused(reply.status);
             Err(Rejected::Reply(reply))
@@ -122,37 +122,38 @@ pub fn open(state: &Arc<SlaveState>, cell: &Rc<ShardCell>, accepted: Accepted, o
     }
     let Accepted { bearer: Bearer { user, app, channels: grants }, encoding, permit, .. } = accepted;
     state.metrics.opened.inc();
-    let admitted = Admitted { app, user, grants, encoding, welcome: answer, early, permit };
+    let admitted = AdmittedClient { app, user, grants, encoding, welcome: answer, early, permit };
     session::start(state, cell, transport, admitted);
 }
 
-struct No {
+struct Rejection {
     /// Why, for the log.
     reason: &'static str,
-    how: How,
+    how: RejectionForm,
 }
 
-enum How {
+enum RejectionForm {
     Reply(ApiReply),
-    Away(SocketAccept, TurnedAway),
+    Away(SocketAccept, RejectedSocket),
 }
 
-async fn examine(state: &Arc<SlaveState>, head: Head<'_>) -> Result<Accepted, No> {
+async fn examine(state: &Arc<SlaveState>, head: Head<'_>) -> Result<Accepted, Rejection> {
     // one value for the whole handshake: what it says of an app at the door holds to the end
     let tenants = state.tenants.load_full();
     let matched = state.router.find(Route::SOCKET, head.path, &tenants);
-    let matched = matched.map_err(|reply| No { reason: "not_found", how: How::Reply(reply) })?;
+    let matched = matched.map_err(|reply| Rejection { reason: "not_found", how: RejectionForm::Reply(reply) })?;
     let key = check_handshake(head.version, head.headers);
     let refused = |why: Refusal| {
         let row = state.router.route(&matched).row;
-        let away = key.as_ref().ok().zip(state.router.dialect(&matched).turn_away(row, &why));
+        let away = key.as_ref().ok().zip(state.router.dialect(&matched).reject_socket(row, &why));
         let how = match away {
-            Some((key, away)) => How::Away(SocketAccept::of(key), away),
-            None => How::Reply(state.router.refuse(&matched, &why)),
+            Some((key, away)) => RejectionForm::Away(SocketAccept::of(key), away),
+            None => RejectionForm::Reply(state.router.refuse(&matched, &why)),
         };
-        No { reason: why.reason(), how }
+        Rejection { reason: why.reason(), how }
     };
-    let Knock { app, credentials, variant } = knock(state, &tenants, &matched, head).map_err(&refused)?;
+    let ConnectRequest { app, credentials, variant } =
+        connect_request(state, &tenants, &matched, head).map_err(&refused)?;
     let key = key.as_ref().map_err(|why| refused(why.clone()))?;
     let permit =
         state.admission.permit().ok_or_else(|| refused(Refusal::unavailable("no room for another connection")))?;
@@ -166,8 +167,13 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Who is at the door of a socket row, and may somebody come in there?
-fn knock(state: &SlaveState, tenants: &Tenants, matched: &Matched, head: Head<'_>) -> Result<Knock, Refusal> {
+/// What the request asks for, if the slave takes sockets now and serves the app.
+fn connect_request(
+    state: &SlaveState,
+    tenants: &Tenants,
+    matched: &Matched,
+    head: Head<'_>,
+) -> Result<ConnectRequest, Refusal> {
     if state.admission.is_draining() {
         return Err(state.admission.refusal());
     }
@@ -185,12 +191,12 @@ fn knock(state: &SlaveState, tenants: &Tenants, matched: &Matched, head: Head<'_
         now: now(),
         tenants,
     };
-    let knock = state.router.dialect(matched).knock(&call).inspect_err(|why| {
+    let connect_request = state.router.dialect(matched).connect_request(&call).inspect_err(|why| {
         if *why == Refusal::CredentialsMissing {
             state.metrics.auth_failed(BadToken::Missing);
         }
     })?;
-    let app = tenants.app(&knock.app);
+    let app = tenants.app(&connect_request.app);
     if !app.is_served() {
         state.metrics.auth_failed(BadToken::WrongApp);
         return Err(Refusal::WrongApp);
@@ -199,14 +205,14 @@ fn knock(state: &SlaveState, tenants: &Tenants, matched: &Matched, head: Head<'_
     head.headers.values("origin", &mut |origin| {
         if judged.is_ok() {
             let origin = std::str::from_utf8(origin).unwrap_or_default();
-            judged = app.admit_origin(&knock.app, origin);
+            judged = app.admit_origin(&connect_request.app, origin);
             if judged.is_err() {
-                debug!(app_id = knock.app.as_str(), origin; "{} allows no page of {origin}", knock.app);
+                debug!(app_id = connect_request.app.as_str(), origin; "{} allows no page of {origin}", connect_request.app);
             }
         }
     });
     judged?;
-    Ok(knock)
+    Ok(connect_request)
 }
 
 /// Whom the credentials stand for, if that is somebody of `app`.
@@ -226,10 +232,10 @@ async fn identify(
                 _ => Refusal::CredentialsInvalid,
             }
         })?,
-        Credentials::Later if tenants.app(&app).is_listed() => {
+        Credentials::PerSubscription if tenants.app(&app).is_listed() => {
             return Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new() });
         }
-        Credentials::Later => return Err(Refusal::WrongApp),
+        Credentials::PerSubscription => return Err(Refusal::WrongApp),
     };
     if bearer.app != app {
         state.metrics.auth_failed(BadToken::WrongApp);

@@ -8,6 +8,7 @@ mod encodings;
 mod handshake;
 mod intake;
 mod interests;
+mod keep_alive;
 mod lifecycle;
 mod memory;
 mod metrics;
@@ -16,7 +17,6 @@ mod outbox;
 mod pages;
 mod patience;
 mod presence;
-mod pulse;
 mod registries;
 mod registry;
 mod session;
@@ -29,7 +29,7 @@ mod users;
 
 /// Checks the frames of clients before they are parsed: for the fuzzer.
 #[cfg(feature = "fuzz")]
-pub use self::session::guard;
+pub use self::session::validator;
 pub use self::{
     handshake::{Accepted, Opened, Rejected, SocketAccept},
     slave::{Setup, Slave},

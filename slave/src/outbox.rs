@@ -15,8 +15,8 @@ use wellhead_proto::{frame::Frame, refusal::CloseCause};
 
 use self::owed::Owed;
 use crate::{
+    keep_alive::Moment,
     memory::{Count, PIECE, Share},
-    pulse::Moment,
     transport::Transport,
 };
 
@@ -41,14 +41,14 @@ pub enum Flushed {
 
 /// How a socket ends.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct End {
+pub struct SocketEnd {
     /// Why.
     pub cause: CloseCause,
     /// The close frame that goes out behind what is owed; without one the connection is simply dropped.
     pub goodbye: Option<Frame>,
 }
 
-struct Ending {
+struct EndingSocket {
     cause: CloseCause,
     goodbye: Cell<Option<Frame>>,
 }
@@ -69,7 +69,7 @@ pub struct Outbox {
     behind_since: Cell<Option<Moment>>,
     /// What is held of messages of the client that are not whole, in bytes.
     unfinished: Cell<u32>,
-    end: OnceCell<Box<Ending>>,
+    end: OnceCell<Box<EndingSocket>>,
     /// The task that drives the socket.
     driver: Cell<Option<Waker>>,
     /// It waits for room to write, and needs no further call.
@@ -169,7 +169,7 @@ impl Outbox {
         drop(owed);
         // its task, which is woken, lets go of that
         count.forget_own(self.unfinished.replace(0) as usize);
-        self.end(End { cause, goodbye: None });
+        self.end(SocketEnd { cause, goodbye: None });
     }
 
     /// Send whole frames at once, if nothing is owed before them: what the kernel refuses is owed. For large pushes, where
@@ -227,7 +227,7 @@ impl Outbox {
             match self.transport.poll_writable(cx) {
                 Poll::Pending => return self.driver_waits.set(true),
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return self.end(End { cause: CloseCause::ClientGone, goodbye: None }),
+                Poll::Ready(Err(_)) => return self.end(SocketEnd { cause: CloseCause::ClientGone, goodbye: None }),
             }
         }
     }
@@ -241,8 +241,8 @@ impl Outbox {
         match flushed {
             Flushed::All => self.behind_since.set(None),
             Flushed::Rest => {}
-            Flushed::TooSlow => self.end(End { cause: CloseCause::SlowConsumer, goodbye: None }),
-            Flushed::Gone => self.end(End { cause: CloseCause::ClientGone, goodbye: None }),
+            Flushed::TooSlow => self.end(SocketEnd { cause: CloseCause::SlowConsumer, goodbye: None }),
+            Flushed::Gone => self.end(SocketEnd { cause: CloseCause::ClientGone, goodbye: None }),
         }
         flushed
     }
@@ -301,9 +301,9 @@ impl Outbox {
     }
 
     /// End the socket. The first reason stands.
-    pub fn end(&self, end: End) {
-        let End { cause, goodbye } = end;
-        if self.end.set(Box::new(Ending { cause, goodbye: Cell::new(goodbye) })).is_ok() {
+    pub fn end(&self, end: SocketEnd) {
+        let SocketEnd { cause, goodbye } = end;
+        if self.end.set(Box::new(EndingSocket { cause, goodbye: Cell::new(goodbye) })).is_ok() {
             self.wake_driver();
         }
     }

@@ -24,12 +24,12 @@ use crate::{
     handshake::{self, Accepted, Opened, Rejected},
     intake::Intake,
     interests::Interests,
+    keep_alive::KeepAliveConfig,
     lifecycle,
     memory::{Memory, Share},
     metrics::Metrics,
     patience,
     presence::{Presence, coordination::Coordination},
-    pulse::Rhythm,
     registries::Registries,
     registry::{CHUNK, Registry, Shard, ShardCell},
     settings::{self, Limits, Settings},
@@ -135,7 +135,7 @@ impl Slave {
                 cells.extract_if(.., |(slave, _)| slave.strong_count() == 0).collect()
             });
             drop(of_the_gone);
-            Registry::new(cell, Rhythm::new(&state.settings, &state.limits), state.metrics.clone()).start()
+            Registry::new(cell, KeepAliveConfig::new(&state.settings, &state.limits), state.metrics.clone()).start()
         });
         if worker == 0 {
             lifecycle::start(state);

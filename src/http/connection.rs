@@ -107,7 +107,7 @@ async fn exchange<S: Site>(
                 Next::Open(socket)
             }
             Err(Rejected::Reply(reply)) => client.last_word(&reply).await,
-            Err(Rejected::TurnedAway { accept, frames }) => {
+            Err(Rejected::RejectedSocket { accept, frames }) => {
                 client.last_bytes(&[switching_protocols(&accept), frames].concat()).await
             }
         };

@@ -14,12 +14,13 @@ use wellhead::{
 use wellhead_proto::{
     action::Action,
     dialect::contract::{
-        ApiCall, ApiReply, Conversation, Credentials, Dialect, Guard, Knock, Message, Role, Route, Variant,
+        ApiCall, ApiReply, ClientMessage, ConnectRequest, Credentials, Dialect, Protocol, Role, Route, RouteAuth,
+        Variant,
     },
     frame::{Frame, Opcode, SharedFrame},
     ids::{AppId, NodeId, SocketId},
     jwt::{Key, Keyring},
-    notice::{Notice, Outcome},
+    notice::{ActionOutcome, Notice},
     origin::Origins,
     refusal::{CloseCause, Refusal},
     tenants::{TenantDirectory, Tenants},
@@ -49,12 +50,12 @@ impl Dialect for Echo {
         &self.routes
     }
 
-    fn knock(&self, _: &ApiCall<'_>) -> Result<Knock, Refusal> {
+    fn connect_request(&self, _: &ApiCall<'_>) -> Result<ConnectRequest, Refusal> {
         let app = "echo".parse().expect("a short name");
-        Ok(Knock { app, credentials: Credentials::Token(self.token.clone()), variant: Variant::default() })
+        Ok(ConnectRequest { app, credentials: Credentials::Token(self.token.clone()), variant: Variant::default() })
     }
 
-    fn converse(&self, _: &AppId, _: Variant, _: SocketId) -> Box<dyn Conversation> {
+    fn open(&self, _: &AppId, _: Variant, _: SocketId) -> Box<dyn Protocol> {
         Box::new(Parrot)
     }
 
@@ -70,19 +71,19 @@ impl Dialect for Echo {
 
 struct Parrot;
 
-impl Conversation for Parrot {
+impl Protocol for Parrot {
     fn socket_id(&self) -> String {
         "echo".to_owned()
     }
 
-    fn hear(&mut self, message: Message, _: &Tenants, _: std::time::Duration) -> Result<Action, CloseCause> {
+    fn receive(&mut self, message: ClientMessage, _: &Tenants, _: std::time::Duration) -> Result<Action, CloseCause> {
         Ok(Action::Answer(match message {
-            Message::Text(text) => Frame::text(&text),
-            Message::Binary(bytes) => Frame::of(Opcode::Binary, &bytes),
+            ClientMessage::Text(text) => Frame::text(&text),
+            ClientMessage::Binary(bytes) => Frame::of(Opcode::Binary, &bytes),
         }))
     }
 
-    fn tell(&mut self, _: Outcome<'_>) -> Option<Frame> {
+    fn reply(&mut self, _: ActionOutcome<'_>) -> Option<Frame> {
         None
     }
 }
@@ -92,7 +93,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let claims = json!({ "gusher": { "user_id": "", "channels": [], "app_key": "echo" } });
     let token = jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET))?;
     let path = "/".to_owned();
-    let route = Route { role: Role::Slave, method: Route::SOCKET, path, guard: Guard::Own, row: 0 };
+    let route = Route { role: Role::Slave, method: Route::SOCKET, path, guard: RouteAuth::Own, row: 0 };
     let keys = Keyring::new(vec![Key::from_secret(SECRET)?], false);
     let node = NodeId::from_random(1);
     let hub = Arc::new(InProcessBus::new(node));

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::speech::Protocol;
+use super::speech::ServerProtocol;
 
 /// A job.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -18,7 +18,7 @@ pub struct Job {
     /// The processes whose time and memory is measured.
     pub pids: Vec<u32>,
     /// What the server speaks.
-    pub protocol: Protocol,
+    pub protocol: ServerProtocol,
     /// How sockets prove who they are.
     pub tokens: Tokens,
     /// How many sockets.
@@ -47,7 +47,7 @@ impl Job {
             master: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             admins: Vec::new(),
             pids: Vec::new(),
-            protocol: Protocol::Gusher,
+            protocol: ServerProtocol::Gusher,
             tokens,
             sockets: 10_000,
             channels: 1,

@@ -16,7 +16,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 
 pub use self::{
     job::{Job, Tokens, Work},
-    speech::{App, Protocol},
+    speech::{App, ServerProtocol},
 };
 
 /// Read a job from stdin, do it, and write what came of it to stdout.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{contender::Contender, environment::app, nats::Nats, nchan, running::Running, uws};
 use crate::{
     child::Server,
-    load::{App, Job, Protocol, Tokens, Work},
+    load::{App, Job, ServerProtocol, Tokens, Work},
     proc,
 };
 
@@ -131,7 +131,7 @@ impl Bench {
             let (server, address) = nchan::start(&self.folder, &self.server_cores)?;
             let mut running = Running::of(vec![server]);
             (running.ws, running.http) = (Some(address), Some(address));
-            (running.protocol, running.tokens) = (Some(Protocol::Nchan), Some(Tokens::None));
+            (running.protocol, running.tokens) = (Some(ServerProtocol::Nchan), Some(Tokens::None));
             return Ok(running);
         }
         let command = if contender == Contender::Uws {

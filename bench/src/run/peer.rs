@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Error, Result, bail};
 
-use crate::load::{App, Protocol, Tokens};
+use crate::load::{App, ServerProtocol, Tokens};
 
 /// A server that runs already.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -16,7 +16,7 @@ pub struct Peer {
     /// What its column is called.
     pub name: String,
     /// What it speaks.
-    pub protocol: Protocol,
+    pub protocol: ServerProtocol,
     /// Where sockets are opened.
     pub ws: SocketAddr,
     /// Where backends push.
@@ -54,10 +54,10 @@ impl FromStr for Peer {
             text.to_socket_addrs()?.find(SocketAddr::is_ipv4).with_context(|| format!("{text} is no IPv4 address"))
         };
         let protocol = match need("protocol")?.as_str() {
-            "gusher" => Protocol::Gusher,
-            "raw" => Protocol::Raw,
-            "nchan" => Protocol::Nchan,
-            "pusher" => Protocol::Pusher(App { id: need("id")?, key: need("key")?, secret: need("secret")? }),
+            "gusher" => ServerProtocol::Gusher,
+            "raw" => ServerProtocol::Raw,
+            "nchan" => ServerProtocol::Nchan,
+            "pusher" => ServerProtocol::Pusher(App { id: need("id")?, key: need("key")?, secret: need("secret")? }),
             other => bail!("\"{other}\" is none of the protocols gusher, raw, nchan, pusher"),
         };
         Ok(Self {
@@ -81,7 +81,7 @@ mod tests {
             .parse()
             .unwrap();
         let app = App { id: "1".into(), key: "k".into(), secret: "s".into() };
-        assert_eq!((peer.protocol, peer.http.port(), peer.pid), (Protocol::Pusher(app), 6002, Some(7)));
+        assert_eq!((peer.protocol, peer.http.port(), peer.pid), (ServerProtocol::Pusher(app), 6002, Some(7)));
     }
 
     #[test]

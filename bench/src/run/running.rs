@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::{contender::Contender, environment::app, nats::Nats};
 use crate::{
     child::Server,
-    load::{Job, Protocol, Tokens},
+    load::{Job, ServerProtocol, Tokens},
     proc,
 };
 
@@ -25,7 +25,7 @@ pub struct Running {
     /// A process that somebody else started.
     pub pid: Option<u32>,
     /// What they speak.
-    pub protocol: Option<Protocol>,
+    pub protocol: Option<ServerProtocol>,
     /// How sockets prove who they are, if not as the job has it.
     pub tokens: Option<Tokens>,
 }
@@ -39,9 +39,9 @@ impl Running {
     /// One, and what such a contender speaks.
     pub fn speaking(contender: Contender, server: Server) -> Self {
         let protocol = match contender {
-            Contender::Write | Contender::Coalesce | Contender::Uws => Protocol::Raw,
-            Contender::Textbook => Protocol::Gusher,
-            Contender::Pusher => Protocol::Pusher(app()),
+            Contender::Write | Contender::Coalesce | Contender::Uws => ServerProtocol::Raw,
+            Contender::Textbook => ServerProtocol::Gusher,
+            Contender::Pusher => ServerProtocol::Pusher(app()),
             // as the job has it
             _ => return Self::of(vec![server]),
         };
@@ -56,7 +56,7 @@ impl Running {
         job.master = masters.chain(self.http).next().context("somebody takes pushes")?;
         job.admins = self.servers.iter().filter_map(|server| server.admin).collect();
         job.pids = self.pids();
-        job.protocol = self.protocol.clone().unwrap_or(Protocol::Gusher);
+        job.protocol = self.protocol.clone().unwrap_or(ServerProtocol::Gusher);
         if let Some(tokens) = &self.tokens {
             job.tokens = tokens.clone();
         }

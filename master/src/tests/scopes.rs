@@ -10,7 +10,7 @@ async fn every_guarded_row_asks_for_a_key_and_for_the_right_one() {
     let open = dialects.iter().filter(|dialect| dialect.is_open(&house.master.0.tenants.load()));
     for route in open.flat_map(|dialect| dialect.routes()).filter(|route| route.role == Role::Master) {
         let path = route.path.replace(['{', '}'], "");
-        let dialect::contract::Guard::PushKey(right) = route.guard else {
+        let dialect::contract::RouteAuth::PushKey(right) = route.guard else {
             assert_eq!(path, "/api/ping");
             assert_eq!(house.call(route.method, &path, &[], "").await.status, 200);
             continue;

@@ -15,7 +15,7 @@ use crate::{
     frame::{Frame, SharedFrame},
     ids::{AppId, SocketId, UserId},
     jwt::{BadToken, Claims},
-    notice::{Notice, Outcome},
+    notice::{ActionOutcome, Notice},
     query::{
         AppStats, ChannelStates, CountQuery, MemberInfos, MembersQuery, NameHashes, Names, NamesQuery, StatesQuery,
         StatsQuery,
@@ -35,7 +35,7 @@ pub enum Role {
 
 /// What a caller must show before a route looks at its request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Guard {
+pub enum RouteAuth {
     /// Nothing.
     Open,
     /// A push key with this right.
@@ -78,7 +78,7 @@ pub struct Route {
     /// The path: segments between slashes, those in braces stand for any one segment.
     pub path: String,
     /// What the caller must show.
-    pub guard: Guard,
+    pub guard: RouteAuth,
     /// The dialect's own number for it.
     pub row: usize,
 }
@@ -306,9 +306,9 @@ impl ApiReply {
     }
 }
 
-/// A client at the door: what it shows before its socket is opened.
+/// What a client asks for and shows before its socket is opened.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Knock {
+pub struct ConnectRequest {
     /// The app that it wants to enter.
     pub app: AppId,
     /// How it proves who it is.
@@ -322,8 +322,8 @@ pub struct Knock {
 pub enum Credentials {
     /// A connection token, or a JWT.
     Token(String),
-    /// Not at all: what it may do is proved wish by wish. Only for listed apps.
-    Later,
+    /// Not yet: it proves for each subscription that it may have it. Only for listed apps.
+    PerSubscription,
 }
 
 /// Hides the token.
@@ -340,16 +340,16 @@ pub struct Variant(pub u8);
 
 /// A message of a client, as it came out of its frames.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Message {
+pub enum ClientMessage {
     /// Text.
     Text(ByteString),
     /// Bytes.
     Binary(Bytes),
 }
 
-/// What a client is told that is let in only to be told why it may not stay.
+/// What a client is told over a socket that is opened only to be closed: some libraries look for the reason there.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct TurnedAway {
+pub struct RejectedSocket {
     /// The frame before the close frame.
     pub says: Frame,
     /// The close code.
@@ -377,7 +377,7 @@ pub trait Dialect: Send + Sync {
         1
     }
 
-    /// Judge the credentials that a request to a row with [`Guard::Own`] shows in its head. The body of `head` is empty: it
+    /// Judge the credentials that a request to a row with [`RouteAuth::Own`] shows in its head. The body of `head` is empty: it
     /// is read only for those who are let in, since whoever has no credentials must cost nothing.
     ///
     /// # Errors
@@ -410,20 +410,20 @@ pub trait Dialect: Send + Sync {
         Err(Refusal::NotFound)
     }
 
-    /// Who knocks at a row that opens sockets, and with which credentials.
+    /// What a request to a row that opens sockets asks for, and with which credentials.
     ///
     /// # Errors
     ///
     /// Something that every handshake on this row must have is missing.
-    fn knock(&self, call: &ApiCall<'_>) -> Result<Knock, Refusal>;
+    fn connect_request(&self, call: &ApiCall<'_>) -> Result<ConnectRequest, Refusal>;
 
-    /// A fresh conversation for one socket of an app.
-    fn converse(&self, app: &AppId, variant: Variant, socket: SocketId) -> Box<dyn Conversation>;
+    /// The protocol state of a new socket of an app.
+    fn open(&self, app: &AppId, variant: Variant, socket: SocketId) -> Box<dyn Protocol>;
 
     /// What sockets of this variant are sent that they did not ask for; `None` if the dialect has no word for it.
     fn encode(&self, variant: Variant, notice: Notice<'_>) -> Option<SharedFrame>;
 
-    /// What stands before a [`SharedFrame::Tail`] for one subscription; `tag` is what the conversation said of it when it
+    /// What stands before a [`SharedFrame::Tail`] for one subscription; `tag` is what the protocol said of it when it
     /// subscribed. Only for dialects that encode tails.
     fn head(&self, variant: Variant, tag: &str) -> String {
         let _ = (variant, tag);
@@ -436,7 +436,7 @@ pub trait Dialect: Send + Sync {
     }
 
     /// The frame before the close frame, if there is one.
-    fn farewell(&self, cause: CloseCause) -> Option<Frame> {
+    fn closing(&self, cause: CloseCause) -> Option<Frame> {
         let _ = cause;
         None
     }
@@ -446,15 +446,16 @@ pub trait Dialect: Send + Sync {
 
     /// How a row that opens sockets refuses a well-formed handshake, if it does so over the open socket instead of over
     /// HTTP.
-    fn turn_away(&self, row: usize, why: &Refusal) -> Option<TurnedAway> {
+    fn reject_socket(&self, row: usize, why: &Refusal) -> Option<RejectedSocket> {
         let _ = (row, why);
         None
     }
 }
 
-/// What a dialect remembers of one socket. A session asks for one action, carries it out, tells the outcome, and only
-/// then comes with the next message; so the conversation may remember what the action was about.
-pub trait Conversation {
+/// The protocol of a dialect, as one socket speaks it: what the dialect remembers of the socket. A session asks for one
+/// action, carries it out, tells the outcome, and only then comes with the next message; so the protocol may remember what
+/// the action was about.
+pub trait Protocol {
     /// The id of the socket as its client, its backend and the logs show it.
     fn socket_id(&self) -> String;
 
@@ -470,7 +471,7 @@ pub trait Conversation {
     /// # Errors
     ///
     /// The message is not understood: the socket closes.
-    fn hear(&mut self, message: Message, tenants: &Tenants, now: Duration) -> Result<Action, CloseCause>;
+    fn receive(&mut self, message: ClientMessage, tenants: &Tenants, now: Duration) -> Result<Action, CloseCause>;
 
     /// What of a subscription stands in the head of its events (see [`Dialect::head`]).
     fn tag(&self) -> Option<Box<str>> {
@@ -478,5 +479,5 @@ pub trait Conversation {
     }
 
     /// The reply to the action under way.
-    fn tell(&mut self, outcome: Outcome<'_>) -> Option<Frame>;
+    fn reply(&mut self, outcome: ActionOutcome<'_>) -> Option<Frame>;
 }

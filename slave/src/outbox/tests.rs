@@ -212,8 +212,8 @@ async fn the_first_end_stands_and_nothing_is_owed_after_it() {
     let (outbox, mut client) = pair(0).await;
     outbox.push(Frame::text("owed"));
     let goodbye = Some(Frame::close(1001, ""));
-    outbox.end(End { cause: CloseCause::ShuttingDown, goodbye });
-    outbox.end(End { cause: CloseCause::Idle, goodbye: None });
+    outbox.end(SocketEnd { cause: CloseCause::ShuttingDown, goodbye });
+    outbox.end(SocketEnd { cause: CloseCause::Idle, goodbye: None });
     outbox.push(Frame::text("late"));
     assert_eq!(outbox.take_end(), Some(CloseCause::ShuttingDown));
     std::future::poll_fn(|cx| outbox.poll_flush(cx)).await.unwrap();

@@ -49,7 +49,7 @@ use wellhead_proto::{
     bus::Bus,
     ids::{ChannelKey, NodeId, UserId},
     member::{Member, MemberChange},
-    notice::Bar,
+    notice::Denial,
     roster::keepers,
 };
 
@@ -126,7 +126,7 @@ impl Presence {
         member: &Member,
         most: usize,
         local_socket: impl FnOnce(u64),
-    ) -> Result<BTreeMap<UserId, ByteString>, Bar> {
+    ) -> Result<BTreeMap<UserId, ByteString>, Denial> {
         let channel = self.refer(channel);
         let mut replica = self.lock();
         let added = replica.add(&channel, member, most)?;

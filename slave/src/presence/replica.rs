@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use wellhead_proto::{
     ids::UserId,
     member::{Member, MemberChange},
-    notice::Bar,
+    notice::Denial,
 };
 
 use crate::channels::{ChannelId, ChannelRef};
@@ -115,7 +115,7 @@ impl MemberReplica {
     /// # Errors
     ///
     /// There are `most` members, and it is none of them.
-    pub fn add(&mut self, channel: &ChannelRef, member: &Member, most: usize) -> Result<Added, Bar> {
+    pub fn add(&mut self, channel: &ChannelRef, member: &Member, most: usize) -> Result<Added, Denial> {
         let number = self.changes;
         let replicated = self.open(channel);
         // who came here and is not announced yet counts, too
@@ -124,7 +124,7 @@ impl MemberReplica {
         let known = replicated.members.contains_key(&member.user) || replicated.own.contains_key(&member.user);
         if !known && there >= most {
             self.tidy(channel.id());
-            return Err(Bar::Full { most });
+            return Err(Denial::Full { most });
         }
         let sockets = replicated.own.entry(member.user.clone()).or_default();
         *sockets += 1;

@@ -7,38 +7,40 @@ use wellhead_proto::{
 
 use super::shard::Shard;
 use crate::{
+    keep_alive::{KeepAliveConfig, KeepAliveVerdict, Now},
     numbers::SocketNo,
-    outbox::End,
-    pulse::{Now, Rhythm, Verdict},
+    outbox::SocketEnd,
 };
 
 /// Look after every socket of a thread. Gives the bytes that are owed to all of them.
-pub fn beat(shard: &mut Shard, now: Now, rhythm: &Rhythm) -> usize {
+pub fn beat(shard: &mut Shard, now: Now, config: &KeepAliveConfig) -> usize {
     let mut owed = 0;
-    let mut todo: Vec<(SocketNo, Verdict)> = Vec::new();
+    let mut todo: Vec<(SocketNo, KeepAliveVerdict)> = Vec::new();
     let local_sockets: Vec<SocketNo> = shard.index.local_sockets().map(|(no, _)| no).collect();
     for no in local_sockets {
         let subscribed = shard.index.subscriptions_of(no) > 0;
         let local_socket = shard.index.at_mut(no);
         owed += local_socket.outbox.owed_bytes();
-        if local_socket.outbox.behind_since(now.at).is_some_and(|since| rhythm.is_stalled(now, since)) {
-            local_socket.outbox.end(End { cause: CloseCause::SlowConsumer, goodbye: None });
+        if local_socket.outbox.behind_since(now.at).is_some_and(|since| config.is_stalled(now, since)) {
+            local_socket.outbox.end(SocketEnd { cause: CloseCause::SlowConsumer, goodbye: None });
             continue;
         }
-        match local_socket.pulse.beat(now, local_socket.outbox.take_heard(), subscribed, rhythm) {
-            Verdict::Well => {}
+        match local_socket.keep_alive.tick(now, local_socket.outbox.take_heard(), subscribed, config) {
+            KeepAliveVerdict::Well => {}
             // this thread may be the one that is late: what it has not read yet is an answer, too
-            Verdict::Dead if local_socket.outbox.transport().has_unread() => local_socket.pulse.is_alive(),
+            KeepAliveVerdict::Dead if local_socket.outbox.transport().has_unread() => {
+                local_socket.keep_alive.is_alive()
+            }
             verdict => todo.push((no, verdict)),
         }
     }
     let ping = Frame::of(Opcode::Ping, b"");
     for (no, verdict) in todo {
         match verdict {
-            Verdict::Well => {}
-            Verdict::Ping => shard.enqueue(no, ping.clone()),
-            Verdict::Dead => shard.end_socket(no, CloseCause::PongTimeout),
-            Verdict::Idle => shard.end_socket(no, CloseCause::Idle),
+            KeepAliveVerdict::Well => {}
+            KeepAliveVerdict::Ping => shard.enqueue(no, ping.clone()),
+            KeepAliveVerdict::Dead => shard.end_socket(no, CloseCause::PongTimeout),
+            KeepAliveVerdict::Idle => shard.end_socket(no, CloseCause::Idle),
         }
     }
     owed

@@ -31,9 +31,9 @@ use tokio::task::yield_now;
 use wellhead_proto::refusal::CloseCause;
 
 use crate::{
+    keep_alive::{BEAT, KeepAliveConfig, ThreadClock},
     metrics::Metrics,
     numbers::SocketNo,
-    pulse::{BEAT, Clock, Rhythm},
 };
 
 /// Sockets that a drain closes at once, and the pause after them: some 10,000 a second and thread.
@@ -45,9 +45,9 @@ const DRAIN_STEPS_ALONE: usize = 8;
 /// The actor.
 pub struct Registry {
     cell: Rc<ShardCell>,
-    rhythm: Rhythm,
+    keep_alive: KeepAliveConfig,
     began: Instant,
-    clock: Clock,
+    clock: ThreadClock,
     metrics: Metrics,
     /// What this thread last added to the node's gauge of what is owed.
     shown: i64,
@@ -56,8 +56,8 @@ pub struct Registry {
 impl Registry {
     /// A registry in front of a shard.
     #[must_use]
-    pub fn new(cell: Rc<ShardCell>, rhythm: Rhythm, metrics: Metrics) -> Self {
-        Self { cell, rhythm, began: Instant::now(), clock: Clock::default(), metrics, shown: 0 }
+    pub fn new(cell: Rc<ShardCell>, keep_alive: KeepAliveConfig, metrics: Metrics) -> Self {
+        Self { cell, keep_alive, began: Instant::now(), clock: ThreadClock::default(), metrics, shown: 0 }
     }
 
     /// Beat a whole [`BEAT`] after the last was done: an interval would make up for those that it missed.
@@ -69,9 +69,9 @@ impl Registry {
     }
 
     fn beat(&mut self) {
-        let now = self.clock.beat(self.began.elapsed());
+        let now = self.clock.tick(self.began.elapsed());
         let mut shard = self.cell.shard.borrow_mut();
-        let owed = heartbeat::beat(&mut shard, now, &self.rhythm) as i64;
+        let owed = heartbeat::beat(&mut shard, now, &self.keep_alive) as i64;
         // a count is cheap now and then; what the others hold may have grown, too
         relief::look_after(&shard, &self.cell.share);
         drop(shard);

@@ -35,11 +35,11 @@ use super::{
 use crate::{
     encodings::Encodings,
     interests::Interests,
+    keep_alive::KeepAlive,
     metrics::Metrics,
     numbers::{ChannelNo, SocketNo},
-    outbox::{End, Outbox},
+    outbox::{Outbox, SocketEnd},
     presence::{Presence, local::LocalMembers},
-    pulse::Pulse,
 };
 
 /// Deliveries between two flushes: a few milliseconds, so that HTTP and small pushes on the same thread stay quick.
@@ -59,7 +59,7 @@ pub struct LocalSocket {
     /// Channels that it may subscribe to.
     pub grants: Grants,
     /// When it was last pinged.
-    pub pulse: Pulse,
+    pub keep_alive: KeepAlive,
 }
 
 impl Granted for LocalSocket {
@@ -214,7 +214,7 @@ impl Shard {
     }
 
     /// What the socket of a socket may do and does.
-    pub(super) fn standing(&self, local_socket: SocketNo) -> LocalSocketView<'_> {
+    pub(super) fn socket_view(&self, local_socket: SocketNo) -> LocalSocketView<'_> {
         LocalSocketView { index: &self.index, local_socket }
     }
 
@@ -277,7 +277,7 @@ impl Shard {
     pub fn end_socket(&self, local_socket: SocketNo, cause: CloseCause) {
         let local_socket = self.index.at(local_socket);
         let goodbye = self.encodings.at(local_socket.encoding).goodbye(cause);
-        local_socket.outbox.end(End { cause, goodbye: Some(goodbye) });
+        local_socket.outbox.end(SocketEnd { cause, goodbye: Some(goodbye) });
     }
 
     fn note(&mut self, change: Change) {
@@ -299,7 +299,7 @@ impl Shard {
     }
 }
 
-/// What a socket may do and does.
+/// What a socket is subscribed to and may subscribe to.
 pub struct LocalSocketView<'a> {
     index: &'a Index<LocalSocket>,
     local_socket: SocketNo,
@@ -307,7 +307,7 @@ pub struct LocalSocketView<'a> {
 
 impl LocalSocketView<'_> {
     /// May it subscribe to this channel?
-    pub fn may_join(&self, channel: &ChannelName) -> bool {
+    pub fn may_subscribe(&self, channel: &ChannelName) -> bool {
         self.index.at(self.local_socket).grants.allow(channel)
     }
 

@@ -8,7 +8,7 @@ use tokio::{
 use wellhead_proto::{
     channel::ChannelPattern,
     command::PublishMatching,
-    dialect::contract::{ApiCall, ApiReply, Conversation, Dialect, Knock, Route, Variant},
+    dialect::contract::{ApiCall, ApiReply, ConnectRequest, Dialect, Protocol, Route, Variant},
     event::Event,
     frame::SharedFrame,
     member::{Member, MemberChange},
@@ -57,11 +57,11 @@ impl Dialect for Twofold {
         2
     }
 
-    fn knock(&self, _: &ApiCall<'_>) -> Result<Knock, Refusal> {
+    fn connect_request(&self, _: &ApiCall<'_>) -> Result<ConnectRequest, Refusal> {
         Err(Refusal::NotFound)
     }
 
-    fn converse(&self, _: &AppId, _: Variant, _: SocketId) -> Box<dyn Conversation> {
+    fn open(&self, _: &AppId, _: Variant, _: SocketId) -> Box<dyn Protocol> {
         unreachable!("the floor starts no conversations")
     }
 
@@ -146,7 +146,8 @@ impl Scene {
         self.clients += 1;
         let id = SocketId::new(wellhead_proto::ids::NodeId::from_random(1), self.clients);
         let outbox = Rc::new(Outbox::new(transport, self.share.clone()));
-        let local_socket = LocalSocket { id, outbox, encoding, grants: Grants::default(), pulse: Pulse::default() };
+        let local_socket =
+            LocalSocket { id, outbox, encoding, grants: Grants::default(), keep_alive: KeepAlive::default() };
         self.shard.open("app".parse().unwrap(), "ann".parse().unwrap(), local_socket);
         Client { id, stream: BufReader::new(stream) }
     }

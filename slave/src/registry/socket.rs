@@ -9,7 +9,7 @@ use wellhead_proto::{
     frame::Frame,
     ids::{AppId, ChannelKey, ChannelName, SocketId, UserId},
     member::Member,
-    notice::Bar,
+    notice::Denial,
 };
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     grants::Grants,
     shard::{LocalSocket, LocalSocketView},
 };
-use crate::{outbox::Outbox, pulse::Pulse};
+use crate::{keep_alive::KeepAlive, outbox::Outbox};
 
 /// A socket that is about to be opened.
 pub struct NewSocket {
@@ -48,7 +48,7 @@ impl SocketHandle {
         let NewSocket { id, app, user, grants, encoding, outbox } = socket;
         let mut shard = cell.shard.borrow_mut();
         let grants = shard.grants.share(grants);
-        shard.open(app, user, LocalSocket { id, outbox, encoding, grants, pulse: Pulse::default() });
+        shard.open(app, user, LocalSocket { id, outbox, encoding, grants, keep_alive: KeepAlive::default() });
         drop(shard);
         Self { cell, id }
     }
@@ -85,15 +85,15 @@ impl SocketHandle {
     pub fn judge<T>(&self, judge: impl FnOnce(&LocalSocketView<'_>) -> T) -> Option<T> {
         let shard = self.cell.shard.borrow();
         let local_socket = shard.index.local_socket_of(self.id.counter())?;
-        Some(judge(&shard.standing(local_socket)))
+        Some(judge(&shard.socket_view(local_socket)))
     }
 
     /// The same when its client asks for something, which shows that it is not idle.
     pub fn judge_action<T>(&self, judge: impl FnOnce(&LocalSocketView<'_>) -> T) -> Option<T> {
         let mut shard = self.cell.shard.borrow_mut();
         let local_socket = shard.index.local_socket_of(self.id.counter())?;
-        shard.index.at_mut(local_socket).pulse.note_action();
-        Some(judge(&shard.standing(local_socket)))
+        shard.index.at_mut(local_socket).keep_alive.note_action();
+        Some(judge(&shard.socket_view(local_socket)))
     }
 
     /// Subscribe it to channels and say `reply` in the same step, so that no event of theirs precedes it. If a broadcast to it is in progress on
@@ -119,7 +119,7 @@ impl SocketHandle {
         member: &Member,
         most: usize,
         tag: Option<Box<str>>,
-    ) -> Result<BTreeMap<UserId, ByteString>, Bar> {
+    ) -> Result<BTreeMap<UserId, ByteString>, Denial> {
         self.cell.shard.borrow_mut().attend(self.id, channel, member, most, tag)
     }
 

@@ -14,25 +14,25 @@ use futures_util::future::join_all;
 use log::{Level, debug, log_enabled};
 use tokio::time::timeout;
 use wellhead_proto::{
-    action::{Action, Entry},
+    action::{Action, AuthorizedSubscribe},
     bus::Interest,
     command::Command,
-    dialect::contract::{Conversation, Message},
+    dialect::contract::{ClientMessage, Protocol},
     envelope::Envelope,
     event::Event,
     frame::{Frame, Opcode},
     ids::{ChannelKey, ChannelName},
     member::Member,
-    notice::{Bar, Outcome},
+    notice::{ActionOutcome, Denial},
     refusal::CloseCause,
 };
 
 use super::{
     authorize::{Effect, authorize},
-    desk::Desk,
+    context::SessionContext,
 };
 use crate::{
-    outbox::{End, Outbox},
+    outbox::{Outbox, SocketEnd},
     presence::PATIENCE,
     registry::SocketHandle,
     state::SlaveState,
@@ -42,14 +42,14 @@ use crate::{
 pub struct Session {
     pub(super) socket: SocketHandle,
     pub(super) outbox: Rc<Outbox>,
-    pub(super) conversation: Box<dyn Conversation>,
+    pub(super) protocol: Box<dyn Protocol>,
     encoding: u8,
     state: Arc<SlaveState>,
-    /// A fragmented message so far; the guard bounds its sum.
-    fragments: Option<Box<Fragments>>,
+    /// A fragmented message so far; the validator bounds its size.
+    fragments: Option<Box<PartialMessage>>,
 }
 
-struct Fragments {
+struct PartialMessage {
     text: bool,
     bytes: Vec<u8>,
     /// So many of them are known to be UTF-8.
@@ -57,22 +57,22 @@ struct Fragments {
 }
 
 impl Actor for Session {
-    type Context = Desk<Self>;
+    type Context = SessionContext<Self>;
 }
 
 impl StreamHandler<Result<WsFrame, CloseCause>> for Session {
-    fn handle(&mut self, frame: Result<WsFrame, CloseCause>, desk: &mut Self::Context) {
+    fn handle(&mut self, frame: Result<WsFrame, CloseCause>, context: &mut Self::Context) {
         if self.outbox.is_ending() {
             return;
         }
         self.outbox.note_heard();
         match frame {
             Ok(WsFrame::Text(bytes)) => match ByteString::try_from(bytes) {
-                Ok(text) => self.hear(Message::Text(text), desk),
+                Ok(text) => self.receive(ClientMessage::Text(text), context),
                 Err(_) => self.end(CloseCause::BadUtf8),
             },
-            Ok(WsFrame::Binary(bytes)) => self.hear(Message::Binary(bytes), desk),
-            Ok(WsFrame::Continuation(item)) => self.assemble(item, desk),
+            Ok(WsFrame::Binary(bytes)) => self.receive(ClientMessage::Binary(bytes), context),
+            Ok(WsFrame::Continuation(item)) => self.assemble(item, context),
             Ok(WsFrame::Ping(payload)) => self.outbox.reply(Frame::of(Opcode::Pong, &payload)),
             Ok(WsFrame::Pong(_)) => {}
             Ok(WsFrame::Close(reason)) => {
@@ -80,14 +80,14 @@ impl StreamHandler<Result<WsFrame, CloseCause>> for Session {
                     Some(reason) => Frame::close(reason.code.into(), ""),
                     None => Frame::of(Opcode::Close, b""),
                 };
-                self.outbox.end(End { cause: CloseCause::ClientClosed, goodbye: Some(echo) });
+                self.outbox.end(SocketEnd { cause: CloseCause::ClientClosed, goodbye: Some(echo) });
             }
             Err(cause) => self.end(cause),
         }
     }
 
     fn finished(&mut self, _: &mut Self::Context) {
-        self.outbox.end(End { cause: CloseCause::ClientGone, goodbye: None });
+        self.outbox.end(SocketEnd { cause: CloseCause::ClientGone, goodbye: None });
     }
 }
 
@@ -98,13 +98,13 @@ impl Session {
         encoding: u8,
         state: Arc<SlaveState>,
         outbox: Rc<Outbox>,
-        conversation: Box<dyn Conversation>,
+        protocol: Box<dyn Protocol>,
     ) -> Self {
-        Self { socket, outbox, conversation, encoding, state, fragments: None }
+        Self { socket, outbox, protocol, encoding, state, fragments: None }
     }
 
     fn end(&self, cause: CloseCause) {
-        self.outbox.end(End { cause, goodbye: Some(self.goodbye(cause)) });
+        self.outbox.end(SocketEnd { cause, goodbye: Some(self.goodbye(cause)) });
     }
 
     /// The close frame for `cause`, behind what the dialect says before it.
@@ -114,17 +114,17 @@ impl Session {
 
     /// Bytes that are held of a fragmented message.
     pub fn unfinished(&self) -> usize {
-        self.fragments.as_ref().map_or(0, |fragments| size_of::<Fragments>() + fragments.bytes.capacity())
+        self.fragments.as_ref().map_or(0, |fragments| size_of::<PartialMessage>() + fragments.bytes.capacity())
     }
 
-    fn assemble(&mut self, item: Item, desk: &mut Desk<Self>) {
+    fn assemble(&mut self, item: Item, context: &mut SessionContext<Self>) {
         let (bytes, last) = match item {
             Item::FirstText(bytes) => {
-                self.fragments = Some(Box::new(Fragments { text: true, bytes: Vec::new(), valid: 0 }));
+                self.fragments = Some(Box::new(PartialMessage { text: true, bytes: Vec::new(), valid: 0 }));
                 (bytes, false)
             }
             Item::FirstBinary(bytes) => {
-                self.fragments = Some(Box::new(Fragments { text: false, bytes: Vec::new(), valid: 0 }));
+                self.fragments = Some(Box::new(PartialMessage { text: false, bytes: Vec::new(), valid: 0 }));
                 (bytes, false)
             }
             Item::Continue(bytes) => (bytes, false),
@@ -138,20 +138,20 @@ impl Session {
             return self.end(CloseCause::BadUtf8);
         }
         if last && let Some(whole) = self.fragments.take() {
-            let Fragments { text, bytes, .. } = *whole;
+            let PartialMessage { text, bytes, .. } = *whole;
             let bytes = Bytes::from(bytes);
             let message = if text {
-                Message::Text(ByteString::try_from(bytes).expect("each fragment was checked"))
+                ClientMessage::Text(ByteString::try_from(bytes).expect("each fragment was checked"))
             } else {
-                Message::Binary(bytes)
+                ClientMessage::Binary(bytes)
             };
-            self.hear(message, desk);
+            self.receive(message, context);
         }
     }
 
-    fn hear(&mut self, message: Message, desk: &mut Desk<Self>) {
+    fn receive(&mut self, message: ClientMessage, context: &mut SessionContext<Self>) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let action = match self.conversation.hear(message, &self.state.tenants.load(), now) {
+        let action = match self.protocol.receive(message, &self.state.tenants.load(), now) {
             Ok(action) => action,
             Err(cause) => return self.end(cause),
         };
@@ -165,27 +165,27 @@ impl Session {
                 self.note_rejected(&[channel.as_str()], reason);
             }
             Effect::DenySubscribe(channels, reason) => self.deny_subscribe(&channels, reason),
-            Effect::Deny => self.tell(Outcome::Denied),
-            Effect::Bar(channel, bar) => self.bar(&channel, bar),
-            Effect::TellTime => self.tell(Outcome::Here { unix_seconds: now.as_secs() }),
+            Effect::Deny => self.reply(ActionOutcome::Denied),
+            Effect::Denial(channel, denial) => self.denial(&channel, denial),
+            Effect::TellTime => self.reply(ActionOutcome::Here { unix_seconds: now.as_secs() }),
             Effect::TellGrants => {
                 if let Some(grants) = self.socket.grants() {
-                    self.tell(Outcome::Grants(&grants));
+                    self.reply(ActionOutcome::Grants(&grants));
                 }
             }
-            Effect::Join(channels) => self.want(Action::Subscribe(channels), desk),
-            Effect::Enter(entry) => self.want(Action::Enter(entry), desk),
-            Effect::Say(channel, event) => self.say(channel, event, desk),
+            Effect::Join(channels) => self.want(Action::Subscribe(channels), context),
+            Effect::Enter(entry) => self.want(Action::Enter(entry), context),
+            Effect::Say(channel, event) => self.say(channel, event, context),
             Effect::Leave(channel) => {
                 self.socket.unsubscribe(&channel);
-                self.tell(Outcome::Done);
+                self.reply(ActionOutcome::Done);
             }
         }
     }
 
-    /// Join the channels of `wish` once the bus brings them: no push that is accepted after the reply may be missed.
-    fn want(&mut self, wish: Action, desk: &mut Desk<Self>) {
-        let names = match &wish {
+    /// Subscribe as the client asks once the bus delivers the channels: no push that is accepted after the reply may be missed.
+    fn want(&mut self, request: Action, context: &mut SessionContext<Self>) {
+        let names = match &request {
             Action::Subscribe(channels) => &channels[..],
             Action::Enter(entry) => std::slice::from_ref(&entry.channel),
             _ => &[],
@@ -200,69 +200,69 @@ impl Session {
             }
         }
         if unconfirmed.is_empty() {
-            return self.come(wish, desk);
+            return self.come(request, context);
         }
-        // commands are answered in order: nothing is heard before this one is done
+        // commands are answered in order: no further frame is handled before this one is done
         let confirmed = join_all(unconfirmed).into_actor(self);
-        desk.wait(confirmed.map(move |_, session, desk| {
-            session.come(wish, desk);
+        context.wait(confirmed.map(move |_, session, context| {
+            session.come(request, context);
             drop(holds);
         }));
     }
 
-    /// Carry out a wish to join, if it still may be: much may have changed since it was uttered.
-    fn come(&mut self, wish: Action, desk: &mut Desk<Self>) {
+    /// Carry out a subscribe, if it is still allowed: much may have changed since the client asked.
+    fn come(&mut self, request: Action, context: &mut SessionContext<Self>) {
         let most = self.state.limits.subscriptions;
-        match self.socket.judge(|socket| authorize(wish, socket, most)) {
-            Some(Effect::Join(channels)) => self.join(channels, desk),
-            Some(Effect::Enter(entry)) => self.enter(entry, desk),
-            Some(Effect::Bar(channel, bar)) => self.bar(&channel, bar),
+        match self.socket.judge(|socket| authorize(request, socket, most)) {
+            Some(Effect::Join(channels)) => self.join(channels, context),
+            Some(Effect::Enter(entry)) => self.enter(entry, context),
+            Some(Effect::Denial(channel, denial)) => self.denial(&channel, denial),
             Some(Effect::DenySubscribe(channels, reason)) => self.deny_subscribe(&channels, reason),
-            Some(_) => self.tell(Outcome::Denied),
+            Some(_) => self.reply(ActionOutcome::Denied),
             None => {}
         }
     }
 
-    /// Join by proof: as a member once the channel's members are known.
-    fn enter(&mut self, entry: Entry, desk: &mut Desk<Self>) {
-        let Entry { channel, member, most_members } = entry;
-        let Some(member) = member else { return self.join(vec![channel], desk) };
+    /// Subscribe with credentials of its own: as a member once the channel's members are known.
+    fn enter(&mut self, entry: AuthorizedSubscribe, context: &mut SessionContext<Self>) {
+        let AuthorizedSubscribe { channel, member, most_members } = entry;
+        let Some(member) = member else { return self.join(vec![channel], context) };
         let Some(app) = self.socket.app() else { return };
         let key = ChannelKey { app, name: channel };
         let (invitation, known) = self.state.presence.invite(&key, &self.state.registries);
         let Some(known) = known else { return self.attend(&key, &member, most_members) };
         let hold = self.state.bus.interest(&key);
-        desk.wait(timeout(PATIENCE, known).into_actor(self).map(move |_, session, _| {
+        context.wait(timeout(PATIENCE, known).into_actor(self).map(move |_, session, _| {
             session.attend(&key, &member, most_members);
             drop((invitation, hold));
         }));
     }
 
     fn attend(&mut self, channel: &ChannelKey, member: &Member, most: usize) {
-        let tag = self.conversation.tag();
+        let tag = self.protocol.tag();
         // nothing comes between the list and what is told of it
         match self.socket.subscribe_as_member(channel, member, most, tag) {
-            Ok(members) => self.tell(Outcome::Joined { members: &members.iter().collect::<Vec<_>>() }),
-            Err(bar) => self.bar(&channel.name, bar),
+            Ok(members) => self.reply(ActionOutcome::Joined { members: &members.iter().collect::<Vec<_>>() }),
+            Err(denial) => self.denial(&channel.name, denial),
         }
     }
 
     fn deny_subscribe(&mut self, channels: &[ChannelName], reason: &'static str) {
-        self.tell(Outcome::Denied);
+        self.reply(ActionOutcome::Denied);
         let channels: Vec<_> = channels.iter().map(ChannelName::as_str).collect();
         self.note_rejected(&channels, reason);
     }
 
-    fn bar(&mut self, channel: &ChannelName, bar: Bar) {
-        self.tell(Outcome::Barred(bar));
-        self.note_rejected(&[channel.as_str()], bar.label());
+    fn denial(&mut self, channel: &ChannelName, denial: Denial) {
+        self.reply(ActionOutcome::Barred(denial));
+        self.note_rejected(&[channel.as_str()], denial.label());
     }
 
     /// Count a subscribe that was refused, and let who debugs see whose it was.
     fn note_rejected(&self, channels: &[&str], reason: &'static str) {
         self.state.metrics.subscribe_rejected(reason);
         if log_enabled!(Level::Debug) {
-            let (socket_id, (app, user)) = (self.conversation.socket_id(), self.socket.names());
+            let (socket_id, (app, user)) = (self.protocol.socket_id(), self.socket.names());
             let channel = channels.join(" ");
             debug!(
                 socket_id, app_id = app.as_str(), user_id = user.as_str(), channel, reason;
@@ -271,34 +271,34 @@ impl Session {
         }
     }
 
-    /// Publish what the client says; the next of its messages is heard when the bus has it.
-    fn say(&mut self, channel: ChannelName, event: Event, desk: &mut Desk<Self>) {
+    /// Publish what the client says; its next message is handled when the bus has taken it.
+    fn say(&mut self, channel: ChannelName, event: Event, context: &mut SessionContext<Self>) {
         let command = Command::Publish { channel, event, except: Some(self.socket.id()) };
         let Some(app) = self.socket.app() else { return };
         let (bus, envelope) = (self.state.bus.clone(), Envelope { app, command });
         let published = async move { bus.publish(envelope).await }.into_actor(self);
-        desk.wait(published.map(|result, session, _| {
+        context.wait(published.map(|result, session, _| {
             session.state.metrics.said(result.is_ok());
-            session.tell(if result.is_ok() { Outcome::Done } else { Outcome::Failed });
+            session.reply(if result.is_ok() { ActionOutcome::Done } else { ActionOutcome::Failed });
         }));
     }
 
-    fn join(&mut self, channels: Vec<ChannelName>, desk: &mut Desk<Self>) {
-        let tag = self.conversation.tag();
-        let reply = self.conversation.tell(Outcome::Done);
+    fn join(&mut self, channels: Vec<ChannelName>, context: &mut SessionContext<Self>) {
+        let tag = self.protocol.tag();
+        let reply = self.protocol.reply(ActionOutcome::Done);
         if let Some(wait) = self.socket.subscribe(channels, tag, reply) {
-            desk.wait(wait.into_actor(self).map(|_, _, _| ()));
+            context.wait(wait.into_actor(self).map(|_, _, _| ()));
         }
     }
 
-    fn tell(&mut self, outcome: Outcome<'_>) {
-        if let Some(frame) = self.conversation.tell(outcome) {
+    fn reply(&mut self, outcome: ActionOutcome<'_>) {
+        if let Some(frame) = self.protocol.reply(outcome) {
             self.outbox.reply(frame);
         }
     }
 }
 
-impl Fragments {
+impl PartialMessage {
     /// Is it UTF-8 so far? Only before the last fragment a character may be unfinished.
     fn is_utf8(&mut self, last: bool) -> bool {
         match std::str::from_utf8(&self.bytes[self.valid..]) {

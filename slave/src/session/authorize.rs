@@ -1,19 +1,19 @@
 //! What a session does about an action of its client. Pure: an action and a view of the socket in, an effect out.
 
 use wellhead_proto::{
-    action::{Action, Entry},
+    action::{Action, AuthorizedSubscribe},
     event::Event,
     frame::Frame,
     ids::ChannelName,
-    notice::Bar,
+    notice::Denial,
 };
 
 use crate::registry::LocalSocketView;
 
-/// What a socket may do and does, at this moment.
+/// What a socket is subscribed to and may subscribe to, at this moment.
 pub trait SocketView {
     /// May it subscribe to this channel?
-    fn may_join(&self, channel: &ChannelName) -> bool;
+    fn may_subscribe(&self, channel: &ChannelName) -> bool;
     /// Is it on this channel?
     fn is_on(&self, channel: &ChannelName) -> bool;
     /// How many channels it is on.
@@ -21,8 +21,8 @@ pub trait SocketView {
 }
 
 impl SocketView for LocalSocketView<'_> {
-    fn may_join(&self, channel: &ChannelName) -> bool {
-        self.may_join(channel)
+    fn may_subscribe(&self, channel: &ChannelName) -> bool {
+        self.may_subscribe(channel)
     }
 
     fn is_on(&self, channel: &ChannelName) -> bool {
@@ -34,14 +34,14 @@ impl SocketView for LocalSocketView<'_> {
     }
 }
 
-/// What is to be done.
+/// What the session does.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Effect {
     /// Nothing.
     Nothing,
     /// Send this.
     Answer(Frame),
-    /// Send this, which refuses to join a channel.
+    /// Send this, which refuses a subscribe.
     RejectSubscribe {
         /// The channel.
         channel: String,
@@ -50,23 +50,23 @@ pub enum Effect {
         /// What is sent.
         says: Frame,
     },
-    /// Refuse to join these, for this reason.
+    /// Refuse the subscribe to these, for this reason.
     DenySubscribe(Vec<ChannelName>, &'static str),
     /// Say what time it is.
     TellTime,
     /// Say what the socket may subscribe to.
     TellGrants,
-    /// Say no.
+    /// Refuse.
     Deny,
-    /// Say no to joining this channel, for this reason.
-    Bar(ChannelName, Bar),
-    /// Put it into these channels and say so in one step.
+    /// Refuse the subscribe to this channel, for this reason.
+    Denial(ChannelName, Denial),
+    /// Subscribe it to these channels and answer in one step.
     Join(Vec<ChannelName>),
-    /// Put it into one, as a member perhaps, and say so in one step.
-    Enter(Entry),
+    /// Subscribe it to one, perhaps as a member, and answer in one step.
+    Enter(AuthorizedSubscribe),
     /// Publish this to the others on the channel.
     Say(ChannelName, Event),
-    /// Take it out of the channel and say so.
+    /// Unsubscribe it from the channel and answer.
     Leave(ChannelName),
 }
 
@@ -89,21 +89,23 @@ pub fn authorize(action: Action, socket: &impl SocketView, most: usize) -> Effec
             if !fits {
                 return Effect::DenySubscribe(channels, "too_many_subscriptions");
             }
-            if channels.iter().all(|channel| socket.may_join(channel)) {
+            if channels.iter().all(|channel| socket.may_subscribe(channel)) {
                 Effect::Join(channels)
             } else {
                 Effect::DenySubscribe(channels, "not_permitted")
             }
         }
-        Action::Enter(entry) if socket.is_on(&entry.channel) => Effect::Bar(entry.channel, Bar::AlreadyThere),
+        Action::Enter(entry) if socket.is_on(&entry.channel) => Effect::Denial(entry.channel, Denial::AlreadyThere),
         Action::Enter(entry) if socket.subscriptions() >= most => {
-            Effect::Bar(entry.channel, Bar::TooManySubscriptions { most })
+            Effect::Denial(entry.channel, Denial::TooManySubscriptions { most })
         }
         Action::Enter(entry) => Effect::Enter(entry),
         Action::Say { channel, event } if socket.is_on(&channel) => Effect::Say(channel, event),
         Action::Say { .. } => Effect::Deny,
         // leaving is always allowed to those who are there, whatever became of their permission
-        Action::Unsubscribe(channel) if socket.is_on(&channel) || socket.may_join(&channel) => Effect::Leave(channel),
+        Action::Unsubscribe(channel) if socket.is_on(&channel) || socket.may_subscribe(&channel) => {
+            Effect::Leave(channel)
+        }
         Action::Unsubscribe(_) => Effect::Deny,
     }
 }
@@ -127,7 +129,7 @@ mod tests {
     }
 
     impl SocketView for Fake {
-        fn may_join(&self, channel: &ChannelName) -> bool {
+        fn may_subscribe(&self, channel: &ChannelName) -> bool {
             self.asked.set(self.asked.get() + 1);
             allowed(&self.grants, channel)
         }
@@ -193,14 +195,16 @@ mod tests {
     }
     #[test]
     fn entering_needs_no_permission_but_room() {
-        let enter = |name: &str| Action::Enter(Entry { channel: name.parse().unwrap(), member: None, most_members: 1 });
+        let enter = |name: &str| {
+            Action::Enter(AuthorizedSubscribe { channel: name.parse().unwrap(), member: None, most_members: 1 })
+        };
         assert!(matches!(decide_for(&[], &[], enter("a")), Effect::Enter(_)));
         assert!(matches!(decide_for(&[], &["a", "b"], enter("c")), Effect::Enter(_)));
-        let barred = |name: &str, bar| Effect::Bar(name.parse().unwrap(), bar);
-        assert_eq!(decide_for(&["*"], &["a"], enter("a")), barred("a", Bar::AlreadyThere));
-        let full = barred("d", Bar::TooManySubscriptions { most: 3 });
+        let barred = |name: &str, denial| Effect::Denial(name.parse().unwrap(), denial);
+        assert_eq!(decide_for(&["*"], &["a"], enter("a")), barred("a", Denial::AlreadyThere));
+        let full = barred("d", Denial::TooManySubscriptions { most: 3 });
         assert_eq!(decide_for(&["*"], &["a", "b", "c"], enter("d")), full);
-        assert_eq!(decide_for(&["*"], &["a", "b", "c"], enter("a")), barred("a", Bar::AlreadyThere));
+        assert_eq!(decide_for(&["*"], &["a", "b", "c"], enter("a")), barred("a", Denial::AlreadyThere));
     }
 
     #[test]

@@ -3,10 +3,10 @@
 
 mod actor;
 mod authorize;
-mod desk;
-mod drive;
-pub mod guard;
-mod inbound;
+mod context;
+mod frame_reader;
+mod task;
+pub mod validator;
 
 use std::{rc::Rc, sync::Arc};
 
@@ -17,7 +17,7 @@ use wellhead_proto::{
     ids::{AppId, UserId},
 };
 
-use self::{actor::Session, drive::Drive, inbound::Inbound};
+use self::{actor::Session, frame_reader::FrameReader, task::SessionTask};
 use crate::{
     admission::ConnectionPermit,
     outbox::Outbox,
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// A client that was let in.
-pub struct Admitted {
+pub struct AdmittedClient {
     /// The app that it enters.
     pub app: AppId,
     /// Who it is.
@@ -45,15 +45,15 @@ pub struct Admitted {
 }
 
 /// Open a socket on this thread: add it to the index, greet it, and let its session run.
-pub fn start(state: &Arc<SlaveState>, cell: &Rc<ShardCell>, transport: Transport, admitted: Admitted) {
-    let Admitted { app, user, grants, encoding, welcome, early, permit } = admitted;
+pub fn start(state: &Arc<SlaveState>, cell: &Rc<ShardCell>, transport: Transport, admitted: AdmittedClient) {
+    let AdmittedClient { app, user, grants, encoding, welcome, early, permit } = admitted;
     let outbox = Rc::new(Outbox::new(transport, cell.share.clone()));
     let id = state.admission.next_socket_id();
     let speaker = state.encodings.at(encoding);
-    let mut conversation = speaker.dialect.converse(&app, speaker.variant, id);
+    let mut protocol = speaker.dialect.open(&app, speaker.variant, id);
 
     if log_enabled!(Level::Debug) {
-        let socket_id = conversation.socket_id();
+        let socket_id = protocol.socket_id();
         // it may be gone already
         let peer = outbox.transport().peer().map_or_else(String::new, |peer| peer.to_string());
         debug!(
@@ -62,15 +62,15 @@ pub fn start(state: &Arc<SlaveState>, cell: &Rc<ShardCell>, transport: Transport
         );
     }
     outbox.push_raw(welcome);
-    if let Some(greeting) = conversation.greeting(&state.tenants.load()) {
+    if let Some(greeting) = protocol.greeting(&state.tenants.load()) {
         outbox.push(greeting);
     }
     let new = NewSocket { id, app, user, grants, encoding, outbox: outbox.clone() };
     let socket = SocketHandle::open(cell.clone(), new);
 
-    let inbound = Inbound::new(outbox.clone(), &early, state.limits.message.bytes());
-    let session = Session::new(socket, encoding, state.clone(), outbox, conversation);
-    actix_rt::spawn(Drive::new(session, inbound, permit));
+    let frame_reader = FrameReader::new(outbox.clone(), &early, state.limits.message.bytes());
+    let session = Session::new(socket, encoding, state.clone(), outbox, protocol);
+    actix_rt::spawn(SessionTask::new(session, frame_reader, permit));
 }
 
 #[cfg(test)]
@@ -80,7 +80,7 @@ mod tests {
     /// Each of them is held as often as there are sockets; see docs/performance.md.
     #[test]
     fn an_idle_socket_holds_little() {
-        assert!(size_of::<Drive>() <= 144, "{}: 256 with the task around it", size_of::<Drive>());
+        assert!(size_of::<SessionTask>() <= 144, "{}: 256 with the task around it", size_of::<SessionTask>());
         assert!(size_of::<Outbox>() <= 144, "{}: 160 with the counters of its Rc", size_of::<Outbox>());
     }
 }

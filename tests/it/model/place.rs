@@ -158,7 +158,7 @@ async fn serve(slave: Slave, mut stream: TcpStream) {
             encode(&reply, false, After::Closes, &mut out);
             let _ = stream.write_all(&out).await;
         }
-        Err(Rejected::TurnedAway { accept, frames }) => {
+        Err(Rejected::RejectedSocket { accept, frames }) => {
             let _ = stream.write_all(&[switching_protocols(&accept), frames].concat()).await;
         }
     }

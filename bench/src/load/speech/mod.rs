@@ -15,7 +15,7 @@ use super::track::Layout;
 
 /// What a server speaks.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub enum Protocol {
+pub enum ServerProtocol {
     /// gusher's, as Wellhead does.
     Gusher,
     /// The same on sockets; a pushed body is passed on as it is.
@@ -62,7 +62,7 @@ pub trait Speech {
     }
 }
 
-impl Protocol {
+impl ServerProtocol {
     /// Its words.
     pub fn speech(&self) -> Box<dyn Speech> {
         match self {

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 
 pub use self::measure::{Goal, Measure};
 use super::{bench::Bench, contender::Contender, nchan, peer::Peer, uws};
-use crate::load::{Job, Protocol};
+use crate::load::{Job, ServerProtocol};
 
 /// Something that is measured with several servers.
 pub struct Workload {
@@ -72,7 +72,7 @@ impl Setup {
 
     /// Peers that speak Pusher.
     fn pushers(&self) -> Vec<Contender> {
-        let speaks = |one: &Contender| matches!(one, Contender::Peer(Peer { protocol: Protocol::Pusher(_), .. }));
+        let speaks = |one: &Contender| matches!(one, Contender::Peer(Peer { protocol: ServerProtocol::Pusher(_), .. }));
         self.others.iter().copied().filter(speaks).collect()
     }
 }

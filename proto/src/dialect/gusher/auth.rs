@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, Credentials, Guard, Knock, Role, Route, SlaveRequest, Variant},
+    dialect::contract::{
+        ApiCall, ApiReply, ConnectRequest, Credentials, Role, Route, RouteAuth, SlaveRequest, Variant,
+    },
     event::quote,
     refusal::Refusal,
     surface::text,
@@ -58,7 +60,7 @@ pub fn routes(prefix: &str) -> Vec<Route> {
     let route = |(number, row): (usize, &Row)| {
         let path = if row.prefixed { format!("{prefix}{}", row.path) } else { row.path.to_owned() };
         // a JWT is checked by the exchange, a token by the handshake
-        let guard = if row.kind == Kind::Ping { Guard::Open } else { Guard::Own };
+        let guard = if row.kind == Kind::Ping { RouteAuth::Open } else { RouteAuth::Own };
         Route { role: Role::Slave, method: row.method, path, guard, row: FIRST + number }
     };
     ROWS.iter().enumerate().map(route).collect()
@@ -124,7 +126,7 @@ fn open_to_all(reply: ApiReply) -> ApiReply {
 
 /// Why a request at a door is not let in when it asks for no upgrade that we know.
 fn no_upgrade(call: &ApiCall<'_>) -> Refusal {
-    if let Err(missing) = knock(call) {
+    if let Err(missing) = connect_request(call) {
         return missing;
     }
     match call.headers.header("sec-websocket-version") {
@@ -134,7 +136,7 @@ fn no_upgrade(call: &ApiCall<'_>) -> Refusal {
 }
 
 /// The app of the path and the token of the query; the first of several.
-pub fn knock(call: &ApiCall<'_>) -> Result<Knock, Refusal> {
+pub fn connect_request(call: &ApiCall<'_>) -> Result<ConnectRequest, Refusal> {
     let door = find(call.row).is_some_and(|row| row.kind == Kind::Door);
     let [app] = &call.segments[..] else { return Err(Refusal::NotFound) };
     if !door {
@@ -146,7 +148,7 @@ pub fn knock(call: &ApiCall<'_>) -> Result<Knock, Refusal> {
     }
     // no token is for an app whose name is too long
     let app = app.as_str().try_into().map_err(|_| Refusal::WrongApp)?;
-    Ok(Knock { app, credentials: Credentials::Token(token), variant: Variant::default() })
+    Ok(ConnectRequest { app, credentials: Credentials::Token(token), variant: Variant::default() })
 }
 
 /// The slave refuses in plain text, on both APIs.

@@ -3,12 +3,12 @@
 
 mod api;
 mod auth;
+mod protocol;
 mod settings;
-mod wire;
 
 use crate::{
     dialect::{
-        contract::{ApiCall, ApiReply, Conversation, Dialect, Knock, MasterRequest, Route, SlaveRequest, Variant},
+        contract::{ApiCall, ApiReply, ConnectRequest, Dialect, MasterRequest, Protocol, Route, SlaveRequest, Variant},
         mount::{BadSetting, Mount, NoKeys},
     },
     frame::SharedFrame,
@@ -58,16 +58,16 @@ impl Dialect for Gusher {
         auth::call(&call)
     }
 
-    fn knock(&self, call: &ApiCall<'_>) -> Result<Knock, Refusal> {
-        auth::knock(call)
+    fn connect_request(&self, call: &ApiCall<'_>) -> Result<ConnectRequest, Refusal> {
+        auth::connect_request(call)
     }
 
-    fn converse(&self, _: &AppId, _: Variant, socket: SocketId) -> Box<dyn Conversation> {
-        Box::new(wire::Talk::new(socket, self.seal.clone()))
+    fn open(&self, _: &AppId, _: Variant, socket: SocketId) -> Box<dyn Protocol> {
+        Box::new(protocol::GusherProtocol::new(socket, self.seal.clone()))
     }
 
     fn encode(&self, _: Variant, notice: Notice<'_>) -> Option<SharedFrame> {
-        wire::encode(notice)
+        protocol::encode(notice)
     }
 
     fn refuse(&self, row: usize, why: &Refusal) -> ApiReply {

@@ -3,17 +3,18 @@
 
 mod api;
 mod apps;
-mod door;
+mod handshake;
 mod json;
 mod names;
+mod protocol;
 mod settings;
 mod sign;
-mod wire;
 
 use crate::{
     dialect::{
         contract::{
-            ApiCall, ApiReply, Conversation, Dialect, Knock, MasterRequest, Route, SlaveRequest, TurnedAway, Variant,
+            ApiCall, ApiReply, ConnectRequest, Dialect, MasterRequest, Protocol, RejectedSocket, Route, SlaveRequest,
+            Variant,
         },
         mount::{AppEntry, BadSetting, Mount, OwnCredentials, SecretFiles},
     },
@@ -73,7 +74,7 @@ impl Mount for Pusher {
 
     fn new(settings: Settings, _: &SocketIdSeal) -> Self {
         let PusherRows { master_prefix, slave_prefix } = settings.pusher;
-        let routes = api::routes(&master_prefix).chain(door::routes(&slave_prefix)).collect();
+        let routes = api::routes(&master_prefix).chain(handshake::routes(&slave_prefix)).collect();
         Self { routes, master_prefix }
     }
 }
@@ -93,7 +94,7 @@ impl Dialect for Pusher {
     }
 
     fn authenticate(&self, head: &ApiCall<'_>) -> Result<(), Refusal> {
-        if door::is_row(head.row) { Ok(()) } else { api::authenticate(&self.master_prefix, head) }
+        if handshake::is_row(head.row) { Ok(()) } else { api::authenticate(&self.master_prefix, head) }
     }
 
     fn master_request(&self, call: ApiCall<'_>) -> Result<MasterRequest, Refusal> {
@@ -101,34 +102,34 @@ impl Dialect for Pusher {
     }
 
     fn slave_request(&self, call: ApiCall<'_>) -> Result<SlaveRequest, Refusal> {
-        Err(door::no_upgrade(&call))
+        Err(handshake::no_upgrade(&call))
     }
 
-    fn knock(&self, call: &ApiCall<'_>) -> Result<Knock, Refusal> {
-        door::knock(call)
+    fn connect_request(&self, call: &ApiCall<'_>) -> Result<ConnectRequest, Refusal> {
+        handshake::connect_request(call)
     }
 
-    fn converse(&self, app: &AppId, _: Variant, socket: SocketId) -> Box<dyn Conversation> {
-        Box::new(wire::Talk::new(app.clone(), socket))
+    fn open(&self, app: &AppId, _: Variant, socket: SocketId) -> Box<dyn Protocol> {
+        Box::new(protocol::PusherProtocol::new(app.clone(), socket))
     }
 
     fn encode(&self, _: Variant, notice: Notice<'_>) -> Option<SharedFrame> {
-        wire::frames::encode(notice).map(SharedFrame::from)
+        protocol::frames::encode(notice).map(SharedFrame::from)
     }
 
     fn close(&self, cause: CloseCause) -> (u16, &'static str) {
-        wire::close::close(cause)
+        protocol::close::close(cause)
     }
 
-    fn farewell(&self, cause: CloseCause) -> Option<Frame> {
-        wire::close::farewell(cause)
+    fn closing(&self, cause: CloseCause) -> Option<Frame> {
+        protocol::close::closing(cause)
     }
 
     fn refuse(&self, row: usize, why: &Refusal) -> ApiReply {
-        if door::is_row(row) { door::refuse(why) } else { api::refuse(why) }
+        if handshake::is_row(row) { handshake::refuse(why) } else { api::refuse(why) }
     }
 
-    fn turn_away(&self, row: usize, why: &Refusal) -> Option<TurnedAway> {
-        if door::is_row(row) { door::turn_away(why) } else { None }
+    fn reject_socket(&self, row: usize, why: &Refusal) -> Option<RejectedSocket> {
+        if handshake::is_row(row) { handshake::reject_socket(why) } else { None }
     }
 }

@@ -77,12 +77,12 @@ fn a_full_channel_lets_in_its_members_only() {
     let mut replica = knowing(&["ann", "bob"]);
     replica.add(&channel(), &member("eve", "{}"), 3).unwrap();
     // eve is not announced yet, and counts
-    assert_eq!(replica.add(&channel(), &member("joe", "{}"), 3), Err(Bar::Full { most: 3 }));
+    assert_eq!(replica.add(&channel(), &member("joe", "{}"), 3), Err(Denial::Full { most: 3 }));
     for there in ["ann", "eve"] {
         assert!(replica.add(&channel(), &member(there, "{}"), 3).is_ok(), "{there}");
     }
     replica.apply(channel().id(), added("eve"));
-    assert_eq!(replica.add(&channel(), &member("joe", "{}"), 3), Err(Bar::Full { most: 3 }));
+    assert_eq!(replica.add(&channel(), &member("joe", "{}"), 3), Err(Denial::Full { most: 3 }));
     replica.apply(channel().id(), removed("bob"));
     assert!(replica.add(&channel(), &member("joe", "{}"), 3).is_ok());
 }

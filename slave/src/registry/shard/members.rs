@@ -6,7 +6,7 @@ use bytestring::ByteString;
 use wellhead_proto::{
     ids::{ChannelKey, ChannelName, SocketId, UserId},
     member::Member,
-    notice::Bar,
+    notice::Denial,
 };
 
 use super::{Change, ChannelNo, Push, Shard, SocketNo, Waiting};
@@ -30,7 +30,7 @@ impl Shard {
         member: &Member,
         most: usize,
         tag: Option<Box<str>>,
-    ) -> Result<BTreeMap<UserId, ByteString>, Bar> {
+    ) -> Result<BTreeMap<UserId, ByteString>, Denial> {
         let Some(no) = self.index.local_socket_of(socket.counter()) else {
             // it has ended: nobody hears the answer
             return Ok(BTreeMap::new());

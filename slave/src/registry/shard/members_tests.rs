@@ -1,6 +1,6 @@
 //! Members among the sockets of a thread.
 
-use wellhead_proto::{ids::ChannelKey, notice::Bar};
+use wellhead_proto::{ids::ChannelKey, notice::Denial};
 
 use super::*;
 use crate::{
@@ -18,7 +18,7 @@ fn member(user: &str) -> Member {
 
 impl Scene {
     /// The socket comes as `user`; the members that it is shown.
-    fn attend(&mut self, client: &Client, channel: &str, user: &str) -> Result<Vec<String>, Bar> {
+    fn attend(&mut self, client: &Client, channel: &str, user: &str) -> Result<Vec<String>, Denial> {
         let members = self.shard.attend(client.id, &key(channel), &member(user), 3, Some("".into()))?;
         Ok(members.keys().map(ToString::to_string).collect())
     }
@@ -115,9 +115,9 @@ async fn who_ends_is_a_member_no_more_and_lists_know_members_by_their_names() {
     assert_eq!(scene.users_of("p"), names(&["ann", "m-ann", "m-bob"]));
     assert_eq!(scene.attend(&plain, "q", "m-eve"), Ok(["m-ann", "m-bob", "m-eve"].map(String::from).to_vec()));
     let late = scene.client(0).await;
-    assert_eq!(scene.attend(&late, "q", "m-joe"), Err(Bar::Full { most: 3 }));
+    assert_eq!(scene.attend(&late, "q", "m-joe"), Err(Denial::Full { most: 3 }));
     let local_socket = scene.shard.index.local_socket_of(late.id.counter()).unwrap();
-    assert!(!scene.shard.standing(local_socket).is_on(&"q".parse().unwrap()));
+    assert!(!scene.shard.socket_view(local_socket).is_on(&"q".parse().unwrap()));
     for (client, user) in [(&ann, "m-ann"), (&plain, "m-eve")] {
         scene.shard.close(client.id);
         scene.announce("q", MemberChange::Removed(user.parse().unwrap()));

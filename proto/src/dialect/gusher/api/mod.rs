@@ -9,7 +9,7 @@ mod v3;
 use std::borrow::Cow;
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, Guard, MasterRequest, Right, Role, Route},
+    dialect::contract::{ApiCall, ApiReply, MasterRequest, Right, Role, Route, RouteAuth},
     event::quote,
     ids::SocketIdSeal,
     refusal::Refusal,
@@ -26,7 +26,7 @@ struct Row {
     at: At,
     method: &'static str,
     path: &'static str,
-    guard: Guard,
+    guard: RouteAuth,
     handle: fn(&ApiCall<'_>, &SocketIdSeal) -> Result<MasterRequest, Refusal>,
 }
 
@@ -53,7 +53,7 @@ const ROWS: &[Row] = &[
     row(At::Prefix, "POST", "/reload/channel/user/{app}/{user}", GRANT, v1::reload),
     row(At::Prefix, "POST", "/add/channel/user/{app}/{user}", GRANT, v1::grant),
     row(At::Prefix, "POST", "/decode", QUERY, v1::decode),
-    row(At::Prefix, "GET", "/ping", Guard::Open, ping),
+    row(At::Prefix, "GET", "/ping", RouteAuth::Open, ping),
     row(At::Prefix, "GET", "/{app}/channels", QUERY, task::channels),
     row(At::Prefix, "GET", "/{app}/channels/count", QUERY, task::channel_count),
     row(At::Prefix, "GET", "/{app}/online", QUERY, task::users),
@@ -86,15 +86,15 @@ const ROWS: &[Row] = &[
     row(At::Bare, "GET", "/{app}/online/bychannel/{channel}/count", QUERY, task::user_count_of),
 ];
 
-const PUSH: Guard = Guard::PushKey(Right::Push);
-const QUERY: Guard = Guard::PushKey(Right::Query);
-const GRANT: Guard = Guard::PushKey(Right::Grant);
+const PUSH: RouteAuth = RouteAuth::PushKey(Right::Push);
+const QUERY: RouteAuth = RouteAuth::PushKey(Right::Query);
+const GRANT: RouteAuth = RouteAuth::PushKey(Right::Grant);
 
 const fn row(
     at: At,
     method: &'static str,
     path: &'static str,
-    guard: Guard,
+    guard: RouteAuth,
     handle: fn(&ApiCall<'_>, &SocketIdSeal) -> Result<MasterRequest, Refusal>,
 ) -> Row {
     Row { at, method, path, guard, handle }

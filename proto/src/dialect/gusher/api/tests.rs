@@ -186,7 +186,7 @@ fn bare_rows_shadow_nothing() {
 #[test]
 fn a_door_tells_who_knocks() {
     let router = router(Role::Slave);
-    let knock = |path: &str, query: &str| {
+    let connect_request = |path: &str, query: &str| {
         let matched = router.find(Route::SOCKET, path, &Tenants::default()).expect(path);
         let headers = BTreeMap::new();
         let row = router.route(&matched).row;
@@ -202,19 +202,21 @@ fn a_door_tells_who_knocks() {
             now: Duration::ZERO,
             tenants: &Tenants::default(),
         };
-        router.dialect(&matched).knock(&call).map(|knock| {
-            let crate::dialect::contract::Credentials::Token(token) = knock.credentials else { panic!("no token") };
-            (knock.app.to_string(), token)
+        router.dialect(&matched).connect_request(&call).map(|connect_request| {
+            let crate::dialect::contract::Credentials::Token(token) = connect_request.credentials else {
+                panic!("no token")
+            };
+            (connect_request.app.to_string(), token)
         })
     };
     for path in ["/gcs/ws/a%2Fb", "/gcs/wtf/a%2Fb", "/v1/apps/a%2Fb/ws"] {
-        assert_eq!(knock(path, "token=x.y%2Dz&token=2"), Ok(("a/b".to_owned(), "x.y-z".to_owned())));
+        assert_eq!(connect_request(path, "token=x.y%2Dz&token=2"), Ok(("a/b".to_owned(), "x.y-z".to_owned())));
         for query in ["", "token=", "token", "Token=x", "token=%zz"] {
-            assert_eq!(knock(path, query), Err(Refusal::CredentialsMissing), "{query}");
+            assert_eq!(connect_request(path, query), Err(Refusal::CredentialsMissing), "{query}");
         }
     }
-    assert_eq!(knock("/gcs/ws/", "token=x"), Err(Refusal::CredentialsMissing));
-    assert_eq!(knock(&format!("/gcs/ws/{}", "x".repeat(1_025)), "token=x"), Err(Refusal::WrongApp));
+    assert_eq!(connect_request("/gcs/ws/", "token=x"), Err(Refusal::CredentialsMissing));
+    assert_eq!(connect_request(&format!("/gcs/ws/{}", "x".repeat(1_025)), "token=x"), Err(Refusal::WrongApp));
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod publish;
 mod query;
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, Guard, MasterRequest, Role, Route},
+    dialect::contract::{ApiCall, ApiReply, MasterRequest, Role, Route, RouteAuth},
     refusal::Refusal,
     surface::text,
 };
@@ -49,7 +49,7 @@ pub fn routes(prefix: &str) -> impl Iterator<Item = Route> {
         role: Role::Master,
         method: row.method,
         path: format!("{prefix}{}", row.path),
-        guard: Guard::Own,
+        guard: RouteAuth::Own,
         row: number,
     })
 }

@@ -21,7 +21,7 @@ pub fn close(cause: CloseCause) -> (u16, &'static str) {
 }
 
 /// The same as an event, for clients that read no close codes. Codes of the WebSocket protocol itself need none.
-pub fn farewell(cause: CloseCause) -> Option<Frame> {
+pub fn closing(cause: CloseCause) -> Option<Frame> {
     let (code, reason) = close(cause);
     (code >= 4000).then(|| frames::error(Some(code), reason))
 }
@@ -46,9 +46,9 @@ mod tests {
             (CloseCause::TooBig, 1009, false),
             (CloseCause::Internal, 1011, false),
         ] {
-            assert_eq!((close(cause).0, farewell(cause).is_some()), (code, said), "{cause:?}");
+            assert_eq!((close(cause).0, closing(cause).is_some()), (code, said), "{cause:?}");
         }
         let words = r#"{"event":"pusher:error","data":{"code":4201,"message":"Pong reply not received"}}"#;
-        assert_eq!(farewell(CloseCause::PongTimeout), Some(Frame::text(words)));
+        assert_eq!(closing(CloseCause::PongTimeout), Some(Frame::text(words)));
     }
 }

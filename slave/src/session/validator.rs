@@ -1,4 +1,4 @@
-//! Checks each frame header of a client before the parser keeps a byte of it: declared length, reserved bits, masking,
+//! Validates each frame header of a client before the parser keeps a byte of it: declared length, reserved bits, masking,
 //! fragmentation and control frame rules (RFC 6455 §5), and what a close frame says. Pure.
 //!
 //! The parser behind it waits for a whole frame before it looks at any limit, so that a client which claims 2^40 bytes
@@ -8,18 +8,18 @@ use wellhead_proto::refusal::CloseCause;
 
 /// What may pass on, and what stands behind it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Checked {
+pub struct ValidatedFrames {
     /// Bytes that may pass on, from the front.
     pub accepted: usize,
     /// Frames that end inside them.
     pub frames: usize,
     /// Why nothing more may pass.
-    pub verdict: Verdict,
+    pub verdict: FrameVerdict,
 }
 
 /// May more come?
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
+pub enum FrameVerdict {
     /// Yes.
     Open,
     /// The client said goodbye; what follows is discarded.
@@ -30,7 +30,7 @@ pub enum Verdict {
 
 /// The state between two reads.
 #[derive(Debug)]
-pub struct Guard {
+pub struct FrameValidator {
     /// The largest message, over all its fragments.
     limit: u64,
     /// The header under way.
@@ -42,11 +42,11 @@ pub struct Guard {
     message: Option<u64>,
     /// The payload of a close frame, unmasked as it comes.
     close: Option<Vec<u8>>,
-    verdict: Verdict,
+    verdict: FrameVerdict,
 }
 
-impl Guard {
-    /// A guard for messages of at most `limit` bytes.
+impl FrameValidator {
+    /// A validator for messages of at most `limit` bytes.
     #[must_use]
     pub fn new(limit: u64) -> Self {
         Self {
@@ -56,21 +56,21 @@ impl Guard {
             payload_left: 0,
             message: None,
             close: None,
-            verdict: Verdict::Open,
+            verdict: FrameVerdict::Open,
         }
     }
 
     /// Check the next bytes that came.
-    pub fn check(&mut self, bytes: &[u8]) -> Checked {
+    pub fn check(&mut self, bytes: &[u8]) -> ValidatedFrames {
         let (mut at, mut accepted, mut frames) = (0, 0, 0);
-        while self.verdict == Verdict::Open && at < bytes.len() {
+        while self.verdict == FrameVerdict::Open && at < bytes.len() {
             if self.payload_left == 0 {
                 self.header[usize::from(self.header_have)] = bytes[at];
                 self.header_have += 1;
                 at += 1;
                 match self.read_header() {
                     Err(cause) => {
-                        self.verdict = Verdict::Broken(cause);
+                        self.verdict = FrameVerdict::Broken(cause);
                         break;
                     }
                     Ok(None) => continue,
@@ -87,7 +87,7 @@ impl Guard {
                 self.header_have = 0;
                 if let Some(payload) = self.close.take() {
                     self.verdict = judge_close(&payload);
-                    if self.verdict != Verdict::Closed {
+                    if self.verdict != FrameVerdict::Closed {
                         frames -= 1;
                         break;
                     }
@@ -95,17 +95,17 @@ impl Guard {
             }
             accepted = at;
         }
-        if self.verdict == Verdict::Open {
+        if self.verdict == FrameVerdict::Open {
             // an unfinished header passes on, too: the parser waits for the rest of it as we do
             accepted = at;
         }
-        Checked { accepted, frames, verdict: self.verdict }
+        ValidatedFrames { accepted, frames, verdict: self.verdict }
     }
 
-    /// Has all that came been whole messages? Then a new guard would do as well.
+    /// Has all that came been whole messages? Then a new validator would do as well.
     #[must_use]
     pub fn is_between_messages(&self) -> bool {
-        self.header_have == 0 && self.payload_left == 0 && self.message.is_none() && self.verdict == Verdict::Open
+        self.header_have == 0 && self.payload_left == 0 && self.message.is_none() && self.verdict == FrameVerdict::Open
     }
 
     /// Judge the header as far as it has come. The payload's length once it is complete.
@@ -179,14 +179,14 @@ impl Guard {
 }
 
 /// A close frame is empty, or holds a code that may be sent (RFC 6455 §7.4) and UTF-8.
-fn judge_close(payload: &[u8]) -> Verdict {
+fn judge_close(payload: &[u8]) -> FrameVerdict {
     let Some((code, reason)) = payload.split_first_chunk::<2>() else {
-        return if payload.is_empty() { Verdict::Closed } else { Verdict::Broken(CloseCause::ProtocolError) };
+        return if payload.is_empty() { FrameVerdict::Closed } else { FrameVerdict::Broken(CloseCause::ProtocolError) };
     };
     match u16::from_be_bytes(*code) {
-        1000..=1003 | 1007..=1014 | 3000..=4999 if std::str::from_utf8(reason).is_ok() => Verdict::Closed,
-        1000..=1003 | 1007..=1014 | 3000..=4999 => Verdict::Broken(CloseCause::BadUtf8),
-        _ => Verdict::Broken(CloseCause::ProtocolError),
+        1000..=1003 | 1007..=1014 | 3000..=4999 if std::str::from_utf8(reason).is_ok() => FrameVerdict::Closed,
+        1000..=1003 | 1007..=1014 | 3000..=4999 => FrameVerdict::Broken(CloseCause::BadUtf8),
+        _ => FrameVerdict::Broken(CloseCause::ProtocolError),
     }
 }
 
@@ -212,18 +212,18 @@ mod tests {
         frame
     }
 
-    fn verdict(bytes: &[u8]) -> Verdict {
-        Guard::new(1_000).check(bytes).verdict
+    fn verdict(bytes: &[u8]) -> FrameVerdict {
+        FrameValidator::new(1_000).check(bytes).verdict
     }
 
-    const BROKEN: Verdict = Verdict::Broken(CloseCause::ProtocolError);
+    const BROKEN: FrameVerdict = FrameVerdict::Broken(CloseCause::ProtocolError);
 
     #[test]
     fn good_frames_pass_and_are_counted() {
         let bytes = [frame(0x81, b"hello"), frame(0x89, b""), frame(0x01, b"a"), frame(0x8A, b"p"), frame(0x80, b"b")];
         let bytes = bytes.concat();
-        let expected = Checked { accepted: bytes.len(), frames: 5, verdict: Verdict::Open };
-        assert_eq!(Guard::new(1_000).check(&bytes), expected);
+        let expected = ValidatedFrames { accepted: bytes.len(), frames: 5, verdict: FrameVerdict::Open };
+        assert_eq!(FrameValidator::new(1_000).check(&bytes), expected);
     }
 
     #[test]
@@ -248,11 +248,11 @@ mod tests {
             (frame(0x88, &2999u16.to_be_bytes()), CloseCause::ProtocolError),
             (frame(0x88, &[3, 232, 0xFF]), CloseCause::BadUtf8),
         ] {
-            let checked = Guard::new(1_000).check(&[good.clone(), bad.clone()].concat());
-            assert_eq!(checked.verdict, Verdict::Broken(cause), "{bad:?}");
+            let checked = FrameValidator::new(1_000).check(&[good.clone(), bad.clone()].concat());
+            assert_eq!(checked.verdict, FrameVerdict::Broken(cause), "{bad:?}");
             assert!(checked.accepted >= good.len() && checked.accepted < good.len() + bad.len(), "{bad:?}");
         }
-        assert_eq!(verdict(&frame(0x81, &[0; 1_000])), Verdict::Open);
+        assert_eq!(verdict(&frame(0x81, &[0; 1_000])), FrameVerdict::Open);
     }
 
     #[test]
@@ -263,41 +263,44 @@ mod tests {
             (&[0x82, 0xFF, 0, 0, 1, 0, 0, 0, 0, 0], CloseCause::TooBig),
             (&[0x82, 0xFF, 255, 0, 0, 0, 0, 0, 0, 0], CloseCause::ProtocolError),
         ] {
-            let checked = Guard::new(1_000).check(&[&good, header].concat());
+            let checked = FrameValidator::new(1_000).check(&[&good, header].concat());
             // the parser would find fault with it, too, and not say which
-            assert_eq!(checked, Checked { accepted: good.len(), frames: 1, verdict: Verdict::Broken(cause) });
+            assert_eq!(
+                checked,
+                ValidatedFrames { accepted: good.len(), frames: 1, verdict: FrameVerdict::Broken(cause) }
+            );
         }
-        assert_eq!(verdict(&[0x81, 0xFE, 3, 232]), Verdict::Open);
+        assert_eq!(verdict(&[0x81, 0xFE, 3, 232]), FrameVerdict::Open);
     }
 
     #[test]
     fn nothing_passes_after_a_close() {
         let close = frame(0x88, &[3, 232]);
-        let checked = Guard::new(1_000).check(&[close.clone(), frame(0x81, b"late")].concat());
-        assert_eq!(checked, Checked { accepted: close.len(), frames: 1, verdict: Verdict::Closed });
-        assert_eq!(verdict(&frame(0x88, b"")), Verdict::Closed);
-        assert_eq!(verdict(&frame(0x88, &4999u16.to_be_bytes())), Verdict::Closed);
+        let checked = FrameValidator::new(1_000).check(&[close.clone(), frame(0x81, b"late")].concat());
+        assert_eq!(checked, ValidatedFrames { accepted: close.len(), frames: 1, verdict: FrameVerdict::Closed });
+        assert_eq!(verdict(&frame(0x88, b"")), FrameVerdict::Closed);
+        assert_eq!(verdict(&frame(0x88, &4999u16.to_be_bytes())), FrameVerdict::Closed);
     }
 
     #[test]
     fn a_broken_guard_stays_broken() {
-        let mut guard = Guard::new(1_000);
-        guard.check(&[0xFF]);
-        assert_eq!(guard.check(&frame(0x81, b"x")), Checked { accepted: 0, frames: 0, verdict: BROKEN });
+        let mut validator = FrameValidator::new(1_000);
+        validator.check(&[0xFF]);
+        assert_eq!(validator.check(&frame(0x81, b"x")), ValidatedFrames { accepted: 0, frames: 0, verdict: BROKEN });
     }
 
     proptest! {
         #[test]
         fn any_split_gives_the_same_verdict(bytes in bytes(), cuts in vec(any::<prop::sample::Index>(), 0..5)) {
-            let whole = Guard::new(300).check(&bytes);
+            let whole = FrameValidator::new(300).check(&bytes);
 
             let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
             cuts.extend([0, bytes.len()]);
             cuts.sort_unstable();
-            let mut guard = Guard::new(300);
-            let (mut frames, mut accepted, mut last) = (0, 0, Verdict::Open);
+            let mut validator = FrameValidator::new(300);
+            let (mut frames, mut accepted, mut last) = (0, 0, FrameVerdict::Open);
             for pair in cuts.windows(2) {
-                let checked = guard.check(&bytes[pair[0]..pair[1]]);
+                let checked = validator.check(&bytes[pair[0]..pair[1]]);
                 frames += checked.frames;
                 accepted += checked.accepted;
                 last = checked.verdict;
@@ -309,7 +312,7 @@ mod tests {
 
         #[test]
         fn random_bytes_never_pass_a_frame_over_the_limit(bytes in vec(any::<u8>(), 0..600)) {
-            let checked = Guard::new(10).check(&bytes);
+            let checked = FrameValidator::new(10).check(&bytes);
             prop_assert!(checked.accepted <= bytes.len());
         }
     }

@@ -1,4 +1,4 @@
-//! Conversations and events against golden files, notices, and that nothing a client says makes one panic.
+//! Frames of clients and events against golden files, notices, and that nothing a client says makes one panic.
 
 use std::time::Duration;
 
@@ -58,12 +58,12 @@ enum Barred {
 
 /// A socket of an app, and the tenants that are in force for it.
 struct Client {
-    talk: Talk,
+    talk: PusherProtocol,
     tenants: Tenants,
 }
 
 fn talk(app: PusherApp) -> Client {
-    let talk = Talk::new(app.key.clone(), SocketId::new(NodeId::try_from(11).unwrap(), 22));
+    let talk = PusherProtocol::new(app.key.clone(), SocketId::new(NodeId::try_from(11).unwrap(), 22));
     Client { talk, tenants: tenants([app]) }
 }
 
@@ -72,12 +72,12 @@ impl Client {
         self.talk.greeting(&self.tenants)
     }
 
-    fn hear(&mut self, message: Message, now: Duration) -> Result<Action, CloseCause> {
-        self.talk.hear(message, &self.tenants, now)
+    fn receive(&mut self, message: ClientMessage, now: Duration) -> Result<Action, CloseCause> {
+        self.talk.receive(message, &self.tenants, now)
     }
 
-    fn tell(&mut self, outcome: Outcome<'_>) -> Option<Frame> {
-        self.talk.tell(outcome)
+    fn reply(&mut self, outcome: ActionOutcome<'_>) -> Option<Frame> {
+        self.talk.reply(outcome)
     }
 }
 
@@ -120,18 +120,20 @@ fn tell(talk: &mut Client, came: &Came) -> Vec<String> {
     let members: Vec<_>;
     let infos: Vec<ByteString>;
     let outcome = match came {
-        Came::Done => Outcome::Done,
-        Came::Denied => Outcome::Denied,
-        Came::Barred(Barred::AlreadyThere) => Outcome::Barred(Bar::AlreadyThere),
-        Came::Barred(Barred::TooManySubscriptions(most)) => Outcome::Barred(Bar::TooManySubscriptions { most: *most }),
-        Came::Barred(Barred::Full(most)) => Outcome::Barred(Bar::Full { most: *most }),
+        Came::Done => ActionOutcome::Done,
+        Came::Denied => ActionOutcome::Denied,
+        Came::Barred(Barred::AlreadyThere) => ActionOutcome::Barred(Denial::AlreadyThere),
+        Came::Barred(Barred::TooManySubscriptions(most)) => {
+            ActionOutcome::Barred(Denial::TooManySubscriptions { most: *most })
+        }
+        Came::Barred(Barred::Full(most)) => ActionOutcome::Barred(Denial::Full { most: *most }),
         Came::Joined(joined) => {
             infos = joined.iter().map(|(_, info)| info.as_str().into()).collect();
             members = joined.iter().map(|(user, _)| user).zip(&infos).collect();
-            Outcome::Joined { members: &members }
+            ActionOutcome::Joined { members: &members }
         }
     };
-    talk.tell(outcome).iter().flat_map(texts).collect()
+    talk.reply(outcome).iter().flat_map(texts).collect()
 }
 
 #[test]
@@ -140,7 +142,7 @@ fn conversations() {
         let mut talk = talk(app());
         for (number, step) in steps.into_iter().enumerate() {
             let at = Duration::from_secs(1_700_000_000) + Duration::from_millis(step.at_ms);
-            let action = talk.hear(Message::Text(step.says.as_str().into()), at).expect("the socket stays");
+            let action = talk.receive(ClientMessage::Text(step.says.as_str().into()), at).expect("the socket stays");
             assert_eq!(shown(&action), step.does, "{name}: step {}: {}", number + 1, step.says);
             if let Some(came) = step.outcome {
                 assert_eq!(tell(&mut talk, &came), step.hears, "{name}: step {}: the reply", number + 1);
@@ -197,14 +199,14 @@ fn members_come_and_go() {
 fn what_an_app_may_is_looked_up_when_its_client_asks() {
     let mut client = talk(PusherApp { client_events: false, ..app() });
     let event = r#"{"event":"client-x","channel":"private-a","data":{}}"#;
-    let says = |client: &mut Client| client.hear(Message::Text(event.into()), Duration::ZERO).unwrap();
+    let says = |client: &mut Client| client.receive(ClientMessage::Text(event.into()), Duration::ZERO).unwrap();
     assert!(matches!(says(&mut client), Action::Answer(_)));
     client.tenants = tenants([app()]);
     assert!(matches!(says(&mut client), Action::Say { .. }));
     client.tenants = tenants([]);
     let Action::Answer(frame) = says(&mut client) else { panic!("no answer") };
     assert!(texts(&frame)[0].contains("4001"), "{frame:?}");
-    let ping = client.hear(Message::Text(r#"{"event":"pusher:ping"}"#.into()), Duration::ZERO);
+    let ping = client.receive(ClientMessage::Text(r#"{"event":"pusher:ping"}"#.into()), Duration::ZERO);
     assert_eq!(ping, Ok(Action::Answer(frames::pong())), "it is still there");
 }
 
@@ -212,7 +214,7 @@ fn what_an_app_may_is_looked_up_when_its_client_asks() {
 fn client_events_are_for_apps_that_allow_them() {
     let mut talk = talk(PusherApp { client_events: false, ..app() });
     let event = r#"{"event":"client-x","channel":"private-a","data":{}}"#;
-    let action = talk.hear(Message::Text(event.into()), Duration::ZERO).unwrap();
+    let action = talk.receive(ClientMessage::Text(event.into()), Duration::ZERO).unwrap();
     let words = "To send client events, you must enable this feature in the Settings page of your dashboard.";
     assert_eq!(action, Action::Answer(error(None, words)));
 }
@@ -229,7 +231,7 @@ fn a_client_event_has_the_size_of_any_event() {
         (format!("\"{}\"", "\\u0041".repeat(10_240)), true),
     ] {
         let event = format!(r#"{{"event":"client-x","channel":"private-a","data":{data}}}"#);
-        let action = talk.hear(Message::Text(event.into()), Duration::ZERO).unwrap();
+        let action = talk.receive(ClientMessage::Text(event.into()), Duration::ZERO).unwrap();
         assert_eq!(matches!(action, Action::Say { .. }), fine, "{}", data.len());
     }
 }
@@ -238,21 +240,21 @@ fn a_client_event_has_the_size_of_any_event() {
 fn a_client_is_told_that_its_event_went_nowhere() {
     let mut talk = talk(app());
     let said = r#"{"event":"client-x","channel":"private-a","data":{}}"#;
-    for (outcome, told) in [(Outcome::Failed, true), (Outcome::Done, false)] {
-        assert!(matches!(talk.hear(Message::Text(said.into()), Duration::ZERO), Ok(Action::Say { .. })));
-        assert_eq!(talk.tell(outcome).is_some(), told, "{outcome:?}");
+    for (outcome, told) in [(ActionOutcome::Failed, true), (ActionOutcome::Done, false)] {
+        assert!(matches!(talk.receive(ClientMessage::Text(said.into()), Duration::ZERO), Ok(Action::Say { .. })));
+        assert_eq!(talk.reply(outcome).is_some(), told, "{outcome:?}");
     }
 }
 
 #[test]
 fn binary_messages_end_the_socket() {
-    let message = Message::Binary("{}".into());
-    assert_eq!(talk(app()).hear(message, Duration::ZERO), Err(CloseCause::UnsupportedData));
+    let message = ClientMessage::Binary("{}".into());
+    assert_eq!(talk(app()).receive(message, Duration::ZERO), Err(CloseCause::UnsupportedData));
 }
 
 #[test]
 fn an_idle_conversation_is_small() {
-    assert!(size_of::<Talk>() <= 64, "{} bytes", size_of::<Talk>());
+    assert!(size_of::<PusherProtocol>() <= 64, "{} bytes", size_of::<PusherProtocol>());
 }
 
 proptest! {
@@ -271,11 +273,11 @@ proptest! {
     ) {
         let mut talk = talk(app());
         for text in said {
-            let action = talk.hear(Message::Text(text.into()), Duration::from_secs(1)).unwrap();
+            let action = talk.receive(ClientMessage::Text(text.into()), Duration::from_secs(1)).unwrap();
             let frame = match action {
                 Action::Answer(frame) | Action::RejectSubscribe { says: frame, .. } => Some(frame),
                 Action::Ignore => None,
-                _ => talk.tell(if fine { Outcome::Done } else { Outcome::Denied }),
+                _ => talk.reply(if fine { ActionOutcome::Done } else { ActionOutcome::Denied }),
             };
             for text in frame.iter().flat_map(texts) {
                 let value: Value = serde_json::from_str(&text).unwrap();
@@ -294,7 +296,7 @@ proptest! {
         let text = format!(
             r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}","auth":"{auth}","channel_data":"{data}"}}}}"#
         );
-        let action = talk(app()).hear(Message::Text(text.into()), Duration::ZERO).unwrap();
+        let action = talk(app()).receive(ClientMessage::Text(text.into()), Duration::ZERO).unwrap();
         prop_assert!(matches!(action, Action::RejectSubscribe { .. }), "{action:?}");
     }
 }
@@ -311,7 +313,7 @@ fn a_refusal_quotes_little_of_what_was_said() {
         // libraries find their channel by its name
         (json!({ "event": "pusher:subscribe", "data": { "channel": long } }), long.len()),
     ] {
-        let answer = talk(app()).hear(Message::Text(said.to_string().into()), Duration::ZERO);
+        let answer = talk(app()).receive(ClientMessage::Text(said.to_string().into()), Duration::ZERO);
         let Ok(Action::Answer(frame) | Action::RejectSubscribe { says: frame, .. }) = answer else {
             panic!("no refusal")
         };

@@ -12,11 +12,11 @@ use serde_json::value::RawValue;
 
 use crate::{
     action::Action,
-    dialect::contract::{Conversation, Message},
+    dialect::contract::{ClientMessage, Protocol},
     event::{Event, Payload, Sender},
     frame::Frame,
     ids::{AppId, ChannelName, SocketId, UserId},
-    notice::{Bar, Outcome},
+    notice::{ActionOutcome, Denial},
     refusal::CloseCause,
     tenants::Tenants,
 };
@@ -33,8 +33,8 @@ use super::{
     names::{self, Kind},
 };
 
-/// The conversation with one socket. Most sockets are idle: it is kept small.
-pub struct Talk {
+/// What is remembered of one socket. Most sockets are idle: it is kept small.
+pub struct PusherProtocol {
     app: AppId,
     socket: SocketId,
     /// What the action under way is about.
@@ -54,7 +54,7 @@ enum Asked {
 /// The reply to a frame that is refused without asking the slave.
 type No = Frame;
 
-impl Talk {
+impl PusherProtocol {
     pub fn new(app: AppId, socket: SocketId) -> Self {
         Self { app, socket, asked: None, member_of: Vec::new(), allowance: Allowance::default() }
     }
@@ -148,7 +148,7 @@ impl Talk {
     }
 }
 
-impl Conversation for Talk {
+impl Protocol for PusherProtocol {
     fn socket_id(&self) -> String {
         self.socket.to_string()
     }
@@ -161,8 +161,8 @@ impl Conversation for Talk {
         Some(frames::established(self.socket, timeout.0))
     }
 
-    fn hear(&mut self, message: Message, tenants: &Tenants, now: Duration) -> Result<Action, CloseCause> {
-        let Message::Text(message) = message else {
+    fn receive(&mut self, message: ClientMessage, tenants: &Tenants, now: Duration) -> Result<Action, CloseCause> {
+        let ClientMessage::Text(message) = message else {
             return Err(CloseCause::UnsupportedData);
         };
         let answer = match said::read(&message) {
@@ -181,27 +181,27 @@ impl Conversation for Talk {
         Ok(answer.unwrap_or_else(Action::Answer))
     }
 
-    fn tell(&mut self, outcome: Outcome<'_>) -> Option<Frame> {
+    fn reply(&mut self, outcome: ActionOutcome<'_>) -> Option<Frame> {
         match (*self.asked.take()?, outcome) {
-            (Asked::Enter { channel, user }, Outcome::Done) => {
+            (Asked::Enter { channel, user }, ActionOutcome::Done) => {
                 self.entered(&channel, user);
                 Some(frames::succeeded(&channel))
             }
-            (Asked::Enter { channel, user }, Outcome::Joined { members }) => {
+            (Asked::Enter { channel, user }, ActionOutcome::Joined { members }) => {
                 self.entered(&channel, user);
                 Some(frames::succeeded_with(&channel, members))
             }
-            (Asked::Enter { channel, .. }, Outcome::Barred(bar)) => Some(barred(&channel, bar)),
+            (Asked::Enter { channel, .. }, ActionOutcome::Barred(denial)) => Some(denied(&channel, denial)),
             (Asked::Enter { channel, .. }, _) => Some(
                 NotSubscribed::limit(format!("Channel {channel} cannot be subscribed to now")).told(channel.as_str()),
             ),
-            (Asked::Leave(channel), Outcome::Done) => {
+            (Asked::Leave(channel), ActionOutcome::Done) => {
                 self.left(&channel);
                 None
             }
-            (Asked::Leave(channel), Outcome::Denied) => Some(no_subscription(channel.as_str())),
-            (Asked::Say(channel), Outcome::Denied) => Some(error(None, &not_on(channel.as_str()))),
-            (Asked::Say(channel), Outcome::Failed) => Some(error(
+            (Asked::Leave(channel), ActionOutcome::Denied) => Some(no_subscription(channel.as_str())),
+            (Asked::Say(channel), ActionOutcome::Denied) => Some(error(None, &not_on(channel.as_str()))),
+            (Asked::Say(channel), ActionOutcome::Failed) => Some(error(
                 None,
                 &format!("Client event lost: channel {channel} cannot be reached now, try again later"),
             )),
@@ -218,12 +218,12 @@ fn unreadable(channel: Option<&str>) -> No {
     }
 }
 
-fn barred(channel: &ChannelName, bar: Bar) -> Frame {
-    let words = match bar {
+fn denied(channel: &ChannelName, denial: Denial) -> Frame {
+    let words = match denial {
         // it stays subscribed: the client must not take this for an error of the channel
-        Bar::AlreadyThere => return error(None, &format!("Existing subscription to channel {channel}")),
-        Bar::TooManySubscriptions { most } => format!("A connection may have {most} subscriptions"),
-        Bar::Full { most } => format!("Presence channel {channel} is full: it may have {most} members"),
+        Denial::AlreadyThere => return error(None, &format!("Existing subscription to channel {channel}")),
+        Denial::TooManySubscriptions { most } => format!("A connection may have {most} subscriptions"),
+        Denial::Full { most } => format!("Presence channel {channel} is full: it may have {most} members"),
     };
     NotSubscribed::limit(words).told(channel.as_str())
 }

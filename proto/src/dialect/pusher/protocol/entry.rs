@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    action::Entry,
+    action::AuthorizedSubscribe,
     dialect::pusher::{
         AppLimits,
         apps::PusherApp,
@@ -23,7 +23,7 @@ use super::{
 };
 
 /// The subscribe, if the socket may have it.
-pub fn judge(app: &PusherApp, socket: SocketId, wish: &Wish<'_>) -> Result<Entry, NotSubscribed> {
+pub fn judge(app: &PusherApp, socket: SocketId, wish: &Wish<'_>) -> Result<AuthorizedSubscribe, NotSubscribed> {
     let limits = &app.limits;
     let channel = names::channel(&wish.channel, limits.channel_name.bytes()).map_err(NotSubscribed::malformed)?;
     let kind = Kind::of(channel.as_str());
@@ -39,7 +39,7 @@ pub fn judge(app: &PusherApp, socket: SocketId, wish: &Wish<'_>) -> Result<Entry
         }
         Kind::Public | Kind::Private => None,
     };
-    Ok(Entry { channel, member, most_members: limits.presence_members })
+    Ok(AuthorizedSubscribe { channel, member, most_members: limits.presence_members })
 }
 
 /// `auth` is the app's key, a colon, and what its secret makes of socket, channel and, if it is there, `channel_data`.

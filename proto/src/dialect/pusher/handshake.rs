@@ -1,31 +1,33 @@
-//! The door of sockets (pusher.md §2.1): the app's key in the path, the protocol in the query. Who cannot come in is told
-//! so over the open socket, since libraries look for it there.
+//! The handshake of sockets (pusher.md §2.1): the app's key is in the path, the protocol in the query. A client that is refused
+//! is told so over the open socket, since libraries look for it there.
 
 use std::time::Duration;
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, Credentials, Guard, Knock, Role, Route, TurnedAway, Variant},
+    dialect::contract::{
+        ApiCall, ApiReply, ConnectRequest, Credentials, RejectedSocket, Role, Route, RouteAuth, Variant,
+    },
     refusal::Refusal,
     surface::text,
 };
 
-use super::{apps::PusherApp, sign::Params, wire::frames};
+use super::{apps::PusherApp, protocol::frames, sign::Params};
 
 /// Numbers of these rows begin here, above those of the master's.
 const FIRST: usize = 1 << 16;
 
-/// The door behind `prefix`, twice: for upgrades, and for requests that are none and must hear so.
+/// The row behind `prefix`, twice: for upgrades, and for requests that are none and must be told so.
 pub fn routes(prefix: &str) -> impl Iterator<Item = Route> {
     [Route::SOCKET, "GET"].into_iter().enumerate().map(move |(number, method)| Route {
         role: Role::Slave,
         method,
         path: format!("{prefix}/app/{{key}}"),
-        guard: Guard::Own,
+        guard: RouteAuth::Own,
         row: FIRST + number,
     })
 }
 
-/// Is `row` the door?
+/// Is `row` the one that opens sockets?
 pub fn is_row(row: usize) -> bool {
     row >= FIRST
 }
@@ -39,7 +41,7 @@ pub fn no_upgrade(call: &ApiCall<'_>) -> Refusal {
 }
 
 /// The app whose key is in the path, for a client of a protocol that we speak.
-pub fn knock(call: &ApiCall<'_>) -> Result<Knock, Refusal> {
+pub fn connect_request(call: &ApiCall<'_>) -> Result<ConnectRequest, Refusal> {
     let coded = |code, reason, text: String| Refusal::Coded { code, reason, text: text.into() };
     let [key] = &call.segments[..] else { return Err(Refusal::NotFound) };
     let Some(app) = call.tenants.named(key).of::<PusherApp>() else {
@@ -49,9 +51,11 @@ pub fn knock(call: &ApiCall<'_>) -> Result<Knock, Refusal> {
     let params = Params::of(call.query);
     let protocol = params.text("protocol").unwrap_or_default();
     match &*protocol {
-        "5" | "6" | "7" => {
-            Ok(Knock { app: app.key.clone(), credentials: Credentials::Later, variant: Variant::default() })
-        }
+        "5" | "6" | "7" => Ok(ConnectRequest {
+            app: app.key.clone(),
+            credentials: Credentials::PerSubscription,
+            variant: Variant::default(),
+        }),
         "" => Err(coded(4008, "no_protocol", "No protocol version supplied".to_owned())),
         number if number.bytes().all(|byte| byte.is_ascii_digit()) => Err(coded(
             4007,
@@ -74,7 +78,7 @@ pub fn refuse(why: &Refusal) -> ApiReply {
 }
 
 /// Over the socket, what a client must understand: whether to come back, and when.
-pub fn turn_away(why: &Refusal) -> Option<TurnedAway> {
+pub fn reject_socket(why: &Refusal) -> Option<RejectedSocket> {
     let (code, reason) = match why {
         Refusal::Coded { code, text, .. } => (*code, text.to_string()),
         Refusal::Unavailable { retry_after: Duration::ZERO, .. } => {
@@ -86,7 +90,7 @@ pub fn turn_away(why: &Refusal) -> Option<TurnedAway> {
         Refusal::CredentialsInvalid | Refusal::WrongApp => (4009, "Connection is unauthorized".to_owned()),
         _ => return None,
     };
-    Some(TurnedAway { says: frames::error(Some(code), &reason), code, reason })
+    Some(RejectedSocket { says: frames::error(Some(code), &reason), code, reason })
 }
 
 #[cfg(test)]
@@ -137,22 +141,22 @@ mod tests {
         use_it(&*dialect, call)
     }
 
-    fn knock(path: &str, query: &str) -> Result<Knock, Refusal> {
-        with_call(path, query, "13", |dialect, call| dialect.knock(&call))
+    fn connect_request(path: &str, query: &str) -> Result<ConnectRequest, Refusal> {
+        with_call(path, query, "13", |dialect, call| dialect.connect_request(&call))
     }
 
     #[test]
     fn whoever_names_an_app_and_a_protocol_comes_in_without_further_credentials() {
         let fine = |app: &str| {
             let app = app.parse().unwrap();
-            Ok(Knock { app, credentials: Credentials::Later, variant: Variant::default() })
+            Ok(ConnectRequest { app, credentials: Credentials::PerSubscription, variant: Variant::default() })
         };
         for query in
             ["protocol=7&client=js&version=8.6.0&flash=false", "protocol=6", "client=x&protocol=5", "protocol=%37"]
         {
-            assert_eq!(knock("/ws/app/wh-key", query), fine("wh-key"), "{query}");
+            assert_eq!(connect_request("/ws/app/wh-key", query), fine("wh-key"), "{query}");
         }
-        assert_eq!(knock("/ws/app/a%20b%3Ac", "protocol=7"), fine("a b:c"));
+        assert_eq!(connect_request("/ws/app/a%20b%3Ac", "protocol=7"), fine("a b:c"));
     }
 
     #[test]
@@ -174,15 +178,15 @@ mod tests {
             ("wh-key", "protocol=%ff", 4006),
         ] {
             let path = format!("/ws/app/{key}");
-            let why = knock(&path, query).expect_err(query);
+            let why = connect_request(&path, query).expect_err(query);
             assert!(matches!(why, Refusal::Coded { code, .. } if code == expected), "{key} {query}: {why:?}");
             let (dialect, router, matched) = find(Route::SOCKET, &path);
-            let away = dialect.turn_away(router.route(&matched).row, &why).expect("it is told over the socket");
+            let away = dialect.reject_socket(router.route(&matched).row, &why).expect("it is told over the socket");
             assert_eq!((away.code, &away.reason), (expected, &why.to_string()));
             assert_eq!(away.says, frames::error(Some(expected), &why.to_string()));
         }
         let words = "App key x not in this cluster. Did you forget to specify the cluster?";
-        assert_eq!(knock("/ws/app/x", "protocol=7").unwrap_err().to_string(), words);
+        assert_eq!(connect_request("/ws/app/x", "protocol=7").unwrap_err().to_string(), words);
     }
 
     #[test]
@@ -199,7 +203,7 @@ mod tests {
             (Refusal::MethodNotAllowed, None),
             (Refusal::NotFound, None),
         ] {
-            assert_eq!(dialect.turn_away(row, &why).map(|away| away.code), code, "{why:?}");
+            assert_eq!(dialect.reject_socket(row, &why).map(|away| away.code), code, "{why:?}");
         }
         let reply = dialect.refuse(row, &Refusal::WrongVersion);
         assert_eq!((reply.status, reply.headers), (426, vec![("Sec-WebSocket-Version", "13".to_owned())]));

@@ -9,17 +9,17 @@ use serde_json::value::RawValue;
 use crate::{
     action::Action,
     channel::ChannelPattern,
-    dialect::contract::{Conversation, Message},
+    dialect::contract::{ClientMessage, Protocol},
     event::{Event, escaped, quote},
     frame::{Frame, SharedFrame},
     ids::{ChannelName, SocketId, SocketIdSeal},
-    notice::{Notice, Outcome},
+    notice::{ActionOutcome, Notice},
     refusal::CloseCause,
     tenants::Tenants,
 };
 
-/// The conversation with one socket.
-pub struct Talk {
+/// What is remembered of one socket.
+pub struct GusherProtocol {
     socket: SocketId,
     seal: SocketIdSeal,
     /// What the action under way is about; the outcome decides how its reply ends.
@@ -62,13 +62,13 @@ struct Remote<'a> {
     payload: &'a RawValue,
 }
 
-impl Talk {
+impl GusherProtocol {
     pub fn new(socket: SocketId, seal: SocketIdSeal) -> Self {
         Self { socket, seal, asked: None }
     }
 
     /// A reply: `event`, `socket_id`, `data` in this order, and `time` last for a pong.
-    fn reply(&self, event: &str, data: &str, time: Option<u64>) -> Frame {
+    fn frame(&self, event: &str, data: &str, time: Option<u64>) -> Frame {
         let socket = self.seal.print(self.socket);
         let mut text = format!(r#"{{"event":"{event}","socket_id":"{socket}","data":{data}"#);
         if let Some(time) = time {
@@ -80,12 +80,12 @@ impl Talk {
 
     /// A reply that does not depend on the slave.
     fn at_once(&self, event: &str, data: &str) -> Action {
-        Action::Answer(self.reply(event, data, None))
+        Action::Answer(self.frame(event, data, None))
     }
 
     /// The same to a subscribe whose name no channel can have.
     fn refuse(&self, event: &str, channel: String, data: &str) -> Action {
-        Action::RejectSubscribe { channel, reason: "bad_name", says: self.reply(&format!("{event}_error"), data, None) }
+        Action::RejectSubscribe { channel, reason: "bad_name", says: self.frame(&format!("{event}_error"), data, None) }
     }
 
     fn ask(&mut self, event: &'static str, data: String, action: Action) -> Action {
@@ -141,13 +141,13 @@ impl Talk {
     }
 }
 
-impl Conversation for Talk {
+impl Protocol for GusherProtocol {
     fn socket_id(&self) -> String {
         self.seal.print(self.socket)
     }
 
-    fn hear(&mut self, message: Message, _: &Tenants, _: Duration) -> Result<Action, CloseCause> {
-        let Message::Text(text) = message else {
+    fn receive(&mut self, message: ClientMessage, _: &Tenants, _: Duration) -> Result<Action, CloseCause> {
+        let ClientMessage::Text(text) = message else {
             return Err(CloseCause::UnsupportedData);
         };
         let Command { event, data } = object(&text)?;
@@ -173,17 +173,19 @@ impl Conversation for Talk {
         }
     }
 
-    fn tell(&mut self, outcome: Outcome<'_>) -> Option<Frame> {
+    fn reply(&mut self, outcome: ActionOutcome<'_>) -> Option<Frame> {
         Some(match (self.asked.take()?, outcome) {
-            (Asked::Ping(data), Outcome::Here { unix_seconds }) => {
-                self.reply("gusher.pong_succeeded", &data, Some(unix_seconds))
+            (Asked::Ping(data), ActionOutcome::Here { unix_seconds }) => {
+                self.frame("gusher.pong_succeeded", &data, Some(unix_seconds))
             }
-            (Asked::Grants, Outcome::Grants(grants)) => {
+            (Asked::Grants, ActionOutcome::Grants(grants)) => {
                 let data = format!(r#"{{"channels":{}}}"#, patterns(grants));
-                self.reply("gusher.querychannel_succeeded", &data, None)
+                self.frame("gusher.querychannel_succeeded", &data, None)
             }
-            (Asked::Command { event, data }, Outcome::Done) => self.reply(&format!("{event}_succeeded"), &data, None),
-            (Asked::Command { event, data }, _) => self.reply(&format!("{event}_error"), &data, None),
+            (Asked::Command { event, data }, ActionOutcome::Done) => {
+                self.frame(&format!("{event}_succeeded"), &data, None)
+            }
+            (Asked::Command { event, data }, _) => self.frame(&format!("{event}_error"), &data, None),
             (Asked::Ping(_) | Asked::Grants, _) => return None,
         })
     }
@@ -248,17 +250,17 @@ mod tests {
     use super::*;
     use crate::ids::NodeId;
 
-    fn hear(text: &str) -> Result<Action, CloseCause> {
+    fn receive(text: &str) -> Result<Action, CloseCause> {
         let socket = SocketId::new(NodeId::from_random(1), 1);
-        let mut talk = Talk::new(socket, SocketIdSeal::new(b"secret"));
-        talk.hear(Message::Text(text.into()), &Tenants::default(), Duration::ZERO)
+        let mut talk = GusherProtocol::new(socket, SocketIdSeal::new(b"secret"));
+        talk.receive(ClientMessage::Text(text.into()), &Tenants::default(), Duration::ZERO)
     }
 
     #[test]
     fn a_command_and_its_data_are_objects() {
-        assert_eq!(hear(r#" {"event":"gusher.ping","data":[1]}"#), Ok(Action::Ping));
+        assert_eq!(receive(r#" {"event":"gusher.ping","data":[1]}"#), Ok(Action::Ping));
         let news = Action::Subscribe(vec!["news".parse().unwrap()]);
-        assert_eq!(hear(r#"{"event":"gusher.subscribe","data": {"channel":"news"}}"#), Ok(news));
+        assert_eq!(receive(r#"{"event":"gusher.subscribe","data": {"channel":"news"}}"#), Ok(news));
         for text in [
             r#"["gusher.ping",1]"#,
             r#"{"event":"gusher.subscribe","data":["news"]}"#,
@@ -266,7 +268,7 @@ mod tests {
             r#"{"event":"gusher.multi_subscribe","data":[["news"]]}"#,
             r#"{"event":"gusher.remote","data":["cmd","uid",1]}"#,
         ] {
-            assert_eq!(hear(text), Err(CloseCause::InvalidMessage), "{text}");
+            assert_eq!(receive(text), Err(CloseCause::InvalidMessage), "{text}");
         }
     }
 }

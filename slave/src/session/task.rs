@@ -13,10 +13,10 @@ use log::{Level, debug, log_enabled};
 use tokio::time::timeout;
 use wellhead_proto::{frame::Frame, refusal::CloseCause};
 
-use super::{actor::Session, desk::Desk, inbound::Inbound};
+use super::{actor::Session, context::SessionContext, frame_reader::FrameReader};
 use crate::{
     admission::ConnectionPermit,
-    outbox::{End, Outbox},
+    outbox::{Outbox, SocketEnd},
 };
 
 /// How long what is owed may hold back the close frame.
@@ -27,38 +27,38 @@ const LINGER_BYTES: usize = 256 << 10;
 
 /// Runs a session until its socket ends. A future of its own making, and its last act a task of its own: thousands of idle
 /// sockets would hold the room for its timers, too.
-pub struct Drive {
+pub struct SessionTask {
     session: Session,
-    desk: Desk<Session>,
-    inbound: Inbound,
+    context: SessionContext<Session>,
+    frame_reader: FrameReader,
     permit: Option<ConnectionPermit>,
 }
 
-impl Drive {
-    /// Of `session`, which hears `inbound`.
-    pub fn new(session: Session, inbound: Inbound, permit: ConnectionPermit) -> Self {
-        Self { session, desk: Desk::new(), inbound, permit: Some(permit) }
+impl SessionTask {
+    /// The task of `session`, which handles the frames of `frame_reader`.
+    pub fn new(session: Session, frame_reader: FrameReader, permit: ConnectionPermit) -> Self {
+        Self { session, context: SessionContext::new(), frame_reader, permit: Some(permit) }
     }
 }
 
-impl Future for Drive {
+impl Future for SessionTask {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { session, desk, inbound, permit } = &mut *self;
+        let Self { session, context, frame_reader, permit } = &mut *self;
         session.outbox.register_driver(cx);
         if session.outbox.is_behind() {
             // whether the client takes its replies decides whether it is heard
             session.outbox.drive(cx);
         }
-        if desk.poll(session, inbound, cx).is_ready() {
+        if context.poll(session, frame_reader, cx).is_ready() {
             // when its stream ends it says why; else it is our fault
-            session.outbox.end(End { cause: CloseCause::Internal, goodbye: None });
+            session.outbox.end(SocketEnd { cause: CloseCause::Internal, goodbye: None });
         }
         // one write for the replies to everything that one read brought
         session.outbox.drive(cx);
-        session.outbox.note_unfinished(inbound.held() + session.unfinished());
-        if inbound.is_withheld() && !session.outbox.has_refused_replies() {
+        session.outbox.note_unfinished(frame_reader.held() + session.unfinished());
+        if frame_reader.is_withheld() && !session.outbox.has_refused_replies() {
             // taken meanwhile; nobody else would say so
             cx.waker().wake_by_ref();
         }
@@ -67,11 +67,11 @@ impl Future for Drive {
         let names = log_enabled!(Level::Debug).then(|| session.socket.names());
         // from here on nobody finds the socket any more: presence is exact
         session.socket.close();
-        desk.leave(session);
+        context.leave(session);
         if let Some(permit) = permit.take() {
             permit.closed(cause);
             if let Some((app_id, user_id)) = names {
-                let (socket_id, reason) = (session.conversation.socket_id(), cause.label());
+                let (socket_id, reason) = (session.protocol.socket_id(), cause.label());
                 debug!(socket_id, app_id, user_id, reason; "socket {socket_id} ends: {reason}");
             }
             if cause != CloseCause::ClientGone {
@@ -85,7 +85,7 @@ impl Future for Drive {
 }
 
 /// A session that panics must not stay in the index: its user would be online for ever.
-impl Drop for Drive {
+impl Drop for SessionTask {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
             permit.closed(CloseCause::Internal);

@@ -1,6 +1,5 @@
-//! The context of a session. Nobody sends a session messages (whoever has something to tell its client puts it on the
-//! outbox), so it needs no mailbox, and it has one stream, which stands beside it. An actor in actix's own context would
-//! hold 450 bytes more.
+//! The actix context of a session. A session gets no messages (what goes to its client is put on the outbox), so it needs
+//! no mailbox, and its one stream is polled beside it. An actor in actix's own context would hold 450 bytes more.
 
 use std::{
     pin::Pin,
@@ -16,13 +15,13 @@ const IN_A_ROW: usize = 16;
 type Wait<A> = Pin<Box<dyn ActorFuture<A, Output = ()>>>;
 
 /// The context.
-pub struct Desk<A: Actor> {
+pub struct SessionContext<A: Actor> {
     /// Nothing is handled before these are done, the last first.
     waits: Vec<Wait<A>>,
     state: ActorState,
 }
 
-impl<A: Actor<Context = Self>> Desk<A> {
+impl<A: Actor<Context = Self>> SessionContext<A> {
     /// The context of an actor that has not started.
     pub fn new() -> Self {
         Self { waits: Vec::new(), state: ActorState::Started }
@@ -87,7 +86,7 @@ impl<A: Actor<Context = Self>> Desk<A> {
     }
 }
 
-impl<A: Actor<Context = Self>> ActorContext for Desk<A> {
+impl<A: Actor<Context = Self>> ActorContext for SessionContext<A> {
     fn stop(&mut self) {
         if self.state != ActorState::Stopped {
             self.state = ActorState::Stopping;
@@ -125,18 +124,18 @@ mod tests {
             self.notes.push(what.to_string());
         }
 
-        fn wait(&mut self, desk: &mut Desk<Self>) {
+        fn wait(&mut self, context: &mut SessionContext<Self>) {
             if let Some(awaited) = self.awaited.pop() {
-                desk.wait(awaited.into_actor(self).map(|_, scribe, desk| {
+                context.wait(awaited.into_actor(self).map(|_, scribe, context| {
                     scribe.note("waited");
-                    scribe.wait(desk);
+                    scribe.wait(context);
                 }));
             }
         }
     }
 
     impl Actor for Scribe {
-        type Context = Desk<Self>;
+        type Context = SessionContext<Self>;
 
         fn started(&mut self, _: &mut Self::Context) {
             self.note("started");
@@ -148,9 +147,9 @@ mod tests {
     }
 
     impl StreamHandler<u32> for Scribe {
-        fn handle(&mut self, number: u32, desk: &mut Self::Context) {
+        fn handle(&mut self, number: u32, context: &mut Self::Context) {
             self.note(number);
-            self.wait(desk);
+            self.wait(context);
         }
 
         fn finished(&mut self, _: &mut Self::Context) {
@@ -163,9 +162,9 @@ mod tests {
         let (first, first_awaited) = oneshot::channel();
         let (second, second_awaited) = oneshot::channel();
         let mut scribe = Scribe { notes: Vec::new(), awaited: vec![second_awaited, first_awaited] };
-        let (mut desk, mut numbers) = (Desk::new(), stream::iter([1, 2]));
+        let (mut context, mut numbers) = (SessionContext::new(), stream::iter([1, 2]));
         let mut now = async |scribe: &mut Scribe| {
-            let poll = poll_fn(|cx| Poll::Ready(desk.poll(scribe, &mut numbers, cx))).await;
+            let poll = poll_fn(|cx| Poll::Ready(context.poll(scribe, &mut numbers, cx))).await;
             (poll.is_ready(), std::mem::take(&mut scribe.notes).join(" "))
         };
         assert_eq!(now(&mut scribe).await, (false, "started 1".to_owned()));
@@ -177,10 +176,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_is_handled_in_turns() {
-        let (mut scribe, mut desk, mut numbers) = (Scribe::default(), Desk::new(), stream::iter(0..40));
+        let (mut scribe, mut context, mut numbers) = (Scribe::default(), SessionContext::new(), stream::iter(0..40));
         let mut turns = Vec::new();
         poll_fn(|cx| {
-            let poll = desk.poll(&mut scribe, &mut numbers, cx);
+            let poll = context.poll(&mut scribe, &mut numbers, cx);
             turns.push(scribe.notes.len());
             poll
         })
@@ -190,12 +189,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_actor_that_is_left_stops_once() {
-        let (mut scribe, mut desk) = (Scribe::default(), Desk::new());
+        let (mut scribe, mut context) = (Scribe::default(), SessionContext::new());
         let mut numbers = stream::pending();
-        assert!(poll_fn(|cx| Poll::Ready(desk.poll(&mut scribe, &mut numbers, cx))).await.is_pending());
-        desk.leave(&mut scribe);
-        desk.leave(&mut scribe);
-        assert!(poll_fn(|cx| Poll::Ready(desk.poll(&mut scribe, &mut numbers, cx))).await.is_ready());
+        assert!(poll_fn(|cx| Poll::Ready(context.poll(&mut scribe, &mut numbers, cx))).await.is_pending());
+        context.leave(&mut scribe);
+        context.leave(&mut scribe);
+        assert!(poll_fn(|cx| Poll::Ready(context.poll(&mut scribe, &mut numbers, cx))).await.is_ready());
         assert_eq!(scribe.notes, ["started", "stopped"]);
     }
 }

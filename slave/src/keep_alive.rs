@@ -1,12 +1,12 @@
 //! When a socket is pinged, and when it counts as dead, idle or stuck. Pure: it looks at the time that `heartbeat` gives
-//! it and counts no beats. A thread that stood still has read nothing meanwhile, so what it missed is held against nobody:
+//! it and counts no ticks. A thread that stood still has read nothing meanwhile, so what it missed is held against nobody:
 //! every span begins anew when it goes on.
 
 use std::{num::NonZeroU32, time::Duration};
 
 use crate::settings::{Limits, Settings};
 
-/// Between two beats.
+/// Between two ticks.
 pub const BEAT: Duration = Duration::from_secs(1);
 /// A beat that comes so long after the one before means that the thread stood still.
 const STOOD_STILL: Duration = Duration::from_secs(2);
@@ -36,12 +36,12 @@ impl Moment {
     }
 }
 
-/// Whole tenths of a second: beats are at least [`BEAT`] apart, and stay so when both ends are cut off alike.
+/// Whole tenths of a second: ticks are at least [`BEAT`] apart, and stay so when both ends are cut off alike.
 fn tenths(span: Duration) -> u32 {
     u32::try_from(span.as_millis() / 100).unwrap_or(u32::MAX - 1)
 }
 
-/// What a beat knows of the time.
+/// What a tick knows of the time.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     /// When it is.
@@ -59,20 +59,20 @@ impl Now {
 
 /// The time of one thread, beat by beat.
 #[derive(Debug)]
-pub struct Clock {
+pub struct ThreadClock {
     last: Duration,
     awake_since: Moment,
 }
 
-impl Default for Clock {
+impl Default for ThreadClock {
     fn default() -> Self {
         Self { last: Duration::ZERO, awake_since: Moment::FIRST }
     }
 }
 
-impl Clock {
+impl ThreadClock {
     /// A beat, so long after the thread began.
-    pub fn beat(&mut self, since_start: Duration) -> Now {
+    pub fn tick(&mut self, since_start: Duration) -> Now {
         let at = Moment::at(since_start);
         if since_start.saturating_sub(self.last) >= STOOD_STILL {
             self.awake_since = at;
@@ -84,15 +84,15 @@ impl Clock {
 
 /// When a socket is pinged and how long it may stay silent or behind. In tenths of a second.
 #[derive(Clone, Copy, Debug)]
-pub struct Rhythm {
+pub struct KeepAliveConfig {
     ping: u32,
     pong: u32,
     idle: Option<u32>,
     stall: u32,
 }
 
-impl Rhythm {
-    /// The rhythm that the settings ask for.
+impl KeepAliveConfig {
+    /// As the settings say.
     #[must_use]
     pub fn new(settings: &Settings, limits: &Limits) -> Self {
         Self {
@@ -110,30 +110,30 @@ impl Rhythm {
     }
 }
 
-/// What the heart knows of one socket.
+/// What the heartbeat knows of one socket.
 #[derive(Clone, Copy, Debug)]
-pub struct Pulse {
+pub struct KeepAlive {
     /// When it was last pinged; when it came, if it was not.
     pinged: Moment,
     /// The beat that last saw that the client had asked for something, or that it held a subscription.
     active: Moment,
     /// The last ping has not been answered.
     unanswered: bool,
-    /// The client has asked for something since the last beat.
+    /// The client has asked for something since the last tick.
     acted: bool,
-    /// No beat has seen it yet.
+    /// No tick has seen it yet.
     new: bool,
 }
 
-impl Default for Pulse {
+impl Default for KeepAlive {
     fn default() -> Self {
         Self { pinged: Moment::FIRST, active: Moment::FIRST, unanswered: false, acted: true, new: true }
     }
 }
 
-/// What a beat asks for.
+/// What a tick asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
+pub enum KeepAliveVerdict {
     /// Nothing.
     Well,
     /// A ping.
@@ -144,11 +144,11 @@ pub enum Verdict {
     Idle,
 }
 
-impl Pulse {
-    /// One beat: `heard` of the client since the last, and does it hold a subscription?
-    pub fn beat(&mut self, now: Now, heard: bool, subscribed: bool, rhythm: &Rhythm) -> Verdict {
+impl KeepAlive {
+    /// One tick: has the client shown itself since the last (`heard`), and does it hold a subscription?
+    pub fn tick(&mut self, now: Now, heard: bool, subscribed: bool, config: &KeepAliveConfig) -> KeepAliveVerdict {
         if std::mem::take(&mut self.new) {
-            // it came since the last beat: a ping may be early, never late
+            // it came since the last tick: a ping may be early, never late
             self.pinged = now.at.one_beat_earlier();
         }
         if heard {
@@ -157,18 +157,18 @@ impl Pulse {
         if std::mem::take(&mut self.acted) || subscribed {
             self.active = now.at;
         }
-        if self.unanswered && now.is_after(rhythm.pong, self.pinged) {
-            return Verdict::Dead;
+        if self.unanswered && now.is_after(config.pong, self.pinged) {
+            return KeepAliveVerdict::Dead;
         }
-        if rhythm.idle.is_some_and(|most| now.is_after(most, self.active)) {
-            return Verdict::Idle;
+        if config.idle.is_some_and(|most| now.is_after(most, self.active)) {
+            return KeepAliveVerdict::Idle;
         }
         // one that is unanswered is waited for, however short the interval is: another would only move its end
-        if !self.unanswered && now.at.since(self.pinged) >= rhythm.ping {
+        if !self.unanswered && now.at.since(self.pinged) >= config.ping {
             (self.pinged, self.unanswered) = (now.at, true);
-            return Verdict::Ping;
+            return KeepAliveVerdict::Ping;
         }
-        Verdict::Well
+        KeepAliveVerdict::Well
     }
 
     /// The client asked for something.

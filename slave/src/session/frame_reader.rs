@@ -1,4 +1,4 @@
-//! What comes from a client, as a stream of frames. The guard sees each byte before the parser does. Reads only when every
+//! What comes from a client, as a stream of frames. The validator sees each byte before the parser does. Reads only when every
 //! frame of the last read has been handled, so that no more is kept than one read and one unfinished frame; and what was
 //! kept goes when all of it has been handled: an idle socket has no buffer. As long as the client does not take the replies
 //! that it drew, nothing is heard.
@@ -17,7 +17,7 @@ use bytes::BytesMut;
 use futures_util::Stream;
 use wellhead_proto::refusal::CloseCause;
 
-use super::guard::{Guard, Verdict};
+use super::validator::{FrameValidator, FrameVerdict};
 use crate::outbox::Outbox;
 
 /// One read, in bytes. The buffer is shared by all sockets of a thread.
@@ -28,39 +28,39 @@ thread_local! {
 }
 
 /// The stream. Ends when the client is gone or has said goodbye; before that, perhaps, with the rule that it broke.
-pub struct Inbound {
+pub struct FrameReader {
     outbox: Rc<Outbox>,
     /// The largest message, in bytes.
     limit: usize,
     /// What was read and not handled, and frames and messages that are not whole.
-    under_way: Option<Box<UnderWay>>,
+    under_way: Option<Box<Unhandled>>,
     ended: bool,
     /// Nothing was heard because the client does not take its replies.
     withheld: bool,
 }
 
-struct UnderWay {
-    guard: Guard,
+struct Unhandled {
+    validator: FrameValidator,
     parser: Codec,
-    /// What the guard let pass.
+    /// What the validator let pass.
     bytes: BytesMut,
     /// What it said about what follows.
-    verdict: Verdict,
+    verdict: FrameVerdict,
 }
 
-impl Inbound {
+impl FrameReader {
     /// What comes through `outbox`'s transport, after `early`; messages of at most `limit` bytes.
     pub fn new(outbox: Rc<Outbox>, early: &[u8], limit: usize) -> Self {
-        let mut inbound = Self { outbox, limit, under_way: None, ended: false, withheld: false };
+        let mut frame_reader = Self { outbox, limit, under_way: None, ended: false, withheld: false };
         if !early.is_empty() {
-            inbound.take(early);
+            frame_reader.take(early);
         }
-        inbound
+        frame_reader
     }
 
     /// Bytes that are held of what was read.
     pub fn held(&self) -> usize {
-        self.under_way.as_ref().map_or(0, |under_way| size_of::<UnderWay>() + under_way.bytes.capacity())
+        self.under_way.as_ref().map_or(0, |under_way| size_of::<Unhandled>() + under_way.bytes.capacity())
     }
 
     /// Was nothing heard because the client does not take its replies?
@@ -68,10 +68,10 @@ impl Inbound {
         self.withheld
     }
 
-    /// Let the guard see what came, and keep what it lets pass.
+    /// Validate what came, and keep what is valid.
     fn take(&mut self, bytes: &[u8]) {
-        let under_way = self.under_way.get_or_insert_with(|| Box::new(UnderWay::new(self.limit)));
-        let checked = under_way.guard.check(bytes);
+        let under_way = self.under_way.get_or_insert_with(|| Box::new(Unhandled::new(self.limit)));
+        let checked = under_way.validator.check(bytes);
         under_way.bytes.extend_from_slice(&bytes[..checked.accepted]);
         under_way.verdict = checked.verdict;
     }
@@ -82,20 +82,20 @@ impl Inbound {
         match under_way.parser.decode(&mut under_way.bytes) {
             Ok(Some(frame)) => return Some(Ok(frame)),
             Ok(None) => {}
-            // the guard lets only good frames pass
-            Err(_) => under_way.verdict = Verdict::Broken(CloseCause::ProtocolError),
+            // the validator lets only good frames pass
+            Err(_) => under_way.verdict = FrameVerdict::Broken(CloseCause::ProtocolError),
         }
         match under_way.verdict {
-            Verdict::Open if !under_way.guard.is_between_messages() => None,
-            Verdict::Open => {
+            FrameVerdict::Open if !under_way.validator.is_between_messages() => None,
+            FrameVerdict::Open => {
                 self.under_way = None;
                 None
             }
-            Verdict::Closed => {
+            FrameVerdict::Closed => {
                 self.end();
                 None
             }
-            Verdict::Broken(cause) => {
+            FrameVerdict::Broken(cause) => {
                 self.end();
                 Some(Err(cause))
             }
@@ -108,14 +108,14 @@ impl Inbound {
     }
 }
 
-impl UnderWay {
+impl Unhandled {
     fn new(limit: usize) -> Self {
-        let guard = Guard::new(limit as u64);
-        Self { guard, parser: Codec::new().max_size(limit), bytes: BytesMut::new(), verdict: Verdict::Open }
+        let validator = FrameValidator::new(limit as u64);
+        Self { validator, parser: Codec::new().max_size(limit), bytes: BytesMut::new(), verdict: FrameVerdict::Open }
     }
 }
 
-impl Stream for Inbound {
+impl Stream for FrameReader {
     type Item = Result<Frame, CloseCause>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
