@@ -1,4 +1,4 @@
-//! The admin listener: metrics, with what the process itself costs. Health is the door's.
+//! The admin listener: metrics, with what the process itself costs. Health is answered by the HTTP service.
 
 use std::{
     fs,
@@ -16,8 +16,8 @@ use prometheus_client::{
 use wellhead_master::{Master, keys::admit_holder};
 use wellhead_proto::{
     dialect::contract::{ApiReply, Right},
+    http_api::{Head, HttpApi, text as plain},
     refusal::Refusal,
-    surface::{Head, Surface, text as plain},
     tenants::TenantDirectory,
 };
 
@@ -59,7 +59,7 @@ impl Guard {
     }
 }
 
-impl Surface for Admin {
+impl HttpApi for Admin {
     type Admitted = ();
 
     fn admit(&self, head: Head<'_>) -> Result<(), ApiReply> {
@@ -164,7 +164,7 @@ fn times() -> io::Result<Option<(f64, f64)>> {
 mod tests {
     use wellhead_master::{Keyless, Setup, keys::PushKey};
     use wellhead_proto::{
-        dialect::contract::Headers, ids::SocketIdSeal, surface::HttpVersion, tenants::Tenants, testkit::RecordingBus,
+        dialect::contract::Headers, http_api::HttpVersion, ids::SocketIdSeal, tenants::Tenants, testkit::RecordingBus,
     };
 
     use super::*;

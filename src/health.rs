@@ -9,7 +9,7 @@ use serde_json::json;
 use wellhead_proto::{
     bus::Bus,
     dialect::contract::ApiReply,
-    surface::{Head, text},
+    http_api::{Head, text},
 };
 
 /// What this release is called.

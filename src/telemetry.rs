@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::settings::{Log, LogFormat};
 
-/// What actix reports of clients that break off or send rubbish is no error of ours; the door counts them. What happens
+/// What actix reports of clients that break off or send rubbish is no error of ours; the HTTP service counts them. What happens
 /// to the bus we say ourselves.
 const QUIET: &str = "actix_http=off,actix_server=warn,async_nats=off,mio=warn,";
 

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::{
-    load::{Job, Work},
+    load::{Job, LoadWork},
     metrics, proc,
     run::{bench::Bench, contender::Contender},
 };
@@ -55,7 +55,7 @@ pub fn run(options: &Options) -> Result<()> {
             1 => Job { channels: options.sockets, work: windowed(20_000, 16), ..plain.clone() },
             2 => Job {
                 subscriptions: 50,
-                work: Work::Patterns { patterns: vec!["77$".into()], times: 3 },
+                work: LoadWork::Patterns { patterns: vec!["77$".into()], times: 3 },
                 ..plain.clone()
             },
             _ => Job { stuck: 20, size: 16 << 10, work: windowed(50, 4), ..plain.clone() },
@@ -88,8 +88,8 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn windowed(pushes: u64, window: usize) -> Work {
-    Work::Windowed { pushes, window, batch: 1 }
+fn windowed(pushes: u64, window: usize) -> LoadWork {
+    LoadWork::Windowed { pushes, window, batch: 1 }
 }
 
 /// What was resident once the server had seen every kind of wave a few times.

@@ -29,7 +29,7 @@ use wellhead_proto::{
     notice::Notice,
     origin::Origins,
     query::{Query, QueryResult, TypedQuery},
-    surface::{Matched, Router},
+    http_api::{Matched, Router},
     tenants::{DialectRecord, ListedTenant, Tenants},
 };
 
@@ -156,10 +156,10 @@ impl<'a> Request<'a> {
 
     /// As a handshake.
     fn connect_request(&self, router: &Router, matched: &Matched) {
-        let (dialect, row) = (router.dialect(matched), router.route(matched).row);
+        let (dialect, route_id) = (router.dialect(matched), router.route(matched).route_id);
         let Err(why) = dialect.connect_request(&self.as_call(router, matched)) else { return };
-        match dialect.turn_away(row, &why) {
-            None => check_reply(&dialect.refuse(row, &why)),
+        match dialect.turn_away(route_id, &why) {
+            None => check_reply(&dialect.refuse(route_id, &why)),
             Some(turned_away) => {
                 check_frame(turned_away.says);
                 assert!(turned_away.reason.len() <= 123, "it fits a close frame");
@@ -183,7 +183,7 @@ impl<'a> Request<'a> {
 
     fn as_call(&self, router: &Router, matched: &Matched) -> ApiCall<'_> {
         ApiCall {
-            row: router.route(matched).row,
+            route_id: router.route(matched).route_id,
             method: self.method,
             path: self.path,
             segments: matched.segments.clone(),

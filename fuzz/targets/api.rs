@@ -1,4 +1,4 @@
-//! Any request to any row, as text (see `Request`): it is understood or refused, and whatever is accepted can be sent on.
+//! Any request to any route, as text (see `Request`): it is understood or refused, and whatever is accepted can be sent on.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};

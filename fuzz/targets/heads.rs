@@ -1,5 +1,5 @@
 //! The bytes of a connection up to a request: where its head ends does not depend on how it is cut, and whatever it says
-//! is a request that the rows can look at, or is refused in words.
+//! is a request that the routes can look at, or is refused in words.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -9,7 +9,7 @@ use wellhead::http::head::{HeadScanner, RequestHead};
 use wellhead_fuzz::{TENANTS, check_reply, dialects};
 use wellhead_proto::{
     dialect::contract::{Dialect, Role},
-    surface::Router,
+    http_api::Router,
 };
 
 static DIALECTS: LazyLock<Vec<Arc<dyn Dialect>>> = LazyLock::new(dialects);

@@ -1,4 +1,4 @@
-//! The HTTP API of the master: from the head to a refusal, or with the body to the reply of the row.
+//! The HTTP API of the master: from the head to a refusal, or with the body to the reply of the route.
 
 use std::{
     sync::Arc,
@@ -9,9 +9,9 @@ use bytes::Bytes;
 use log::{debug, error};
 use wellhead_proto::{
     dialect::contract::{ApiCall, ApiReply, Headers, MasterRequest, RouteAuth},
+    http_api::{Head, HttpApi, Matched},
     ids::NodeId,
     refusal::Refusal,
-    surface::{Head, Matched, Surface},
     tenants::Tenants,
 };
 
@@ -28,8 +28,8 @@ const SMALL: usize = 128 << 10;
 
 /// A request whose caller is authorized.
 #[derive(Clone, Debug)]
-pub struct Admitted {
-    row: Matched,
+pub struct AdmittedRequest {
+    route: Matched,
     caller: Caller,
     /// Those that are in force for it, from its head to its reply.
     tenants: Arc<Tenants>,
@@ -37,23 +37,23 @@ pub struct Admitted {
     at: Duration,
 }
 
-impl Surface for Master {
-    type Admitted = Admitted;
+impl HttpApi for Master {
+    type Admitted = AdmittedRequest;
 
-    fn admit(&self, head: Head<'_>) -> Result<Admitted, ApiReply> {
+    fn admit(&self, head: Head<'_>) -> Result<AdmittedRequest, ApiReply> {
         let tenants = self.0.tenants.load_full();
-        let mut row = self.0.router.find(head.method, head.path, &tenants)?;
+        let mut route = self.0.router.find(head.method, head.path, &tenants)?;
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let caller = match self.0.router.route(&row).guard {
+        let caller = match self.0.router.route(&route).guard {
             RouteAuth::Open => Caller::Anyone,
             RouteAuth::Own => {
-                let segments = std::mem::take(&mut row.segments);
-                let call = call(self.0.router.route(&row).row, segments, head, Bytes::new(), at, &tenants);
-                let judged = self.0.router.dialect(&row).authenticate(&call);
-                row.segments = call.segments;
+                let segments = std::mem::take(&mut route.segments);
+                let call = call(self.0.router.route(&route).route_id, segments, head, Bytes::new(), at, &tenants);
+                let judged = self.0.router.dialect(&route).authenticate(&call);
+                route.segments = call.segments;
                 if let Err(why) = judged {
-                    self.note_refused(&Caller::Anyone, &row, head, &why);
-                    return Err(self.0.router.refuse(&row, &why));
+                    self.note_refused(&Caller::Anyone, &route, head, &why);
+                    return Err(self.0.router.refuse(&route, &why));
                 }
                 // a caller that the dialect authorizes is limited by the dialect, too
                 Caller::Anyone
@@ -63,19 +63,19 @@ impl Surface for Master {
                 Err(why) => {
                     self.0.metrics.not_admitted(&why);
                     debug!(method = head.method, path = head.path, reason = why.reason(); "caller refused: {why}");
-                    return Err(self.0.router.refuse(&row, &why));
+                    return Err(self.0.router.refuse(&route, &why));
                 }
             },
         };
-        Ok(Admitted { row, caller, tenants, at })
+        Ok(AdmittedRequest { route, caller, tenants, at })
     }
 
-    fn refuse(&self, admitted: &Admitted, why: &Refusal) -> ApiReply {
-        self.0.router.refuse(&admitted.row, why)
+    fn refuse(&self, admitted: &AdmittedRequest, why: &Refusal) -> ApiReply {
+        self.0.router.refuse(&admitted.route, why)
     }
 
-    async fn serve(&self, mut admitted: Admitted, head: Head<'_>, body: Bytes) -> ApiReply {
-        let segments = std::mem::take(&mut admitted.row.segments);
+    async fn serve(&self, mut admitted: AdmittedRequest, head: Head<'_>, body: Bytes) -> ApiReply {
+        let segments = std::mem::take(&mut admitted.route.segments);
         let read = if body.len() <= SMALL {
             self.read(&admitted, segments, head, body)
         } else {
@@ -84,7 +84,7 @@ impl Surface for Master {
         let done = match read {
             Ok((request, checked)) => {
                 let now = admitted.at.as_secs_f64();
-                let Admitted { caller, tenants, .. } = &admitted;
+                let AdmittedRequest { caller, tenants, .. } = &admitted;
                 let done = self.0.dispatcher.carry_out(caller, tenants, request, checked, now).await;
                 done.map(|Answer { reply, missing }| name_missing(reply, &missing))
             }
@@ -92,9 +92,9 @@ impl Surface for Master {
         };
         done.unwrap_or_else(|error| {
             if let MasterError::Refused(why) = &error {
-                self.note_refused(&admitted.caller, &admitted.row, head, why);
+                self.note_refused(&admitted.caller, &admitted.route, head, why);
             }
-            self.0.router.refuse(&admitted.row, &error.into_refusal())
+            self.0.router.refuse(&admitted.route, &error.into_refusal())
         })
     }
 
@@ -108,9 +108,9 @@ type Read = Result<(MasterRequest, Result<(), Refusal>), Refusal>;
 
 impl Master {
     /// Count a request that was refused, and let who debugs see why.
-    fn note_refused(&self, caller: &Caller, row: &Matched, head: Head<'_>, why: &Refusal) {
+    fn note_refused(&self, caller: &Caller, route: &Matched, head: Head<'_>, why: &Refusal) {
         let key_name = caller.name();
-        let (dialect, reason) = (self.0.router.dialect(row).name(), why.reason());
+        let (dialect, reason) = (self.0.router.dialect(route).name(), why.reason());
         self.0.metrics.rejected(dialect, why);
         let why = why.in_short();
         debug!(
@@ -119,15 +119,22 @@ impl Master {
         );
     }
 
-    fn read(&self, admitted: &Admitted, segments: Vec<String>, head: Head<'_>, body: Bytes) -> Read {
-        let call = call(self.0.router.route(&admitted.row).row, segments, head, body, admitted.at, &admitted.tenants);
-        let mut request = self.0.router.dialect(&admitted.row).master_request(call)?;
+    fn read(&self, admitted: &AdmittedRequest, segments: Vec<String>, head: Head<'_>, body: Bytes) -> Read {
+        let call =
+            call(self.0.router.route(&admitted.route).route_id, segments, head, body, admitted.at, &admitted.tenants);
+        let mut request = self.0.router.dialect(&admitted.route).master_request(call)?;
         let checked = self.0.dispatcher.check(&admitted.caller, &admitted.tenants, &mut request);
         Ok((request, checked))
     }
 
     /// The same on a thread that serves no sockets.
-    async fn read_elsewhere(&self, admitted: &Admitted, segments: Vec<String>, head: Head<'_>, body: Bytes) -> Read {
+    async fn read_elsewhere(
+        &self,
+        admitted: &AdmittedRequest,
+        segments: Vec<String>,
+        head: Head<'_>,
+        body: Bytes,
+    ) -> Read {
         let (master, admitted) = (self.clone(), admitted.clone());
         let (method, path, query) = (head.method.to_owned(), head.path.to_owned(), head.query.to_owned());
         let headers = ContentType(head.headers.header(CONTENT_TYPE).map(str::to_owned));
@@ -145,7 +152,7 @@ impl Master {
 
 const CONTENT_TYPE: &str = "content-type";
 
-/// The one header of a request with a large body that its row looks at.
+/// The one header of a request with a large body that its route looks at.
 struct ContentType(Option<String>);
 
 impl Headers for ContentType {
@@ -156,7 +163,7 @@ impl Headers for ContentType {
 
 /// A request as the dialect gets it.
 fn call<'a>(
-    row: usize,
+    route_id: usize,
     segments: Vec<String>,
     head: Head<'a>,
     body: Bytes,
@@ -164,7 +171,7 @@ fn call<'a>(
     tenants: &'a Tenants,
 ) -> ApiCall<'a> {
     let Head { method, path, query, headers, .. } = head;
-    ApiCall { row, method, path, segments, query, headers, body, now, tenants }
+    ApiCall { route_id, method, path, segments, query, headers, body, now, tenants }
 }
 
 /// Name the slaves that are missing in a partial answer.

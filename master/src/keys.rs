@@ -8,11 +8,11 @@ use wellhead_proto::{
     command::Command,
     dialect::contract::{Headers, MasterRequest, QueryRequest, Right},
     envelope::Envelope,
+    http_api::Head,
     ids::{AppId, ChannelName},
     local::{is_loopback, passed_on},
     query::{AppStats, CountQuery, Listing, MembersQuery, NamesQuery, StatesOf, StatesQuery},
     refusal::Refusal,
-    surface::Head,
     tenants::Tenants,
 };
 
@@ -21,7 +21,7 @@ use crate::Keyless;
 /// Who calls.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Caller {
-    /// A caller that no key limits: none is configured, or the row needs none.
+    /// A caller that no key limits: none is configured, or the route needs none.
     Anyone,
     /// The holder of this key.
     Holder(Arc<PushKey>),

@@ -13,16 +13,16 @@ use prometheus_client::registry::Registry;
 use wellhead_proto::{
     bus::Bus,
     dialect::contract::{Dialect, Headers, Right, Role},
+    http_api::Router,
     refusal::Refusal,
-    surface::Router,
     tenants::TenantDirectory,
 };
 
-pub use api::Admitted;
+pub use api::AdmittedRequest;
 
 use crate::{dispatch::Dispatcher, metrics::Metrics};
 
-/// Who may use the rows that need a push key, as long as none is configured.
+/// Who may use the routes that need a push key, as long as none is configured.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Keyless {
     /// Programs of this machine, but no request that a browser or a proxy forwards: for a master on a loopback address.
@@ -45,7 +45,7 @@ pub struct Setup {
     pub body_limit: usize,
     /// What the permissions of a user may come to, written as a JSON list, in bytes.
     pub grants_limit: usize,
-    /// Whom the rows that push keys guard serve, as long as there are none.
+    /// Whom the routes that push keys guard serve, as long as there are none.
     pub keyless: Keyless,
 }
 

@@ -11,6 +11,7 @@ use wellhead_proto::{
     dialect::{self, contract::ApiReply},
     envelope::Envelope,
     event::Payload,
+    http_api::{Head, HttpApi, HttpVersion},
     ids::{ChannelKey, NodeId, SocketId, SocketIdSeal},
     jwt::{Key, Keyring},
     member::MemberAnnouncement,
@@ -18,7 +19,6 @@ use wellhead_proto::{
     origin::Origins,
     query::{Headcount, NameHashes, Query, QueryResult},
     report::CoordinationMessage,
-    surface::{Head, HttpVersion, Surface},
     tenants::{ListedTenant, Tenants},
     testkit::RecordingBus,
 };
@@ -215,7 +215,7 @@ async fn without_keys_only_local_programs_are_served() {
     // said out loud, on a listener beyond loopback
     let open = House::new(vec![], true, true);
     assert_eq!(open.call("GET", "/api/a/channels", &[("host", "push.example")], "").await.status, 200);
-    // or to nobody, since other rows have guards of their own
+    // or to nobody, since other routes have guards of their own
     let closed = closed();
     for headers in [&[("host", "localhost")][..], &[("host", "push.example"), ("authorization", "Bearer all")]] {
         assert_eq!(call(&closed, "GET", "/api/a/channels", headers, "").await.status, 401, "{headers:?}");

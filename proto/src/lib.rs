@@ -10,6 +10,7 @@ pub mod envelope;
 pub mod event;
 pub mod fingerprint;
 pub mod frame;
+pub mod http_api;
 pub mod ids;
 pub mod jwt;
 pub mod local;
@@ -25,7 +26,6 @@ pub mod refusal;
 pub mod report;
 pub mod roster;
 pub mod secret;
-pub mod surface;
 pub mod tenants;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;

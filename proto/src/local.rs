@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::surface::{Head, HttpVersion};
+use crate::http_api::{Head, HttpVersion};
 
 /// Headers with which a proxy says for whom it asks, or that it does.
 const FORWARDED: [&str; 5] = ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];

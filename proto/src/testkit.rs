@@ -153,9 +153,9 @@ impl Golden {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     let mut lines = String::new();
-    for row in bytes.chunks(16) {
-        let digits: Vec<_> = row.iter().map(|byte| format!("{byte:02x}")).collect();
-        let text = row.iter().map(|&byte| if (b' '..=b'~').contains(&byte) { byte as char } else { '.' });
+    for route_id in bytes.chunks(16) {
+        let digits: Vec<_> = route_id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = route_id.iter().map(|&byte| if (b' '..=b'~').contains(&byte) { byte as char } else { '.' });
         let _ = writeln!(lines, "{:<47}  {}", digits.join(" "), text.collect::<String>());
     }
     lines

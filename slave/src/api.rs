@@ -1,4 +1,4 @@
-//! The slave's own HTTP rows: a JWT for a token, ping. What clients ask before and beside their sockets.
+//! The HTTP routes of the slave: a JWT for a token, ping. What clients ask before and beside their sockets.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,9 +6,9 @@ use bytes::Bytes;
 use log::debug;
 use wellhead_proto::{
     dialect::contract::{ApiCall, ApiReply, RouteAuth, SlaveRequest},
+    http_api::{Head, HttpApi, Matched},
     jwt::{BadToken, MAX_JWT_BYTES},
     refusal::Refusal,
-    surface::{Head, Matched, Surface},
 };
 
 use crate::{slave::Slave, token::NotIssued};
@@ -17,7 +17,7 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-impl Surface for Slave {
+impl HttpApi for Slave {
     type Admitted = Matched;
 
     fn admit(&self, head: Head<'_>) -> Result<Matched, ApiReply> {
@@ -26,9 +26,9 @@ impl Surface for Slave {
         let route = self.0.router.route(&matched);
         if route.guard == RouteAuth::Own {
             let Head { method, path, query, headers, .. } = head;
-            let (row, segments, now) = (route.row, matched.segments.clone(), now());
+            let (route_id, segments, now) = (route.route_id, matched.segments.clone(), now());
             let body = Bytes::new();
-            let call = ApiCall { row, method, path, segments, query, headers, body, now, tenants: &tenants };
+            let call = ApiCall { route_id, method, path, segments, query, headers, body, now, tenants: &tenants };
             let judged = self.0.router.dialect(&matched).authenticate(&call);
             judged.map_err(|why| self.0.router.refuse(&matched, &why))?;
         }
@@ -43,13 +43,13 @@ impl Surface for Slave {
         let shared = &self.0;
         let now = now();
         let dialect = shared.router.dialect(&admitted);
-        let row = shared.router.route(&admitted).row;
+        let route_id = shared.router.route(&admitted).route_id;
         let segments = admitted.segments.clone();
         let Head { method, path, query, headers, .. } = head;
         let tenants = shared.tenants.load();
-        let call = ApiCall { row, method, path, segments, query, headers, body, now, tenants: &tenants };
+        let call = ApiCall { route_id, method, path, segments, query, headers, body, now, tenants: &tenants };
         match dialect.slave_request(call) {
-            Err(why) => dialect.refuse(row, &why),
+            Err(why) => dialect.refuse(route_id, &why),
             Ok(SlaveRequest::Answer(reply)) => reply,
             Ok(SlaveRequest::Exchange { jwt, reply }) => match shared.tokens.issue(&jwt, &tenants, now) {
                 Ok(token) => reply(Ok(token)),
@@ -61,7 +61,7 @@ impl Surface for Slave {
                 }
                 Err(NotIssued::Full) => {
                     let why = Refusal::unavailable("too many connection tokens are waiting to be used");
-                    dialect.refuse(row, &why)
+                    dialect.refuse(route_id, &why)
                 }
             },
         }

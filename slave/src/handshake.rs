@@ -1,5 +1,5 @@
-//! The handshake: a request that asks for a WebSocket is accepted, or is told why not. Such requests have no row of
-//! their own, so everything a row would check is checked here: path, origin, credentials, limits, and what RFC 6455 §4.2
+//! The handshake: a request that asks for a WebSocket is accepted, or is told why not. Such requests are not served by the
+//! routes of `api`, so everything that these would check is checked here: path, origin, credentials, limits, and what RFC 6455 §4.2
 //! demands.
 
 use std::{
@@ -16,11 +16,11 @@ use log::debug;
 use wellhead_proto::{
     dialect::contract::{ApiCall, ApiReply, ConnectRequest, Credentials, Headers, RejectedSocket, Route},
     frame::Frame,
+    http_api::{Head, HttpVersion, Matched},
     ids::{AppId, UserId},
     jwt::BadToken,
     node_request::Bearer,
     refusal::Refusal,
-    surface::{Head, HttpVersion, Matched},
     tenants::Tenants,
 };
 
@@ -144,8 +144,8 @@ async fn examine(state: &Arc<SlaveState>, head: Head<'_>) -> Result<Accepted, Re
     let matched = matched.map_err(|reply| Rejection { reason: "not_found", how: RejectionForm::Reply(reply) })?;
     let key = check_handshake(head.version, head.headers);
     let refused = |why: Refusal| {
-        let row = state.router.route(&matched).row;
-        let away = key.as_ref().ok().zip(state.router.dialect(&matched).reject_socket(row, &why));
+        let route_id = state.router.route(&matched).route_id;
+        let away = key.as_ref().ok().zip(state.router.dialect(&matched).reject_socket(route_id, &why));
         let how = match away {
             Some((key, away)) => RejectionForm::Away(SocketAccept::of(key), away),
             None => RejectionForm::Reply(state.router.refuse(&matched, &why)),
@@ -181,7 +181,7 @@ fn connect_request(
         return Err(Refusal::unavailable("the cluster's bus is down"));
     }
     let call = ApiCall {
-        row: state.router.route(matched).row,
+        route_id: state.router.route(matched).route_id,
         method: head.method,
         path: head.path,
         segments: matched.segments.clone(),

@@ -12,8 +12,8 @@ use log::{error, warn};
 use wellhead_proto::{
     bus::{Bus, Inbox},
     dialect::contract::{Dialect, Role, Route},
+    http_api::{Head, Router},
     ids::NodeId,
-    surface::{Head, Router},
     tenants::TenantDirectory,
 };
 

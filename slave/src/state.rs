@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wellhead_proto::{bus::Bus, ids::NodeId, surface::Router, tenants::TenantDirectory};
+use wellhead_proto::{bus::Bus, http_api::Router, ids::NodeId, tenants::TenantDirectory};
 
 use crate::{
     admission::Admission,

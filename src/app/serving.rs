@@ -34,8 +34,8 @@ use crate::{
         self,
         budget::Budget,
         connections::{Bounds, Descriptors},
-        door::Door,
         metrics::AllRequests,
+        service::HttpService,
         try_page::TryPage,
     },
 };
@@ -190,21 +190,23 @@ impl Bound {
                 Some(master) => Guard::Master(master.clone()),
                 None => Guard::PushKeys(tenants.clone()),
             };
-            let door = Door::new(Admin::new(registry, guard), health.clone(), requests.of("admin"), budget.clone());
-            builder = http::listen(builder, listener, door, Bounds::of_its_own(ADMIN_CONNECTIONS), || ())?;
+            let service =
+                HttpService::new(Admin::new(registry, guard), health.clone(), requests.of("admin"), budget.clone());
+            builder = http::listen(builder, listener, service, Bounds::of_its_own(ADMIN_CONNECTIONS), || ())?;
         }
         if let (Some(listener), Some(master)) = (listeners.master, master) {
             let page = self.development.zip(self.clients).map(|(development, at)| TryPage::new(development, at));
-            let door = Door::new(master, health.clone(), requests.of("master"), budget.clone()).with_page(page);
-            builder = http::listen(builder, listener, door, Bounds::of_its_own(room.master_http), || ())?;
+            let service =
+                HttpService::new(master, health.clone(), requests.of("master"), budget.clone()).with_page(page);
+            builder = http::listen(builder, listener, service, Bounds::of_its_own(room.master_http), || ())?;
         }
         let started = Arc::new(Semaphore::new(0));
         let mut awaited = 0;
         if let (Some(listener), Some(slave)) = (listeners.slave, slave.clone()) {
-            let door = Door::new(slave, health.clone(), requests.of("slave"), budget);
+            let service = HttpService::new(slave, health.clone(), requests.of("slave"), budget);
             let started = started.clone();
             let bounds = Bounds::sharing(room.slave_http, &descriptors);
-            builder = http::listen(builder, listener, door, bounds, move || started.add_permits(1))?;
+            builder = http::listen(builder, listener, service, bounds, move || started.add_permits(1))?;
             awaited = u32::try_from(workers).unwrap_or(u32::MAX);
         }
         let server = builder.run();

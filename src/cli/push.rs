@@ -82,7 +82,7 @@ pub(super) fn push(push: &Push) -> Result<()> {
 }
 
 impl Push {
-    /// The path and the body of the row that takes it.
+    /// The path and the body of the route that takes it.
     fn request(&self, text: &str) -> Result<(String, String)> {
         // as it is: a number that is parsed might come out as another
         let data = RawValue::from_string(text.trim().to_owned())

@@ -13,19 +13,19 @@ use log::debug;
 use tokio::time::Instant;
 use wellhead_proto::{
     dialect::contract::ApiReply,
-    surface::{HttpVersion, text},
+    http_api::{HttpVersion, text},
 };
 use wellhead_slave::{Rejected, Transport};
 
 use super::{
-    Site,
+    UpgradeApi,
     client_stream::{Broken, ClientStream},
     connections::Place,
-    door::Door,
     head::RequestHead,
     metrics::Ended,
     receive::{Incomplete, NoBody, Used, unread},
     reply::{After, encode, switching_protocols},
+    service::HttpService,
 };
 
 /// What comes after an exchange.
@@ -41,24 +41,24 @@ enum Next<Socket> {
 }
 
 /// Serve the client of `transport` until it goes, or has to.
-pub async fn serve<S: Site>(door: Rc<Door<S>>, transport: Transport, place: Place) {
+pub async fn serve<S: UpgradeApi>(service: Rc<HttpService<S>>, transport: Transport, place: Place) {
     transport.set_nodelay();
-    let mut client = ClientStream::new(transport, place, door.budget.reserve_nothing(), door.times);
+    let mut client = ClientStream::new(transport, place, service.budget.reserve_nothing(), service.times);
     let mut input = BytesMut::new();
     let mut is_first = true;
     loop {
         let next = match client.read_head(&mut input, is_first).await {
-            Ok(Some(length)) => exchange(&door, &mut client, &mut input, length).await,
+            Ok(Some(length)) => exchange(&service, &mut client, &mut input, length).await,
             Ok(None) | Err(Incomplete::Silent) => Next::Close,
             Err(Incomplete::Broken(cause)) => {
-                door.requests.ended(cause);
+                service.requests.ended(cause);
                 Next::Close
             }
             Err(Incomplete::Refused(reply, cause)) => {
                 if let Some(cause) = cause {
-                    door.requests.ended(cause);
+                    service.requests.ended(cause);
                 }
-                door.requests.count("", reply.status, Duration::ZERO);
+                service.requests.count("", reply.status, Duration::ZERO);
                 client.last_word(&reply).await
             }
         };
@@ -72,15 +72,15 @@ pub async fn serve<S: Site>(door: Rc<Door<S>>, transport: Transport, place: Plac
             Next::Open(socket) => {
                 let ClientStream { transport, place, held, .. } = client;
                 drop((place, held));
-                return door.surface.open(socket, transport, input);
+                return service.http_api.open(socket, transport, input);
             }
         }
     }
 }
 
 /// One request, whose head is the first `length` bytes of `input`, and the reply to it.
-async fn exchange<S: Site>(
-    door: &Door<S>,
+async fn exchange<S: UpgradeApi>(
+    service: &HttpService<S>,
     client: &mut ClientStream,
     input: &mut BytesMut,
     length: usize,
@@ -92,14 +92,14 @@ async fn exchange<S: Site>(
         Ok(request) => request,
         Err(bad) => {
             let reply = bad.reply();
-            door.requests.count("", reply.status, started.elapsed());
+            service.requests.count("", reply.status, started.elapsed());
             return client.last_word(&reply).await;
         }
     };
     let head = request.head();
     let is_head = head.method == "HEAD";
-    if request.asks_for_websocket && head.method == "GET" && door.surface.opens_socket(head) {
-        let judged = door.surface.handshake(head, client.peer()).await;
+    if request.asks_for_websocket && head.method == "GET" && service.http_api.opens_socket(head) {
+        let judged = service.http_api.handshake(head, client.peer()).await;
         drop(request);
         return match judged {
             Ok(socket) => {
@@ -113,18 +113,18 @@ async fn exchange<S: Site>(
         };
     }
 
-    let (reply, used) = match door.admit(head) {
+    let (reply, used) = match service.admit(head) {
         Err(reply) => (reply, unread(&request, behind)),
-        Ok(admitted) => match client.read_body(&request, behind, door.surface.body_limit()).await {
+        Ok(admitted) => match client.read_body(&request, behind, service.http_api.body_limit()).await {
             Ok((body, used)) => {
                 client.place.set_waiting(None);
-                (door.surface.serve(admitted, head, body).await, used)
+                (service.http_api.serve(admitted, head, body).await, used)
             }
-            Err(NoBody::Refused(why)) => (door.surface.refuse(&admitted, &why), Used::NotYetAll),
+            Err(NoBody::Refused(why)) => (service.http_api.refuse(&admitted, &why), Used::NotYetAll),
             Err(NoBody::BrokeOff) => (text(400, "the request body broke off"), Used::NotYetAll),
             Err(NoBody::Gone) => return Next::Close,
             Err(NoBody::Dismissed) => {
-                door.requests.ended(Ended::Crowded);
+                service.requests.ended(Ended::Crowded);
                 return Next::Close;
             }
         },
@@ -132,9 +132,9 @@ async fn exchange<S: Site>(
 
     let now = Instant::now();
     let took = now - started;
-    door.requests.count(head.method, reply.status, took);
+    service.requests.count(head.method, reply.status, took);
     debug!(
-        role = door.requests.role(), method = head.method, path = head.path, status = reply.status,
+        role = service.requests.role(), method = head.method, path = head.path, status = reply.status,
         peer = client.peer().map(|peer| peer.to_string()).unwrap_or_default(), duration_us = took.as_micros() as u64;
         "{} {}: {}", head.method, head.path, reply.status
     );
@@ -150,9 +150,9 @@ async fn exchange<S: Site>(
     drop(reply);
     if let Err(broken) = client.write(&out).await {
         match broken {
-            Broken::Late => door.requests.ended(Ended::Stalled),
-            Broken::NoMemory => door.requests.ended(Ended::NoMemory),
-            Broken::Dismissed => door.requests.ended(Ended::Crowded),
+            Broken::Late => service.requests.ended(Ended::Stalled),
+            Broken::NoMemory => service.requests.ended(Ended::NoMemory),
+            Broken::Dismissed => service.requests.ended(Ended::Crowded),
             Broken::Gone => {}
         }
         return Next::Close;

@@ -7,7 +7,7 @@ use memchr::{memchr, memchr_iter};
 use smallvec::SmallVec;
 use wellhead_proto::{
     dialect::contract::{ApiReply, Headers},
-    surface::{Head, HttpVersion, text},
+    http_api::{Head, HttpVersion, text},
 };
 
 /// The largest request head, in bytes, with the ends of its lines.
@@ -144,7 +144,7 @@ impl<'b> RequestHead<'b> {
         let version = if request.version == Some(0) { HttpVersion::Http10 } else { HttpVersion::Http11 };
         let method = request.method.unwrap_or_default();
         let headers = HeaderLines(request.headers.iter().map(|line| (line.name, line.value)).collect());
-        let facts = Facts::of(&headers, version)?;
+        let facts = HeadFacts::of(&headers, version)?;
         let (path, query) = target(method, request.path.unwrap_or_default(), facts.host)?;
         Ok(Self {
             method,
@@ -191,7 +191,7 @@ impl Headers for HeaderLines<'_> {
 }
 
 /// What the lines say that HTTP itself has to know.
-struct Facts<'b> {
+struct HeadFacts<'b> {
     host: Option<&'b [u8]>,
     length: Option<u64>,
     chunked: bool,
@@ -200,7 +200,7 @@ struct Facts<'b> {
     asks_for_websocket: bool,
 }
 
-impl<'b> Facts<'b> {
+impl<'b> HeadFacts<'b> {
     fn of(headers: &HeaderLines<'b>, version: HttpVersion) -> Result<Self, BadHead> {
         let mut facts = Self {
             host: None,

@@ -1,4 +1,4 @@
-//! What went through the doors.
+//! Counts HTTP requests and connections.
 
 use std::{
     fmt::Write,
@@ -15,7 +15,7 @@ use prometheus_client::{
 /// Upper bounds of the durations that are told apart.
 const SECONDS: [f64; 13] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
 
-/// The requests of all doors.
+/// The requests of all listeners.
 #[derive(Clone)]
 pub struct AllRequests {
     count: Family<Labels, Counter>,
@@ -24,7 +24,7 @@ pub struct AllRequests {
     ended: Family<EndedLabels, Counter>,
 }
 
-/// The requests of one door.
+/// The requests of one listener.
 #[derive(Clone)]
 pub struct Requests {
     role: &'static str,
@@ -136,7 +136,7 @@ impl AllRequests {
         requests
     }
 
-    /// Those of one door.
+    /// Those of one listener.
     #[must_use]
     pub fn of(&self, role: &'static str) -> Requests {
         let duration = self.duration.get_or_create(&RoleLabel { role }).clone();
@@ -153,7 +153,7 @@ impl AllRequests {
 }
 
 impl Requests {
-    /// The door's role.
+    /// The role of the listener.
     #[must_use]
     pub fn role(&self) -> &'static str {
         self.role

@@ -1,16 +1,16 @@
 //! HTTP/1.1 in front of the roles. actix-server accepts connections and deals them out to its worker threads; a
-//! connection and its door live on one of these.
+//! connection and the service of its listener live on one of these.
 
 pub mod budget;
 pub mod chunks;
 pub mod client_stream;
 pub mod connection;
 pub mod connections;
-pub mod door;
 pub mod head;
 pub mod metrics;
 mod receive;
 pub mod reply;
+pub mod service;
 #[cfg(test)]
 mod tests;
 pub mod try_page;
@@ -28,18 +28,18 @@ use actix_service::fn_service;
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 use wellhead_master::Master;
-use wellhead_proto::surface::{Head, Surface};
+use wellhead_proto::http_api::{Head, HttpApi};
 use wellhead_slave::{Accepted, Opened, Rejected, Slave, Transport};
 
 use self::{
     connections::{Bounds, Connections},
-    door::Door,
     metrics::Ended,
+    service::HttpService,
 };
 use crate::admin::Admin;
 
-/// A surface that may open WebSockets, too.
-pub trait Site: Surface {
+/// An HTTP API that may also open WebSockets.
+pub trait UpgradeApi: HttpApi {
     /// A handshake that succeeded.
     type Socket: 'static;
 
@@ -60,10 +60,10 @@ pub trait Site: Surface {
     fn open(&self, socket: Self::Socket, transport: Transport, early: BytesMut);
 }
 
-/// A surface without sockets.
+/// An HTTP API without sockets.
 macro_rules! without_sockets {
     ($($site:ty),*) => {$(
-        impl Site for $site {
+        impl UpgradeApi for $site {
             type Socket = std::convert::Infallible;
 
             fn opens_socket(&self, _: Head<'_>) -> bool {
@@ -71,7 +71,7 @@ macro_rules! without_sockets {
             }
 
             async fn handshake(&self, _: Head<'_>, _: Option<std::net::SocketAddr>) -> Result<Self::Socket, wellhead_slave::Rejected> {
-                Err(wellhead_slave::Rejected::Reply(wellhead_proto::surface::text(404, "404 page not found\n")))
+                Err(wellhead_slave::Rejected::Reply(wellhead_proto::http_api::text(404, "404 page not found\n")))
             }
 
             fn open(&self, socket: Self::Socket, _: wellhead_slave::Transport, _: bytes::BytesMut) {
@@ -84,7 +84,7 @@ macro_rules! without_sockets {
 use without_sockets;
 without_sockets!(Master, Admin);
 
-impl Site for Slave {
+impl UpgradeApi for Slave {
     type Socket = Accepted;
 
     fn start_worker(&self) {
@@ -105,37 +105,37 @@ impl Site for Slave {
     }
 }
 
-/// Serve `door` on `listener`, to as many connections as `bounds` allow. `on_start` is called by each worker thread when it
+/// Serve `service` on `listener`, to as many connections as `bounds` allow. `on_start` is called by each worker thread when it
 /// has begun.
 ///
 /// # Errors
 ///
 /// The listener cannot be used.
-pub fn listen<S: Site>(
+pub fn listen<S: UpgradeApi>(
     builder: ServerBuilder,
     listener: TcpListener,
-    door: Door<S>,
+    service: HttpService<S>,
     bounds: Bounds,
     on_start: impl Fn() + Clone + Send + 'static,
 ) -> io::Result<ServerBuilder> {
     let ending = builder.graceful_shutdown_signal();
-    builder.listen(door.requests.role(), listener, move || {
+    builder.listen(service.requests.role(), listener, move || {
         // this runs on every worker's own thread
-        door.surface.start_worker();
+        service.http_api.start_worker();
         on_start();
         // its requests share no counter of references with those of other threads
-        let door = Rc::new(door.clone());
-        let connections = Connections::new(bounds.clone(), door.requests.connections(), ending.clone());
+        let service = Rc::new(service.clone());
+        let connections = Connections::new(bounds.clone(), service.requests.connections(), ending.clone());
         fn_service(move |stream: TcpStream| {
-            let door = door.clone();
+            let service = service.clone();
             let place = connections.enter();
             // the one place where a connection gets its transport
             let transport = Transport::plain(stream);
             async move {
                 match place {
-                    Some(place) => connection::serve(door, transport, place).await,
+                    Some(place) => connection::serve(service, transport, place).await,
                     None => {
-                        door.requests.ended(Ended::Refused);
+                        service.requests.ended(Ended::Refused);
                         // it fits into the kernel's buffer, or nobody reads; past the runtime, which does not know yet
                         // that there is room
                         let _ = transport.send(&reply::no_room());

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Instant;
-use wellhead_proto::{dialect::contract::ApiReply, refusal::Refusal, surface::text};
+use wellhead_proto::{dialect::contract::ApiReply, http_api::text, refusal::Refusal};
 
 use super::{
     budget::UsedUp,

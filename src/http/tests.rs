@@ -1,4 +1,4 @@
-//! The door, seen by clients that speak raw TCP, well and badly.
+//! The service, seen by clients that speak raw TCP, well and badly.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -19,12 +19,14 @@ use tokio::{
 use wellhead_proto::{
     bus::Bus,
     dialect::contract::ApiReply,
+    http_api::{Head, HttpApi, text},
     refusal::Refusal,
-    surface::{Head, Surface, text},
     testkit::RecordingBus,
 };
 
-use super::{Site, budget::Budget, client_stream::Times, connections::Bounds, door::Door, metrics::AllRequests};
+use super::{
+    UpgradeApi, budget::Budget, client_stream::Times, connections::Bounds, metrics::AllRequests, service::HttpService,
+};
 use crate::health::Health;
 
 /// Enough for anything that a test waits for.
@@ -47,7 +49,7 @@ static NEVER_BEGUN: Notify = Notify::const_new();
 #[derive(Clone)]
 struct Echo;
 
-impl Surface for Echo {
+impl HttpApi for Echo {
     type Admitted = ();
 
     fn admit(&self, head: Head<'_>) -> Result<(), ApiReply> {
@@ -103,10 +105,10 @@ impl Running {
         let requests = AllRequests::new(&mut registry).of("master");
         let bus: Arc<dyn Bus> = Arc::new(RecordingBus::default());
         let health = Health::new(bus);
-        let mut door = Door::new(Echo, health.clone(), requests, budget.clone());
-        door.times = times;
+        let mut service = HttpService::new(Echo, health.clone(), requests, budget.clone());
+        service.times = times;
         let builder = Server::build().workers(threads).disable_signals().shutdown_timeout(1);
-        let server = super::listen(builder, listener, door, Bounds::of_its_own(most), || ()).unwrap().run();
+        let server = super::listen(builder, listener, service, Bounds::of_its_own(most), || ()).unwrap().run();
         let handle = server.handle();
         actix_rt::spawn(server);
         Self { address, server: handle, health, registry, budget }

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use wellhead_proto::{
     dialect::contract::ApiReply,
+    http_api::{Head, text},
     local::{is_loopback, passed_on},
-    surface::{Head, text},
 };
 
 use crate::development::{Development, Pusher};
@@ -90,7 +90,7 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use wellhead_proto::{dialect::contract::Headers, surface::HttpVersion};
+    use wellhead_proto::{dialect::contract::Headers, http_api::HttpVersion};
 
     use super::*;
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use wellhead::{
     bus::local::InProcessBus,
     health::Health,
-    http::{self, budget::Budget, connections::Bounds, door::Door, metrics::AllRequests},
+    http::{self, budget::Budget, connections::Bounds, metrics::AllRequests, service::HttpService},
 };
 use wellhead_proto::{
     action::Action,
@@ -93,7 +93,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let claims = json!({ "gusher": { "user_id": "", "channels": [], "app_key": "echo" } });
     let token = jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET))?;
     let path = "/".to_owned();
-    let route = Route { role: Role::Slave, method: Route::SOCKET, path, guard: RouteAuth::Own, row: 0 };
+    let route = Route { role: Role::Slave, method: Route::SOCKET, path, guard: RouteAuth::Own, route_id: 0 };
     let keys = Keyring::new(vec![Key::from_secret(SECRET)?], false);
     let node = NodeId::from_random(1);
     let hub = Arc::new(InProcessBus::new(node));
@@ -112,11 +112,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let slave = Slave::new(setup, &mut registry);
     wellhead_proto::bus::Bus::attach(&*hub, slave.inbox());
     let requests = AllRequests::new(&mut registry).of("slave");
-    let door = Door::new(slave, Health::new(hub), requests, Budget::new(LIMIT.bytes()));
+    let service = HttpService::new(slave, Health::new(hub), requests, Budget::new(LIMIT.bytes()));
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let builder = actix_server::Server::build().workers(2);
-    let server = http::listen(builder, listener, door, Bounds::of_its_own(1_000), || ())?.run();
+    let server = http::listen(builder, listener, service, Bounds::of_its_own(1_000), || ())?.run();
     let mut out = std::io::stdout();
     writeln!(out, "{address}")?;
     out.flush()?;

@@ -34,7 +34,7 @@ pub struct Job {
     /// Bytes of data in a push.
     pub size: usize,
     /// What is done once the sockets are open.
-    pub work: Work,
+    pub work: LoadWork,
     /// Then all sockets are closed, and it is measured what that costs.
     pub leave: bool,
 }
@@ -55,7 +55,7 @@ impl Job {
             stuck: 0,
             bystanders: 0,
             size: 100,
-            work: Work::Idle,
+            work: LoadWork::Idle,
             leave: false,
         }
     }
@@ -81,7 +81,7 @@ pub enum Tokens {
 
 /// What is done once the sockets are open.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub enum Work {
+pub enum LoadWork {
     /// Nothing.
     Idle,
     /// Nothing, for so long; what that costs is measured.

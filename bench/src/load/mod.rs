@@ -15,7 +15,7 @@ use anyhow::Result;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 pub use self::{
-    job::{Job, Tokens, Work},
+    job::{Job, LoadWork, Tokens},
     speech::{App, ServerProtocol},
 };
 

@@ -80,7 +80,7 @@ impl Client {
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {to}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            speech.door(token, &channels)
+            speech.path(token, &channels)
         );
         let joins = speech.joins(&channels)?;
         Ok(Self {

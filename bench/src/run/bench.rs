@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{contender::Contender, environment::app, nats::Nats, nchan, running::Running, uws};
 use crate::{
     child::Server,
-    load::{App, Job, ServerProtocol, Tokens, Work},
+    load::{App, Job, LoadWork, ServerProtocol, Tokens},
     proc,
 };
 
@@ -169,7 +169,7 @@ impl Bench {
     pub fn speaks_pusher(&self) -> bool {
         let probe = || -> Result<Value> {
             let running = self.start(Contender::Pusher, &[])?;
-            let work = Work::Windowed { pushes: 1, window: 1, batch: 1 };
+            let work = LoadWork::Windowed { pushes: 1, window: 1, batch: 1 };
             self.load(Contender::Pusher, &running, &Job { sockets: 1, work, ..self.job()? })
         };
         probe().is_ok_and(|report| report["work"]["deliveries"] == 1)

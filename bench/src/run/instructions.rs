@@ -13,7 +13,7 @@ use clap::Args;
 use super::{bench::Bench, contender::Contender, environment::has, running::Running};
 use crate::{
     child::Server,
-    load::{Job, Work},
+    load::{Job, LoadWork},
 };
 
 /// Sockets; under callgrind everything takes fifty times as long.
@@ -51,7 +51,7 @@ pub fn run(options: &Options) -> Result<()> {
                 write!(out, " – |")?;
                 continue;
             }
-            let count = |pushes| counted(&bench, contender, job, Work::Windowed { pushes, window, batch });
+            let count = |pushes| counted(&bench, contender, job, LoadWork::Windowed { pushes, window, batch });
             let (more, less) = (count(many)?, count(few)?);
             write!(out, " {:.0} |", (more - less) / ((many - few) * each as u64) as f64)?;
             out.flush()?;
@@ -61,7 +61,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn counted(bench: &Bench, contender: Contender, job: &Job, work: Work) -> Result<f64> {
+fn counted(bench: &Bench, contender: Contender, job: &Job, work: LoadWork) -> Result<f64> {
     let (program, _) = bench.command(contender, "standalone", &[]);
     let mut command = Command::new("valgrind");
     let profile = bench.folder.join("callgrind.out");

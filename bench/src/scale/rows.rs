@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Table, sound};
 use crate::{
-    load::{Job, Work},
+    load::{Job, LoadWork},
     run::{bench::Bench, contender::Contender, measure::number},
 };
 
@@ -16,8 +16,8 @@ fn once(bench: &Bench, job: &Job, settings: &[(&str, String)]) -> Result<Value> 
     Ok(report)
 }
 
-fn windowed(pushes: u64, window: usize) -> Work {
-    Work::Windowed { pushes, window, batch: 1 }
+fn windowed(pushes: u64, window: usize) -> LoadWork {
+    LoadWork::Windowed { pushes, window, batch: 1 }
 }
 
 fn grown_kib(report: &Value) -> f64 {
@@ -50,12 +50,12 @@ pub fn sockets(bench: &Bench, quick: bool) -> Result<Table> {
     for &sockets in sizes {
         let plain = Job { sockets, leave: true, ..bench.job()? };
         let pushes = deliveries / sockets as u64;
-        let idle = once(bench, &Job { work: Work::Idle, ..plain.clone() }, &[])?;
+        let idle = once(bench, &Job { work: LoadWork::Idle, ..plain.clone() }, &[])?;
         let one = once(bench, &Job { work: windowed(pushes, 1), ..plain.clone() }, &[])?;
         let eight = once(bench, &Job { work: windowed(pushes * 4, 8), ..plain.clone() }, &[])?;
         // as often as that only here, so that there is something to see
         let often = [("slave.ping_interval", "2s".to_owned())];
-        let pinged = once(bench, &Job { work: Work::Rest { seconds: 5.0 }, ..plain }, &often)?;
+        let pinged = once(bench, &Job { work: LoadWork::Rest { seconds: 5.0 }, ..plain }, &often)?;
         let each = |report: &Value| micros(&report["work"]) / number(&report["work"]["deliveries"]);
         let mean = |part: &str| {
             [&idle, &one, &eight].iter().map(|report| micros(&report[part])).sum::<f64>() / 3.0 / sockets as f64
@@ -85,7 +85,7 @@ pub fn channels(bench: &Bench, quick: bool) -> Result<Table> {
     let sizes: &[usize] = if quick { &[1, 1_000] } else { &[1, 100, 1_000, 10_000, 100_000] };
     for &channels in sizes {
         let sockets = channels.div_ceil(500);
-        let work = Work::Paced { per_second: 2_000.0, pushes: if quick { 4_000 } else { 12_000 } };
+        let work = LoadWork::Paced { per_second: 2_000.0, pushes: if quick { 4_000 } else { 12_000 } };
         let job = Job { sockets, channels, subscriptions: channels / sockets, work, ..bench.job()? };
         let report = once(bench, &job, &[])?;
         table.add(vec![
@@ -123,7 +123,7 @@ pub fn subscriptions(bench: &Bench, quick: bool) -> Result<Table> {
             subscriptions,
             channels: sockets * subscriptions,
             leave: true,
-            work: Work::Idle,
+            work: LoadWork::Idle,
             ..bench.job()?
         };
         let report = once(bench, &job, &[])?;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Table, sound};
 use crate::{
-    load::{Job, Work},
+    load::{Job, LoadWork},
     run::{bench::Bench, contender::Contender, measure::number, running::Running},
 };
 
@@ -20,8 +20,8 @@ fn mean(report: &Value, processes: std::ops::Range<usize>) -> f64 {
     processes.map(|process| spent(report, process)).sum::<f64>() / count
 }
 
-fn call(method: &str, target: &str, body: &str, times: u64) -> Work {
-    Work::Calls { method: method.to_owned(), target: target.to_owned(), body: body.to_owned(), times }
+fn call(method: &str, target: &str, body: &str, times: u64) -> LoadWork {
+    LoadWork::Calls { method: method.to_owned(), target: target.to_owned(), body: body.to_owned(), times }
 }
 
 fn load(bench: &Bench, running: &Running, job: &Job) -> Result<Value> {
@@ -62,9 +62,9 @@ pub fn slaves(bench: &Bench, quick: bool, on_nats: bool) -> Result<Table> {
         // in the order of their processes: the master, its slaves, NATS
         let (all, last) = (1..count + 1, count + 1);
         let plain = bench.job()?;
-        let pushed = |pushes| Work::Windowed { pushes, window: 16, batch: 1 };
+        let pushed = |pushes| LoadWork::Windowed { pushes, window: 16, batch: 1 };
         let seconds = if quick { 2.0 } else { 5.0 };
-        let idle = load(bench, &running, &Job { sockets: 0, work: Work::Rest { seconds }, ..plain.clone() })?;
+        let idle = load(bench, &running, &Job { sockets: 0, work: LoadWork::Rest { seconds }, ..plain.clone() })?;
         let one = load(bench, &running, &Job { sockets: 1, work: pushed(times), ..plain.clone() })?;
         let everybody = (times / count as u64).max(500);
         let to_all = load(bench, &running, &Job { sockets: count, work: pushed(everybody), ..plain.clone() })?;
@@ -126,7 +126,7 @@ pub fn wildcard(bench: &Bench, quick: bool) -> Result<Table> {
             sockets: 1,
             // 500 channels each, all at the second slave; the one socket is at the first
             bystanders: channels / 500,
-            work: Work::Windowed { pushes: if quick { 2_000 } else { 10_000 }, window: 16, batch: 1 },
+            work: LoadWork::Windowed { pushes: if quick { 2_000 } else { 10_000 }, window: 16, batch: 1 },
             ..bench.job()?
         };
         let report = load(bench, &running, &job)?;

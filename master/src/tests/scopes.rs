@@ -1,4 +1,4 @@
-//! What each push key may do, row by row.
+//! What each push key may do, route by route.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What the dispatcher makes of requests that no row of gusher makes.
+//! What the dispatcher makes of requests that no route of gusher makes.
 
 use wellhead_proto::{
     dialect::contract::{ApiReply, MasterRequest},

@@ -68,7 +68,10 @@ impl Right {
     }
 }
 
-/// One row of an API.
+/// The number that a dialect gives to one of its routes.
+pub type RouteId = usize;
+
+/// One route of an API.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// Who serves it.
@@ -80,19 +83,19 @@ pub struct Route {
     /// What the caller must show.
     pub guard: RouteAuth,
     /// The dialect's own number for it.
-    pub row: usize,
+    pub route_id: RouteId,
 }
 
 impl Route {
-    /// The method of a row that opens a WebSocket: a GET that asks for an upgrade.
+    /// The method of a route that opens a WebSocket: a GET that asks for an upgrade.
     pub const SOCKET: &'static str = "WEBSOCKET";
 }
 
-/// One request to a row of an API.
+/// One request to a route of an API.
 #[derive(Clone, Debug)]
 pub struct ApiCall<'a> {
-    /// The number of the row that matched.
-    pub row: usize,
+    /// The number of the route that matched.
+    pub route_id: RouteId,
     /// `GET`, `POST`, …
     pub method: &'a str,
     /// The path, percent-encoded as it came.
@@ -363,10 +366,10 @@ pub trait Dialect: Send + Sync {
     /// Its name in logs and metrics.
     fn name(&self) -> &'static str;
 
-    /// Its rows, for the routers of both roles. The first that matches wins.
+    /// Its routes, for the routers of both roles. The first that matches wins.
     fn routes(&self) -> &[Route];
 
-    /// Are its rows there at all, for these tenants?
+    /// Are its routes there at all, for these tenants?
     fn is_open(&self, tenants: &Tenants) -> bool {
         let _ = tenants;
         true
@@ -377,19 +380,19 @@ pub trait Dialect: Send + Sync {
         1
     }
 
-    /// Judge the credentials that a request to a row with [`RouteAuth::Own`] shows in its head. The body of `head` is empty: it
+    /// Judge the credentials that a request to a route with [`RouteAuth::Own`] shows in its head. The body of `head` is empty: it
     /// is read only for those who are let in, since whoever has no credentials must cost nothing.
     ///
     /// # Errors
     ///
-    /// The caller may not use the row.
+    /// The caller may not use the route.
     fn authenticate(&self, head: &ApiCall<'_>) -> Result<(), Refusal> {
         let _ = head;
         Ok(())
     }
 
-    /// What a request to one of the master's rows comes down to. To be called only for what [`Dialect::authenticate`] let
-    /// in: of the credentials it judges what depends on the body, and nothing else. A dialect without such rows has nothing
+    /// What a request to one of the master's routes comes down to. To be called only for what [`Dialect::authenticate`] let
+    /// in: of the credentials it judges what depends on the body, and nothing else. A dialect without such routes has nothing
     /// to say here.
     ///
     /// # Errors
@@ -400,7 +403,7 @@ pub trait Dialect: Send + Sync {
         Err(Refusal::NotFound)
     }
 
-    /// The same for the slave's rows.
+    /// The same for the slave's routes.
     ///
     /// # Errors
     ///
@@ -410,11 +413,11 @@ pub trait Dialect: Send + Sync {
         Err(Refusal::NotFound)
     }
 
-    /// What a request to a row that opens sockets asks for, and with which credentials.
+    /// What a request to a route that opens sockets asks for, and with which credentials.
     ///
     /// # Errors
     ///
-    /// Something that every handshake on this row must have is missing.
+    /// Something that every handshake on this route must have is missing.
     fn connect_request(&self, call: &ApiCall<'_>) -> Result<ConnectRequest, Refusal>;
 
     /// The protocol state of a new socket of an app.
@@ -441,13 +444,13 @@ pub trait Dialect: Send + Sync {
         None
     }
 
-    /// The HTTP reply with which this row refuses.
-    fn refuse(&self, row: usize, why: &Refusal) -> ApiReply;
+    /// The HTTP reply with which this route refuses.
+    fn refuse(&self, route_id: usize, why: &Refusal) -> ApiReply;
 
-    /// How a row that opens sockets refuses a well-formed handshake, if it does so over the open socket instead of over
+    /// How a route that opens sockets refuses a well-formed handshake, if it does so over the open socket instead of over
     /// HTTP.
-    fn reject_socket(&self, row: usize, why: &Refusal) -> Option<RejectedSocket> {
-        let _ = (row, why);
+    fn reject_socket(&self, route_id: usize, why: &Refusal) -> Option<RejectedSocket> {
+        let _ = (route_id, why);
         None
     }
 }

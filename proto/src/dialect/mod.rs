@@ -1,4 +1,4 @@
-//! The list of dialects; nothing else. A further one, with settings of its own, is a folder here and its row in [`ALL`].
+//! The list of dialects; nothing else. A further one, with settings of its own, is a folder here and its route in [`ALL`].
 
 pub mod contract;
 #[cfg(test)]

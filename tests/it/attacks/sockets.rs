@@ -76,7 +76,7 @@ async fn answers_that_nobody_reads_share_one_budget() {
     // each draws an error that repeats it
     let long = "x".repeat(60_000);
     let unknown = frame(TEXT, format!(r#"{{"event":"{long}","data":{{}}}}"#).as_bytes());
-    flood(&server, &DEMO.door(), &unknown, 20).await;
+    flood(&server, &DEMO.path(), &unknown, 20).await;
     bystander.is_served(&server).await;
     let refused = frame(TEXT, format!(r#"{{"event":"gusher.ping","data":"{long}"}}"#).as_bytes());
     flood(&server, &path("demo", &token), &refused, 20).await;

@@ -1,4 +1,4 @@
-//! Random bytes at every door, from a fixed seed: whatever they do, it serves on.
+//! Random bytes on every listener, from a fixed seed: whatever they do, it serves on.
 
 use std::time::Duration;
 

@@ -270,6 +270,6 @@ async fn each_app_has_its_own() {
 async fn of_an_activity_timeout() {
     let patient = DEMO.listed("limits = { activity_timeout = \"30s\" }");
     let server = Setup::keyed().toml(&patient).start().await;
-    let mut socket = crate::support::websocket::WebSocket::open(server.slave(), &DEMO.door(), &[]).await.expect("101");
+    let mut socket = crate::support::websocket::WebSocket::open(server.slave(), &DEMO.path(), &[]).await.expect("101");
     assert_eq!(crate::support::pusher::said(&socket.text().await).inner()["activity_timeout"], 30);
 }

@@ -165,7 +165,7 @@ async fn a_prefix_stands_before_the_path_and_is_not_signed() {
     let setup = setup().set("pusher.master_prefix", "/push/er").set("pusher.slave_prefix", "/sockets");
     let server = setup.start().await;
     let ann =
-        crate::support::websocket::WebSocket::open(server.slave(), &format!("/sockets{}", DEMO.door()), &[]).await;
+        crate::support::websocket::WebSocket::open(server.slave(), &format!("/sockets{}", DEMO.path()), &[]).await;
     assert!(ann.is_ok());
     assert_eq!(Pusher::open(server.slave(), DEMO).await.err().map(|reply| reply.status), Some(404));
     let mut http = Http::to(server.master()).await;
@@ -181,7 +181,7 @@ async fn only_listed_apps_with_a_secret_are_served() {
     for key in ["plain", "demo", "nobody"] {
         let app = App { key, id: key, secret: "" };
         let mut client =
-            crate::support::websocket::WebSocket::open(server.slave(), &app.door(), &[]).await.expect("101");
+            crate::support::websocket::WebSocket::open(server.slave(), &app.path(), &[]).await.expect("101");
         assert!(client.text().await.contains("4001"));
         assert_eq!(client.closed().await.code, 4001);
         let mut api = Api::of(&server, app).await;

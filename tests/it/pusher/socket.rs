@@ -59,9 +59,9 @@ async fn who_may_not_come_in_hears_it_over_the_socket() {
 #[tokio::test]
 async fn who_finds_no_room_is_told_to_come_back_later() {
     let server = setup().set("slave.max_connections", "1").start().await;
-    let mut first = WebSocket::open(server.slave(), &DEMO.door(), &[]).await.expect("101");
+    let mut first = WebSocket::open(server.slave(), &DEMO.path(), &[]).await.expect("101");
     assert_eq!(said(&first.text().await).event, "pusher:connection_established");
-    assert_eq!(turned_away(&server, &DEMO.door()).await.0, 4100);
+    assert_eq!(turned_away(&server, &DEMO.path()).await.0, 4100);
     first.send_text(r#"{"event":"pusher:ping","data":{}}"#).await;
     assert_eq!(said(&first.text().await).event, "pusher:pong", "who is there stays");
 }
@@ -70,7 +70,7 @@ async fn who_finds_no_room_is_told_to_come_back_later() {
 async fn a_page_of_another_origin_is_told_not_to_come_back() {
     let server = Setup::keyed().toml(&DEMO.listed("allowed_origins = [\"*.app.example.com\"]")).start().await;
     for (origin, welcome) in [("https://www.app.example.com", true), ("https://evil.example.com", false)] {
-        let mut socket = WebSocket::open(server.slave(), &DEMO.door(), &[("Origin", origin)]).await.expect("101");
+        let mut socket = WebSocket::open(server.slave(), &DEMO.path(), &[("Origin", origin)]).await.expect("101");
         let first = said(&socket.text().await);
         if welcome {
             assert_eq!(first.event, "pusher:connection_established", "{origin}");
@@ -86,8 +86,8 @@ async fn a_page_of_another_origin_is_told_not_to_come_back() {
 async fn what_is_no_handshake_is_refused_over_http() {
     let server = setup().start().await;
     let mut http = Http::to(server.slave()).await;
-    assert_eq!(http.get(&DEMO.door()).await.status, 400);
-    assert_eq!(http.call("POST", &DEMO.door(), &[], "").await.status, 405);
+    assert_eq!(http.get(&DEMO.path()).await.status, 400);
+    assert_eq!(http.call("POST", &DEMO.path(), &[], "").await.status, 405);
     assert_eq!(http.get("/app").await.status, 404);
     assert_eq!(http.get("/app/demo/more?protocol=7").await.status, 404);
     for (header, value, status) in
@@ -95,7 +95,7 @@ async fn what_is_no_handshake_is_refused_over_http() {
     {
         let headers: Vec<_> =
             HANDSHAKE.iter().map(|&(name, was)| (name, if name == header { value } else { was })).collect();
-        let reply = Http::to(server.slave()).await.call("GET", &DEMO.door(), &headers, "").await;
+        let reply = Http::to(server.slave()).await.call("GET", &DEMO.path(), &headers, "").await;
         assert_eq!(reply.status, status, "{header}: {value}: {reply:?}");
         // nothing is opened to say that the key is wrong, either
         let reply = Http::to(server.slave()).await.call("GET", "/app/nobody?protocol=7", &headers, "").await;

@@ -65,7 +65,7 @@ impl App {
     }
 
     /// The path of its sockets.
-    pub fn door(&self) -> String {
+    pub fn path(&self) -> String {
         format!("/app/{}?protocol=7&client=test&version=1.0&flash=false", self.key)
     }
 }
@@ -178,7 +178,7 @@ impl Said {
 impl Pusher {
     /// Connect, or hear why not over HTTP.
     pub async fn open(slave: SocketAddr, app: App) -> Result<Self, Reply> {
-        let socket = WebSocket::open(slave, &app.door(), &[]).await?;
+        let socket = WebSocket::open(slave, &app.path(), &[]).await?;
         let mut client = Self { socket, id: String::new(), app };
         let hello = client.next().await;
         assert_eq!((&*hello.event, &hello.channel), ("pusher:connection_established", &None), "{hello:?}");

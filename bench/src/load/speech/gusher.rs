@@ -15,7 +15,7 @@ pub struct Gusher {
 }
 
 impl Speech for Gusher {
-    fn door(&self, token: &str, _: &Range<usize>) -> String {
+    fn path(&self, token: &str, _: &Range<usize>) -> String {
         format!("/v1/apps/bench/ws?token={token}")
     }
 

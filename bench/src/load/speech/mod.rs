@@ -37,7 +37,7 @@ pub struct Post {
 /// The words of one protocol.
 pub trait Speech {
     /// Path and query of a WebSocket handshake, with a connection token where there is one.
-    fn door(&self, token: &str, channels: &Range<usize>) -> String;
+    fn path(&self, token: &str, channels: &Range<usize>) -> String;
 
     /// The server speaks first.
     fn greets(&self) -> bool {

@@ -11,7 +11,7 @@ use crate::load::track;
 pub struct Nchan;
 
 impl Speech for Nchan {
-    fn door(&self, _: &str, channels: &Range<usize>) -> String {
+    fn path(&self, _: &str, channels: &Range<usize>) -> String {
         format!("/sub/{}", track::channel(channels.start))
     }
 

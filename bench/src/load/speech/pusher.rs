@@ -52,7 +52,7 @@ impl App {
 }
 
 impl Speech for Pusher {
-    fn door(&self, _: &str, _: &Range<usize>) -> String {
+    fn path(&self, _: &str, _: &Range<usize>) -> String {
         format!("/app/{}?protocol=7&client=bench&version=1.0", self.0.key)
     }
 

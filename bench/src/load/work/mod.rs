@@ -17,7 +17,7 @@ use self::{meter::Meter, worker::Worker};
 use super::{
     engine::Engine,
     http::{self, Http},
-    job::{Job, Tokens, Work},
+    job::{Job, LoadWork, Tokens},
     track::Track,
 };
 use crate::{metrics, proc};
@@ -32,12 +32,12 @@ const CHANNELS_OF_A_BYSTANDER: usize = 500;
 /// Do a job.
 pub fn carry_out(job: Job) -> Result<Value> {
     let (publishers, urgent) = match &job.work {
-        Work::Idle | Work::Rest { .. } => (0, 0),
-        Work::Windowed { window, .. } => (*window, 0),
-        Work::Acknowledged { publishers, .. } => (*publishers, 0),
-        Work::Paced { .. } => (PACERS, 0),
-        Work::Beside { .. } => (2, 1),
-        Work::Patterns { .. } | Work::Calls { .. } => (1, 0),
+        LoadWork::Idle | LoadWork::Rest { .. } => (0, 0),
+        LoadWork::Windowed { window, .. } => (*window, 0),
+        LoadWork::Acknowledged { publishers, .. } => (*publishers, 0),
+        LoadWork::Paced { .. } => (PACERS, 0),
+        LoadWork::Beside { .. } => (2, 1),
+        LoadWork::Patterns { .. } | LoadWork::Calls { .. } => (1, 0),
     };
     ensure!(publishers < 100, "a frame has two digits for its publisher");
     let token = match &job.tokens {
@@ -65,7 +65,7 @@ pub fn carry_out(job: Job) -> Result<Value> {
     }
     engine.open(&job, &token, job.stuck, true)?;
     engine.forget_from(read)?;
-    let settled = Instant::now() + Duration::from_millis(if matches!(job.work, Work::Idle) { 3000 } else { 300 });
+    let settled = Instant::now() + Duration::from_millis(if matches!(job.work, LoadWork::Idle) { 3000 } else { 300 });
     while Instant::now() < settled {
         engine.turn(Duration::from_millis(50))?;
     }

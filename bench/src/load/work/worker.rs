@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::PATIENCE;
 use crate::load::{
     engine::Engine,
-    job::{Job, Work},
+    job::{Job, LoadWork},
     speech::Post,
     track::{self, Clock, Open},
 };
@@ -39,14 +39,14 @@ impl<'a> Worker<'a> {
     /// Do the work of the job; what there is to say beyond times and counts.
     pub fn work(&mut self) -> Result<Value> {
         match &self.job.work {
-            Work::Idle => {}
-            &Work::Rest { seconds } => {
+            LoadWork::Idle => {}
+            &LoadWork::Rest { seconds } => {
                 let until = Instant::now() + Duration::from_secs_f64(seconds);
                 while Instant::now() < until {
                     self.engine.turn(until.saturating_duration_since(Instant::now()))?;
                 }
             }
-            &Work::Windowed { pushes, window, batch } => {
+            &LoadWork::Windowed { pushes, window, batch } => {
                 for publisher in 0..window.min(usize::try_from(pushes)?) {
                     self.push(publisher, batch)?;
                 }
@@ -59,7 +59,7 @@ impl<'a> Worker<'a> {
                     Ok(worker.pushed == pushes && worker.quiet())
                 })?;
             }
-            &Work::Acknowledged { pushes, publishers } => {
+            &LoadWork::Acknowledged { pushes, publishers } => {
                 self.engine.track.clock = Clock::None;
                 for publisher in 0..publishers {
                     self.push(publisher, 1)?;
@@ -73,10 +73,10 @@ impl<'a> Worker<'a> {
                     Ok(worker.pushed == pushes && worker.engine.track.deliveries >= worker.expected)
                 })?;
             }
-            &Work::Paced { per_second, pushes } => return self.pace(per_second, pushes),
-            &Work::Beside { pushes, per_second } => return self.beside(pushes, per_second),
-            Work::Patterns { patterns, times } => return self.patterns(patterns, *times),
-            Work::Calls { method, target, body, times } => return self.calls(method, target, body, *times),
+            &LoadWork::Paced { per_second, pushes } => return self.pace(per_second, pushes),
+            &LoadWork::Beside { pushes, per_second } => return self.beside(pushes, per_second),
+            LoadWork::Patterns { patterns, times } => return self.patterns(patterns, *times),
+            LoadWork::Calls { method, target, body, times } => return self.calls(method, target, body, *times),
         }
         Ok(Value::Null)
     }

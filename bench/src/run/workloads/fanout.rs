@@ -1,7 +1,7 @@
 //! One channel, many sockets.
 
 use super::{Contender, Setup, Workload, measure::*};
-use crate::load::{Job, Work};
+use crate::load::{Job, LoadWork};
 
 /// Sockets, bytes, deliveries in a full run, and whether a quick run has it.
 const SHAPES: [(usize, usize, u64, bool); 5] = [
@@ -41,7 +41,7 @@ pub fn all(setup: &Setup) -> Vec<Workload> {
                 &format!("fanout-{short}-1"),
                 &format!("{thousands}k sockets × {bytes}, one under way"),
                 &contenders,
-                Job { sockets, size, work: Work::Windowed { pushes, window: 1, batch: 1 }, ..setup.plain.clone() },
+                Job { sockets, size, work: LoadWork::Windowed { pushes, window: 1, batch: 1 }, ..setup.plain.clone() },
                 vec![cpu_per_million(&goals(1.10)), user_per_million(), delivered_per_second(&[]), latency("p50", &[])],
             )
         });
@@ -53,7 +53,7 @@ pub fn all(setup: &Setup) -> Vec<Workload> {
                 &format!("fanout-{short}-8"),
                 &format!("{thousands}k sockets × {bytes}, eight under way"),
                 &contenders,
-                Job { sockets, size, work: Work::Windowed { pushes, window: 8, batch: 1 }, ..setup.plain.clone() },
+                Job { sockets, size, work: LoadWork::Windowed { pushes, window: 8, batch: 1 }, ..setup.plain.clone() },
                 vec![
                     cpu_per_million(&goals(1.13)),
                     user_per_million(),

@@ -6,7 +6,7 @@ use super::{
     measure::*,
 };
 use crate::{
-    load::{Job, Work},
+    load::{Job, LoadWork},
     run::{bench::Bench, environment::has},
 };
 
@@ -37,7 +37,7 @@ pub fn cluster(setup: &Setup) -> Vec<Workload> {
         add(
             "fanout",
             "5k sockets × 100 B, one under way",
-            Job { sockets, work: Work::Windowed { pushes, window: 1, batch: 1 }, ..setup.plain.clone() },
+            Job { sockets, work: LoadWork::Windowed { pushes, window: 1, batch: 1 }, ..setup.plain.clone() },
             vec![cpu_per_million(&[]), delivered_per_second(&[]), latency("p50", &[])],
         );
         add(
@@ -46,7 +46,7 @@ pub fn cluster(setup: &Setup) -> Vec<Workload> {
             Job {
                 sockets,
                 channels: sockets,
-                work: Work::Windowed { pushes: pushes * 500, window: 16, batch: 1 },
+                work: LoadWork::Windowed { pushes: pushes * 500, window: 16, batch: 1 },
                 ..setup.plain.clone()
             },
             vec![cpu_per_push(&[]), pushes_per_second(&[]), latency("p99", &[])],
@@ -60,7 +60,7 @@ pub fn cluster(setup: &Setup) -> Vec<Workload> {
                 "nats",
                 "one socket, one push after the other, idle otherwise",
                 &[Nats, Wellhead],
-                Job { sockets: 1, work: Work::Paced { per_second: 200.0, pushes: 600 }, ..setup.plain.clone() },
+                Job { sockets: 1, work: LoadWork::Paced { per_second: 200.0, pushes: 600 }, ..setup.plain.clone() },
                 vec![latency("p50", &[Goal::BaseAtMostMore(0.2)]), latency("p99", &[])],
             )
         });
@@ -80,7 +80,7 @@ pub fn pusher(bench: &Bench, setup: &Setup) -> Vec<Workload> {
     let deliveries = if setup.quick { 200_000 } else { 600_000 };
     let fan_out = |window: usize| Job {
         sockets: 5_000,
-        work: Work::Windowed { pushes: deliveries / 5_000, window, batch: 1 },
+        work: LoadWork::Windowed { pushes: deliveries / 5_000, window, batch: 1 },
         ..setup.plain.clone()
     };
     let mut all = Vec::new();
@@ -108,7 +108,7 @@ pub fn pusher(bench: &Bench, setup: &Setup) -> Vec<Workload> {
         Write,
         Job {
             channels: 10_000,
-            work: Work::Windowed { pushes: if setup.quick { 40_000 } else { 100_000 }, window: 16, batch: 1 },
+            work: LoadWork::Windowed { pushes: if setup.quick { 40_000 } else { 100_000 }, window: 16, batch: 1 },
             ..setup.plain.clone()
         },
         vec![cpu_per_push(&[Goal::Ratio(1.6), LIKE_GUSHER]), pushes_per_second(&[]), latency("p99", &[])],
@@ -119,7 +119,7 @@ pub fn pusher(bench: &Bench, setup: &Setup) -> Vec<Workload> {
         Write,
         Job {
             channels: 10_000,
-            work: Work::Windowed { pushes: if setup.quick { 15_000 } else { 50_000 }, window: 16, batch: 10 },
+            work: LoadWork::Windowed { pushes: if setup.quick { 15_000 } else { 50_000 }, window: 16, batch: 10 },
             ..setup.plain.clone()
         },
         vec![delivered_per_second(&[]), cpu_per_million(&[LIKE_GUSHER]), latency("p99", &[])],
@@ -128,7 +128,7 @@ pub fn pusher(bench: &Bench, setup: &Setup) -> Vec<Workload> {
         "pusher-memory",
         "10k idle sockets, one subscription each, Pusher API beside gusher's",
         Wellhead,
-        Job { work: Work::Idle, ..setup.plain.clone() },
+        Job { work: LoadWork::Idle, ..setup.plain.clone() },
         vec![memory_per_socket(&[])],
     );
     all

@@ -9,7 +9,7 @@ use super::{
     measure::*,
 };
 use crate::{
-    load::{Job, Tokens, Work},
+    load::{Job, LoadWork, Tokens},
     run::bench::Bench,
 };
 
@@ -24,10 +24,10 @@ const IDLE: Goal = Goal::Beside(Textbook, 0.22);
 pub fn channels(setup: &Setup) -> Vec<Workload> {
     let pushes = if setup.quick { 60_000 } else { 200_000 };
     let job =
-        |window| Job { channels: 10_000, work: Work::Windowed { pushes, window, batch: 1 }, ..setup.plain.clone() };
+        |window| Job { channels: 10_000, work: LoadWork::Windowed { pushes, window, batch: 1 }, ..setup.plain.clone() };
     let batches = Job {
         channels: 10_000,
-        work: Work::Windowed { pushes: pushes / 4, window: 16, batch: 10 },
+        work: LoadWork::Windowed { pushes: pushes / 4, window: 16, batch: 10 },
         ..setup.plain.clone()
     };
     vec![
@@ -63,7 +63,7 @@ pub fn channels(setup: &Setup) -> Vec<Workload> {
 pub fn connections(bench: &Bench, setup: &Setup) -> Result<Vec<Workload>> {
     let own: Result<Vec<_>> = (0..if setup.quick { 1_000 } else { 3_000 }).map(|no| bench.jwt(no)).collect();
     let own = own?;
-    let idle = |sockets| Job { sockets, work: Work::Idle, ..setup.plain.clone() };
+    let idle = |sockets| Job { sockets, work: LoadWork::Idle, ..setup.plain.clone() };
     Ok(vec![
         setup.workload(
             "memory-10k",
@@ -102,7 +102,7 @@ pub fn connections(bench: &Bench, setup: &Setup) -> Result<Vec<Workload>> {
             "storm",
             "connect: /auth with an RS256 JWT of its own, upgrade, subscribe; baseline without /auth",
             &[Write, Wellhead],
-            Job { sockets: own.len(), tokens: Tokens::Each(own), work: Work::Idle, ..setup.plain.clone() },
+            Job { sockets: own.len(), tokens: Tokens::Each(own), work: LoadWork::Idle, ..setup.plain.clone() },
             vec![
                 measure("CPU µs per socket", &[Goal::Ratio(4.6)], |report| {
                     total(&report["connect"]["cpu"]) / number(&report["sockets"]) * 1e6
@@ -118,7 +118,7 @@ pub fn connections(bench: &Bench, setup: &Setup) -> Result<Vec<Workload>> {
 
 /// Too much at once, and those who do not read.
 pub fn overload(setup: &Setup) -> Vec<Workload> {
-    let large = Work::Windowed { pushes: if setup.quick { 200 } else { 300 }, window: 1, batch: 1 };
+    let large = LoadWork::Windowed { pushes: if setup.quick { 200 } else { 300 }, window: 1, batch: 1 };
     vec![
         setup.workload(
             "burst",
@@ -126,7 +126,7 @@ pub fn overload(setup: &Setup) -> Vec<Workload> {
             &[Wellhead],
             Job {
                 sockets: 1_000,
-                work: Work::Acknowledged { pushes: if setup.quick { 2_000 } else { 5_000 }, publishers: 16 },
+                work: LoadWork::Acknowledged { pushes: if setup.quick { 2_000 } else { 5_000 }, publishers: 16 },
                 ..setup.plain.clone()
             },
             vec![
@@ -143,7 +143,7 @@ pub fn overload(setup: &Setup) -> Vec<Workload> {
             "one push after the other to 10k sockets, and 50 a second to another channel",
             &[Write, Wellhead],
             Job {
-                work: Work::Beside { pushes: if setup.quick { 40 } else { 100 }, per_second: 50.0 },
+                work: LoadWork::Beside { pushes: if setup.quick { 40 } else { 100 }, per_second: 50.0 },
                 ..setup.plain.clone()
             },
             vec![
@@ -188,7 +188,10 @@ pub fn patterns_and_clock(setup: &Setup) -> Vec<Workload> {
                 sockets: 200,
                 subscriptions: 500,
                 channels: 100_000,
-                work: Work::Patterns { patterns: patterns.map(|(_, pattern)| pattern.to_owned()).to_vec(), times: 50 },
+                work: LoadWork::Patterns {
+                    patterns: patterns.map(|(_, pattern)| pattern.to_owned()).to_vec(),
+                    times: 50,
+                },
                 ..setup.plain.clone()
             },
             measures.collect(),
@@ -199,7 +202,7 @@ pub fn patterns_and_clock(setup: &Setup) -> Vec<Workload> {
             &[Write, Wellhead, Textbook],
             Job {
                 sockets: 5_000,
-                work: Work::Paced { per_second: 10.0, pushes: if setup.quick { 30 } else { 80 } },
+                work: LoadWork::Paced { per_second: 10.0, pushes: if setup.quick { 30 } else { 80 } },
                 ..setup.plain.clone()
             },
             vec![latency("p50", &[]), latency("p99", &[Goal::Ratio(60.0 / 43.0)])],

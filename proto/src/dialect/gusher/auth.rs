@@ -1,4 +1,4 @@
-//! The slave's rows (gusher.md §3 and §8): a JWT for a connection token, and the doors where sockets come in.
+//! The slave's routes (gusher.md §3 and §8): a JWT for a connection token, and the handshakes of sockets.
 
 use std::borrow::Cow;
 
@@ -7,8 +7,8 @@ use crate::{
         ApiCall, ApiReply, ConnectRequest, Credentials, Role, Route, RouteAuth, SlaveRequest, Variant,
     },
     event::quote,
+    http_api::text,
     refusal::Refusal,
-    surface::text,
 };
 
 use super::api::{
@@ -17,72 +17,72 @@ use super::api::{
     json, pong,
 };
 
-/// Numbers of these rows begin here, above those of the master's.
+/// Numbers of these routes begin here, above those of the master's.
 const FIRST: usize = 1 << 16;
 
-struct Row {
+struct SlaveRoute {
     /// Behind the prefix (v1), or at the root (v3).
     prefixed: bool,
     method: &'static str,
     path: &'static str,
-    kind: Kind,
+    kind: SlaveRouteKind,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Kind {
+enum SlaveRouteKind {
     Auth,
     Preflight,
-    Door,
+    Socket,
     Ping,
 }
 
-/// Each door is there twice: for upgrades, and for requests that are none and must hear so.
-const ROWS: &[Row] = &[
-    row(true, "POST", "/auth", Kind::Auth),
-    row(true, "OPTIONS", "/auth", Kind::Preflight),
-    row(false, "POST", "/v1/auth", Kind::Auth),
-    row(false, "OPTIONS", "/v1/auth", Kind::Preflight),
-    row(true, Route::SOCKET, "/ws/{app}", Kind::Door),
-    row(true, "GET", "/ws/{app}", Kind::Door),
-    row(true, Route::SOCKET, "/wtf/{app}", Kind::Door),
-    row(true, "GET", "/wtf/{app}", Kind::Door),
-    row(false, Route::SOCKET, "/v1/apps/{app}/ws", Kind::Door),
-    row(false, "GET", "/v1/apps/{app}/ws", Kind::Door),
-    row(true, "GET", "/ping", Kind::Ping),
+/// Each path of sockets has two routes: for upgrades, and for requests that are none and must be told so.
+const ROUTES: &[SlaveRoute] = &[
+    route(true, "POST", "/auth", SlaveRouteKind::Auth),
+    route(true, "OPTIONS", "/auth", SlaveRouteKind::Preflight),
+    route(false, "POST", "/v1/auth", SlaveRouteKind::Auth),
+    route(false, "OPTIONS", "/v1/auth", SlaveRouteKind::Preflight),
+    route(true, Route::SOCKET, "/ws/{app}", SlaveRouteKind::Socket),
+    route(true, "GET", "/ws/{app}", SlaveRouteKind::Socket),
+    route(true, Route::SOCKET, "/wtf/{app}", SlaveRouteKind::Socket),
+    route(true, "GET", "/wtf/{app}", SlaveRouteKind::Socket),
+    route(false, Route::SOCKET, "/v1/apps/{app}/ws", SlaveRouteKind::Socket),
+    route(false, "GET", "/v1/apps/{app}/ws", SlaveRouteKind::Socket),
+    route(true, "GET", "/ping", SlaveRouteKind::Ping),
 ];
 
-const fn row(prefixed: bool, method: &'static str, path: &'static str, kind: Kind) -> Row {
-    Row { prefixed, method, path, kind }
+const fn route(prefixed: bool, method: &'static str, path: &'static str, kind: SlaveRouteKind) -> SlaveRoute {
+    SlaveRoute { prefixed, method, path, kind }
 }
 
-/// The rows, those of v1 behind `prefix`.
+/// The routes, those of v1 behind `prefix`.
 pub fn routes(prefix: &str) -> Vec<Route> {
-    let route = |(number, row): (usize, &Row)| {
-        let path = if row.prefixed { format!("{prefix}{}", row.path) } else { row.path.to_owned() };
+    let to_route = |(number, route): (usize, &SlaveRoute)| {
+        let path = if route.prefixed { format!("{prefix}{}", route.path) } else { route.path.to_owned() };
         // a JWT is checked by the exchange, a token by the handshake
-        let guard = if row.kind == Kind::Ping { RouteAuth::Open } else { RouteAuth::Own };
-        Route { role: Role::Slave, method: row.method, path, guard, row: FIRST + number }
+        let guard = if route.kind == SlaveRouteKind::Ping { RouteAuth::Open } else { RouteAuth::Own };
+        Route { role: Role::Slave, method: route.method, path, guard, route_id: FIRST + number }
     };
-    ROWS.iter().enumerate().map(route).collect()
+    ROUTES.iter().enumerate().map(to_route).collect()
 }
 
-/// Is `row` one of these?
-pub fn is_row(row: usize) -> bool {
-    find(row).is_some()
+/// Is `route_id` one of these?
+pub fn is_route(route_id: usize) -> bool {
+    find(route_id).is_some()
 }
 
-fn find(number: usize) -> Option<&'static Row> {
-    number.checked_sub(FIRST).and_then(|number| ROWS.get(number))
+fn find(number: usize) -> Option<&'static SlaveRoute> {
+    number.checked_sub(FIRST).and_then(|number| ROUTES.get(number))
 }
 
 /// What the role does for a request to one of them.
 pub fn call(call: &ApiCall<'_>) -> Result<SlaveRequest, Refusal> {
-    let row = find(call.row).ok_or(Refusal::NotFound)?;
-    match row.kind {
-        Kind::Auth => Ok(exchange(if row.prefixed { v1_jwt(call) } else { v3_jwt(call)? })),
-        Kind::Preflight => Ok(SlaveRequest::Answer(preflight())),
-        Kind::Door => Err(no_upgrade(call)),
-        Kind::Ping => Ok(SlaveRequest::Answer(pong())),
+    let route = find(call.route_id).ok_or(Refusal::NotFound)?;
+    match route.kind {
+        SlaveRouteKind::Auth => Ok(exchange(if route.prefixed { v1_jwt(call) } else { v3_jwt(call)? })),
+        SlaveRouteKind::Preflight => Ok(SlaveRequest::Answer(preflight())),
+        SlaveRouteKind::Socket => Err(no_upgrade(call)),
+        SlaveRouteKind::Ping => Ok(SlaveRequest::Answer(pong())),
     }
 }
 
@@ -124,7 +124,7 @@ fn open_to_all(reply: ApiReply) -> ApiReply {
     reply.with_header("Access-Control-Allow-Origin", "*")
 }
 
-/// Why a request at a door is not let in when it asks for no upgrade that we know.
+/// Why a request for a socket is refused that asks for no upgrade that we know.
 fn no_upgrade(call: &ApiCall<'_>) -> Refusal {
     if let Err(missing) = connect_request(call) {
         return missing;
@@ -137,7 +137,7 @@ fn no_upgrade(call: &ApiCall<'_>) -> Refusal {
 
 /// The app of the path and the token of the query; the first of several.
 pub fn connect_request(call: &ApiCall<'_>) -> Result<ConnectRequest, Refusal> {
-    let door = find(call.row).is_some_and(|row| row.kind == Kind::Door);
+    let door = find(call.route_id).is_some_and(|route| route.kind == SlaveRouteKind::Socket);
     let [app] = &call.segments[..] else { return Err(Refusal::NotFound) };
     if !door {
         return Err(Refusal::NotFound);
@@ -152,11 +152,11 @@ pub fn connect_request(call: &ApiCall<'_>) -> Result<ConnectRequest, Refusal> {
 }
 
 /// The slave refuses in plain text, on both APIs.
-pub fn refuse(row: usize, why: &Refusal) -> ApiReply {
-    let row = find(row);
-    let auth = row.is_some_and(|row| matches!(row.kind, Kind::Auth | Kind::Preflight));
+pub fn refuse(route_id: usize, why: &Refusal) -> ApiReply {
+    let route = find(route_id);
+    let auth = route.is_some_and(|route| matches!(route.kind, SlaveRouteKind::Auth | SlaveRouteKind::Preflight));
     let reply = match why {
-        Refusal::MethodNotAllowed if row.is_some_and(|row| row.prefixed) => ApiReply::empty(405),
+        Refusal::MethodNotAllowed if route.is_some_and(|route| route.prefixed) => ApiReply::empty(405),
         Refusal::MethodNotAllowed => text(405, "Method Not Allowed\n"),
         Refusal::CredentialsMissing | Refusal::CredentialsInvalid | Refusal::WrongApp if auth => {
             text(401, "jwt decode fail\n")

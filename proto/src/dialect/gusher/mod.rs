@@ -70,7 +70,7 @@ impl Dialect for Gusher {
         protocol::encode(notice)
     }
 
-    fn refuse(&self, row: usize, why: &Refusal) -> ApiReply {
-        if auth::is_row(row) { auth::refuse(row, why) } else { api::refuse(row, why) }
+    fn refuse(&self, route_id: usize, why: &Refusal) -> ApiReply {
+        if auth::is_route(route_id) { auth::refuse(route_id, why) } else { api::refuse(route_id, why) }
     }
 }

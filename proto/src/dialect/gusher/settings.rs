@@ -1,4 +1,4 @@
-//! What the settings say about gusher: where its v1 rows stand. Its v3 rows stand at the root.
+//! What the settings say about gusher: where its v1 routes stand. Its v3 routes stand at the root.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,13 +8,13 @@ use crate::dialect::mount::{BadSetting, prefix};
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Of the master's rows.
+    /// Of the master's routes.
     pub master: V1Rows,
-    /// Of the slave's rows.
+    /// Of the slave's routes.
     pub slave: V1Rows,
 }
 
-/// Where v1 rows stand.
+/// Where v1 routes stand.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct V1Rows {

@@ -7,29 +7,29 @@ use crate::{
     dialect::contract::{
         ApiCall, ApiReply, ConnectRequest, Credentials, RejectedSocket, Role, Route, RouteAuth, Variant,
     },
+    http_api::text,
     refusal::Refusal,
-    surface::text,
 };
 
 use super::{apps::PusherApp, protocol::frames, sign::Params};
 
-/// Numbers of these rows begin here, above those of the master's.
+/// Numbers of these routes begin here, above those of the master's.
 const FIRST: usize = 1 << 16;
 
-/// The row behind `prefix`, twice: for upgrades, and for requests that are none and must be told so.
+/// The route behind `prefix`, twice: for upgrades, and for requests that are none and must be told so.
 pub fn routes(prefix: &str) -> impl Iterator<Item = Route> {
     [Route::SOCKET, "GET"].into_iter().enumerate().map(move |(number, method)| Route {
         role: Role::Slave,
         method,
         path: format!("{prefix}/app/{{key}}"),
         guard: RouteAuth::Own,
-        row: FIRST + number,
+        route_id: FIRST + number,
     })
 }
 
-/// Is `row` the one that opens sockets?
-pub fn is_row(row: usize) -> bool {
-    row >= FIRST
+/// Is `route_id` the one that opens sockets?
+pub fn is_route(route_id: usize) -> bool {
+    route_id >= FIRST
 }
 
 /// Why a request is not let in that asks for no upgrade that we know.
@@ -107,8 +107,8 @@ mod tests {
                 apps::tests::{app, tenants},
             },
         },
+        http_api::{Matched, Router},
         ids::SocketIdSeal,
-        surface::{Matched, Router},
         tenants::Tenants,
     };
 
@@ -128,7 +128,7 @@ mod tests {
         let (dialect, router, matched) = find(Route::SOCKET, path);
         let headers: BTreeMap<_, _> = [("sec-websocket-version".to_owned(), version.to_owned())].into();
         let call = ApiCall {
-            row: router.route(&matched).row,
+            route_id: router.route(&matched).route_id,
             method: "GET",
             path,
             segments: matched.segments.clone(),
@@ -181,7 +181,8 @@ mod tests {
             let why = connect_request(&path, query).expect_err(query);
             assert!(matches!(why, Refusal::Coded { code, .. } if code == expected), "{key} {query}: {why:?}");
             let (dialect, router, matched) = find(Route::SOCKET, &path);
-            let away = dialect.reject_socket(router.route(&matched).row, &why).expect("it is told over the socket");
+            let away =
+                dialect.reject_socket(router.route(&matched).route_id, &why).expect("it is told over the socket");
             assert_eq!((away.code, &away.reason), (expected, &why.to_string()));
             assert_eq!(away.says, frames::error(Some(expected), &why.to_string()));
         }
@@ -192,7 +193,7 @@ mod tests {
     #[test]
     fn a_client_is_told_whether_to_come_back_and_what_is_no_handshake_hears_so_over_http() {
         let (dialect, router, matched) = find(Route::SOCKET, "/ws/app/wh-key");
-        let row = router.route(&matched).row;
+        let route_id = router.route(&matched).route_id;
         for (why, code) in [
             (Refusal::unavailable("shutting down"), Some(4100)),
             (Refusal::moved("shutting down"), Some(4200)),
@@ -203,12 +204,12 @@ mod tests {
             (Refusal::MethodNotAllowed, None),
             (Refusal::NotFound, None),
         ] {
-            assert_eq!(dialect.reject_socket(row, &why).map(|away| away.code), code, "{why:?}");
+            assert_eq!(dialect.reject_socket(route_id, &why).map(|away| away.code), code, "{why:?}");
         }
-        let reply = dialect.refuse(row, &Refusal::WrongVersion);
+        let reply = dialect.refuse(route_id, &Refusal::WrongVersion);
         assert_eq!((reply.status, reply.headers), (426, vec![("Sec-WebSocket-Version", "13".to_owned())]));
-        assert_eq!(dialect.refuse(row, &Refusal::NotAHandshake("no key")).status, 400);
-        assert_eq!(dialect.refuse(row, &Refusal::unavailable("x")).headers, [("Retry-After", "1".to_owned())]);
+        assert_eq!(dialect.refuse(route_id, &Refusal::NotAHandshake("no key")).status, 400);
+        assert_eq!(dialect.refuse(route_id, &Refusal::unavailable("x")).headers, [("Retry-After", "1".to_owned())]);
     }
 
     #[test]

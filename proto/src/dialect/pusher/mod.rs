@@ -88,13 +88,13 @@ impl Dialect for Pusher {
         &self.routes
     }
 
-    /// Whoever has no app of Pusher's has none of its rows.
+    /// Whoever has no app of Pusher's has none of its routes.
     fn is_open(&self, tenants: &Tenants) -> bool {
         tenants.has::<PusherApp>()
     }
 
     fn authenticate(&self, head: &ApiCall<'_>) -> Result<(), Refusal> {
-        if handshake::is_row(head.row) { Ok(()) } else { api::authenticate(&self.master_prefix, head) }
+        if handshake::is_route(head.route_id) { Ok(()) } else { api::authenticate(&self.master_prefix, head) }
     }
 
     fn master_request(&self, call: ApiCall<'_>) -> Result<MasterRequest, Refusal> {
@@ -125,11 +125,11 @@ impl Dialect for Pusher {
         protocol::close::closing(cause)
     }
 
-    fn refuse(&self, row: usize, why: &Refusal) -> ApiReply {
-        if handshake::is_row(row) { handshake::refuse(why) } else { api::refuse(why) }
+    fn refuse(&self, route_id: usize, why: &Refusal) -> ApiReply {
+        if handshake::is_route(route_id) { handshake::refuse(why) } else { api::refuse(why) }
     }
 
-    fn reject_socket(&self, row: usize, why: &Refusal) -> Option<RejectedSocket> {
-        if handshake::is_row(row) { handshake::reject_socket(why) } else { None }
+    fn reject_socket(&self, route_id: usize, why: &Refusal) -> Option<RejectedSocket> {
+        if handshake::is_route(route_id) { handshake::reject_socket(why) } else { None }
     }
 }

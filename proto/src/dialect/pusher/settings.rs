@@ -1,4 +1,4 @@
-//! What the settings say about Pusher: where its rows stand, and of each app its id, its secret and its limits.
+//! What the settings say about Pusher: where its routes stand, and of each app its id, its secret and its limits.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ pub struct Settings {
     pub pusher: PusherRows,
 }
 
-/// Where Pusher's rows stand.
+/// Where Pusher's routes stand.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields, expecting = "struct Pusher")]
 pub struct PusherRows {
@@ -244,9 +244,9 @@ mod tests {
         let table = page.split_once("### 1.11").expect("the section").1.split_once("### 1.12").expect("the next").0;
         let limits = serde_json::to_value(AppLimits::default()).expect("plain values");
         for (name, default) in limits.as_object().expect("a struct") {
-            let row = table
+            let route_id = table
                 .lines()
-                .find(|row| row.starts_with(&format!("| `{name}` | ")))
+                .find(|route_id| route_id.starts_with(&format!("| `{name}` | ")))
                 .unwrap_or_else(|| panic!("{name}"));
             let said = match default.as_str() {
                 None => default.to_string(),
@@ -256,7 +256,7 @@ mod tests {
                     .filter(|size| size.parse::<u64>().is_ok())
                     .map_or_else(|| size.replace("KiB", " KiB"), |bytes| format!("{bytes} bytes")),
             };
-            assert!(row.contains(&format!("| {said}")), "{row}: {said}");
+            assert!(route_id.contains(&format!("| {said}")), "{route_id}: {said}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The master's rows (gusher.md §6 and §8): one table of both APIs, and how they refuse.
+//! The master's routes (gusher.md §6 and §8): one table of both APIs, and how they refuse.
 
 pub mod form;
 pub mod json;
@@ -11,9 +11,9 @@ use std::borrow::Cow;
 use crate::{
     dialect::contract::{ApiCall, ApiReply, MasterRequest, Right, Role, Route, RouteAuth},
     event::quote,
+    http_api::text,
     ids::SocketIdSeal,
     refusal::Refusal,
-    surface::text,
 };
 
 /// The content type of JSON replies of both APIs.
@@ -22,17 +22,17 @@ pub const JSON: &str = "application/json;charset=UTF-8";
 /// The content type of errors and `pong`.
 pub const TEXT: &str = "text/plain; charset=utf-8";
 
-struct Row {
-    at: At,
+struct MasterRoute {
+    at: RouteRoot,
     method: &'static str,
     path: &'static str,
     guard: RouteAuth,
     handle: fn(&ApiCall<'_>, &SocketIdSeal) -> Result<MasterRequest, Refusal>,
 }
 
-/// Where a row stands, and so which API it belongs to.
+/// Where a route stands, and so which API it belongs to.
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum At {
+enum RouteRoot {
     /// v1, behind the prefix.
     Prefix,
     /// v1, without it.
@@ -41,87 +41,88 @@ enum At {
     Root,
 }
 
-/// The bare rows stand last, so that they shadow nothing. `user` and `socket` win over an app of that name, as in the
+/// The bare routes stand last, so that they shadow nothing. `user` and `socket` win over an app of that name, as in the
 /// original.
 #[rustfmt::skip]
-const ROWS: &[Row] = &[
-    row(At::Prefix, "POST", "/push/user/{app}/{user}", PUSH, v1::push_user),
-    row(At::Prefix, "POST", "/push/socket/{app}/{socket}", PUSH, v1::push_socket),
-    row(At::Prefix, "POST", "/push/{app}/{channel}/{event}", PUSH, v1::push_channel),
-    row(At::Prefix, "POST", "/push_batch/{app}", PUSH, v1::push_batch),
-    row(At::Prefix, "POST", "/push/{app}", PUSH, v1::push_pattern),
-    row(At::Prefix, "POST", "/reload/channel/user/{app}/{user}", GRANT, v1::reload),
-    row(At::Prefix, "POST", "/add/channel/user/{app}/{user}", GRANT, v1::grant),
-    row(At::Prefix, "POST", "/decode", QUERY, v1::decode),
-    row(At::Prefix, "GET", "/ping", RouteAuth::Open, ping),
-    row(At::Prefix, "GET", "/{app}/channels", QUERY, task::channels),
-    row(At::Prefix, "GET", "/{app}/channels/count", QUERY, task::channel_count),
-    row(At::Prefix, "GET", "/{app}/online", QUERY, task::users),
-    row(At::Prefix, "GET", "/{app}/online/count", QUERY, task::user_count),
-    row(At::Prefix, "GET", "/{app}/online/bychannel/{channel}", QUERY, task::users_of),
-    row(At::Prefix, "GET", "/{app}/online/bychannel/{channel}/count", QUERY, task::user_count_of),
+const ROUTES: &[MasterRoute] = &[
+    route(RouteRoot::Prefix, "POST", "/push/user/{app}/{user}", PUSH, v1::push_user),
+    route(RouteRoot::Prefix, "POST", "/push/socket/{app}/{socket}", PUSH, v1::push_socket),
+    route(RouteRoot::Prefix, "POST", "/push/{app}/{channel}/{event}", PUSH, v1::push_channel),
+    route(RouteRoot::Prefix, "POST", "/push_batch/{app}", PUSH, v1::push_batch),
+    route(RouteRoot::Prefix, "POST", "/push/{app}", PUSH, v1::push_pattern),
+    route(RouteRoot::Prefix, "POST", "/reload/channel/user/{app}/{user}", GRANT, v1::reload),
+    route(RouteRoot::Prefix, "POST", "/add/channel/user/{app}/{user}", GRANT, v1::grant),
+    route(RouteRoot::Prefix, "POST", "/decode", QUERY, v1::decode),
+    route(RouteRoot::Prefix, "GET", "/ping", RouteAuth::Open, ping),
+    route(RouteRoot::Prefix, "GET", "/{app}/channels", QUERY, task::channels),
+    route(RouteRoot::Prefix, "GET", "/{app}/channels/count", QUERY, task::channel_count),
+    route(RouteRoot::Prefix, "GET", "/{app}/online", QUERY, task::users),
+    route(RouteRoot::Prefix, "GET", "/{app}/online/count", QUERY, task::user_count),
+    route(RouteRoot::Prefix, "GET", "/{app}/online/bychannel/{channel}", QUERY, task::users_of),
+    route(RouteRoot::Prefix, "GET", "/{app}/online/bychannel/{channel}/count", QUERY, task::user_count_of),
 
-    row(At::Root, "POST", "/v1/apps/{app}/channels/{channel}/messages", PUSH, v3::push_channel),
-    row(At::Root, "POST", "/v1/apps/{app}/messages", PUSH, v3::push_pattern),
-    row(At::Root, "POST", "/v1/apps/{app}/messages/batch", PUSH, v3::push_batch),
-    row(At::Root, "POST", "/v1/apps/{app}/users/{user}/messages", PUSH, v3::push_user),
-    row(At::Root, "POST", "/v1/apps/{app}/sockets/{socket}/messages", PUSH, v3::push_socket),
-    row(At::Root, "PUT", "/v1/apps/{app}/users/{user}/channels", GRANT, v3::reload),
-    row(At::Root, "POST", "/v1/apps/{app}/users/{user}/channels", GRANT, v3::grant),
-    row(At::Root, "POST", "/v1/auth/decode", QUERY, v3::decode),
-    row(At::Root, "GET", "/v1/apps/{app}/channels", QUERY, task::channels),
-    row(At::Root, "GET", "/v1/apps/{app}/channels/count", QUERY, task::channel_count),
-    row(At::Root, "GET", "/v1/apps/{app}/users", QUERY, task::users),
-    row(At::Root, "GET", "/v1/apps/{app}/users/count", QUERY, task::user_count),
-    row(At::Root, "GET", "/v1/apps/{app}/channels/{channel}/users", QUERY, task::users_of),
-    row(At::Root, "GET", "/v1/apps/{app}/channels/{channel}/users/count", QUERY, task::user_count_of),
-    row(At::Root, "GET", "/v1/apps", QUERY, v3::apps),
-    row(At::Root, "GET", "/v1/stats", QUERY, v3::stats),
+    route(RouteRoot::Root, "POST", "/v1/apps/{app}/channels/{channel}/messages", PUSH, v3::push_channel),
+    route(RouteRoot::Root, "POST", "/v1/apps/{app}/messages", PUSH, v3::push_pattern),
+    route(RouteRoot::Root, "POST", "/v1/apps/{app}/messages/batch", PUSH, v3::push_batch),
+    route(RouteRoot::Root, "POST", "/v1/apps/{app}/users/{user}/messages", PUSH, v3::push_user),
+    route(RouteRoot::Root, "POST", "/v1/apps/{app}/sockets/{socket}/messages", PUSH, v3::push_socket),
+    route(RouteRoot::Root, "PUT", "/v1/apps/{app}/users/{user}/channels", GRANT, v3::reload),
+    route(RouteRoot::Root, "POST", "/v1/apps/{app}/users/{user}/channels", GRANT, v3::grant),
+    route(RouteRoot::Root, "POST", "/v1/auth/decode", QUERY, v3::decode),
+    route(RouteRoot::Root, "GET", "/v1/apps/{app}/channels", QUERY, task::channels),
+    route(RouteRoot::Root, "GET", "/v1/apps/{app}/channels/count", QUERY, task::channel_count),
+    route(RouteRoot::Root, "GET", "/v1/apps/{app}/users", QUERY, task::users),
+    route(RouteRoot::Root, "GET", "/v1/apps/{app}/users/count", QUERY, task::user_count),
+    route(RouteRoot::Root, "GET", "/v1/apps/{app}/channels/{channel}/users", QUERY, task::users_of),
+    route(RouteRoot::Root, "GET", "/v1/apps/{app}/channels/{channel}/users/count", QUERY, task::user_count_of),
+    route(RouteRoot::Root, "GET", "/v1/apps", QUERY, v3::apps),
+    route(RouteRoot::Root, "GET", "/v1/stats", QUERY, v3::stats),
 
-    row(At::Bare, "GET", "/{app}/channels", QUERY, task::channels),
-    row(At::Bare, "GET", "/{app}/channels/count", QUERY, task::channel_count),
-    row(At::Bare, "GET", "/{app}/online", QUERY, task::users),
-    row(At::Bare, "GET", "/{app}/online/count", QUERY, task::user_count),
-    row(At::Bare, "GET", "/{app}/online/bychannel/{channel}", QUERY, task::users_of),
-    row(At::Bare, "GET", "/{app}/online/bychannel/{channel}/count", QUERY, task::user_count_of),
+    route(RouteRoot::Bare, "GET", "/{app}/channels", QUERY, task::channels),
+    route(RouteRoot::Bare, "GET", "/{app}/channels/count", QUERY, task::channel_count),
+    route(RouteRoot::Bare, "GET", "/{app}/online", QUERY, task::users),
+    route(RouteRoot::Bare, "GET", "/{app}/online/count", QUERY, task::user_count),
+    route(RouteRoot::Bare, "GET", "/{app}/online/bychannel/{channel}", QUERY, task::users_of),
+    route(RouteRoot::Bare, "GET", "/{app}/online/bychannel/{channel}/count", QUERY, task::user_count_of),
 ];
 
 const PUSH: RouteAuth = RouteAuth::PushKey(Right::Push);
 const QUERY: RouteAuth = RouteAuth::PushKey(Right::Query);
 const GRANT: RouteAuth = RouteAuth::PushKey(Right::Grant);
 
-const fn row(
-    at: At,
+const fn route(
+    at: RouteRoot,
     method: &'static str,
     path: &'static str,
     guard: RouteAuth,
     handle: fn(&ApiCall<'_>, &SocketIdSeal) -> Result<MasterRequest, Refusal>,
-) -> Row {
-    Row { at, method, path, guard, handle }
+) -> MasterRoute {
+    MasterRoute { at, method, path, guard, handle }
 }
 
-/// The rows, those of v1 behind `prefix`.
+/// The routes, those of v1 behind `prefix`.
 pub fn routes(prefix: &str) -> Vec<Route> {
-    let route = |(number, row): (usize, &Row)| {
-        let path = if row.at == At::Prefix { format!("{prefix}{}", row.path) } else { row.path.to_owned() };
-        Route { role: Role::Master, method: row.method, path, guard: row.guard, row: number }
+    let to_route = |(number, route): (usize, &MasterRoute)| {
+        let path =
+            if route.at == RouteRoot::Prefix { format!("{prefix}{}", route.path) } else { route.path.to_owned() };
+        Route { role: Role::Master, method: route.method, path, guard: route.guard, route_id: number }
     };
-    ROWS.iter().enumerate().map(route).collect()
+    ROUTES.iter().enumerate().map(to_route).collect()
 }
 
 /// What the role does for a request to one of them.
 pub fn call(call: &ApiCall<'_>, seal: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
-    let row = ROWS.get(call.row).ok_or(Refusal::NotFound)?;
+    let route = ROUTES.get(call.route_id).ok_or(Refusal::NotFound)?;
     // `/v1` is the other API's: whatever it does not serve there is nothing, rather than an app of that name
-    if row.at == At::Bare && call.segments.first().is_some_and(|app| app == "v1") {
+    if route.at == RouteRoot::Bare && call.segments.first().is_some_and(|app| app == "v1") {
         return Err(Refusal::NotFound);
     }
-    (row.handle)(call, seal)
+    (route.handle)(call, seal)
 }
 
 /// v1 refuses in bare text, v3 in JSON.
-pub fn refuse(row: usize, why: &Refusal) -> ApiReply {
-    let json = ROWS.get(row).is_some_and(|row| row.at == At::Root);
+pub fn refuse(route_id: usize, why: &Refusal) -> ApiReply {
+    let json = ROUTES.get(route_id).is_some_and(|route| route.at == RouteRoot::Root);
     let reply = match why {
         Refusal::MethodNotAllowed if json => text(405, "Method Not Allowed\n"),
         Refusal::MethodNotAllowed => ApiReply::empty(405),

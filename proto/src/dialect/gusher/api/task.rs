@@ -1,4 +1,4 @@
-//! What the rows of v1 and v3 share: from names and payloads to what the master is to do, and from what came of it to a
+//! What the routes of v1 and v3 share: from names and payloads to what the master is to do, and from what came of it to a
 //! reply.
 
 use serde_json::value::RawValue;

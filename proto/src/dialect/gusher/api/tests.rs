@@ -1,5 +1,5 @@
-//! The HTTP rows of both roles against golden files (from a request to the work and the reply), and what no file holds:
-//! names of every kind, sizes, and which row wins.
+//! The HTTP routes of both roles against golden files (from a request to the work and the reply), and what no file holds:
+//! names of every kind, sizes, and which route wins.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,11 +13,11 @@ use crate::{
         golden::{self, GoldenRequest, RoleRequest},
         pusher::{AppLimits, PusherApp},
     },
+    http_api::Router,
     ids::{AppId, NodeId, SocketId, SocketIdSeal},
     jwt::Keyring,
     origin::Origins,
     refusal::Refusal,
-    surface::Router,
     tenants::{DialectRecord, ListedTenant, Tenants},
 };
 
@@ -36,7 +36,7 @@ fn call(role: Role, request: &GoldenRequest) -> Result<RoleRequest, ApiReply> {
     let (router, tenants) = (router(role), Tenants::default());
     let matched = router.find(&request.method, &request.path, &tenants)?;
     let call = ApiCall {
-        row: router.route(&matched).row,
+        route_id: router.route(&matched).route_id,
         method: &request.method,
         path: &request.path,
         segments: matched.segments.clone(),
@@ -174,7 +174,7 @@ fn bare_rows_shadow_nothing() {
             for route in dialect.routes().iter().filter(|route| route.role == role) {
                 let path = route.path.replace(['{', '}'], "");
                 let found = router.find(route.method, &path, &tenants).expect("a row finds itself");
-                assert_eq!(router.route(&found).row, route.row, "{} {path}", route.method);
+                assert_eq!(router.route(&found).route_id, route.route_id, "{} {path}", route.method);
             }
         }
     }
@@ -189,10 +189,10 @@ fn a_door_tells_who_knocks() {
     let connect_request = |path: &str, query: &str| {
         let matched = router.find(Route::SOCKET, path, &Tenants::default()).expect(path);
         let headers = BTreeMap::new();
-        let row = router.route(&matched).row;
+        let route_id = router.route(&matched).route_id;
         let segments = matched.segments.clone();
         let call = ApiCall {
-            row,
+            route_id,
             method: "GET",
             path,
             segments,
@@ -255,14 +255,14 @@ fn doors_and_rows_say_no_each_in_their_own_words() {
 proptest! {
     #[test]
     fn no_request_makes_a_row_panic_and_every_reply_is_whole(
-        row in any::<prop::sample::Index>(),
+        route_id in any::<prop::sample::Index>(),
         segments in prop::collection::vec("[a-z%{}\"*/\u{0}中]{0,4}|%[0-9a-fA-F]{2}", 4),
         query in "(data|token|jwt|%64ata)=\\PC{0,8}",
         body in "(data|batch_data|channel_pattern|event|jwt)=[\\[\\]{}:,\"a-z0-9%+ ]{0,24}|[\\[\\]{}:,\"aedvtn]{0,24}",
         json in any::<bool>(),
     ) {
         let dialects = all(&Settings::default(), &seal());
-        let route = row.get(dialects[0].routes());
+        let route = route_id.get(dialects[0].routes());
         let mut path = String::new();
         let mut names = segments.iter().cycle();
         for segment in route.path.split('/').skip(1) {

@@ -4,9 +4,9 @@ use crate::{
     channel::ChannelPattern,
     dialect::contract::{ApiCall, ApiReply, MasterRequest},
     event::{Payload, quote},
+    http_api::text,
     ids::SocketIdSeal,
     refusal::Refusal,
-    surface::text,
 };
 
 use super::{

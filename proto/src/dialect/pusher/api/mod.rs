@@ -1,4 +1,4 @@
-//! The HTTP API of backends (pusher.md §1): which rows there are, who may call them, and how they refuse.
+//! The HTTP API of backends (pusher.md §1): which routes there are, who may call them, and how they refuse.
 
 mod body;
 mod info;
@@ -7,8 +7,8 @@ mod query;
 
 use crate::{
     dialect::contract::{ApiCall, ApiReply, MasterRequest, Role, Route, RouteAuth},
+    http_api::text,
     refusal::Refusal,
-    surface::text,
 };
 
 use super::{
@@ -29,28 +29,28 @@ struct Request<'a> {
     body: &'a [u8],
 }
 
-struct Row {
+struct SignedRoute {
     method: &'static str,
     path: &'static str,
     handle: fn(&Request<'_>) -> Result<MasterRequest, Refusal>,
 }
 
-const ROWS: &[Row] = &[
-    Row { method: "POST", path: "/apps/{id}/events", handle: publish::event },
-    Row { method: "POST", path: "/apps/{id}/batch_events", handle: publish::batch },
-    Row { method: "GET", path: "/apps/{id}/channels", handle: query::channels },
-    Row { method: "GET", path: "/apps/{id}/channels/{channel}", handle: query::channel },
-    Row { method: "GET", path: "/apps/{id}/channels/{channel}/users", handle: query::users },
+const ROUTES: &[SignedRoute] = &[
+    SignedRoute { method: "POST", path: "/apps/{id}/events", handle: publish::event },
+    SignedRoute { method: "POST", path: "/apps/{id}/batch_events", handle: publish::batch },
+    SignedRoute { method: "GET", path: "/apps/{id}/channels", handle: query::channels },
+    SignedRoute { method: "GET", path: "/apps/{id}/channels/{channel}", handle: query::channel },
+    SignedRoute { method: "GET", path: "/apps/{id}/channels/{channel}/users", handle: query::users },
 ];
 
-/// The rows behind `prefix`.
+/// The routes behind `prefix`.
 pub fn routes(prefix: &str) -> impl Iterator<Item = Route> {
-    ROWS.iter().enumerate().map(move |(number, row)| Route {
+    ROUTES.iter().enumerate().map(move |(number, route)| Route {
         role: Role::Master,
-        method: row.method,
-        path: format!("{prefix}{}", row.path),
+        method: route.method,
+        path: format!("{prefix}{}", route.path),
         guard: RouteAuth::Own,
-        row: number,
+        route_id: number,
     })
 }
 
@@ -77,11 +77,11 @@ pub fn authenticate(prefix: &str, head: &ApiCall<'_>) -> Result<(), Refusal> {
 
 /// What the master does for a request whose head was signed.
 pub fn call(call: &ApiCall<'_>) -> Result<MasterRequest, Refusal> {
-    let row = ROWS.get(call.row).ok_or(Refusal::NotFound)?;
+    let route = ROUTES.get(call.route_id).ok_or(Refusal::NotFound)?;
     let (app, channel) = target(call)?;
     let params = Params::of(call.query);
     check_body(&params, &call.body)?;
-    (row.handle)(&Request { app, channel, params, body: &call.body })
+    (route.handle)(&Request { app, channel, params, body: &call.body })
 }
 
 /// In plain text: libraries hand it through as it is (pusher.md §1.12).

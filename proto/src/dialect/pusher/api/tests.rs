@@ -18,9 +18,9 @@ use crate::{
             sign::tests::signed,
         },
     },
+    http_api::Router,
     ids::SocketIdSeal,
     refusal::Refusal,
-    surface::Router,
     tenants::Tenants,
     units::Size,
 };
@@ -51,7 +51,7 @@ fn call(house: &House, request: &GoldenRequest) -> Result<MasterRequest, ApiRepl
         _ => query.clone(),
     };
     let head = ApiCall {
-        row: router.route(&matched).row,
+        route_id: router.route(&matched).route_id,
         method,
         path,
         segments: matched.segments.clone(),
@@ -219,14 +219,14 @@ fn no_is_said_in_plain_text() {
 proptest! {
     #[test]
     fn no_body_and_no_query_makes_it_panic(
-        row in 0usize..5,
+        route_id in 0usize..5,
         channel in "[a-z%/#ä-]{0,6}|presence-[a-z]{0,2}",
         query in "(info|filter_by_prefix|x)=[a-z_,%-]{0,24}",
         body in "[\\[\\]{}:,\"a-z0-9 ]{0,24}|\\{\"(name|batch|data|channels?|socket_id|info)\":[\\[\\]{}:,\"a-z0-9. ]{0,24}\\}",
     ) {
         let paths = ["events", "batch_events", "channels", &format!("channels/{channel}"), &format!("channels/{channel}/users")];
-        let path = format!("/apps/42/{}", paths[row]);
-        let (method, body) = if row < 2 { ("POST", body) } else { ("GET", String::new()) };
+        let path = format!("/apps/42/{}", paths[route_id]);
+        let (method, body) = if route_id < 2 { ("POST", body) } else { ("GET", String::new()) };
         let request = request(method, &path, &format!("{query}&@AUTH@"), body);
         let router = router(app(), "");
         match call(&router, &request) {

@@ -16,7 +16,7 @@ const AUTH: &str = "auth_key=wh-key&auth_timestamp=1700000000&auth_version=1.0";
 fn check(method: &str, path: &str, query: &str, body: &[u8], now: u64) -> Result<(), String> {
     let headers = BTreeMap::new();
     let call = ApiCall {
-        row: 0,
+        route_id: 0,
         method,
         path,
         segments: vec![],

@@ -1,4 +1,4 @@
-//! The HTTP surface of a role without the HTTP server around it: from a request's head to the row that serves it, and
+//! The HTTP API of a role without the HTTP server around it: from a request's head to the route that serves it, and
 //! from there to a reply. The binary puts a server in front; tests need none.
 
 use std::{collections::BTreeSet, future::Future, sync::Arc};
@@ -38,18 +38,18 @@ pub struct Head<'a> {
 }
 
 /// What a role serves over HTTP.
-pub trait Surface: Clone + Send + Sync + 'static {
+pub trait HttpApi: Clone + Send + Sync + 'static {
     /// A request whose head was let in; keeps what the head decided.
     type Admitted: 'static;
 
-    /// Find the row and check what can be checked before the body is read.
+    /// Find the route and check what can be checked before the body is read.
     ///
     /// # Errors
     ///
     /// The reply that says no.
     fn admit(&self, head: Head<'_>) -> Result<Self::Admitted, ApiReply>;
 
-    /// How the row that was found says no.
+    /// How the route that was found says no.
     fn refuse(&self, admitted: &Self::Admitted, why: &Refusal) -> ApiReply;
 
     /// Do what the request asks. `head` is the one that was admitted.
@@ -59,12 +59,12 @@ pub trait Surface: Clone + Send + Sync + 'static {
     fn body_limit(&self) -> usize;
 }
 
-/// All rows of all dialects that one role serves.
+/// All routes of all dialects that one role serves.
 #[derive(Clone)]
 pub struct Router {
     dialects: Vec<Arc<dyn Dialect>>,
     /// Rows in the order of their dialects; the first that matches wins.
-    rows: Arc<[(usize, Route)]>,
+    routes: Arc<[(usize, Route)]>,
     /// The shapes of their paths.
     shapes: Arc<[Shape]>,
     /// The shapes of the other role's paths, each with its dialect.
@@ -100,19 +100,19 @@ impl Shape {
     }
 }
 
-/// The row that serves a path.
+/// The route that serves a path.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Matched {
     /// Which of the router's dialects.
     pub dialect: usize,
-    /// Which of the rows that the router serves: see [`Router::route`].
+    /// Which of the routes that the router serves: see [`Router::route`].
     pub route: usize,
     /// The segments in braces, percent-decoded.
     pub segments: Vec<String>,
 }
 
 impl Router {
-    /// The rows that `role` serves.
+    /// The routes that `role` serves.
     #[must_use]
     pub fn new(role: Role, dialects: Vec<Arc<dyn Dialect>>) -> Self {
         let all = || {
@@ -120,10 +120,10 @@ impl Router {
             numbered.flat_map(|(index, dialect)| dialect.routes().iter().map(move |route| (index, route)))
         };
         let own = all().filter(|(_, route)| route.role == role);
-        let rows: Arc<[(usize, Route)]> = own.map(|(index, route)| (index, route.clone())).collect();
+        let routes: Arc<[(usize, Route)]> = own.map(|(index, route)| (index, route.clone())).collect();
         let others = all().filter(|(_, route)| route.role != role);
         Self {
-            shapes: rows.iter().map(|(_, route)| Shape::of(&route.path)).collect(),
+            shapes: routes.iter().map(|(_, route)| Shape::of(&route.path)).collect(),
             elsewhere: others.map(|(index, route)| (index, Shape::of(&route.path))).collect(),
             not_here: match role {
                 Role::Master => {
@@ -133,23 +133,23 @@ impl Router {
                     "404: this is the slave's port, where clients connect; backends use the master's (master.listen)\n"
                 }
             },
-            rows,
+            routes,
             dialects,
         }
     }
 
-    /// The row for a request, among those that are open for `tenants`. A HEAD is served by the row for GET.
+    /// The route for a request, among those that are open for `tenants`. A HEAD is served by the route for GET.
     ///
     /// # Errors
     ///
-    /// The reply for a path that nobody serves here (404, which says so if the other role does), a method that it has no row for (405), or a bad escape in it
+    /// The reply for a path that nobody serves here (404, which says so if the other role does), a method that it has no route for (405), or a bad escape in it
     /// (400).
     pub fn find(&self, method: &str, path: &str, tenants: &Tenants) -> Result<Matched, ApiReply> {
         let method = if method == "HEAD" { "GET" } else { method };
         let mut first = None;
         let mut methods = BTreeSet::new();
         let given: SmallVec<[&str; 16]> = path.split('/').collect();
-        for (index, ((dialect, route), shape)) in self.rows.iter().zip(&*self.shapes).enumerate() {
+        for (index, ((dialect, route), shape)) in self.routes.iter().zip(&*self.shapes).enumerate() {
             let may = given.len() == shape.segments.len() && path.starts_with(&route.path[..shape.literal]);
             if !may || !shape.fits(&given) || !self.dialects[*dialect].is_open(tenants) {
                 continue;
@@ -159,10 +159,10 @@ impl Router {
                 let segments = segments.ok_or_else(|| text(400, "400 Bad Request"))?;
                 return Ok(Matched { dialect: *dialect, route: index, segments });
             }
-            first.get_or_insert((*dialect, route.row));
+            first.get_or_insert((*dialect, route.route_id));
             methods.insert(if route.method == Route::SOCKET { "GET" } else { route.method });
         }
-        let Some((dialect, row)) = first else {
+        let Some((dialect, route_id)) = first else {
             let is_elsewhere = self
                 .elsewhere
                 .iter()
@@ -170,25 +170,25 @@ impl Router {
             return Err(text(404, if is_elsewhere { self.not_here } else { "404 page not found\n" }));
         };
         let allow = methods.into_iter().collect::<Vec<_>>().join(", ");
-        Err(self.dialects[dialect].refuse(row, &Refusal::MethodNotAllowed).with_header("Allow", allow))
+        Err(self.dialects[dialect].refuse(route_id, &Refusal::MethodNotAllowed).with_header("Allow", allow))
     }
 
-    /// The dialect of a row.
+    /// The dialect of a route.
     #[must_use]
     pub fn dialect(&self, matched: &Matched) -> &Arc<dyn Dialect> {
         &self.dialects[matched.dialect]
     }
 
-    /// The row itself.
+    /// The route itself.
     #[must_use]
     pub fn route(&self, matched: &Matched) -> &Route {
-        &self.rows[matched.route].1
+        &self.routes[matched.route].1
     }
 
-    /// How the row says no.
+    /// How the route says no.
     #[must_use]
     pub fn refuse(&self, matched: &Matched, why: &Refusal) -> ApiReply {
-        self.dialect(matched).refuse(self.route(matched).row, why)
+        self.dialect(matched).refuse(self.route(matched).route_id, why)
     }
 }
 

@@ -1,22 +1,22 @@
-//! The door: every HTTP request to any role comes through here. Health, the page of development mode and the role's
-//! surface see its head, in this order; who lets it in sees its body, too.
+//! The HTTP service of a listener: every request passes here. Health, the page of development mode and the API of the role
+//! see its head, in this order; the one that admits it gets its body.
 
 use wellhead_proto::{
     dialect::contract::ApiReply,
-    surface::{Head, Surface},
+    http_api::{Head, HttpApi},
 };
 
 use super::{budget::Budget, client_stream::Times, metrics::Requests, try_page::TryPage};
 use crate::health::{Health, VERSION};
 
-/// The door of one listener.
+/// The HTTP service of one listener.
 #[derive(Clone)]
-pub struct Door<S> {
-    /// What stands behind it.
-    pub surface: S,
-    /// Answers for the process.
+pub struct HttpService<S> {
+    /// The API of the role.
+    pub http_api: S,
+    /// Answers requests about the health of the process.
     pub health: Health,
-    /// Counts what goes through.
+    /// Counts the requests.
     pub requests: Requests,
     /// The page of development mode.
     pub page: Option<TryPage>,
@@ -26,10 +26,10 @@ pub struct Door<S> {
     pub times: Times,
 }
 
-impl<S: Surface> Door<S> {
-    /// The door to `surface`.
-    pub fn new(surface: S, health: Health, requests: Requests, budget: Budget) -> Self {
-        Self { surface, health, requests, page: None, budget, times: Times::default() }
+impl<S: HttpApi> HttpService<S> {
+    /// The service of `http_api`.
+    pub fn new(http_api: S, health: Health, requests: Requests, budget: Budget) -> Self {
+        Self { http_api, health, requests, page: None, budget, times: Times::default() }
     }
 
     /// The same, and the page of development mode if there is one.
@@ -38,7 +38,7 @@ impl<S: Surface> Door<S> {
         Self { page, ..self }
     }
 
-    /// Let a request in whose body is wanted.
+    /// Admit a request whose body is wanted.
     ///
     /// # Errors
     ///
@@ -47,7 +47,7 @@ impl<S: Surface> Door<S> {
         let page = || self.page.as_ref().and_then(|page| page.answer(head));
         match self.health.answer(head).or_else(page).or_else(|| self.index(head)) {
             Some(reply) => Err(reply),
-            None => self.surface.admit(head),
+            None => self.http_api.admit(head),
         }
     }
 
