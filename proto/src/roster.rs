@@ -175,13 +175,13 @@ impl Membership {
     /// The slave that decides for `channel`, and its standby: the two that score highest for it (rendezvous hashing, so
     /// that a slave that comes or goes moves only its own share of the channels).
     #[must_use]
-    pub fn keepers(&self, channel: &ChannelKey) -> (Option<NodeId>, Option<NodeId>) {
-        keepers(self.slaves(), channel)
+    pub fn coordinators(&self, channel: &ChannelKey) -> (Option<NodeId>, Option<NodeId>) {
+        coordinators(self.slaves(), channel)
     }
 }
 
 /// The two of `slaves` that score highest for `channel`.
-pub fn keepers(slaves: impl Iterator<Item = NodeId>, channel: &ChannelKey) -> (Option<NodeId>, Option<NodeId>) {
+pub fn coordinators(slaves: impl Iterator<Item = NodeId>, channel: &ChannelKey) -> (Option<NodeId>, Option<NodeId>) {
     coordinators_at(slaves, place_of_channel(channel))
 }
 
@@ -334,10 +334,10 @@ mod tests {
             let all: Vec<_> = slaves.iter().map(|&no| node(no)).collect();
             let gone = all[gone.index(all.len())];
             for channel in (0..50).map(channel) {
-                let (keeper, deputy) = keepers(all.iter().copied(), &channel);
-                let (after, _) = keepers(all.iter().copied().filter(|&node| node != gone), &channel);
-                prop_assert_ne!(keeper, deputy);
-                prop_assert_eq!(after, if keeper == Some(gone) { deputy } else { keeper });
+                let (coordinator, deputy) = coordinators(all.iter().copied(), &channel);
+                let (after, _) = coordinators(all.iter().copied().filter(|&node| node != gone), &channel);
+                prop_assert_ne!(coordinator, deputy);
+                prop_assert_eq!(after, if coordinator == Some(gone) { deputy } else { coordinator });
             }
         }
     }
@@ -352,7 +352,7 @@ mod tests {
             let channel = ChannelKey { app: app.parse().unwrap(), name: name.parse().unwrap() };
             let mut lines = String::new();
             for slaves in [1, 2, 3, 10] {
-                let (first, second) = keepers((0..slaves).map(|no| node(no * 77_777)), &channel);
+                let (first, second) = coordinators((0..slaves).map(|no| node(no * 77_777)), &channel);
                 let shown = |node: Option<NodeId>| node.map_or_else(|| "-".to_owned(), |node| node.to_string());
                 lines += &format!("of {slaves}: {}, standby {}\n", shown(first), shown(second));
             }
@@ -363,12 +363,12 @@ mod tests {
 
     #[test]
     fn channels_spread_over_slaves() {
-        let kept: Vec<_> = (0..3_000).map(|no| keepers((0..3).map(node), &channel(no)).0.unwrap()).collect();
+        let kept: Vec<_> = (0..3_000).map(|no| coordinators((0..3).map(node), &channel(no)).0.unwrap()).collect();
         for slave in kept.iter().collect::<BTreeSet<_>>() {
-            let share = kept.iter().filter(|keeper| *keeper == slave).count();
+            let share = kept.iter().filter(|coordinator| *coordinator == slave).count();
             assert!((800..1_200).contains(&share), "{share}");
         }
-        assert_eq!(keepers(std::iter::empty(), &channel(0)), (None, None));
+        assert_eq!(coordinators(std::iter::empty(), &channel(0)), (None, None));
     }
 
     #[test]

@@ -89,7 +89,7 @@ struct RoleLabel {
 enum Method {
     Get,
     Head,
-    Post,
+    CoordinatedKey,
     Put,
     Delete,
     Options,
@@ -103,7 +103,7 @@ impl EncodeLabelValue for Method {
         encoder.write_str(match self {
             Self::Get => "GET",
             Self::Head => "HEAD",
-            Self::Post => "POST",
+            Self::CoordinatedKey => "POST",
             Self::Put => "PUT",
             Self::Delete => "DELETE",
             Self::Options => "OPTIONS",
@@ -175,7 +175,7 @@ impl Requests {
         let method = match method {
             "GET" => Method::Get,
             "HEAD" => Method::Head,
-            "POST" => Method::Post,
+            "POST" => Method::CoordinatedKey,
             "PUT" => Method::Put,
             "DELETE" => Method::Delete,
             "OPTIONS" => Method::Options,

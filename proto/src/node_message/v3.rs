@@ -73,7 +73,7 @@ enum Ask {
     PublishMatching { app: AppId, pattern: String, within: Vec<ChannelPattern>, event: Event },
     Stats,
     Redeem { token: String, app: AppId },
-    Attendance(Vec<ChannelKey>),
+    Presence(Vec<ChannelKey>),
 }
 
 #[derive(Deserialize, Serialize)]
@@ -100,7 +100,7 @@ enum Census {
     Redeemed(Option<Bearer>),
     States(BTreeMap<String, ChannelState>),
     Members(BTreeMap<UserId, ByteString>),
-    Attendance(BTreeMap<ChannelKey, BTreeMap<UserId, ByteString>>),
+    Presence(BTreeMap<ChannelKey, BTreeMap<UserId, ByteString>>),
 }
 
 #[derive(Deserialize, Serialize)]
@@ -159,14 +159,14 @@ impl From<Body> for Mail {
             Body::Request { id, from, request } => {
                 let ask = match request {
                     NodeRequest::Redeem { token, app } => Ask::Redeem { token, app },
-                    NodeRequest::MemberLists(channels) => Ask::Attendance(channels),
+                    NodeRequest::MemberLists(channels) => Ask::Presence(channels),
                 };
                 Self::Ask { id, from, ask }
             }
             Body::Response { id, from, response } => {
                 let census = match response {
                     NodeResponse::Redeemed(bearer) => Census::Redeemed(bearer),
-                    NodeResponse::MemberLists(lists) => Census::Attendance(lists),
+                    NodeResponse::MemberLists(lists) => Census::Presence(lists),
                 };
                 Self::Answer { id, from, census }
             }
@@ -207,7 +207,7 @@ impl From<Mail> for Body {
                     Self::PublishMatching { id, from, push: PublishMatching { app, pattern, within, event } }
                 }
                 Ask::Redeem { token, app } => Self::Request { id, from, request: NodeRequest::Redeem { token, app } },
-                Ask::Attendance(channels) => Self::Request { id, from, request: NodeRequest::MemberLists(channels) },
+                Ask::Presence(channels) => Self::Request { id, from, request: NodeRequest::MemberLists(channels) },
             },
             Mail::Answer { id, from, census } => {
                 let result = match census {
@@ -219,7 +219,7 @@ impl From<Mail> for Body {
                     Census::Redeemed(bearer) => {
                         return Self::Response { id, from, response: NodeResponse::Redeemed(bearer) };
                     }
-                    Census::Attendance(lists) => {
+                    Census::Presence(lists) => {
                         return Self::Response { id, from, response: NodeResponse::MemberLists(lists) };
                     }
                 };

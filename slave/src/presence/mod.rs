@@ -50,7 +50,7 @@ use wellhead_proto::{
     ids::{ChannelKey, NodeId, UserId},
     member::{Member, MemberChange},
     notice::Denial,
-    roster::keepers,
+    roster::coordinators,
 };
 
 pub use self::replica::MemberUpdate;
@@ -172,7 +172,7 @@ impl Presence {
         notifier: &Arc<impl MemberNotifier>,
     ) {
         let fetch =
-            |channel: ChannelRef| Some(Fetch { ticket: replica.fetch(channel.id())?, key: channel.key(), channel });
+            |channel: ChannelRef| Some(ListFetch { ticket: replica.fetch(channel.id())?, key: channel.key(), channel });
         let fetches = channels.into_iter().filter_map(fetch).collect();
         let rest = self.take_own(replica, fetches, &**notifier);
         if !rest.is_empty() {
@@ -181,7 +181,12 @@ impl Presence {
     }
 
     /// Lists that this slave coordinates; the others are left.
-    fn take_own(&self, replica: &mut MemberReplica, fetches: Vec<Fetch>, notifier: &impl MemberNotifier) -> Vec<Fetch> {
+    fn take_own(
+        &self,
+        replica: &mut MemberReplica,
+        fetches: Vec<ListFetch>,
+        notifier: &impl MemberNotifier,
+    ) -> Vec<ListFetch> {
         let own = self.coordination.members(fetches.iter().map(|fetch| &fetch.key));
         self.take(replica, fetches, own, notifier)
     }
@@ -190,11 +195,11 @@ impl Presence {
     fn take(
         &self,
         replica: &mut MemberReplica,
-        mut fetches: Vec<Fetch>,
+        mut fetches: Vec<ListFetch>,
         mut lists: Lists,
         notifier: &impl MemberNotifier,
-    ) -> Vec<Fetch> {
-        fetches.retain(|Fetch { channel, key, ticket }| {
+    ) -> Vec<ListFetch> {
+        fetches.retain(|ListFetch { channel, key, ticket }| {
             let Some(list) = lists.remove(key) else { return replica.is_awaited(channel.id(), *ticket) };
             for update in replica.fetched(channel.id(), *ticket, list) {
                 notifier.notify(channel, update);
@@ -214,7 +219,7 @@ impl Presence {
 }
 
 /// A list that was sent for.
-struct Fetch {
+struct ListFetch {
     channel: ChannelRef,
     key: ChannelKey,
     ticket: u64,
@@ -225,7 +230,7 @@ type Lists = BTreeMap<ChannelKey, BTreeMap<UserId, ByteString>>;
 
 /// Ask the coordinators for lists, until all have come or nobody waits for them any more. Who coordinates a channel is looked
 /// up each time: that changes.
-async fn fetch_all(presence: Weak<Presence>, mut fetches: Vec<Fetch>, notifier: Weak<impl MemberNotifier>) {
+async fn fetch_all(presence: Weak<Presence>, mut fetches: Vec<ListFetch>, notifier: Weak<impl MemberNotifier>) {
     let mut pause = PAUSE;
     loop {
         let asked = {
@@ -233,10 +238,10 @@ async fn fetch_all(presence: Weak<Presence>, mut fetches: Vec<Fetch>, notifier: 
             let mut replica = presence.lock();
             let rest = presence.take_own(&mut replica, std::mem::take(&mut fetches), &*notifier);
             let slaves = presence.bus.state().borrow().slaves.clone();
-            let mut by_coordinator = BTreeMap::<Option<NodeId>, Vec<Fetch>>::new();
+            let mut by_coordinator = BTreeMap::<Option<NodeId>, Vec<ListFetch>>::new();
             for fetch in rest {
                 // this slave itself cannot say yet: see above
-                let (coordinator, _) = keepers(slaves.iter().copied(), &fetch.key);
+                let (coordinator, _) = coordinators(slaves.iter().copied(), &fetch.key);
                 let other = coordinator.filter(|coordinator| *coordinator != presence.coordination.me());
                 by_coordinator.entry(other).or_default().push(fetch);
             }
@@ -257,7 +262,7 @@ async fn fetch_all(presence: Weak<Presence>, mut fetches: Vec<Fetch>, notifier: 
 }
 
 /// Ask one coordinator for its lists, a few at a time.
-async fn ask(bus: Arc<dyn Bus>, coordinator: Option<NodeId>, fetches: Vec<Fetch>) -> (Vec<Fetch>, Lists) {
+async fn ask(bus: Arc<dyn Bus>, coordinator: Option<NodeId>, fetches: Vec<ListFetch>) -> (Vec<ListFetch>, Lists) {
     let mut lists = Lists::new();
     for some in fetches.chunks(TOGETHER) {
         let Some(coordinator) = coordinator else { break };

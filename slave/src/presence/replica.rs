@@ -41,13 +41,13 @@ struct ReplicatedChannel {
     members: BTreeMap<UserId, ByteString>,
     /// The coordinator's list has come once.
     known: bool,
-    fetch: Option<Fetch>,
+    fetch: Option<ListFetch>,
     /// Told when the list has come.
     waiting: Vec<oneshot::Sender<()>>,
 }
 
 /// A list that was sent for.
-struct Fetch {
+struct ListFetch {
     ticket: u64,
     /// What was announced since, the last of each member.
     since: BTreeMap<UserId, MemberChange>,
@@ -165,7 +165,7 @@ impl MemberReplica {
         let replicated = self.channels.get_mut(&channel)?;
         self.tickets += 1;
         let since = replicated.fetch.take().map(|fetch| fetch.since).unwrap_or_default();
-        replicated.fetch = Some(Fetch { ticket: self.tickets, since });
+        replicated.fetch = Some(ListFetch { ticket: self.tickets, since });
         Some(self.tickets)
     }
 

@@ -7,10 +7,10 @@ mod grants;
 mod heartbeat;
 mod index;
 mod message;
-mod presence;
 mod relief;
 mod shard;
 mod socket;
+mod survey;
 
 pub use self::{
     cell::ShardCell,

@@ -30,7 +30,7 @@ use super::{
     grants::{AllGrants, Grants},
     index::{Change, Index},
     message::Delivery,
-    presence::Granted,
+    survey::Granted,
 };
 use crate::{
     encodings::Encodings,

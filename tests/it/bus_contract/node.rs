@@ -49,7 +49,7 @@ pub struct Book {
 pub enum Heard {
     Push(Envelope),
     Announcement(MemberAnnouncement),
-    Report(NodeId, CoordinationMessage),
+    CoordinationMessage(NodeId, CoordinationMessage),
     Gap(Gap),
 }
 
@@ -162,7 +162,7 @@ impl Inbox for Book {
 
     fn report(&self, from: NodeId, reports: Vec<CoordinationMessage>) {
         for report in reports {
-            self.write(Heard::Report(from, report));
+            self.write(Heard::CoordinationMessage(from, report));
         }
     }
 

@@ -267,7 +267,7 @@ pub async fn reports_arrive_in_order<C: Carrier>() {
         one.bus.report(two.id, vec![report(2 * no), report(2 * no + 1)]);
     }
     let heard = two.book.has(500).await;
-    let wanted: Vec<_> = (0..500).map(|no| Heard::Report(one.id, report(no))).collect();
+    let wanted: Vec<_> = (0..500).map(|no| Heard::CoordinationMessage(one.id, report(no))).collect();
     assert_eq!(heard, wanted);
     assert_eq!(one.book.all(), []);
 }

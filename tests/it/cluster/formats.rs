@@ -29,7 +29,7 @@ use wellhead_proto::{
     node_message::{Body, MessageFormat, MessageKey, NodeMessage},
     query::{Listing, NamesQuery, Query, QueryResult},
     report::{CoordinatedKey, CoordinationMessage},
-    roster::{BEAT, Beat, keepers},
+    roster::{BEAT, Beat, coordinators},
 };
 
 use super::field::{By, Field, SECRET};
@@ -237,7 +237,7 @@ impl Sayer {
 /// Of which `coordinator` is the coordinator.
 fn room(slaves: &[NodeId], coordinator: NodeId) -> ChannelKey {
     let channel = |no| ChannelKey { app: "app".parse().unwrap(), name: format!("room-{no}").parse().unwrap() };
-    let is_its_own = |channel: &ChannelKey| keepers(slaves.iter().copied(), channel).0 == Some(coordinator);
+    let is_its_own = |channel: &ChannelKey| coordinators(slaves.iter().copied(), channel).0 == Some(coordinator);
     (0..1_000).map(channel).find(is_its_own).expect("each has some")
 }
 

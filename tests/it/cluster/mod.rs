@@ -2,12 +2,12 @@
 //! lost, and holds everything that arrived to the promises (see `support/ledger.rs`).
 
 mod clocks;
+mod coordinator;
 mod faults;
 pub mod field;
 mod forged;
 mod formats;
 mod gaps;
-mod keeper;
 mod load;
 mod mixed;
 mod partition;

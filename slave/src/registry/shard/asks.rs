@@ -18,8 +18,8 @@ use crate::{
     backlog::Permit,
     registry::{
         message::{Pending, Question},
-        presence::{Found, SLICE, Survey},
         shard::users::Waiting,
+        survey::{Found, SLICE, Survey},
     },
 };
 

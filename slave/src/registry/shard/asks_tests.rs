@@ -1,7 +1,7 @@
 //! Long commands and long queries of a thread: in slices, and in order.
 
 use super::*;
-use crate::registry::presence::SLICE;
+use crate::registry::survey::SLICE;
 
 async fn crowd(scene: &mut Scene, many: usize) -> Vec<Client> {
     let mut crowd = Vec::new();

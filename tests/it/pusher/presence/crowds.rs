@@ -74,7 +74,7 @@ async fn every_list_comes_out_right(by: By) {
     })
     .await;
     assert_eq!(api(&field).await.users(ROOM).await, truth.iter().cloned().collect::<Vec<_>>());
-    // a keeper hears of one slave in order: whoever sees these three has been told of everything before
+    // a coordinator hears of one slave in order: whoever sees these three has been told of everything before
     let mut last = Vec::new();
     for slave in 0..3 {
         last.push(join(&field, slave, &format!("zoe-{slave}")).await);

@@ -6,7 +6,7 @@ mod world;
 
 use wellhead_proto::{ids::NodeId, report::CoordinatedKey};
 
-use self::world::{Node, State, World};
+use self::world::{SimNode, SimState, SimWorld};
 use super::{Coordinator, GRACE};
 
 /// Channels, members of channels, and users.
@@ -52,18 +52,18 @@ fn run(mode: Mode) {
     if let Ok(one) = std::env::var("COORDINATOR_SEED") {
         let (of, seed) = one.split_once(':').expect("COORDINATOR_SEED is a mode, a colon and a number");
         if of.eq_ignore_ascii_case(&format!("{mode:?}")) {
-            World::new(mode, seed.parse().expect("a seed is a number"), true).live();
+            SimWorld::new(mode, seed.parse().expect("a seed is a number"), true).live();
         }
         return;
     }
     let seeds =
         std::env::var("COORDINATOR_SEEDS").map_or(1_000, |seeds| seeds.parse().expect("COORDINATOR_SEEDS is a number"));
     for seed in 0..seeds {
-        World::new(mode, seed, false).live();
+        SimWorld::new(mode, seed, false).live();
     }
 }
 
-impl World {
+impl SimWorld {
     fn live(&mut self) {
         for _ in 0..1 + self.below(3) {
             self.join();
@@ -119,7 +119,7 @@ impl World {
                 let time = self.below(1_000);
                 self.pass(GRACE.mul_f64(time as f64 / 500.0));
             }
-            _ if self.nodes[&node].state == State::Up => {
+            _ if self.nodes[&node].state == SimState::Up => {
                 let key = self.below(KEYS);
                 self.toggle(node, key);
             }
@@ -131,7 +131,7 @@ impl World {
     fn move_member(&mut self, from: NodeId) {
         let ids = self.ids();
         let to = ids[self.below(ids.len())];
-        let up = |id| self.nodes[&id].state == State::Up;
+        let up = |id| self.nodes[&id].state == SimState::Up;
         let Some(key) = self.nodes[&from].held.iter().copied().find(|key| key % 3 != 0) else { return };
         if !up(from) || !up(to) {
             return;
@@ -180,7 +180,7 @@ impl World {
 
     /// Channels with somebody on them, as far as the cluster can know.
     fn truth(&self) -> Vec<bool> {
-        let counts = |node: &&Node| node.state != State::Stopped { long: true };
+        let counts = |node: &&SimNode| node.state != SimState::Stopped { long: true };
         let held = |key| self.nodes.values().filter(counts).any(|node| node.held.contains(&key));
         (0..KEYS).map(held).collect()
     }
@@ -188,7 +188,7 @@ impl World {
     /// Exactly one fact for each change since the last time.
     fn check_changes(&mut self) {
         // who sleeps shortly is waited for
-        if self.nodes.values().any(|node| node.state == State::Stopped { long: false }) {
+        if self.nodes.values().any(|node| node.state == SimState::Stopped { long: false }) {
             return;
         }
         let now = self.truth();

@@ -19,7 +19,7 @@ use crate::{
 
 /// What travels from one slave to another.
 enum Packet {
-    Report(CoordinationMessage),
+    CoordinationMessage(CoordinationMessage),
     /// The sender was heard of.
     Here,
     /// Its lease is over (or it said goodbye).
@@ -29,7 +29,7 @@ enum Packet {
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
-pub(super) enum State {
+pub(super) enum SimState {
     Up,
     /// Stopped; do the others forget it?
     Stopped {
@@ -37,16 +37,16 @@ pub(super) enum State {
     },
 }
 
-pub(super) struct Node {
+pub(super) struct SimNode {
     pub(super) coordinator: Coordinator,
-    pub(super) state: State,
+    pub(super) state: SimState,
     roster: BTreeSet<NodeId>,
     /// The roster has changed since the coordinator was last told.
     late: bool,
     pub(super) held: BTreeSet<usize>,
 }
 
-pub(super) struct World {
+pub(super) struct SimWorld {
     pub(super) mode: Mode,
     seed: u64,
     shown: bool,
@@ -54,7 +54,7 @@ pub(super) struct World {
     now: Duration,
     pub(super) keys: Vec<CoordinatedKey>,
     next: u32,
-    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) nodes: BTreeMap<NodeId, SimNode>,
     links: BTreeMap<(NodeId, NodeId), VecDeque<Packet>>,
     pub(super) facts: Vec<Vec<bool>>,
     /// Channels that were held when that was last compared with the facts.
@@ -65,7 +65,7 @@ pub(super) struct World {
     pub(super) tainted: BTreeSet<usize>,
 }
 
-impl World {
+impl SimWorld {
     pub(super) fn new(mode: Mode, seed: u64, shown: bool) -> Self {
         // a channel, a member of it, and a user in turn
         let key = |no: usize| {
@@ -100,7 +100,7 @@ impl World {
         let mut roster = BTreeSet::from([id]);
         for other in self.ids() {
             self.send(id, other, Packet::Here);
-            if self.nodes[&other].state == (State::Stopped { long: true }) {
+            if self.nodes[&other].state == (SimState::Stopped { long: true }) {
                 // silent until it goes on
             } else if roster.len() > 2 && self.chance(3) {
                 // it knows of others when it begins, if there are any: that is the glue's to wait for
@@ -112,7 +112,7 @@ impl World {
         self.show(|| format!("{id} comes, sees {roster:?}"));
         let mut coordinator = Coordinator::new(id, GRACE, Arc::new(ChannelTable::of_one_stripe()));
         coordinator.at(self.now);
-        self.nodes.insert(id, Node { coordinator, state: State::Up, roster, late: false, held: BTreeSet::new() });
+        self.nodes.insert(id, SimNode { coordinator, state: SimState::Up, roster, late: false, held: BTreeSet::new() });
         self.see_roster(id);
     }
 
@@ -146,11 +146,11 @@ impl World {
     }
 
     pub(super) fn stop(&mut self, id: NodeId, long: bool) {
-        if self.nodes[&id].state != State::Up {
+        if self.nodes[&id].state != SimState::Up {
             return;
         }
         self.show(|| format!("{id} stops, {}", if long { "long" } else { "shortly" }));
-        self.nodes.get_mut(&id).unwrap().state = State::Stopped { long };
+        self.nodes.get_mut(&id).unwrap().state = SimState::Stopped { long };
         if long {
             for other in self.ids() {
                 self.send(id, other, Packet::Gone { lease: true });
@@ -159,10 +159,10 @@ impl World {
     }
 
     pub(super) fn wake(&mut self, id: NodeId) {
-        let State::Stopped { long } = self.nodes[&id].state else { return };
+        let SimState::Stopped { long } = self.nodes[&id].state else { return };
         self.show(|| format!("{id} goes on"));
         let node = self.nodes.get_mut(&id).unwrap();
-        node.state = State::Up;
+        node.state = SimState::Up;
         node.coordinator.at(self.now);
         if long {
             for other in self.ids() {
@@ -179,7 +179,7 @@ impl World {
 
     /// What is under way to and from `id` is lost, and it notices.
     pub(super) fn lose_bus(&mut self, id: NodeId) {
-        if self.nodes[&id].state != State::Up {
+        if self.nodes[&id].state != SimState::Up {
             return;
         }
         self.show(|| format!("{id} loses its bus for a moment"));
@@ -204,7 +204,7 @@ impl World {
         link.retain(|packet| {
             place += 1;
             match packet {
-                Packet::Report(report) if place > kept => {
+                Packet::CoordinationMessage(report) if place > kept => {
                     lost.push(report.clone());
                     false
                 }
@@ -245,7 +245,7 @@ impl World {
     fn take(&mut self, id: NodeId, out: Outcome) {
         for (to, report) in out.messages {
             assert_ne!(to, id, "nobody tells itself, {}", self.replay());
-            self.send(id, to, Packet::Report(report));
+            self.send(id, to, Packet::CoordinationMessage(report));
         }
         for fact in out.facts {
             let (occupied, key) = match fact {
@@ -272,11 +272,11 @@ impl World {
     }
 
     pub(super) fn deliver_one(&mut self) -> bool {
-        let awake = |id: &NodeId| self.nodes.get(id).is_some_and(|node| node.state == State::Up);
+        let awake = |id: &NodeId| self.nodes.get(id).is_some_and(|node| node.state == SimState::Up);
         let ready = self.links.iter().filter(|((_, to), link)| !link.is_empty() && awake(to));
         let ready: Vec<_> = ready.map(|(&ends, _)| ends).collect();
         if ready.is_empty() {
-            let late = self.nodes.iter().find(|(_, node)| node.late && node.state == State::Up).map(|(&id, _)| id);
+            let late = self.nodes.iter().find(|(_, node)| node.late && node.state == SimState::Up).map(|(&id, _)| id);
             late.into_iter().for_each(|id| self.see_roster(id));
             return late.is_some();
         }
@@ -286,7 +286,7 @@ impl World {
             return true;
         }
         match self.links.get_mut(&(from, to)).and_then(VecDeque::pop_front).unwrap() {
-            Packet::Report(report) => {
+            Packet::CoordinationMessage(report) => {
                 self.show(|| format!("{from} tells {to}: {report:?}"));
                 let mut out = Outcome::default();
                 self.nodes.get_mut(&to).unwrap().coordinator.receive(from, report, &mut out);
@@ -314,7 +314,7 @@ impl World {
         self.show(|| format!("it is {:?}", self.now));
         for id in self.ids() {
             let node = self.nodes.get_mut(&id).unwrap();
-            if node.state == State::Up {
+            if node.state == SimState::Up {
                 let mut out = Outcome::default();
                 node.coordinator.at(self.now);
                 node.coordinator.tick(&mut out);
@@ -325,7 +325,7 @@ impl World {
 
     /// Everything is heard, and every grace is over.
     pub(super) fn drain(&mut self) {
-        let waits = |node: &Node| node.state == State::Up && node.coordinator.due().is_some();
+        let waits = |node: &SimNode| node.state == SimState::Up && node.coordinator.due().is_some();
         for _ in 0..1_000_000 {
             if self.deliver_one() {
                 continue;

@@ -26,8 +26,8 @@ fn a_member_is_added_by_its_first_slave_and_removed_with_its_last() {
     }
     // who came first is who it is
     assert_eq!(net.facts(), [added(2, &channel, "ann", "ann of 1"), added(2, &channel, "bob", "bob of 3")]);
-    let attendance = net.slave(2).members(&channel).expect("it keeps the channel");
-    let there: Vec<_> = attendance.iter().map(|(user, info)| (user.as_str(), &**info)).collect();
+    let presence = net.slave(2).members(&channel).expect("it keeps the channel");
+    let there: Vec<_> = presence.iter().map(|(user, info)| (user.as_str(), &**info)).collect();
     assert_eq!(there, [("ann", "ann of 1"), ("bob", "bob of 3")]);
     assert_eq!(net.slave(1).members(&channel), None);
     net.held_key(1, &ann, false);
@@ -75,8 +75,8 @@ fn a_coordinator_that_takes_over_knows_its_own_members_by_what_is_known_of_them(
     net.dies(1);
     net.all_see(&[2, 3]);
     assert_eq!(net.facts(), []);
-    let attendance = net.slave(2).members(&channel).expect("it keeps the channel");
-    let there: Vec<_> = attendance.iter().map(|(user, info)| (user.as_str(), &**info)).collect();
+    let presence = net.slave(2).members(&channel).expect("it keeps the channel");
+    let there: Vec<_> = presence.iter().map(|(user, info)| (user.as_str(), &**info)).collect();
     assert_eq!(there, [("ann", "ann of 2"), ("bob", "bob of 3")]);
 }
 

@@ -16,7 +16,7 @@ use wellhead_proto::{
     ids::{ChannelKey, NodeId, UserId},
     member::Member,
     report::{CoordinatedKey, CoordinationMessage},
-    roster::keepers,
+    roster::coordinators,
 };
 
 use super::{Coordinator, Fact, GRACE, Key, Outcome};
@@ -42,7 +42,8 @@ fn nodes(nos: &[u32]) -> Vec<NodeId> {
 /// A channel of which, of `slaves`, the first is the coordinator, the second the standby, and so on.
 fn channel_of(slaves: &[u32]) -> ChannelKey {
     let in_order = |channel: &ChannelKey| {
-        (0..slaves.len()).all(|from| keepers(nodes(&slaves[from..]).into_iter(), channel).0 == Some(node(slaves[from])))
+        (0..slaves.len())
+            .all(|from| coordinators(nodes(&slaves[from..]).into_iter(), channel).0 == Some(node(slaves[from])))
     };
     let name = |no: u32| ChannelKey { app: "app".parse().unwrap(), name: format!("channel-{no}").parse().unwrap() };
     (0..).map(name).find(in_order).expect("some name hashes like that")

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::field::{By, Field};
 use crate::support::{listener::Listener, server::Server, until};
 
-/// Channels, so that every slave keeps some, and is deputy for others.
+/// Channels, so that every slave keeps some, and is standby for others.
 const CHANNELS: usize = 24;
 
 /// Every fact that any slave told: how often each channel was occupied, and vacated.
@@ -52,7 +52,7 @@ async fn on_channels(field: &Field, slave: usize, user: &str, which: impl Fn(usi
     client
 }
 
-/// Back once every keeper has heard everything that this client's slave has to say so far: it hears of one slave in order,
+/// Back once every coordinator has heard everything that this client's slave has to say so far: it hears of one slave in order,
 /// and of channels that only this client is on it tells. Of two slaves it may hear in any order.
 async fn heard_by_all_keepers(field: &Field, client: &mut Listener, name: &str) {
     let fresh: Vec<_> = (0..CHANNELS).map(|n| format!("{name}{n:02}")).collect();
@@ -162,7 +162,7 @@ async fn a_slave_that_stood_still_tells_nothing_wrong(by: By) {
     let field = Field::start_with(by, 1, 2, |setup| setup.set("log.level", "debug")).await;
     let ann = on_channels(&field, 0, "ann", |_| true).await;
     until("occupied", wanted(|_| (1, 0)), || async { facts(&field.slaves) }).await;
-    // a keeper logs a fact before it sends it: one that stops in between has told nobody, and its deputy tells it again
+    // a coordinator logs a fact before it sends it: one that stops in between has told nobody, and its standby tells it again
     let mut eve = on_channels(&field, 1, "eve", |_| false).await;
     heard_by_all_keepers(&field, &mut eve, "first").await;
     eve.leave().await;
