@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use wellhead_proto::{
-    bus::{BusError, BusState, Gathered, Inbox, Interest},
+    bus::{BusError, BusHandler, BusState, Gathered, Interest},
     command::{Command, PublishMatching},
+    coordination::CoordinationMessage,
     dialect::{self, contract::ApiReply},
     envelope::Envelope,
     event::Payload,
@@ -18,7 +19,6 @@ use wellhead_proto::{
     node_request::{NodeRequest, NodeResponse},
     origin::Origins,
     query::{Headcount, NameHashes, Query, QueryResult},
-    report::CoordinationMessage,
     tenants::{ListedTenant, Tenants},
     testkit::RecordingBus,
 };
@@ -346,7 +346,7 @@ impl Bus for Stuck {
 
     fn report(&self, _: NodeId, _: Vec<CoordinationMessage>) {}
 
-    fn attach(&self, _: Arc<dyn Inbox>) {}
+    fn attach(&self, _: Arc<dyn BusHandler>) {}
 
     fn state(&self) -> watch::Receiver<BusState> {
         watch::channel(BusState { up: true, roster_known: true, ..BusState::default() }).1

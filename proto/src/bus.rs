@@ -8,12 +8,12 @@ use tokio::sync::watch;
 
 use crate::{
     command::PublishMatching,
+    coordination::CoordinationMessage,
     envelope::Envelope,
     ids::{AppId, ChannelKey, NodeId},
     member::MemberAnnouncement,
     node_request::{Bearer, NodeRequest, NodeResponse},
     query::{MemberInfos, NameHashes, Query, QueryResult, ResultPart, TypedQuery},
-    report::CoordinationMessage,
 };
 
 /// Carries envelopes to slaves and answers back. At most once; keeps no history.
@@ -74,7 +74,7 @@ pub trait Bus: Send + Sync {
     fn report(&self, to: NodeId, reports: Vec<CoordinationMessage>);
 
     /// From now on `inbox` handles what this node receives.
-    fn attach(&self, inbox: Arc<dyn Inbox>);
+    fn attach(&self, inbox: Arc<dyn BusHandler>);
 
     /// The state of the bus, as it changes.
     fn state(&self) -> watch::Receiver<BusState>;
@@ -171,9 +171,9 @@ impl fmt::Debug for Interest {
 /// Keeps something alive that the bus holds.
 pub type Hold = Arc<dyn Any + Send + Sync>;
 
-/// A slave's ear. Called on whatever thread the bus runs, so it must not block: it passes on to the threads that
-/// hold the sockets.
-pub trait Inbox: Send + Sync {
+/// Handles what a slave receives from the bus. Called on whatever thread the bus runs, so it must not block: it passes on to
+/// the threads that hold the sockets.
+pub trait BusHandler: Send + Sync {
     /// Carry out `envelope`. Envelopes handed over one after the other are carried out in that order, channel by channel.
     fn deliver(&self, envelope: Envelope);
 
@@ -225,7 +225,7 @@ pub enum Gap {
     Missed {
         /// Who pushed.
         from: NodeId,
-        /// How many letters.
+        /// How many messages.
         lost: usize,
         /// Sockets that were opened later missed nothing.
         opened_before: Option<u32>,

@@ -46,7 +46,7 @@ impl ChannelPattern {
         self.is_everything() || matches(self.0.as_bytes(), channel.as_str().as_bytes())
     }
 
-    /// Does it allow at least all that `other` does? Judged by letters: the `*` of `other` counts as a letter that
+    /// Does it allow at least all that `other` does? Judged by messages: the `*` of `other` counts as a message that
     /// only a `*` of ours covers.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {

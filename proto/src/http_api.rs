@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(found.segments, ["a/b", "%", "+"]);
         let head = master.find("HEAD", "/api/a/online", &Tenants::default()).unwrap();
         assert_eq!(head, master.find("GET", "/api/a/online", &Tenants::default()).unwrap());
-        // an escaped slash makes no segment, an escaped letter no path of ours
+        // an escaped slash makes no segment, an escaped message no path of ours
         assert_eq!(master.find("POST", "/api%2Fpush/a/b/c", &Tenants::default()).unwrap_err().status, 404);
         assert_eq!(master.find("GET", "/%61pi/ping", &Tenants::default()).unwrap_err().status, 404);
     }

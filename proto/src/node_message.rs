@@ -10,17 +10,17 @@ use serde::{Deserialize, Serialize};
 pub use self::signature::MessageKey;
 use crate::{
     command::PublishMatching,
+    coordination::CoordinationMessage,
     envelope::Envelope,
     fingerprint::Fingerprint,
     ids::NodeId,
     member::MemberAnnouncement,
+    membership::Heartbeat,
     node_request::{NodeRequest, NodeResponse},
     query::{Query, QueryResult},
-    report::CoordinationMessage,
-    roster::Beat,
 };
 
-/// One message between nodes.
+/// One message between nodes, with what its receiver must know of its sender.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct NodeMessage {
     /// Tells two messages apart, whoever sent them. Its sender stands above the 43rd bit; below it they are numbered in the
@@ -85,9 +85,9 @@ pub enum Body {
         response: NodeResponse,
     },
     /// To everybody: "I am here".
-    Heartbeat(Beat),
+    Heartbeat(Heartbeat),
     /// To everybody: "I am here, and who else is?"
-    Hello(Beat),
+    Hello(Heartbeat),
     /// To everybody: "I go", with the incarnation that goes.
     Goodbye(NodeId, u64),
     /// To a node whose settings differ: "these are mine", each by its name with a fingerprint.
@@ -436,9 +436,11 @@ mod tests {
 
     #[test]
     fn a_heartbeat_with_another_secret_can_be_read_and_nothing_else_can() {
-        let beat =
-            Beat { secret: Fingerprint::of_secret(b"other"), ..Beat::new(NodeId::from_random(1), true, u64::MAX) };
-        let beat = Beat { unix_millis: u64::MAX, settings: beat.secret, ..beat };
+        let beat = Heartbeat {
+            secret: Fingerprint::of_secret(b"other"),
+            ..Heartbeat::new(NodeId::from_random(1), true, u64::MAX)
+        };
+        let beat = Heartbeat { unix_millis: u64::MAX, settings: beat.secret, ..beat };
         let message = |body| NodeMessage { id: u64::MAX, session: u32::MAX, body };
         for body in [Body::Heartbeat(beat), Body::Hello(beat)] {
             let bytes = message(body.clone()).encode(MessageFormat::V4, &MessageKey::new(b"other"));

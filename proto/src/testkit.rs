@@ -12,14 +12,14 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::{
-    bus::{Bus, BusError, BusState, Gathered, Inbox, Interest},
+    bus::{Bus, BusError, BusHandler, BusState, Gathered, Interest},
     command::PublishMatching,
+    coordination::CoordinationMessage,
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
     member::MemberAnnouncement,
     node_request::{NodeRequest, NodeResponse},
     query::{NameHashes, Query, QueryResult},
-    report::CoordinationMessage,
 };
 
 /// A bus without nodes: it records what is published and answers queries with what it was told to.
@@ -103,7 +103,7 @@ impl Bus for RecordingBus {
 
     fn report(&self, _: NodeId, _: Vec<CoordinationMessage>) {}
 
-    fn attach(&self, _: Arc<dyn Inbox>) {}
+    fn attach(&self, _: Arc<dyn BusHandler>) {}
 
     fn state(&self) -> watch::Receiver<BusState> {
         let up = !*self.down.lock().expect("no test panicked");

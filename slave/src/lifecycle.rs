@@ -7,7 +7,7 @@ use std::{
 
 use log::warn;
 use tokio::{sync::watch, time::timeout};
-use wellhead_proto::{bus::BusState, refusal::CloseCause, roster::LEASE};
+use wellhead_proto::{bus::BusState, membership::LEASE, refusal::CloseCause};
 
 use crate::state::SlaveState;
 

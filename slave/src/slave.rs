@@ -10,7 +10,7 @@ use std::{
 use actix::Actor;
 use log::{error, warn};
 use wellhead_proto::{
-    bus::{Bus, Inbox},
+    bus::{Bus, BusHandler},
     dialect::contract::{Dialect, Role, Route},
     http_api::{Head, Router},
     ids::NodeId,
@@ -20,9 +20,9 @@ use wellhead_proto::{
 use crate::{
     admission::Admission,
     backlog::Backlog,
+    dispatcher::BusDispatcher,
     encodings::Encodings,
     handshake::{self, Accepted, Opened, Rejected},
-    intake::Intake,
     interests::Interests,
     keep_alive::KeepAliveConfig,
     lifecycle,
@@ -103,10 +103,10 @@ impl Slave {
         }))
     }
 
-    /// Its ear, for the bus.
+    /// What handles what it receives from the bus.
     #[must_use]
-    pub fn inbox(&self) -> Arc<dyn Inbox> {
-        Arc::new(Intake(self.0.clone()))
+    pub fn bus_handler(&self) -> Arc<dyn BusHandler> {
+        Arc::new(BusDispatcher(self.0.clone()))
     }
 
     /// Make the calling thread one of its workers, with a registry of its own. Doing it twice is harmless.

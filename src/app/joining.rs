@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use log::info;
 use prometheus_client::registry::Registry;
 use tokio::time::timeout;
-use wellhead_proto::roster::Beat;
+use wellhead_proto::membership::Heartbeat;
 
 use super::{serving::Welcomed, welcome::Welcome};
 use crate::{
@@ -82,7 +82,7 @@ impl JoinBy {
     /// The socket cannot be one, or its owner and this node do not belong together.
     pub(super) async fn prepare(
         &self,
-        me: Beat,
+        me: Heartbeat,
         limits: LocalLimits,
         registry: &mut Registry,
         given: impl FnOnce(&Welcome) -> Result<Secret>,
@@ -155,7 +155,7 @@ impl Prepared {
             LastStep::Nats(builder, settings) => builder.over_nats(*settings, name).context("no bus")?,
             LastStep::Owner(builder, path) => builder.as_owner(&path, welcome().encode(), limits)?,
             LastStep::Guest(builder, client, welcome) => {
-                builder.as_guest(client.wire);
+                builder.as_guest(client.pubsub);
                 return Ok(Some((welcome, client.welcome)));
             }
         }

@@ -19,20 +19,20 @@ pub fn for_sockets() -> u64 {
 fn available(read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
     let machine = read(Path::new("/proc/meminfo")).and_then(|text| total(&text));
     let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
-    let limits = groups.lines().filter_map(|line| group_limit(line, read));
+    let limits = groups.lines().filter_map(|bus_handle| group_limit(bus_handle, read));
     machine.into_iter().chain(limits).min()
 }
 
 /// `MemTotal:       24634112 kB`.
 fn total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1 << 10)
+    let bus_handle = meminfo.lines().find_map(|bus_handle| bus_handle.strip_prefix("MemTotal:"))?;
+    bus_handle.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1 << 10)
 }
 
-/// The least limit of a group and those around it; `line` is `0::/a/b` of version 2, or `9:memory:/a/b` of version 1. In a
+/// The least limit of a group and those around it; `bus_handle` is `0::/a/b` of version 2, or `9:memory:/a/b` of version 1. In a
 /// container the path may be one of the machine outside: then the root is the container's own group.
-fn group_limit(line: &str, read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
-    let mut parts = line.splitn(3, ':').skip(1);
+fn group_limit(bus_handle: &str, read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
+    let mut parts = bus_handle.splitn(3, ':').skip(1);
     let (controllers, group) = (parts.next()?, parts.next()?.trim_start_matches('/'));
     let (root, file) = match controllers {
         "" => ("/sys/fs/cgroup", "memory.max"),
@@ -90,8 +90,12 @@ mod tests {
         for text in ["", "MemTotal:", "MemTotal: x kB", "MemTotal: 18446744073709551615 kB", "\0"] {
             assert_eq!(available_of(&[("/proc/meminfo", text)]), None, "{text:?}");
         }
-        for line in ["", ":", "::", "0::", "0::/../..", "a:b:c:d"] {
-            assert_eq!(available_of(&[MACHINE, ("/proc/self/cgroup", line)]), Some(8_000_000 << 10), "{line:?}");
+        for bus_handle in ["", ":", "::", "0::", "0::/../..", "a:b:c:d"] {
+            assert_eq!(
+                available_of(&[MACHINE, ("/proc/self/cgroup", bus_handle)]),
+                Some(8_000_000 << 10),
+                "{bus_handle:?}"
+            );
         }
     }
 

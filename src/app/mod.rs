@@ -23,7 +23,7 @@ use wellhead_proto::{
     bus::Bus,
     dialect::contract::Dialect,
     ids::{NodeId, SocketIdSeal},
-    roster::Beat,
+    membership::Heartbeat,
     tenants::TenantDirectory,
     units::Size,
 };
@@ -142,7 +142,7 @@ impl App {
     /// The master's ways cannot be joined, the bus cannot be opened, or an address cannot be listened on.
     pub async fn bind(&mut self) -> Result<Bound> {
         let node = NodeId::from_random(u32::from_le_bytes(random()?));
-        let me = Beat::new(node, self.plan.roles.slave(), u64::from_le_bytes(random()?));
+        let me = Heartbeat::new(node, self.plan.roles.slave(), u64::from_le_bytes(random()?));
         let mut all = Registry::default();
         let registry = admin::register(&mut all);
         let limits = self.local_limits();
@@ -164,7 +164,7 @@ impl App {
         let master = roles.master().then(|| self.master(&bus, &dialects, registry));
         let slave = roles.slave().then(|| self.slave(node, &secret, &bus, dialects, registry));
         if let Some(slave) = &slave {
-            bus.attach(slave.inbox());
+            bus.attach(slave.bus_handler());
         }
         let name = &self.loaded.settings.cluster.name;
         let welcome = || Welcome::new(name, &secret, self.development.as_ref());

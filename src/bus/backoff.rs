@@ -6,7 +6,7 @@ use std::{collections::hash_map::RandomState, hash::BuildHasher, mem, time::Dura
 use log::{info, warn};
 use rustc_hash::FxHashSet;
 
-use super::metrics::WireMetrics;
+use super::metrics::PubSubMetrics;
 
 /// Before the second try in a row; it doubles from there.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -60,7 +60,7 @@ impl Backoff {
     }
 
     /// We are connected.
-    pub(super) fn over(&mut self, place: &str, metrics: &WireMetrics) {
+    pub(super) fn over(&mut self, place: &str, metrics: &PubSubMetrics) {
         if self.ever_connected {
             metrics.reconnects.inc();
         }
@@ -93,7 +93,7 @@ mod tests {
         }
         let pause = backoff.pause();
         assert!(pause >= last_pause / 2 && pause <= last_pause, "{pause:?}");
-        backoff.over("a", &WireMetrics::default());
+        backoff.over("a", &PubSubMetrics::default());
         let pause = backoff.pause();
         assert!(pause >= FIRST_PAUSE / 2 && pause <= FIRST_PAUSE, "{pause:?}");
     }

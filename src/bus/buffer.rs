@@ -1,4 +1,4 @@
-//! Where messages wait for the handler's room: what comes off the wire is taken at once, so that a node that falls behind
+//! Where messages wait for the handler's room: what comes off the transport is taken at once, so that a node that falls behind
 //! still hears its own confirmations. Bounded in bytes; over the bound all that waits is dropped and the handler told so.
 
 use std::{
@@ -12,7 +12,7 @@ use log::warn;
 use tokio::sync::Notify;
 
 use super::{
-    metrics::WireMetrics,
+    metrics::PubSubMetrics,
     pubsub::{MessageHandler, Subject},
 };
 
@@ -26,7 +26,7 @@ const TURN: u32 = 8_192;
 /// The messages that wait for one handler.
 pub(super) struct ReceiveBuffer {
     handler: Arc<dyn MessageHandler>,
-    metrics: WireMetrics,
+    metrics: PubSubMetrics,
     bound: usize,
     waiting: Mutex<WaitingArrivals>,
     arrived: Notify,
@@ -46,7 +46,7 @@ enum Arrival {
 }
 
 impl ReceiveBuffer {
-    pub(super) fn new(handler: Arc<dyn MessageHandler>, bound: usize, metrics: WireMetrics) -> Self {
+    pub(super) fn new(handler: Arc<dyn MessageHandler>, bound: usize, metrics: PubSubMetrics) -> Self {
         Self { handler, metrics, bound, waiting: Mutex::default(), arrived: Notify::new() }
     }
 
@@ -208,7 +208,7 @@ mod tests {
     #[tokio::test]
     async fn over_its_bound_everything_is_dropped_and_the_ear_told_before_what_follows() {
         let handler = Arc::new(TestHandler::default());
-        let buffer = ReceiveBuffer::new(handler.clone(), 10_000, WireMetrics::default());
+        let buffer = ReceiveBuffer::new(handler.clone(), 10_000, PubSubMetrics::default());
         let large = Bytes::from(vec![0; 20_000]);
         buffer.admit(Subject::Everyone, large.clone());
         assert_eq!(heard(&buffer, &handler, |_| true).await, (vec![large], 0), "a single one always has room");
@@ -224,7 +224,7 @@ mod tests {
     #[tokio::test]
     async fn an_interruption_is_told_between_what_came_before_it_and_what_came_after() {
         let handler = Arc::new(TestHandler::default());
-        let buffer = ReceiveBuffer::new(handler.clone(), 10_000, WireMetrics::default());
+        let buffer = ReceiveBuffer::new(handler.clone(), 10_000, PubSubMetrics::default());
         buffer.admit(Subject::Everyone, Bytes::from_static(b"before"));
         buffer.interrupted();
         buffer.interrupted();
@@ -242,7 +242,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_listened_to_any_more_is_not_heard() {
         let handler = Arc::new(TestHandler::default());
-        let buffer = ReceiveBuffer::new(handler.clone(), 10_000, WireMetrics::default());
+        let buffer = ReceiveBuffer::new(handler.clone(), 10_000, PubSubMetrics::default());
         buffer.admit(Subject::Slot(1), Bytes::from_static(b"one"));
         buffer.admit(Subject::Slot(2), Bytes::from_static(b"two"));
         let two = |subject| subject == Subject::Slot(2);

@@ -31,7 +31,7 @@ use wellhead_proto::bus::BusError;
 use super::{
     backoff::{self, Backoff},
     flush::{CONFIRMATION, FlushBarrier},
-    metrics::WireMetrics,
+    metrics::PubSubMetrics,
     pubsub::{PubSub, Subject},
 };
 
@@ -127,7 +127,7 @@ pub(super) struct ReconnectingClient<T: BusTransport> {
 /// What the client's thread and its callers share.
 struct ClientConnections<T: BusTransport> {
     transport: T,
-    metrics: WireMetrics,
+    metrics: PubSubMetrics,
     up: watch::Sender<bool>,
     /// There while the client is up, with the number of the connection.
     outlet: RwLock<Option<(u32, Arc<T::Outlet>)>>,
@@ -140,7 +140,7 @@ struct ClientState<O> {
     outlet: Option<Arc<O>>,
     /// Counts the connections.
     session: u32,
-    confirms: FlushBarrier,
+    barrier: FlushBarrier,
     /// Nothing is read, confirmations neither, since there is no room for it.
     paused: bool,
 }
@@ -160,7 +160,7 @@ impl<T: BusTransport> ReconnectingClient<T> {
     /// # Errors
     ///
     /// The system gives us no thread.
-    pub(super) fn start(transport: T, metrics: WireMetrics) -> io::Result<Arc<Self>> {
+    pub(super) fn start(transport: T, metrics: PubSubMetrics) -> io::Result<Arc<Self>> {
         let shared = Arc::new(ClientConnections {
             transport,
             metrics,
@@ -170,7 +170,7 @@ impl<T: BusTransport> ReconnectingClient<T> {
                 subjects: FxHashSet::default(),
                 outlet: None,
                 session: 0,
-                confirms: FlushBarrier::default(),
+                barrier: FlushBarrier::default(),
                 paused: false,
             }),
         });
@@ -237,8 +237,8 @@ impl<T: BusTransport> PubSub for ReconnectingClient<T> {
             if !*self.shared.up.borrow() {
                 return Err(BusError::Down);
             }
-            state.confirms.ask(waiter);
-            if state.confirms.wants_round() {
+            state.barrier.ask(waiter);
+            if state.barrier.wants_round() {
                 state.begin_round();
             }
         }
@@ -356,16 +356,16 @@ impl<T: BusTransport> ClientConnections<T> {
             {
                 let mut state = self.state();
                 if stopped {
-                    state.confirms.extend(now);
+                    state.barrier.extend(now);
                 }
-                if state.confirms.overdue(now) {
+                if state.barrier.overdue(now) {
                     if !state.paused {
                         return T::SILENT.to_owned();
                     }
-                    state.confirms.refuse(BusError::Full);
-                    state.confirms.extend(now);
+                    state.barrier.refuse(BusError::Full);
+                    state.barrier.extend(now);
                 }
-                if T::PROBES && ticks.is_multiple_of(PROBE) && !state.confirms.is_under_way() {
+                if T::PROBES && ticks.is_multiple_of(PROBE) && !state.barrier.is_under_way() {
                     state.begin_round();
                 }
             }
@@ -400,7 +400,7 @@ impl<T: BusTransport> ClientConnections<T> {
         self.not_up();
         let outlet = {
             let mut state = self.state();
-            state.confirms.down();
+            state.barrier.down();
             state.outlet.take()
         };
         if let Some(outlet) = outlet {
@@ -423,9 +423,9 @@ impl<O: ClientOutlet> ClientState<O> {
 
     fn begin_round(&mut self) {
         if let Some(outlet) = &self.outlet {
-            let number = self.confirms.begin();
+            let number = self.barrier.begin();
             if outlet.ping(number) {
-                self.confirms.sent(number, Instant::now());
+                self.barrier.sent(number, Instant::now());
             }
         }
     }
@@ -434,7 +434,7 @@ impl<O: ClientOutlet> ClientState<O> {
 impl<T: BusTransport> ConnectionSession<'_, T> {
     /// A ping left: its answer is due from now on.
     pub(super) fn sent(&self, number: u64) {
-        self.shared.state().confirms.sent(number, Instant::now());
+        self.shared.state().barrier.sent(number, Instant::now());
     }
 
     /// The server answered a ping: it has everything that went before. The first time, that is all that is listened to, and the
@@ -442,8 +442,8 @@ impl<T: BusTransport> ConnectionSession<'_, T> {
     pub(super) fn answered(&self, number: u64) {
         let (answered, session) = {
             let mut state = self.shared.state();
-            let answered = state.confirms.answered(number, Instant::now());
-            if state.confirms.wants_round() {
+            let answered = state.barrier.answered(number, Instant::now());
+            if state.barrier.wants_round() {
                 state.begin_round();
             }
             (answered, state.session)
@@ -467,7 +467,7 @@ impl<T: BusTransport> ConnectionSession<'_, T> {
         let mut state = self.shared.state();
         state.paused = paused;
         if !paused {
-            state.confirms.extend(Instant::now());
+            state.barrier.extend(Instant::now());
         }
     }
 
@@ -476,7 +476,7 @@ impl<T: BusTransport> ConnectionSession<'_, T> {
         self.shared.not_up();
     }
 
-    pub(super) fn metrics(&self) -> &WireMetrics {
+    pub(super) fn metrics(&self) -> &PubSubMetrics {
         &self.shared.metrics
     }
 }

@@ -1,4 +1,4 @@
-//! Who waits for a confirmation, and for which round trip. Pure: the wire sends what starts a round and says when its
+//! Who waits for a confirmation, and for which round trip. Pure: the transport sends what starts a round and says when its
 //! answer came.
 
 use std::{
@@ -18,7 +18,7 @@ pub(super) const CONFIRMATION: Duration = Duration::from_secs(2 * DEADLINE.as_se
 /// How long a sender waits for room before it is told that the bus is full.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Hears how a confirmation ended; dropped if the wire went down.
+/// Hears how a confirmation ended; dropped if the transport went down.
 pub(super) type Waiter = oneshot::Sender<Result<(), BusError>>;
 
 /// At most one round trip is under way. Who comes meanwhile waits for the next: the one under way does not cover it.
@@ -113,43 +113,43 @@ mod tests {
     #[test]
     fn who_comes_while_a_round_is_under_way_waits_for_the_next() {
         let now = Instant::now();
-        let mut confirms = FlushBarrier::default();
+        let mut barrier = FlushBarrier::default();
         let (early, mut early_ends) = oneshot::channel();
         let (late, mut late_ends) = oneshot::channel();
-        confirms.ask(early);
-        assert!(confirms.wants_round());
-        let first = confirms.begin();
-        confirms.sent(first, now);
-        confirms.ask(late);
-        assert!(!confirms.wants_round());
-        assert_eq!(confirms.answered(first + 1, now), None);
-        assert_eq!(confirms.answered(first, now + DEADLINE / 2), Some((DEADLINE / 2, true)));
+        barrier.ask(early);
+        assert!(barrier.wants_round());
+        let first = barrier.begin();
+        barrier.sent(first, now);
+        barrier.ask(late);
+        assert!(!barrier.wants_round());
+        assert_eq!(barrier.answered(first + 1, now), None);
+        assert_eq!(barrier.answered(first, now + DEADLINE / 2), Some((DEADLINE / 2, true)));
         assert_eq!(early_ends.try_recv(), Ok(Ok(())));
         assert!(late_ends.try_recv().is_err());
-        assert!(confirms.wants_round());
-        let second = confirms.begin();
-        assert_eq!(confirms.answered(first, now), None, "an answer that came twice");
-        assert!(confirms.answered(second, now).is_some());
+        assert!(barrier.wants_round());
+        let second = barrier.begin();
+        assert_eq!(barrier.answered(first, now), None, "an answer that came twice");
+        assert!(barrier.answered(second, now).is_some());
         assert_eq!(late_ends.try_recv(), Ok(Ok(())));
     }
 
     #[test]
     fn an_overdue_round_can_be_extended_and_ended() {
         let now = Instant::now();
-        let mut confirms = FlushBarrier::default();
-        assert!(!confirms.overdue(now));
+        let mut barrier = FlushBarrier::default();
+        assert!(!barrier.overdue(now));
         let (waiter, mut ends) = oneshot::channel();
-        confirms.ask(waiter);
-        let round = confirms.begin();
-        assert!(!confirms.overdue(now + DEADLINE), "what is not sent is not answered");
-        confirms.sent(round, now);
-        assert!(!confirms.overdue(now) && confirms.overdue(now + DEADLINE));
-        confirms.extend(now + DEADLINE);
-        assert!(!confirms.overdue(now + DEADLINE));
-        confirms.refuse(BusError::Full);
+        barrier.ask(waiter);
+        let round = barrier.begin();
+        assert!(!barrier.overdue(now + DEADLINE), "what is not sent is not answered");
+        barrier.sent(round, now);
+        assert!(!barrier.overdue(now) && barrier.overdue(now + DEADLINE));
+        barrier.extend(now + DEADLINE);
+        assert!(!barrier.overdue(now + DEADLINE));
+        barrier.refuse(BusError::Full);
         assert_eq!(ends.try_recv(), Ok(Err(BusError::Full)));
-        assert!(confirms.is_under_way());
-        confirms.down();
-        assert!(!confirms.is_under_way());
+        assert!(barrier.is_under_way());
+        barrier.down();
+        assert!(!barrier.is_under_way());
     }
 }

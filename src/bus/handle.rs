@@ -6,12 +6,12 @@ use actix_rt::ArbiterHandle;
 use bytes::Bytes;
 use log::debug;
 use prometheus_client::registry::Registry;
-use wellhead_proto::{bus::Bus, ids::NodeId, node_message::NodeMessage, roster::Beat};
+use wellhead_proto::{bus::Bus, ids::NodeId, membership::Heartbeat, node_message::NodeMessage};
 
 use super::{
     cluster::{Cluster, ClusterBus, Common, Metrics},
     local::{ClientWatcher, Hello, InProcessBus, LocalLimits, SocketError, UnixBroker, UnixClient},
-    metrics::WireMetrics,
+    metrics::PubSubMetrics,
     nats::{self, NatsSettings},
     pubsub::{MessageHandler, PubSub},
 };
@@ -67,13 +67,13 @@ impl BusHandle {
 pub struct ClusterBuilder {
     cluster: Arc<Cluster>,
     node: NodeId,
-    metrics: WireMetrics,
+    metrics: PubSubMetrics,
 }
 
 impl ClusterBuilder {
     /// The node that beats as `me`; `registry` shows what it counts.
-    pub fn new(me: Beat, arbiter: &ArbiterHandle, registry: &mut Registry) -> Self {
-        let metrics = WireMetrics::new(registry);
+    pub fn new(me: Heartbeat, arbiter: &ArbiterHandle, registry: &mut Registry) -> Self {
+        let metrics = PubSubMetrics::new(registry);
         let cluster = Cluster::new(me, Metrics::new(registry, metrics.gaps.clone()), arbiter);
         Self { cluster, node: me.node, metrics }
     }
@@ -95,8 +95,8 @@ impl ClusterBuilder {
     ///
     /// The system gives us no thread.
     pub fn over_nats(&self, settings: NatsSettings, name: &str) -> io::Result<()> {
-        let wire = nats::connect(settings, name, self.cluster.handler(), self.metrics.clone())?;
-        self.cluster.start(wire, HELLO);
+        let pubsub = nats::connect(settings, name, self.cluster.handler(), self.metrics.clone())?;
+        self.cluster.start(pubsub, HELLO);
         Ok(())
     }
 
@@ -107,8 +107,8 @@ impl ClusterBuilder {
     /// Another master owns it, or the system does not let us.
     pub fn as_owner(&self, socket: &Path, welcome: Bytes, limits: LocalLimits) -> Result<(), SocketError> {
         let watcher = Arc::new(LostClients(Arc::downgrade(&self.cluster)));
-        let wire = UnixBroker::bind(socket, welcome, limits, self.cluster.handler(), watcher, self.metrics.clone())?;
-        self.cluster.start(wire, Duration::ZERO);
+        let pubsub = UnixBroker::bind(socket, welcome, limits, self.cluster.handler(), watcher, self.metrics.clone())?;
+        self.cluster.start(pubsub, Duration::ZERO);
         Ok(())
     }
 
@@ -120,19 +120,19 @@ impl ClusterBuilder {
     /// `socket` cannot be one, or the system gives us no thread.
     pub fn find_owner(&self, socket: &Path, limits: LocalLimits) -> Result<UnixClient, SocketError> {
         let handler: Arc<dyn MessageHandler> = self.cluster.handler();
-        // the owner puts us on its roster when we say that we are here, which we do once we can answer
+        // the owner puts us on its membership when we say that we are here, which we do once we can answer
         // but it is told at once what we read, so that nothing is written to us that we do not
-        let hello = Hello { node: self.node, beat: Bytes::from_static(&[NodeMessage::VERSION]) };
+        let hello = Hello { node: self.node, heartbeat: Bytes::from_static(&[NodeMessage::VERSION]) };
         UnixClient::connect(socket.to_owned(), hello, limits, handler, self.metrics.clone())
     }
 
     /// Speak over the socket of this machine, which another node owns.
-    pub fn as_guest(&self, wire: Arc<dyn PubSub>) {
-        self.cluster.start(wire, HELLO);
+    pub fn as_guest(&self, pubsub: Arc<dyn PubSub>) {
+        self.cluster.start(pubsub, HELLO);
     }
 }
 
-/// Tells the roster who is gone.
+/// Tells the membership who is gone.
 struct LostClients(std::sync::Weak<Cluster>);
 
 impl ClientWatcher for LostClients {

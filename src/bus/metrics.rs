@@ -13,7 +13,7 @@ const SECONDS: [f64; 12] = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5
 
 /// The counters of this process's wire; all its threads share them.
 #[derive(Clone)]
-pub struct WireMetrics {
+pub struct PubSubMetrics {
     pub(super) up: Gauge,
     pub(super) reconnects: Counter,
     pub(super) gaps: Counter,
@@ -35,7 +35,7 @@ struct Direction {
     direction: &'static str,
 }
 
-impl WireMetrics {
+impl PubSubMetrics {
     /// Counters that `registry` shows.
     pub fn new(registry: &mut Registry) -> Self {
         let messages = Family::<Direction, Counter>::default();
@@ -91,7 +91,7 @@ impl WireMetrics {
     }
 }
 
-impl Default for WireMetrics {
+impl Default for PubSubMetrics {
     fn default() -> Self {
         Self::new(&mut Registry::default())
     }

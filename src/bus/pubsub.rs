@@ -1,6 +1,6 @@
-//! What carries bytes between nodes: messages on subjects. The words of the cluster (who listens to what, questions and
-//! answers, the roster) stand on top of it, in `cluster`, once for every wire; `tests/it/wire_contract.rs` holds every
-//! wire to what is said here.
+//! Publish and subscribe between nodes: messages on subjects. What is the cluster's own (interest, queries, membership) is
+//! built on top of it, in `cluster`, once for every transport; `tests/it/pubsub_contract` holds every transport to what is
+//! promised here.
 
 use std::fmt;
 
@@ -36,7 +36,7 @@ impl fmt::Display for Subject {
     }
 }
 
-/// A node's end of the wire. At most once; keeps no history.
+/// A node's connection to the transport. At most once; keeps no history.
 ///
 /// Messages that one caller sends one after the other arrive everywhere in that order, as far as they go to the same
 /// subject. A node hears its own messages, if it listens to their subject.
@@ -50,7 +50,7 @@ pub trait PubSub: Send + Sync {
     /// # Errors
     ///
     /// The wire is down, or stays full for longer than it makes anyone wait: then nobody gets the message. A message that
-    /// was taken while the wire was up is never sent after it came back.
+    /// was taken while the transport was up is never sent after it came back.
     async fn send(&self, subject: Subject, message: Bytes) -> Result<(), BusError> {
         let session = self.session().ok_or(BusError::Down)?;
         self.send_in(session, subject, message).await
@@ -63,7 +63,7 @@ pub trait PubSub: Send + Sync {
     /// As [`PubSub::send`]; and another connection is up.
     async fn send_in(&self, session: u32, subject: Subject, message: Bytes) -> Result<(), BusError>;
 
-    /// Hear `subject` from now on, also after the wire was down. Listening twice is listening once.
+    /// Hear `subject` from now on, also after the transport was down. Listening twice is listening once.
     fn listen(&self, subject: Subject);
 
     /// Hear it no more.
@@ -80,7 +80,7 @@ pub trait PubSub: Send + Sync {
     /// The largest message, in bytes; `None` if there is no limit.
     fn max_message(&self) -> Option<usize>;
 
-    /// Is the server itself a node, so that the wire is down as long as that node is not there?
+    /// Is the server itself a node, so that the transport is down as long as that node is not there?
     fn is_served_by_a_node(&self) -> bool {
         false
     }
@@ -92,20 +92,20 @@ pub trait PubSub: Send + Sync {
     async fn close(&self);
 }
 
-/// Who hears what comes over the wire.
+/// Handles what a node receives.
 pub trait MessageHandler: Send + Sync {
     /// A message came. `subject` is what was listened to: a push that comes through [`Subject::EverySlot`] comes with that,
     /// and once more with its slot, if that is listened to as well. Called for one after the other, per subject in the
     /// order in which they were sent; must not block.
     fn hear(&self, subject: Subject, message: Bytes);
 
-    /// Is there room for more? While there is not, the wire reads nothing.
+    /// Is there room for more? While there is not, the transport reads nothing.
     fn has_room(&self) -> bool;
 
     /// Resolves once there is room again.
     fn room(&self) -> BoxFuture<()>;
 
-    /// Messages were lost although the wire is up: this node was too slow and was cut off.
+    /// Messages were lost although the transport is up: this node was too slow and was cut off.
     fn gap(&self);
 
     /// A connection ended. Everything that came over it has been heard by now, and what is heard from now on comes over

@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use wellhead_master::keys::PushKey;
 pub use wellhead_proto::secret::Secret;
 use wellhead_proto::{
-    dialect, roster,
+    dialect, membership,
     units::{Size, Span},
 };
 
@@ -180,7 +180,7 @@ impl Default for Cluster {
             secret: Secret::default(),
             secret_file: String::new(),
             require_signed: false,
-            max_nodes: roster::MAX_NODES,
+            max_nodes: membership::MAX_NODES,
             clock_tolerance: Span::seconds(60),
         }
     }

@@ -110,7 +110,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut registry = Registry::default();
     let slave = Slave::new(setup, &mut registry);
-    wellhead_proto::bus::Bus::attach(&*hub, slave.inbox());
+    wellhead_proto::bus::Bus::attach(&*hub, slave.bus_handler());
     let requests = AllRequests::new(&mut registry).of("slave");
     let service = HttpService::new(slave, Health::new(hub), requests, Budget::new(LIMIT.bytes()));
     let listener = TcpListener::bind("127.0.0.1:0")?;

@@ -1,5 +1,5 @@
 //! What the bus promises (`proto/src/bus.rs`), held against each of them: NATS with a real server, the Unix socket between
-//! processes of one machine, a wire in memory, and, as far as it applies, the bus of a single process.
+//! processes of one machine, a transport in memory, and, as far as it applies, the bus of a single process.
 
 mod carriers;
 mod node;

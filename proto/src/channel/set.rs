@@ -56,7 +56,7 @@ impl PatternSet {
     }
 }
 
-/// Patterns that have a `*`, letter by letter.
+/// Patterns that have a `*`, message by message.
 #[derive(Clone, Debug)]
 struct Trie {
     /// From a node, by a byte of a pattern, to the next. Nothing that a client says adds to it.
@@ -122,7 +122,7 @@ impl Trie {
                 if self.nodes[node as usize].stays && !is_line_feed {
                     next.push(node);
                 }
-                // a `*` in a name is a letter, in a pattern it never is
+                // a `*` in a name is a message, in a pattern it never is
                 if character != '*' {
                     next.extend(bytes.iter().try_fold(node, |node, &byte| self.step(node, byte)));
                 }

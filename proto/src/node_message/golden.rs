@@ -4,6 +4,7 @@
 use super::*;
 use crate::{
     command::{Command, Target},
+    coordination::{CoordinatedKey, CoordinationMessage},
     event::{Event, Payload, Sender},
     ids::{ChannelKey, SocketId},
     member::{Member, MemberChange},
@@ -12,7 +13,6 @@ use crate::{
         ChannelState, CountQuery, GrantsQuery, Headcount, Listing, MembersQuery, NamesQuery, StatesOf, StatesQuery,
         StatsQuery,
     },
-    report::{CoordinatedKey, CoordinationMessage},
     testkit::{Golden, hex},
 };
 
@@ -157,7 +157,7 @@ fn report(reports: Vec<CoordinationMessage>) -> Body {
 }
 
 fn membership() -> Vec<(&'static str, Body)> {
-    let beat = Beat {
+    let beat = Heartbeat {
         node: node(7),
         slave: true,
         incarnation: 0x0102_0304_0506_0708,
@@ -167,7 +167,7 @@ fn membership() -> Vec<(&'static str, Body)> {
     };
     vec![
         ("heartbeat of a slave", Body::Heartbeat(beat)),
-        ("heartbeat of a master", Body::Heartbeat(Beat { slave: false, ..beat })),
+        ("heartbeat of a master", Body::Heartbeat(Heartbeat { slave: false, ..beat })),
         ("hello", Body::Hello(beat)),
         ("goodbye", Body::Goodbye(node(7), 300)),
         ("settings", Body::Settings { from: node(7), settings: vec![("app a".to_owned(), beat.secret)] }),

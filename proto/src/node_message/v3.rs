@@ -14,35 +14,35 @@ use super::{BadMessage, Body, MessageFormat, NodeMessage};
 use crate::{
     channel::ChannelPattern,
     command::{Command, PublishMatching, Target},
+    coordination::{CoordinatedKey, CoordinationMessage},
     envelope::Envelope,
     event::{Event, Payload},
     fingerprint::Fingerprint,
     ids::{AppId, ChannelKey, ChannelName, NodeId, SocketId, UserId},
     member::{MemberAnnouncement, MemberChange},
+    membership::Heartbeat,
     node_request::{Bearer, NodeRequest, NodeResponse},
     query::{
         ChannelState, CountQuery, GrantsQuery, Headcount, Listing, MembersQuery, NamesQuery, Query, QueryResult,
         StatesOf, StatesQuery, StatsQuery,
     },
-    report::{CoordinatedKey, CoordinationMessage},
-    roster::Beat,
 };
 
 const VERSION: u8 = MessageFormat::V3 as u8;
 
 #[derive(Deserialize, Serialize)]
-struct Letter {
+struct LetterV3 {
     id: u64,
     session: u32,
-    mail: Mail,
+    mail: MailV3,
 }
 
 #[derive(Deserialize, Serialize)]
-enum Mail {
+enum MailV3 {
     Order(OldEnvelope),
     Ask { id: u64, from: NodeId, ask: Ask },
-    Answer { id: u64, from: NodeId, census: Census },
-    Beat(OldBeat),
+    Answer { id: u64, from: NodeId, census: CensusV3 },
+    Heartbeat(OldBeat),
     Goodbye(NodeId, u64),
     Reports { from: NodeId, reports: Vec<OldReport> },
     Part { of: u64, index: u32, count: u32, bytes: Bytes },
@@ -93,7 +93,7 @@ enum OldQuery {
 }
 
 #[derive(Deserialize, Serialize)]
-enum Census {
+enum CensusV3 {
     Names(BTreeSet<String>),
     Hashes(HashSet<u64>),
     Stats(BTreeMap<AppId, Headcount>),
@@ -132,19 +132,19 @@ enum OldReport {
 /// One byte of version, then the struct in postcard's format.
 pub(super) fn encode(message: NodeMessage) -> Vec<u8> {
     let NodeMessage { id, session, body } = message;
-    let letter = Letter { id, session, mail: body.into() };
+    let letter = LetterV3 { id, session, mail: body.into() };
     postcard::to_extend(&letter, vec![VERSION]).expect("names and payloads always encode")
 }
 
 /// The message that `bytes` hold behind their version.
 pub(super) fn decode(bytes: &[u8]) -> Result<NodeMessage, BadMessage> {
     match postcard::take_from_bytes(bytes) {
-        Ok((Letter { id, session, mail }, [])) => Ok(NodeMessage { id, session, body: mail.into() }),
+        Ok((LetterV3 { id, session, mail }, [])) => Ok(NodeMessage { id, session, body: mail.into() }),
         _ => Err(BadMessage::Malformed),
     }
 }
 
-impl From<Body> for Mail {
+impl From<Body> for MailV3 {
     fn from(body: Body) -> Self {
         match body {
             Body::Command(Envelope { app, command }) => Self::Order(OldEnvelope { app, command: command.into() }),
@@ -165,12 +165,12 @@ impl From<Body> for Mail {
             }
             Body::Response { id, from, response } => {
                 let census = match response {
-                    NodeResponse::Redeemed(bearer) => Census::Redeemed(bearer),
-                    NodeResponse::MemberLists(lists) => Census::Presence(lists),
+                    NodeResponse::Redeemed(bearer) => CensusV3::Redeemed(bearer),
+                    NodeResponse::MemberLists(lists) => CensusV3::Presence(lists),
                 };
                 Self::Answer { id, from, census }
             }
-            Body::Heartbeat(beat) => Self::Beat(beat.into()),
+            Body::Heartbeat(beat) => Self::Heartbeat(beat.into()),
             Body::Hello(beat) => Self::Hello(beat.into()),
             Body::Goodbye(node, incarnation) => Self::Goodbye(node, incarnation),
             Body::Reports { from, reports } => {
@@ -185,10 +185,10 @@ impl From<Body> for Mail {
     }
 }
 
-impl From<Mail> for Body {
-    fn from(mail: Mail) -> Self {
+impl From<MailV3> for Body {
+    fn from(mail: MailV3) -> Self {
         match mail {
-            Mail::Order(OldEnvelope { app, command }) => {
+            MailV3::Order(OldEnvelope { app, command }) => {
                 let command = match command {
                     OldCommand::Publish { channel, event, except } => Command::Publish { channel, event, except },
                     OldCommand::Direct { to, data } => Command::Direct { to, data },
@@ -200,7 +200,7 @@ impl From<Mail> for Body {
                 };
                 Self::Command(Envelope { app, command })
             }
-            Mail::Ask { id, from, ask } => match ask {
+            MailV3::Ask { id, from, ask } => match ask {
                 Ask::Query { app, query } => Self::Query { id, from, query: query.of(app) },
                 Ask::Stats => Self::Query { id, from, query: StatsQuery.into() },
                 Ask::PublishMatching { app, pattern, within, event } => {
@@ -209,32 +209,32 @@ impl From<Mail> for Body {
                 Ask::Redeem { token, app } => Self::Request { id, from, request: NodeRequest::Redeem { token, app } },
                 Ask::Presence(channels) => Self::Request { id, from, request: NodeRequest::MemberLists(channels) },
             },
-            Mail::Answer { id, from, census } => {
+            MailV3::Answer { id, from, census } => {
                 let result = match census {
-                    Census::Names(names) => QueryResult::Names(names),
-                    Census::Hashes(hashes) => QueryResult::Hashes(hashes),
-                    Census::Stats(apps) => QueryResult::Stats(apps),
-                    Census::States(states) => QueryResult::States(states),
-                    Census::Members(members) => QueryResult::Members(members),
-                    Census::Redeemed(bearer) => {
+                    CensusV3::Names(names) => QueryResult::Names(names),
+                    CensusV3::Hashes(hashes) => QueryResult::Hashes(hashes),
+                    CensusV3::Stats(apps) => QueryResult::Stats(apps),
+                    CensusV3::States(states) => QueryResult::States(states),
+                    CensusV3::Members(members) => QueryResult::Members(members),
+                    CensusV3::Redeemed(bearer) => {
                         return Self::Response { id, from, response: NodeResponse::Redeemed(bearer) };
                     }
-                    Census::Presence(lists) => {
+                    CensusV3::Presence(lists) => {
                         return Self::Response { id, from, response: NodeResponse::MemberLists(lists) };
                     }
                 };
                 Self::Result { id, from, result }
             }
-            Mail::Beat(beat) => Self::Heartbeat(beat.into()),
-            Mail::Hello(beat) => Self::Hello(beat.into()),
-            Mail::Goodbye(node, incarnation) => Self::Goodbye(node, incarnation),
-            Mail::Reports { from, reports } => {
+            MailV3::Heartbeat(beat) => Self::Heartbeat(beat.into()),
+            MailV3::Hello(beat) => Self::Hello(beat.into()),
+            MailV3::Goodbye(node, incarnation) => Self::Goodbye(node, incarnation),
+            MailV3::Reports { from, reports } => {
                 Self::Reports { from, reports: reports.into_iter().map(Into::into).collect() }
             }
-            Mail::Part { of, index, count, bytes } => Self::Fragment { of, index, count, bytes },
-            Mail::Settings { from, settings } => Self::Settings { from, settings },
-            Mail::AskPushed { no, from, after } => Self::AskPushed { no, from, after },
-            Mail::Pushed { no, from, letters } => Self::Pushed { no, from, messages: letters },
+            MailV3::Part { of, index, count, bytes } => Self::Fragment { of, index, count, bytes },
+            MailV3::Settings { from, settings } => Self::Settings { from, settings },
+            MailV3::AskPushed { no, from, after } => Self::AskPushed { no, from, after },
+            MailV3::Pushed { no, from, letters } => Self::Pushed { no, from, messages: letters },
         }
     }
 }
@@ -297,7 +297,7 @@ impl OldQuery {
     }
 }
 
-impl From<QueryResult> for Census {
+impl From<QueryResult> for CensusV3 {
     fn from(result: QueryResult) -> Self {
         match result {
             QueryResult::Names(names) => Self::Names(names),
@@ -309,13 +309,13 @@ impl From<QueryResult> for Census {
     }
 }
 
-impl From<Beat> for OldBeat {
-    fn from(Beat { node, slave, incarnation, secret, settings, unix_millis }: Beat) -> Self {
+impl From<Heartbeat> for OldBeat {
+    fn from(Heartbeat { node, slave, incarnation, secret, settings, unix_millis }: Heartbeat) -> Self {
         Self { node, slave, incarnation, secret, settings, unix_millis }
     }
 }
 
-impl From<OldBeat> for Beat {
+impl From<OldBeat> for Heartbeat {
     fn from(OldBeat { node, slave, incarnation, secret, settings, unix_millis }: OldBeat) -> Self {
         Self { node, slave, incarnation, secret, settings, unix_millis }
     }

@@ -15,9 +15,9 @@ use tokio::{
 };
 use wellhead_proto::{
     bus::{Bus, BusError, BusState},
+    coordination::CoordinationMessage,
     ids::{ChannelKey, NodeId, UserId},
     member::{Member, MemberAnnouncement, MemberChange},
-    report::CoordinationMessage,
 };
 
 use super::{

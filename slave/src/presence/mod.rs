@@ -49,8 +49,8 @@ use wellhead_proto::{
     bus::Bus,
     ids::{ChannelKey, NodeId, UserId},
     member::{Member, MemberChange},
+    membership::coordinators,
     notice::Denial,
-    roster::coordinators,
 };
 
 pub use self::replica::MemberUpdate;

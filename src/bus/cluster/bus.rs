@@ -8,15 +8,15 @@ use tokio::{
     time::{timeout, timeout_at},
 };
 use wellhead_proto::{
-    bus::{Bus, BusError, BusState, Gathered, Inbox, Interest},
+    bus::{Bus, BusError, BusHandler, BusState, Gathered, Interest},
     command::{Command, PublishMatching, Target},
+    coordination::CoordinationMessage,
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
     member::MemberAnnouncement,
     node_message::Body,
     node_request::{NodeRequest, NodeResponse},
     query::{NameHashes, Query, QueryResult, ResultPart},
-    report::CoordinationMessage,
 };
 
 use super::{Cluster, DEADLINE, ONE_DEADLINE, PUBLISH, interest, late::OwedAnswers, pending::Waiting, slots::slot_of};
@@ -55,8 +55,8 @@ impl Bus for ClusterBus {
     }
 
     async fn publish_matching(&self, push: PublishMatching) -> Result<Gathered<NameHashes>, BusError> {
-        let (wire, mut state) = self.0.when_known().await?;
-        let mut pushes = Pushes::begin(&self.0, wire).await?;
+        let (pubsub, mut state) = self.0.when_known().await?;
+        let mut pushes = Pushes::begin(&self.0, pubsub).await?;
         let asked = self.0.ask_all(NameHashes::default().into_result());
         let body = Body::PublishMatching { id: asked.waiting.id, from: self.0.me.node, push };
         timeout_at(asked.deadline, pushes.push(Subject::Everyone, body, true)).await.map_err(|_| BusError::Full)??;
@@ -68,20 +68,20 @@ impl Bus for ClusterBus {
     }
 
     async fn gather(&self, query: Query) -> Result<Gathered<QueryResult>, BusError> {
-        let (wire, mut state) = self.0.when_known().await?;
+        let (pubsub, mut state) = self.0.when_known().await?;
         let asked = self.0.ask_all(query.nothing());
         let body = Body::Query { id: asked.waiting.id, from: self.0.me.node, query };
-        let sent = self.0.send(wire, Subject::Everyone, body);
+        let sent = self.0.send(pubsub, Subject::Everyone, body);
         timeout_at(asked.deadline, sent).await.map_err(|_| BusError::Full)??;
         Ok(asked.collect(&mut state).await)
     }
 
     async fn request(&self, node: NodeId, request: NodeRequest) -> Result<NodeResponse, BusError> {
-        let wire = self.0.open_wire()?;
+        let pubsub = self.0.open_pubsub()?;
         let mut waiting = self.0.requests.wait(self.0.sender.number());
         let body = Body::Request { id: waiting.id, from: self.0.me.node, request };
         let asked = async {
-            self.0.send(wire, Subject::Node(node), body).await?;
+            self.0.send(pubsub, Subject::Node(node), body).await?;
             waiting.answers.recv().await.map(|(_, response)| response).ok_or(BusError::Silent)
         };
         timeout(ONE_DEADLINE, asked).await.map_err(|_| BusError::Silent)?
@@ -95,8 +95,8 @@ impl Bus for ClusterBus {
         self.0.sender.queue(Subject::Node(to), Body::Reports { from: self.0.me.node, reports });
     }
 
-    fn attach(&self, inbox: Arc<dyn Inbox>) {
-        let before = self.0.inbox.write().unwrap_or_else(PoisonError::into_inner).replace(inbox);
+    fn attach(&self, bus_handler: Arc<dyn BusHandler>) {
+        let before = self.0.bus_handler.write().unwrap_or_else(PoisonError::into_inner).replace(bus_handler);
         assert!(before.is_none(), "a node has one slave");
     }
 
@@ -116,18 +116,18 @@ impl Bus for ClusterBus {
 /// waits any more, are refused.
 struct Pushes<'a> {
     cluster: &'a Cluster,
-    wire: &'a Arc<dyn PubSub>,
+    pubsub: &'a Arc<dyn PubSub>,
     session: u32,
     unconfirmed: Vec<u64>,
 }
 
 impl<'a> Pushes<'a> {
     /// Slaves that come back a little later than we do would miss them: they are waited for.
-    async fn begin(cluster: &'a Cluster, wire: &'a Arc<dyn PubSub>) -> Result<Self, BusError> {
+    async fn begin(cluster: &'a Cluster, pubsub: &'a Arc<dyn PubSub>) -> Result<Self, BusError> {
         let _ = cluster.all_back.clone().wait_for(|all_back| *all_back).await;
         cluster.when_formats_are_known().await;
-        let session = wire.session().ok_or(BusError::Down)?;
-        Ok(Self { cluster, wire, session, unconfirmed: Vec::new() })
+        let session = pubsub.session().ok_or(BusError::Down)?;
+        Ok(Self { cluster, pubsub, session, unconfirmed: Vec::new() })
     }
 
     /// `once`: nobody says it again, so that whoever may have missed it must be able to ask.
@@ -139,13 +139,13 @@ impl<'a> Pushes<'a> {
                 cluster.sender.journal().note(message, subject);
             }
         };
-        cluster.send_in(self.wire, self.session, subject, body, note).await
+        cluster.send_in(self.pubsub, self.session, subject, body, note).await
     }
 
     async fn confirm(mut self) -> Result<(), BusError> {
-        self.wire.confirm().await?;
+        self.pubsub.confirm().await?;
         // down and up again meanwhile: what was sent before is lost, and nothing of it confirmed
-        if self.wire.session() != Some(self.session) {
+        if self.pubsub.session() != Some(self.session) {
             return Err(BusError::Down);
         }
         self.unconfirmed.clear();
@@ -157,8 +157,8 @@ impl Drop for Pushes<'_> {
     fn drop(&mut self) {
         if !self.unconfirmed.is_empty() {
             let mut journal = self.cluster.sender.journal();
-            for letter in self.unconfirmed.drain(..) {
-                journal.refused(letter);
+            for message in self.unconfirmed.drain(..) {
+                journal.refused(message);
             }
         }
     }
@@ -176,9 +176,9 @@ struct Asked<'a> {
 impl Cluster {
     /// Push these, in order; back once all are confirmed. `once`: see [`Pushes::push`].
     async fn push_all(&self, bodies: impl Iterator<Item = (Subject, Body)>, once: bool) -> Result<(), BusError> {
-        let wire = self.open_wire()?;
+        let pubsub = self.open_pubsub()?;
         let publish = async {
-            let mut pushes = Pushes::begin(self, wire).await?;
+            let mut pushes = Pushes::begin(self, pubsub).await?;
             for (no, (subject, body)) in bodies.enumerate() {
                 if no % BURST == BURST - 1 {
                     tokio::task::yield_now().await;
@@ -195,7 +195,7 @@ impl Cluster {
         let mut state = self.state.clone();
         let known = state.wait_for(|state| !state.up || state.roster_known);
         drop(timeout(ONE_DEADLINE, known).await);
-        Ok((self.open_wire()?, state))
+        Ok((self.open_pubsub()?, state))
     }
 
     /// Wait for the results of every slave; `nothing` is that of nobody.
@@ -212,7 +212,7 @@ impl Asked<'_> {
     async fn collect(mut self, state: &mut watch::Receiver<BusState>) -> Gathered<QueryResult> {
         while !self.owed.waited_for.is_empty() {
             let waited_for = &self.owed.waited_for;
-            // who leaves the roster meanwhile owes nothing any more
+            // who leaves the membership meanwhile owes nothing any more
             let gone = state.wait_for(|state| waited_for.iter().any(|node| !state.slaves.contains(node)));
             tokio::select! {
                 answer = self.waiting.answers.recv() => {
@@ -226,7 +226,7 @@ impl Asked<'_> {
                 () = tokio::time::sleep_until(self.deadline) => break,
             }
         }
-        // a slave that is not on the roster may have answered, too, and one that is at the last moment
+        // a slave that is not on the membership may have answered, too, and one that is at the last moment
         while let Ok((node, answer)) = self.waiting.answers.try_recv() {
             self.take(node, answer);
         }

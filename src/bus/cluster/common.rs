@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use wellhead_proto::{fingerprint::Fingerprint, node_message::MessageKey, roster::MAX_NODES};
+use wellhead_proto::{fingerprint::Fingerprint, membership::MAX_NODES, node_message::MessageKey};
 
 /// Names that a warning shows.
 const NAMED: usize = 10;
@@ -20,7 +20,7 @@ pub struct Common {
     pub given: bool,
     /// Of the settings that all nodes must share, by their names.
     pub settings: BTreeMap<String, Fingerprint>,
-    /// Nodes on the roster at most.
+    /// Nodes on the membership at most.
     pub max_nodes: usize,
     /// How much of a difference between two clocks is allowed for.
     pub clock_tolerance: Duration,

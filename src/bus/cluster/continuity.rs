@@ -1,6 +1,6 @@
 //! Has this node heard everything that the others pushed? Pure; the time is passed in, as a span since any fixed moment.
 //!
-//! Letters of a node are numbered in the order in which it hands them to the bus, and each says over which of the
+//! Messages of a node are numbered in the order in which it hands them to the bus, and each says over which of the
 //! sender's connections it travels. Over one connection of the sender and one of this node they arrive in that order and
 //! without a hole. So nothing is in doubt until one of the two changes, or the sender was silent for longer than its
 //! heartbeat allows:
@@ -11,7 +11,7 @@
 //!                                                            └── no answer: gap                  └── they did not: gap
 //! ```
 //!
-//! In doubt, the node is asked what it handed over behind the last letter that came for sure, and its answer is held
+//! In doubt, the node is asked what it handed over behind the last message that came for sure, and its answer is held
 //! against what has come since.
 
 use std::{collections::VecDeque, time::Duration};
@@ -20,10 +20,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use wellhead_proto::{
     bus::Gap,
     ids::NodeId,
-    roster::{BEAT, LEASE},
+    membership::{BEAT, LEASE},
 };
 
-/// The number of a letter holds its sender above this bit.
+/// The number of a message holds its sender above this bit.
 pub(super) const SENDER: u32 = 43;
 
 /// Who beats once a second is not silent for so long, unless something was lost.
@@ -34,18 +34,18 @@ const AGAIN: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_secs(1);
 /// Whose connection is lost over and over is not left in doubt for longer.
 const LONGEST: Duration = Duration::from_secs(4 * LEASE.as_secs());
-/// Letters that came while their sender was in doubt; beyond it nobody can tell what is missing.
+/// Messages that came while their sender was in doubt; beyond it nobody can tell what is missing.
 const MOST_CAME: usize = 1 << 20;
-/// Letters of nodes that are not known yet: as many as come while a heartbeat waits for the membership to take it.
+/// Messages of nodes that are not known yet: as many as come while a heartbeat waits for the membership to take it.
 const STRAYS: usize = 1 << 14;
 /// Nodes that are remembered, those that are gone included.
 const NODES: usize = 4_096;
 
-/// What is known of the letters of each other node.
+/// What is known of the messages of each other node.
 #[derive(Default)]
 pub(super) struct Continuity {
     nodes: FxHashMap<NodeId, Known>,
-    /// Letters of others, each with its sender's connection.
+    /// Messages of others, each with its sender's connection.
     strays: VecDeque<(u64, u32)>,
     /// When this node was up for the first time.
     up_since: Option<Duration>,
@@ -65,7 +65,7 @@ struct Known {
 }
 
 struct Doubt {
-    /// Everything up to this letter came.
+    /// Everything up to this message came.
     sure: u64,
     /// What came behind it.
     came: FxHashSet<u64>,
@@ -81,7 +81,7 @@ struct Doubt {
     opened: Option<u32>,
 }
 
-/// A question to a node: what did you push behind the letter `after`?
+/// A question to a node: what did you push behind the message `after`?
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct GapQuestion {
     /// Stands in the answer.
@@ -89,19 +89,19 @@ pub(super) struct GapQuestion {
     pub(super) after: u64,
 }
 
-/// Who sent a letter.
-pub(super) fn sender_of(letter: u64) -> NodeId {
-    NodeId::from_random((letter >> SENDER) as u32)
+/// Who sent a message.
+pub(super) fn sender_of(message: u64) -> NodeId {
+    NodeId::from_random((message >> SENDER) as u32)
 }
 
 impl Continuity {
-    /// A letter came.
-    pub(super) fn heard(&mut self, letter: u64, session: u32, now: Duration) {
-        let Some(known) = self.nodes.get_mut(&sender_of(letter)) else {
+    /// A message came.
+    pub(super) fn heard(&mut self, message: u64, session: u32, now: Duration) {
+        let Some(known) = self.nodes.get_mut(&sender_of(message)) else {
             if self.strays.len() == STRAYS {
                 self.strays.pop_front();
             }
-            self.strays.push_back((letter, session));
+            self.strays.push_back((message, session));
             return;
         };
         let other = known.session != session;
@@ -116,9 +116,9 @@ impl Continuity {
             None => {}
         }
         if let Some(doubt) = &mut known.doubt {
-            doubt.came.insert(letter);
+            doubt.came.insert(message);
         }
-        *known = Known { last: known.last.max(letter), session, heard: now, gone: false, doubt: known.doubt.take() };
+        *known = Known { last: known.last.max(message), session, heard: now, gone: false, doubt: known.doubt.take() };
     }
 
     /// `node` is a member of the cluster, and its heartbeat was heard just now.
@@ -128,11 +128,11 @@ impl Continuity {
         }
         let mut known = Known { last: 0, session: 0, heard: now, gone: false, doubt: None };
         let mut came = FxHashSet::default();
-        self.strays.retain(|&(letter, session)| {
-            let its = sender_of(letter) == node;
+        self.strays.retain(|&(message, session)| {
+            let its = sender_of(message) == node;
             if its {
-                (known.last, known.session) = (known.last.max(letter), session);
-                came.insert(letter);
+                (known.last, known.session) = (known.last.max(message), session);
+                came.insert(message);
             }
             !its
         });
@@ -186,7 +186,7 @@ impl Continuity {
         Some(GapQuestion { no: self.questions, after: doubt.sure })
     }
 
-    /// `node` answered the question `no` with the letters that it pushed to what this node listens to; or that it does not
+    /// `node` answered the question `no` with the messages that it pushed to what this node listens to; or that it does not
     /// remember.
     pub(super) fn answered(&mut self, node: NodeId, no: u64, pushed: Option<Vec<u64>>, now: Duration) -> Option<Gap> {
         let known = self.nodes.get_mut(&node)?;
@@ -197,7 +197,7 @@ impl Continuity {
         let Some(mut missing) = pushed else {
             return known.doubt.take().map(|doubt| Gap::Unknown { from: node, opened_before: doubt.opened });
         };
-        missing.retain(|letter| !doubt.came.contains(letter));
+        missing.retain(|message| !doubt.came.contains(message));
         if missing.is_empty() {
             known.doubt = None;
         } else {
@@ -227,7 +227,7 @@ impl Continuity {
             let Some(doubt) = &mut known.doubt else { continue };
             let gap = match &doubt.missing {
                 Some((since, missing)) if now.saturating_sub(*since) >= SETTLE => {
-                    let lost = missing.iter().filter(|letter| !doubt.came.contains(letter)).count();
+                    let lost = missing.iter().filter(|message| !doubt.came.contains(message)).count();
                     (lost > 0).then_some(Gap::Missed { from, lost, opened_before: doubt.opened })
                 }
                 _ if doubt.came.len() > MOST_CAME || doubt.is_over(now) => {

@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use wellhead_proto::{
     ids::NodeId,
+    membership::LEASE,
     node_message::{Body, MessageFormat},
-    roster::LEASE,
 };
 
 use crate::bus::pubsub::Subject;
@@ -142,7 +142,7 @@ impl Formats {
 
 #[cfg(test)]
 mod tests {
-    use wellhead_proto::roster::Beat;
+    use wellhead_proto::membership::Heartbeat;
 
     use super::*;
 
@@ -154,8 +154,8 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn beat() -> Beat {
-        Beat::new(node(0), true, 1)
+    fn heartbeat() -> Heartbeat {
+        Heartbeat::new(node(0), true, 1)
     }
 
     fn push() -> Body {
@@ -195,11 +195,11 @@ mod tests {
     #[test]
     fn heartbeats_are_heard_by_all_and_tell_the_nodes_of_this_release_apart() {
         let mut formats = Formats::default();
-        assert_eq!(formats.of(Subject::Everyone, &Body::Hello(beat())), BOTH, "nobody knows who is here");
-        assert_eq!(formats.of(Subject::Node(node(1)), &Body::Heartbeat(beat())), BOTH);
-        assert_eq!(formats.of(Subject::Everyone, &Body::Heartbeat(beat())), NEW);
+        assert_eq!(formats.of(Subject::Everyone, &Body::Hello(heartbeat())), BOTH, "nobody knows who is here");
+        assert_eq!(formats.of(Subject::Node(node(1)), &Body::Heartbeat(heartbeat())), BOTH);
+        assert_eq!(formats.of(Subject::Everyone, &Body::Heartbeat(heartbeat())), NEW);
         formats.heard(node(2), 7, MessageFormat::V3, at(0));
-        let sent: Vec<_> = (0..10).map(|_| formats.of(Subject::Everyone, &Body::Heartbeat(beat()))).collect();
+        let sent: Vec<_> = (0..10).map(|_| formats.of(Subject::Everyone, &Body::Heartbeat(heartbeat()))).collect();
         assert_eq!(sent, [BOTH, OLD, OLD, OLD, OLD, BOTH, OLD, OLD, OLD, OLD]);
     }
 
@@ -222,8 +222,8 @@ mod tests {
         formats.heard(node(1), 7, MessageFormat::V3, at(0));
         formats.require_signed();
         for (subject, body) in [
-            (Subject::Everyone, Body::Hello(beat())),
-            (Subject::Everyone, Body::Heartbeat(beat())),
+            (Subject::Everyone, Body::Hello(heartbeat())),
+            (Subject::Everyone, Body::Heartbeat(heartbeat())),
             (Subject::Node(node(1)), push()),
             (Subject::Slot(1), push()),
         ] {

@@ -7,9 +7,9 @@ use log::warn;
 use wellhead_proto::{
     bus::{BoxFuture, Gap},
     ids::NodeId,
+    membership::Heartbeat,
     node_message::{BadMessage, Body, MessageFormat, NodeMessage},
     query::{QueryResult, ResultPart},
-    roster::Beat,
 };
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::bus::pubsub::{MessageHandler, Subject};
 
-/// What a node's wire tells what comes. Holds the node weakly: the wire belongs to it.
+/// What a node's wire tells what comes. Holds the node weakly: the transport belongs to it.
 pub struct NodeMessageHandler {
     node: Weak<Cluster>,
     fragments: Mutex<MessageFragments>,
@@ -41,11 +41,11 @@ impl NodeMessageHandler {
             Ok((message, MessageFormat::V3)) => self.read_unsigned(node, subject, message),
             Err(BadMessage::Signature) => match NodeMessage::unverified_heartbeat(bytes).map(|message| message.body) {
                 // a node with another secret says so: it is not let in, and both sides say why
-                Some(Body::Heartbeat(beat)) if node.is_of_another_secret(&beat) => {
-                    node.tell_membership(NodeNews::Stranger { beat, asks: false })
+                Some(Body::Heartbeat(heartbeat)) if node.is_of_another_secret(&heartbeat) => {
+                    node.tell_membership(NodeNews::Stranger { heartbeat, asks: false })
                 }
-                Some(Body::Hello(beat)) if node.is_of_another_secret(&beat) => {
-                    node.tell_membership(NodeNews::Stranger { beat, asks: true })
+                Some(Body::Hello(heartbeat)) if node.is_of_another_secret(&heartbeat) => {
+                    node.tell_membership(NodeNews::Stranger { heartbeat, asks: true })
                 }
                 _ => node.refuse(subject, &BadMessage::Signature.to_string()),
             },
@@ -57,8 +57,9 @@ impl NodeMessageHandler {
     fn read_unsigned(&self, node: &Arc<Cluster>, subject: Subject, message: NodeMessage) {
         match &message.body {
             // whoever is known to read the new format said the same in it
-            Body::Heartbeat(beat) | Body::Hello(beat)
-                if beat.node == node.me.node || node.formats().reads_new(beat.node, beat.incarnation) => {}
+            Body::Heartbeat(heartbeat) | Body::Hello(heartbeat)
+                if heartbeat.node == node.me.node
+                    || node.formats().reads_new(heartbeat.node, heartbeat.incarnation) => {}
             _ => {
                 node.metrics.unsigned.inc();
                 self.read(node, subject, message, MessageFormat::V3);
@@ -104,26 +105,26 @@ impl MessageHandler for NodeMessageHandler {
     }
 
     fn has_room(&self) -> bool {
-        self.node
-            .upgrade()
-            .is_none_or(|node| node.membership_load.has_room() && node.inbox().is_none_or(|inbox| inbox.has_room()))
+        self.node.upgrade().is_none_or(|node| {
+            node.membership_load.has_room() && node.bus_handler().is_none_or(|bus_handler| bus_handler.has_room())
+        })
     }
 
     fn room(&self) -> BoxFuture<()> {
         let Some(node) = self.node.upgrade() else { return Box::pin(std::future::ready(())) };
-        let (membership, inbox) = (node.membership_load.clone(), node.inbox());
+        let (membership, bus_handler) = (node.membership_load.clone(), node.bus_handler());
         Box::pin(async move {
             membership.room().await;
-            if let Some(inbox) = inbox {
-                inbox.room().await;
+            if let Some(bus_handler) = bus_handler {
+                bus_handler.room().await;
             }
         })
     }
 
     fn gap(&self) {
-        // the wire has counted it
-        if let Some(inbox) = self.node.upgrade().and_then(|node| node.inbox()) {
-            inbox.gap(Gap::TooSlow);
+        // the transport has counted it
+        if let Some(bus_handler) = self.node.upgrade().and_then(|node| node.bus_handler()) {
+            bus_handler.gap(Gap::TooSlow);
         }
     }
 
@@ -158,31 +159,31 @@ impl Cluster {
         if !self.holds_sockets() {
             return;
         }
-        let by_a_node = self.sender.wire().is_some_and(|wire| wire.is_served_by_a_node());
+        let by_a_node = self.sender.pubsub().is_some_and(|pubsub| pubsub.is_served_by_a_node());
         let masters: Vec<_> = self.members.borrow().nodes.masters().filter(|_| by_a_node).collect();
         self.continuity().interrupted(|node| !masters.contains(&node), self.now());
     }
 
-    /// What went to whoever asks, or to a slot, behind the letter `after`.
+    /// What went to whoever asks, or to a slot, behind the message `after`.
     fn pushed_since(&self, after: u64, asks: NodeId) -> Option<Vec<(Option<u16>, u64)>> {
         let journal = self.sender.journal();
-        let pushed = journal.since(after)?.filter_map(|(letter, subject)| match subject {
-            Subject::Slot(slot) => Some((Some(slot), letter)),
-            Subject::Everyone => Some((None, letter)),
-            Subject::Node(node) => (node == asks).then_some((None, letter)),
+        let pushed = journal.since(after)?.filter_map(|(message, subject)| match subject {
+            Subject::Slot(slot) => Some((Some(slot), message)),
+            Subject::Everyone => Some((None, message)),
+            Subject::Node(node) => (node == asks).then_some((None, message)),
             Subject::EverySlot => None,
         });
         Some(pushed.collect())
     }
 
     /// A node said what it pushed; which of it concerns this one?
-    fn told_pushed(&self, from: NodeId, no: u64, letters: Option<Vec<(Option<u16>, u64)>>) {
-        let letters = letters.map(|letters| {
+    fn told_pushed(&self, from: NodeId, no: u64, messages: Option<Vec<(Option<u16>, u64)>>) {
+        let messages = messages.map(|messages| {
             let slots = self.interest.slots();
             let ours = |&(slot, _): &(Option<u16>, u64)| slot.is_none_or(|slot| slots.is_wanted(slot));
-            letters.into_iter().filter(ours).map(|(_, letter)| letter).collect()
+            messages.into_iter().filter(ours).map(|(_, message)| message).collect()
         });
-        let gap = self.continuity().answered(from, no, letters, self.now());
+        let gap = self.continuity().answered(from, no, messages, self.now());
         if let Some(gap) = gap {
             self.tell_gap(gap);
         }
@@ -191,13 +192,13 @@ impl Cluster {
     fn carry_out(self: &Arc<Self>, subject: Subject, body: Body, format: MessageFormat) {
         match body {
             Body::Command(envelope) => {
-                if let Some(inbox) = self.inbox() {
-                    inbox.deliver(envelope);
+                if let Some(bus_handler) = self.bus_handler() {
+                    bus_handler.deliver(envelope);
                 }
             }
             Body::Announcement(announcement) => {
-                if let Some(inbox) = self.inbox() {
-                    inbox.announced(announcement);
+                if let Some(bus_handler) = self.bus_handler() {
+                    bus_handler.announced(announcement);
                 }
             }
             Body::PublishMatching { from, .. }
@@ -210,13 +211,13 @@ impl Cluster {
             | Body::Pushed { from, .. }
                 if self.is_stranger(from) => {}
             Body::PublishMatching { id, from, push } => {
-                let Some(inbox) = self.inbox() else { return };
-                let matched = inbox.publish_matching(push);
+                let Some(bus_handler) = self.bus_handler() else { return };
+                let matched = bus_handler.publish_matching(push);
                 self.answer(id, from, async { matched.await.into_result() });
             }
             Body::Query { id, from, query } => {
-                let Some(inbox) = self.inbox() else { return };
-                self.answer(id, from, inbox.query(query));
+                let Some(bus_handler) = self.bus_handler() else { return };
+                self.answer(id, from, bus_handler.query(query));
             }
             Body::Result { id, from, result } => {
                 if let Some(query) = self.queries.of(id) {
@@ -226,8 +227,8 @@ impl Cluster {
                 }
             }
             Body::Request { id, from, request } => {
-                let Some(inbox) = self.inbox() else { return };
-                let response = inbox.request(request);
+                let Some(bus_handler) = self.bus_handler() else { return };
+                let response = bus_handler.request(request);
                 self.say(Subject::Node(from), Body::Response { id, from: self.me.node, response });
             }
             Body::Response { id, from, response } => {
@@ -241,12 +242,12 @@ impl Cluster {
                 self.say(Subject::Node(from), Body::Pushed { no, from: self.me.node, messages });
             }
             Body::Pushed { no, from, messages } => self.told_pushed(from, no, messages),
-            Body::Heartbeat(beat) => self.heard_beat(beat, false, format),
-            Body::Hello(beat) => self.heard_beat(beat, true, format),
+            Body::Heartbeat(heartbeat) => self.heard_beat(heartbeat, false, format),
+            Body::Hello(heartbeat) => self.heard_beat(heartbeat, true, format),
             Body::Goodbye(node, incarnation) => self.tell_membership(NodeNews::Goodbye { node, incarnation }),
             Body::Reports { from, reports } => {
-                if let Some(inbox) = self.inbox() {
-                    inbox.report(from, reports);
+                if let Some(bus_handler) = self.bus_handler() {
+                    bus_handler.report(from, reports);
                 }
             }
             Body::Settings { from: node, settings } => self.tell_membership(NodeNews::Settings { node, settings }),
@@ -269,13 +270,13 @@ impl Cluster {
         self.sender.queue(to, body);
     }
 
-    fn heard_beat(&self, beat: Beat, asks: bool, format: MessageFormat) {
-        self.tell_membership(NodeNews::Here { beat, asks, format, unix_millis: unix_millis() });
+    fn heard_beat(&self, heartbeat: Heartbeat, asks: bool, format: MessageFormat) {
+        self.tell_membership(NodeNews::Here { heartbeat, asks, format, unix_millis: unix_millis() });
     }
 
     /// Has it another secret than this node?
-    pub(super) fn is_of_another_secret(&self, beat: &Beat) -> bool {
-        beat.secret != self.common().secret
+    pub(super) fn is_of_another_secret(&self, heartbeat: &Heartbeat) -> bool {
+        heartbeat.secret != self.common().secret
     }
 
     fn tell_membership(&self, news: NodeNews) {
@@ -293,12 +294,14 @@ impl Cluster {
 
     /// `node` can be heard: ask it, if it is in doubt whether everything came.
     pub(super) fn look_what_was_missed(&self, node: NodeId) {
-        let Some(inbox) = self.inbox().filter(|_| self.holds_sockets() && node != self.me.node) else { return };
+        let Some(bus_handler) = self.bus_handler().filter(|_| self.holds_sockets() && node != self.me.node) else {
+            return;
+        };
         let question = {
             let mut continuity = self.continuity();
             continuity.member(node, self.now());
             match self.state.borrow().up {
-                true => continuity.question(node, inbox.opened(), self.now()),
+                true => continuity.question(node, bus_handler.opened(), self.now()),
                 false => None,
             }
         };

@@ -1,4 +1,4 @@
-//! What this node listens to, kept in step with the wire: the table of slots, and who waits for one to be confirmed.
+//! What this node listens to, kept in step with the transport: the table of slots, and who waits for one to be confirmed.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -9,7 +9,7 @@ use tokio::{sync::Notify, time};
 use wellhead_proto::{
     bus::{BoxFuture, Interest},
     ids::ChannelKey,
-    roster::BEAT,
+    membership::BEAT,
 };
 
 use super::{
@@ -42,12 +42,12 @@ impl SlotInterest {
     }
 
     /// Once a second: listen no more to what nobody wants, and change over where it is time. How many slots there are.
-    pub(super) fn tick(&self, wire: Option<&Arc<dyn PubSub>>, now: Duration) -> usize {
+    pub(super) fn tick(&self, pubsub: Option<&Arc<dyn PubSub>>, now: Duration) -> usize {
         let mut orders = Vec::new();
         let (count, changing) = {
             let mut slots = self.slots();
             slots.tick(now, &mut orders);
-            carry_out(&orders, wire);
+            carry_out(&orders, pubsub);
             (slots.len(), slots.is_change_asked())
         };
         if changing {
@@ -58,14 +58,14 @@ impl SlotInterest {
 }
 
 /// Listen and unlisten as the table of slots says.
-fn carry_out(orders: &[SlotOrder], wire: Option<&Arc<dyn PubSub>>) {
-    let Some(wire) = wire else { return };
+fn carry_out(orders: &[SlotOrder], pubsub: Option<&Arc<dyn PubSub>>) {
+    let Some(pubsub) = pubsub else { return };
     for order in orders {
         match *order {
-            SlotOrder::Listen(slot) => wire.listen(Subject::Slot(slot)),
-            SlotOrder::Unlisten(slot) => wire.unlisten(Subject::Slot(slot)),
-            SlotOrder::ListenAll => wire.listen(Subject::EverySlot),
-            SlotOrder::UnlistenAll => wire.unlisten(Subject::EverySlot),
+            SlotOrder::Listen(slot) => pubsub.listen(Subject::Slot(slot)),
+            SlotOrder::Unlisten(slot) => pubsub.unlisten(Subject::Slot(slot)),
+            SlotOrder::ListenAll => pubsub.listen(Subject::EverySlot),
+            SlotOrder::UnlistenAll => pubsub.unlisten(Subject::EverySlot),
         }
     }
 }
@@ -75,10 +75,10 @@ pub(super) fn want(cluster: &Arc<Cluster>, channel: &ChannelKey) -> Interest {
     let slot = slot_of(channel);
     let mut orders = Vec::new();
     let heard = {
-        // the wire is told before anyone else sees the table: nothing is confirmed that it has not heard of
+        // the transport is told before anyone else sees the table: nothing is confirmed that it has not heard of
         let mut slots = cluster.interest.slots();
         let heard = slots.want(slot, &mut orders);
-        carry_out(&orders, cluster.sender.wire());
+        carry_out(&orders, cluster.sender.pubsub());
         heard
     };
     let hold = Arc::new(Wanted { cluster: cluster.clone(), slot });
@@ -134,8 +134,8 @@ pub(super) async fn confirm(cluster: Weak<Cluster>) {
             let _ = time::timeout(BEAT, strong.interest.asked.notified()).await;
             continue;
         };
-        let confirmed = match strong.wire() {
-            Ok(wire) => wire.confirm().await,
+        let confirmed = match strong.pubsub() {
+            Ok(pubsub) => pubsub.confirm().await,
             Err(down) => Err(down),
         };
         if confirmed.is_ok() {

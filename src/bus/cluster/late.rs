@@ -12,7 +12,7 @@ pub(super) struct LateSlaves(BTreeSet<NodeId>);
 /// Who has not answered a question yet.
 pub(super) struct OwedAnswers {
     pub(super) waited_for: BTreeSet<NodeId>,
-    /// On the roster, and not waited for.
+    /// On the membership, and not waited for.
     pub(super) silent: BTreeSet<NodeId>,
 }
 

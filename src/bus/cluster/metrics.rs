@@ -9,7 +9,7 @@ use prometheus_client::{
 /// The counters of a node's end of the bus.
 #[derive(Clone, Default)]
 pub struct Metrics {
-    /// Nodes on the roster.
+    /// Nodes on the membership.
     pub nodes: Gauge,
     /// Slots that are listened to.
     pub slots: Gauge,
@@ -19,7 +19,7 @@ pub struct Metrics {
     pub unsigned: Counter,
     /// Nodes of the previous release.
     pub old_nodes: Gauge,
-    /// Times that pushes passed this node by; the wire counts those of its own there, too.
+    /// Times that pushes passed this node by; the transport counts those of its own there, too.
     pub gaps: Counter,
     beats_refused: Family<RefusedCause, Counter>,
     differences: Family<About, Counter>,
@@ -36,7 +36,7 @@ struct About {
 }
 
 impl Metrics {
-    /// Counters that `registry` shows; `gaps` are the wire's.
+    /// Counters that `registry` shows; `gaps` are the transport's.
     pub fn new(registry: &mut Registry, gaps: Counter) -> Self {
         let metrics = Self { gaps, ..Self::default() };
         registry.register("roster_nodes", "Nodes that are alive, as this one sees it", metrics.nodes.clone());
@@ -62,7 +62,7 @@ impl Metrics {
         metrics
     }
 
-    /// A node was not let onto the roster.
+    /// A node was not let onto the membership.
     pub fn beat_refused(&self, cause: &'static str) {
         self.beats_refused.get_or_create(&RefusedCause { cause }).inc();
     }

@@ -33,13 +33,13 @@ use tokio::{
     time::timeout,
 };
 use wellhead_proto::{
-    bus::{BusError, BusState, Gap, Inbox},
+    bus::{BusError, BusHandler, BusState, Gap},
     fingerprint::Fingerprint,
     ids::NodeId,
+    membership::Heartbeat,
     node_message::MessageFormat,
     node_request::NodeResponse,
     query::QueryResult,
-    roster::Beat,
 };
 
 pub use self::{bus::ClusterBus, common::Common, handler::NodeMessageHandler, metrics::Metrics};
@@ -66,14 +66,14 @@ const PUBLISH: Duration = Duration::from_secs(5);
 
 /// One node's end of the bus.
 pub struct Cluster {
-    me: Beat,
+    me: Heartbeat,
     /// What this node must have in common with the others.
     common: OnceLock<(Common, Fingerprint)>,
     /// Everything is measured from here.
     start: Instant,
     runtime: Handle,
     /// What hears for this node; it holds this node in turn, so that the end lets go of it.
-    inbox: RwLock<Option<Arc<dyn Inbox>>>,
+    bus_handler: RwLock<Option<Arc<dyn BusHandler>>>,
     sender: MessageSender,
     interest: SlotInterest,
     continuity: Mutex<Continuity>,
@@ -99,7 +99,7 @@ impl Cluster {
     /// The end of a node that beats as `me`, whose membership lives on `arbiter`. It has no wire yet: see
     /// [`Cluster::start`]. Within a tokio runtime that lives as long as the process.
     #[must_use]
-    pub fn new(me: Beat, metrics: Metrics, arbiter: &ArbiterHandle) -> Arc<Self> {
+    pub fn new(me: Heartbeat, metrics: Metrics, arbiter: &ArbiterHandle) -> Arc<Self> {
         let (sender, queued) = MessageSender::new(me.node);
         let cluster = Arc::new_cyclic(|node| {
             let (membership, published) = MembershipActor::start_on(node.clone(), arbiter);
@@ -109,7 +109,7 @@ impl Cluster {
                 common: OnceLock::new(),
                 start: Instant::now(),
                 runtime: Handle::current(),
-                inbox: RwLock::default(),
+                bus_handler: RwLock::default(),
                 sender,
                 interest: SlotInterest::default(),
                 continuity: Mutex::default(),
@@ -144,22 +144,22 @@ impl Cluster {
         assert!(self.common.set((common, digest)).is_ok(), "a node tells once what it shares");
     }
 
-    /// What the wire is to tell.
+    /// What the transport is to tell.
     #[must_use]
     pub fn handler(self: &Arc<Self>) -> Arc<NodeMessageHandler> {
         Arc::new(NodeMessageHandler::new(self))
     }
 
-    /// Begin, on `wire`, which was given [`Cluster::handler`]. `hello`: how long to wait for everybody's hello each time the
-    /// wire comes up, before the roster counts as known.
+    /// Begin, on `pubsub`, which was given [`Cluster::handler`]. `hello`: how long to wait for everybody's hello each time the
+    /// wire comes up, before the membership counts as known.
     ///
     /// # Panics
     ///
     /// If it was begun before.
-    pub fn start(self: &Arc<Self>, wire: Arc<dyn PubSub>, hello: Duration) {
-        wire.listen(Subject::Everyone);
-        wire.listen(Subject::Node(self.me.node));
-        self.sender.begin(wire);
+    pub fn start(self: &Arc<Self>, pubsub: Arc<dyn PubSub>, hello: Duration) {
+        pubsub.listen(Subject::Everyone);
+        pubsub.listen(Subject::Node(self.me.node));
+        self.sender.begin(pubsub);
         self.membership.do_send(Begin { hello });
         self.runtime.spawn(interest::confirm(Arc::downgrade(self)));
     }
@@ -178,10 +178,10 @@ impl Cluster {
         self.goodbye().await;
         // fails only if its thread ended before
         let _ = self.membership.send(Stop).await;
-        if let Some(wire) = self.sender.wire() {
-            wire.close().await;
+        if let Some(pubsub) = self.sender.pubsub() {
+            pubsub.close().await;
         }
-        self.inbox.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.bus_handler.write().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Resolves when another node has the number of this one, and this one is to take another.
@@ -230,13 +230,13 @@ impl Cluster {
     }
 
     /// What this node says about itself now.
-    fn beat(&self) -> Beat {
+    fn heartbeat(&self) -> Heartbeat {
         let (common, settings) = self.shared();
-        Beat { secret: common.secret, settings: *settings, unix_millis: unix_millis(), ..self.me }
+        Heartbeat { secret: common.secret, settings: *settings, unix_millis: unix_millis(), ..self.me }
     }
 
-    fn inbox(&self) -> Option<Arc<dyn Inbox>> {
-        self.inbox.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn bus_handler(&self) -> Option<Arc<dyn BusHandler>> {
+        self.bus_handler.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn now(&self) -> Duration {
@@ -269,21 +269,21 @@ impl Cluster {
     /// Pushes passed this node by: tell its sockets.
     fn tell_gap(&self, gap: Gap) {
         self.metrics.gaps.inc();
-        if let Some(inbox) = self.inbox() {
-            inbox.gap(gap);
+        if let Some(bus_handler) = self.bus_handler() {
+            bus_handler.gap(gap);
         }
     }
 
-    fn wire(&self) -> Result<&Arc<dyn PubSub>, BusError> {
-        match self.sender.wire() {
-            Some(wire) if self.state.borrow().up => Ok(wire),
+    fn pubsub(&self) -> Result<&Arc<dyn PubSub>, BusError> {
+        match self.sender.pubsub() {
+            Some(pubsub) if self.state.borrow().up => Ok(pubsub),
             _ => Err(BusError::Down),
         }
     }
 
     /// The way to the others, unless this node is not to serve.
-    fn open_wire(&self) -> Result<&Arc<dyn PubSub>, BusError> {
-        if self.state.borrow().stranger { Err(BusError::Stranger) } else { self.wire() }
+    fn open_pubsub(&self) -> Result<&Arc<dyn PubSub>, BusError> {
+        if self.state.borrow().stranger { Err(BusError::Stranger) } else { self.pubsub() }
     }
 }
 

@@ -21,10 +21,10 @@ pub(super) type Queued = mpsc::UnboundedReceiver<(Subject, Body)>;
 
 /// The sending half of a node.
 pub(super) struct MessageSender {
-    wire: OnceLock<Arc<dyn PubSub>>,
+    pubsub: OnceLock<Arc<dyn PubSub>>,
     /// The number of the next message. Those of all nodes differ: the node stands above the count.
     next: AtomicU64,
-    /// Held while a message is handed to the wire: their numbers are the order in which it gets them.
+    /// Held while a message is handed to the transport: their numbers are the order in which it gets them.
     in_order: tokio::sync::Mutex<()>,
     journal: Mutex<Journal>,
     queue: mpsc::UnboundedSender<(Subject, Body)>,
@@ -35,7 +35,7 @@ impl MessageSender {
     pub(super) fn new(me: NodeId) -> (Self, Queued) {
         let (queue, queued) = mpsc::unbounded_channel();
         let sender = Self {
-            wire: OnceLock::new(),
+            pubsub: OnceLock::new(),
             next: AtomicU64::new(u64::from(u32::from(me)) << SENDER),
             in_order: tokio::sync::Mutex::default(),
             journal: Mutex::default(),
@@ -44,23 +44,23 @@ impl MessageSender {
         (sender, queued)
     }
 
-    /// Send over `wire` from now on.
+    /// Send over `pubsub` from now on.
     ///
     /// # Panics
     ///
     /// If there is one already.
-    pub(super) fn begin(&self, wire: Arc<dyn PubSub>) {
-        assert!(self.wire.set(wire).is_ok(), "a node begins once");
+    pub(super) fn begin(&self, pubsub: Arc<dyn PubSub>) {
+        assert!(self.pubsub.set(pubsub).is_ok(), "a node begins once");
     }
 
     /// The wire, up or down; none before the node begins.
-    pub(super) fn wire(&self) -> Option<&Arc<dyn PubSub>> {
-        self.wire.get()
+    pub(super) fn pubsub(&self) -> Option<&Arc<dyn PubSub>> {
+        self.pubsub.get()
     }
 
-    /// The number of the wire's connection, while it has one.
+    /// The number of the transport's connection, while it has one.
     pub(super) fn session(&self) -> Option<u32> {
-        self.wire.get()?.session()
+        self.pubsub.get()?.session()
     }
 
     /// A number that no other message or question of any node has.
@@ -68,7 +68,7 @@ impl MessageSender {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Send `body` behind everything that is queued already. It is lost if the wire is down when its turn comes.
+    /// Send `body` behind everything that is queued already. It is lost if the transport is down when its turn comes.
     pub(super) fn queue(&self, subject: Subject, body: Body) {
         // fails only when the process ends
         let _ = self.queue.send((subject, body));
@@ -82,15 +82,15 @@ impl MessageSender {
 
 impl Cluster {
     /// Send a message now.
-    pub(super) async fn send(&self, wire: &Arc<dyn PubSub>, subject: Subject, body: Body) -> Result<(), BusError> {
-        let session = wire.session().ok_or(BusError::Down)?;
-        self.send_in(wire, session, subject, body, |_| ()).await
+    pub(super) async fn send(&self, pubsub: &Arc<dyn PubSub>, subject: Subject, body: Body) -> Result<(), BusError> {
+        let session = pubsub.session().ok_or(BusError::Down)?;
+        self.send_in(pubsub, session, subject, body, |_| ()).await
     }
 
-    /// Send a message over that connection, in fragments if it must be; `note` its number before the wire has it.
+    /// Send a message over that connection, in fragments if it must be; `note` its number before the transport has it.
     pub(super) async fn send_in(
         &self,
-        wire: &Arc<dyn PubSub>,
+        pubsub: &Arc<dyn PubSub>,
         session: u32,
         subject: Subject,
         body: Body,
@@ -101,8 +101,8 @@ impl Cluster {
         note(message.id);
         let formats = self.formats().of(subject, &message.body);
         for &format in formats {
-            for bytes in message.encode_within(format, &self.common().key, wire.max_message()) {
-                wire.send_in(session, subject, bytes).await?;
+            for bytes in message.encode_within(format, &self.common().key, pubsub.max_message()) {
+                pubsub.send_in(session, subject, bytes).await?;
             }
         }
         Ok(())
@@ -114,8 +114,8 @@ impl Cluster {
 pub(super) async fn send_queued(cluster: Weak<Cluster>, mut queued: Queued) {
     while let Some((subject, body)) = queued.recv().await {
         let Some(cluster) = cluster.upgrade() else { return };
-        if let Ok(wire) = cluster.wire() {
-            let _ = cluster.send(wire, subject, body).await;
+        if let Ok(pubsub) = cluster.pubsub() {
+            let _ = cluster.send(pubsub, subject, body).await;
         }
     }
 }

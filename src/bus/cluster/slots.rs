@@ -4,7 +4,7 @@
 //!
 //! While it changes over, both are listened to, and each push comes twice. Which of the two counts is decided so that
 //! nothing is lost, doubled or overtaken: at first the old mode only, until the new one is confirmed and everything that
-//! went before it has come; then whichever comes first, by the numbers of the letters; then the new one, and what is still
+//! went before it has come; then whichever comes first, by the numbers of the messages; then the new one, and what is still
 //! under way by the old one, once; then the new one only.
 
 use std::{
@@ -90,10 +90,10 @@ enum ChangePhase {
     Trailing(Duration),
 }
 
-/// The number of a letter, and of the piece of it that a message holds.
+/// The number of a message, and of the piece of it that a message holds.
 pub type Piece = (u64, u32);
 
-/// What to do with the wire.
+/// What to do with the transport.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SlotOrder {
     /// Listen to this slot.

@@ -24,7 +24,7 @@ pub(super) enum ToBroker {
     Hello {
         version: u16,
         node: NodeId,
-        beat: Bytes,
+        heartbeat: Bytes,
     },
     Listen(Subject),
     Unlisten(Subject),
@@ -90,10 +90,10 @@ impl Frame {
 impl ToBroker {
     pub(super) fn frame(self) -> Frame {
         match self {
-            Self::Hello { version, node, beat } => {
+            Self::Hello { version, node, heartbeat } => {
                 let mut rest = SmallVec::<[u8; 8]>::from_slice(&version.to_be_bytes());
                 rest.extend_from_slice(&u32::from(node).to_be_bytes());
-                Frame::new(0, &rest, beat)
+                Frame::new(0, &rest, heartbeat)
             }
             Self::Listen(subject) => Frame::new(1, &pack(subject), Bytes::new()),
             Self::Unlisten(subject) => Frame::new(2, &pack(subject), Bytes::new()),
@@ -109,10 +109,10 @@ impl ToBroker {
                 let version = frame.try_get_u16().map_err(|_| BadFrame)?;
                 if version != VERSION {
                     // how another version goes on is not ours to know
-                    return Ok(Self::Hello { version, node: NodeId::from_random(0), beat: Bytes::new() });
+                    return Ok(Self::Hello { version, node: NodeId::from_random(0), heartbeat: Bytes::new() });
                 }
                 let node = frame.try_get_u32().ok().and_then(|node| NodeId::try_from(node).ok()).ok_or(BadFrame)?;
-                return Ok(Self::Hello { version, node, beat: frame });
+                return Ok(Self::Hello { version, node, heartbeat: frame });
             }
             1 => Self::Listen(unpack(&mut frame)?),
             2 => Self::Unlisten(unpack(&mut frame)?),
@@ -217,7 +217,7 @@ mod tests {
         let mut golden = Golden::new("node_messages/local_frames.txt");
         let (node, body) = (NodeId::from_random(7), || Bytes::from_static(b"body"));
         let to_exchange = [
-            ("hello", ToBroker::Hello { version: VERSION, node, beat: body() }),
+            ("hello", ToBroker::Hello { version: VERSION, node, heartbeat: body() }),
             ("listen to a slot", ToBroker::Listen(Subject::Slot(0x0102))),
             ("listen to every slot", ToBroker::Listen(Subject::EverySlot)),
             ("listen to what is for everyone", ToBroker::Listen(Subject::Everyone)),
@@ -250,7 +250,7 @@ mod tests {
         fn what_a_link_writes_the_exchange_reads(subject in subject(), body: Vec<u8>, number: u64, node: u32) {
             let body = Bytes::from(body);
             for frame in [
-                ToBroker::Hello { version: VERSION, node: NodeId::from_random(node), beat: body.clone() },
+                ToBroker::Hello { version: VERSION, node: NodeId::from_random(node), heartbeat: body.clone() },
                 ToBroker::Listen(subject),
                 ToBroker::Listen(Subject::EverySlot),
                 ToBroker::Unlisten(subject),

@@ -9,14 +9,14 @@ use std::{
 use async_trait::async_trait;
 use tokio::{sync::watch, time::timeout};
 use wellhead_proto::{
-    bus::{Bus, BusError, BusState, Gathered, Inbox, Interest},
+    bus::{Bus, BusError, BusHandler, BusState, Gathered, Interest},
     command::PublishMatching,
+    coordination::CoordinationMessage,
     envelope::Envelope,
     ids::{ChannelKey, NodeId},
     member::MemberAnnouncement,
     node_request::{NodeRequest, NodeResponse},
     query::{NameHashes, Query, QueryResult},
-    report::CoordinationMessage,
 };
 
 /// How long a publisher waits for room before it is told that the bus is full.
@@ -27,7 +27,7 @@ const BURST: usize = 256;
 
 /// The bus of one process.
 pub struct InProcessBus {
-    inbox: OnceLock<Arc<dyn Inbox>>,
+    bus_handler: OnceLock<Arc<dyn BusHandler>>,
     state: watch::Sender<BusState>,
     patience: Duration,
 }
@@ -37,7 +37,7 @@ impl InProcessBus {
     #[must_use]
     pub fn new(node: NodeId) -> Self {
         let state = BusState { up: true, roster_known: true, slaves: [node].into(), stranger: false };
-        Self { inbox: OnceLock::new(), state: watch::Sender::new(state), patience: PATIENCE }
+        Self { bus_handler: OnceLock::new(), state: watch::Sender::new(state), patience: PATIENCE }
     }
 
     /// From now on nothing is carried; whoever waits for room is told so at once.
@@ -46,18 +46,18 @@ impl InProcessBus {
     }
 
     /// The slave's inbox, once the bus carries.
-    fn inbox(&self) -> Result<&Arc<dyn Inbox>, BusError> {
+    fn bus_handler(&self) -> Result<&Arc<dyn BusHandler>, BusError> {
         if !self.state.borrow().up {
             return Err(BusError::Down);
         }
-        self.inbox.get().ok_or(BusError::Down)
+        self.bus_handler.get().ok_or(BusError::Down)
     }
 
-    async fn room(&self, inbox: &Arc<dyn Inbox>) -> Result<(), BusError> {
+    async fn room(&self, bus_handler: &Arc<dyn BusHandler>) -> Result<(), BusError> {
         let mut state = self.state.subscribe();
         let room = async {
             tokio::select! {
-                () = inbox.room() => Ok(()),
+                () = bus_handler.room() => Ok(()),
                 _ = state.wait_for(|state| !state.up) => Err(BusError::Down),
             }
         };
@@ -68,13 +68,13 @@ impl InProcessBus {
 #[async_trait]
 impl Bus for InProcessBus {
     async fn publish_all(&self, envelopes: Vec<Envelope>) -> Result<(), BusError> {
-        let inbox = self.inbox()?;
+        let bus_handler = self.bus_handler()?;
         let mut rest = envelopes.into_iter();
         while rest.len() > 0 {
-            if !inbox.has_room() {
-                self.room(inbox).await?;
+            if !bus_handler.has_room() {
+                self.room(bus_handler).await?;
             }
-            inbox.deliver_some(&mut rest, BURST);
+            bus_handler.deliver_some(&mut rest, BURST);
             if rest.len() > 0 {
                 tokio::task::yield_now().await;
             }
@@ -83,26 +83,26 @@ impl Bus for InProcessBus {
     }
 
     async fn publish_matching(&self, push: PublishMatching) -> Result<Gathered<NameHashes>, BusError> {
-        let inbox = self.inbox()?;
-        if !inbox.has_room() {
-            self.room(inbox).await?;
+        let bus_handler = self.bus_handler()?;
+        if !bus_handler.has_room() {
+            self.room(bus_handler).await?;
         }
-        Ok(Gathered { result: inbox.publish_matching(push).await, missing: Vec::new() })
+        Ok(Gathered { result: bus_handler.publish_matching(push).await, missing: Vec::new() })
     }
 
     async fn announce(&self, announcements: Vec<MemberAnnouncement>) -> Result<(), BusError> {
-        let inbox = self.inbox()?;
+        let bus_handler = self.bus_handler()?;
         for announcement in announcements {
-            if !inbox.has_room() {
-                self.room(inbox).await?;
+            if !bus_handler.has_room() {
+                self.room(bus_handler).await?;
             }
-            inbox.announced(announcement);
+            bus_handler.announced(announcement);
         }
         Ok(())
     }
 
     async fn gather(&self, query: Query) -> Result<Gathered<QueryResult>, BusError> {
-        Ok(Gathered { result: self.inbox()?.query(query).await, missing: Vec::new() })
+        Ok(Gathered { result: self.bus_handler()?.query(query).await, missing: Vec::new() })
     }
 
     async fn request(&self, _: NodeId, request: NodeRequest) -> Result<NodeResponse, BusError> {
@@ -116,8 +116,8 @@ impl Bus for InProcessBus {
 
     fn report(&self, _: NodeId, _: Vec<CoordinationMessage>) {}
 
-    fn attach(&self, inbox: Arc<dyn Inbox>) {
-        let first = self.inbox.set(inbox).is_ok();
+    fn attach(&self, bus_handler: Arc<dyn BusHandler>) {
+        let first = self.bus_handler.set(bus_handler).is_ok();
         assert!(first, "a process has one slave");
     }
 
@@ -126,7 +126,7 @@ impl Bus for InProcessBus {
     }
 
     fn is_up(&self) -> bool {
-        self.inbox().is_ok()
+        self.bus_handler().is_ok()
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
         narrow: bool,
     }
 
-    impl Inbox for RecordingInbox {
+    impl BusHandler for RecordingInbox {
         fn deliver(&self, envelope: Envelope) {
             self.heard.lock().unwrap().push(envelope);
             if self.narrow {
@@ -195,13 +195,13 @@ mod tests {
         fn gap(&self, _: Gap) {}
     }
 
-    fn inbox(room: bool) -> Arc<RecordingInbox> {
+    fn bus_handler(room: bool) -> Arc<RecordingInbox> {
         Arc::new(RecordingInbox { heard: Mutex::default(), room: watch::Sender::new(room), narrow: false })
     }
 
-    fn bus(inbox: &Arc<RecordingInbox>, patience: Duration) -> Arc<InProcessBus> {
+    fn bus(bus_handler: &Arc<RecordingInbox>, patience: Duration) -> Arc<InProcessBus> {
         let bus = InProcessBus { patience, ..InProcessBus::new(NodeId::from_random(1)) };
-        bus.attach(inbox.clone());
+        bus.attach(bus_handler.clone());
         Arc::new(bus)
     }
 
@@ -212,69 +212,70 @@ mod tests {
 
     #[actix_rt::test]
     async fn what_is_published_is_heard_in_order_and_asked_for_is_answered() {
-        let inbox = inbox(true);
-        let bus = bus(&inbox, PATIENCE);
+        let bus_handler = bus_handler(true);
+        let bus = bus(&bus_handler, PATIENCE);
         assert!(bus.is_up());
         bus.publish(envelope("a")).await.unwrap();
         bus.publish(envelope("b")).await.unwrap();
-        assert_eq!(*inbox.heard.lock().unwrap(), [envelope("a"), envelope("b")]);
+        assert_eq!(*bus_handler.heard.lock().unwrap(), [envelope("a"), envelope("b")]);
         assert_eq!(bus.gather(StatsQuery.into()).await.unwrap().result, Query::from(StatsQuery).nothing());
     }
 
     #[actix_rt::test]
     async fn a_publisher_waits_for_room_but_not_for_ever() {
-        let inbox = inbox(false);
-        let patient = bus(&inbox, PATIENCE);
+        let bus_handler = bus_handler(false);
+        let patient = bus(&bus_handler, PATIENCE);
         let waiting = actix_rt::spawn({
             let bus = patient.clone();
             async move { bus.publish(envelope("a")).await }
         });
         tokio::task::yield_now().await;
-        assert!(inbox.heard.lock().unwrap().is_empty());
-        inbox.room.send_replace(true);
+        assert!(bus_handler.heard.lock().unwrap().is_empty());
+        bus_handler.room.send_replace(true);
         waiting.await.unwrap().unwrap();
-        assert_eq!(*inbox.heard.lock().unwrap(), [envelope("a")]);
+        assert_eq!(*bus_handler.heard.lock().unwrap(), [envelope("a")]);
 
-        inbox.room.send_replace(false);
-        let hasty = bus(&inbox, Duration::from_millis(10));
+        bus_handler.room.send_replace(false);
+        let hasty = bus(&bus_handler, Duration::from_millis(10));
         assert_eq!(hasty.publish(envelope("b")).await, Err(BusError::Full));
-        assert_eq!(inbox.heard.lock().unwrap().len(), 1);
+        assert_eq!(bus_handler.heard.lock().unwrap().len(), 1);
     }
 
     #[actix_rt::test]
     async fn a_batch_waits_for_room_where_there_is_none_and_keeps_its_order() {
-        let inbox = Arc::new(RecordingInbox { heard: Mutex::default(), room: watch::Sender::new(true), narrow: true });
-        let bus = bus(&inbox, PATIENCE);
+        let bus_handler =
+            Arc::new(RecordingInbox { heard: Mutex::default(), room: watch::Sender::new(true), narrow: true });
+        let bus = bus(&bus_handler, PATIENCE);
         let batch = ["a", "b", "c"].map(envelope);
         let published = actix_rt::spawn({
             let batch = batch.to_vec();
             async move { bus.publish_all(batch).await }
         });
         for heard in 1..=batch.len() {
-            inbox.room.subscribe().wait_for(|room| !room).await.unwrap();
-            assert_eq!(*inbox.heard.lock().unwrap(), batch[..heard]);
-            inbox.room.send_replace(true);
+            bus_handler.room.subscribe().wait_for(|room| !room).await.unwrap();
+            assert_eq!(*bus_handler.heard.lock().unwrap(), batch[..heard]);
+            bus_handler.room.send_replace(true);
         }
         published.await.unwrap().unwrap();
     }
 
     #[actix_rt::test]
     async fn a_push_to_a_pattern_waits_for_room_and_a_question_does_not() {
-        let inbox = inbox(false);
-        let hasty = bus(&inbox, Duration::from_millis(10));
+        let bus_handler = bus_handler(false);
+        let hasty = bus(&bus_handler, Duration::from_millis(10));
         let event = Event::new("e".parse().unwrap(), Payload::Text("hi".into()));
         let (app, within) = ("demo".parse().unwrap(), vec![ChannelPattern::everything()]);
         let push = PublishMatching { app, pattern: "^a".to_owned(), within, event };
         assert_eq!(hasty.publish_matching(push.clone()).await, Err(BusError::Full));
         assert!(hasty.gather(StatsQuery.into()).await.is_ok());
-        inbox.room.send_replace(true);
+        bus_handler.room.send_replace(true);
         assert!(hasty.publish_matching(push).await.is_ok());
     }
 
     #[actix_rt::test]
     async fn a_stopped_bus_takes_nothing_and_lets_nobody_wait() {
-        let inbox = inbox(false);
-        let bus = bus(&inbox, PATIENCE);
+        let bus_handler = bus_handler(false);
+        let bus = bus(&bus_handler, PATIENCE);
         let waiting = actix_rt::spawn({
             let bus = bus.clone();
             async move { bus.publish(envelope("a")).await }
@@ -285,7 +286,7 @@ mod tests {
         assert_eq!(bus.publish(envelope("b")).await, Err(BusError::Down));
         assert!(bus.gather(StatsQuery.into()).await.is_err());
         assert!(!bus.is_up());
-        assert!(inbox.heard.lock().unwrap().is_empty());
+        assert!(bus_handler.heard.lock().unwrap().is_empty());
     }
 
     #[test]

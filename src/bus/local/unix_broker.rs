@@ -1,4 +1,4 @@
-//! The owner of the socket: routes what clients send to those that listen, and is a wire itself for the master's process.
+//! The owner of the socket: routes what clients send to those that listen, and is a transport itself for the master's process.
 //! Routing is done by whoever sends, under one lock. Who sends waits a moment for a client that falls behind, then no
 //! more: a client that is too slow is cut off.
 
@@ -34,7 +34,7 @@ use super::{
 };
 use crate::bus::{
     buffer::ReceiveBuffer,
-    metrics::WireMetrics,
+    metrics::PubSubMetrics,
     pubsub::{MessageHandler, PubSub, Subject},
 };
 
@@ -61,7 +61,7 @@ impl Default for LocalLimits {
 /// Is told of the clients that come and go. Called on the broker's thread; must not block.
 pub trait ClientWatcher: Send + Sync {
     /// A node is connected; nothing that it sent was heard yet.
-    fn came(&self, node: NodeId, beat: Bytes);
+    fn came(&self, node: NodeId, heartbeat: Bytes);
 
     /// A node is connected no more, and did not say goodbye.
     fn lost(&self, node: NodeId);
@@ -80,7 +80,7 @@ struct BrokerShared {
     welcome: Bytes,
     watcher: Arc<dyn ClientWatcher>,
     buffer: ReceiveBuffer,
-    metrics: WireMetrics,
+    metrics: PubSubMetrics,
     routes: Mutex<Routes>,
     up: watch::Sender<bool>,
     /// Room for clients.
@@ -100,7 +100,7 @@ impl UnixBroker {
         limits: LocalLimits,
         handler: Arc<dyn MessageHandler>,
         watcher: Arc<dyn ClientWatcher>,
-        metrics: WireMetrics,
+        metrics: PubSubMetrics,
     ) -> Result<Arc<Self>, SocketError> {
         let (listener, file) = socket::bind(path)?;
         let io = |error| SocketError::Io { path: path.to_owned(), error };

@@ -25,7 +25,7 @@ use super::{
 use crate::bus::{
     client::{BusTransport, ClientOutlet, ConnectionSession, ReconnectingClient},
     flush::PATIENCE,
-    metrics::WireMetrics,
+    metrics::PubSubMetrics,
     pubsub::{MessageHandler, PubSub, Subject},
 };
 
@@ -38,13 +38,13 @@ pub struct Hello {
     /// Our node.
     pub node: NodeId,
     /// What the master is to know of it.
-    pub beat: Bytes,
+    pub heartbeat: Bytes,
 }
 
 /// A slave's end of the socket.
 pub struct UnixClient {
     /// The way to the other nodes.
-    pub wire: Arc<dyn PubSub>,
+    pub pubsub: Arc<dyn PubSub>,
     /// What the latest owner of the socket gives to everybody who comes.
     pub welcome: watch::Receiver<Option<Bytes>>,
 }
@@ -60,13 +60,13 @@ impl UnixClient {
         hello: Hello,
         limits: LocalLimits,
         handler: Arc<dyn MessageHandler>,
-        metrics: WireMetrics,
+        metrics: PubSubMetrics,
     ) -> Result<Self, SocketError> {
         socket::check(&path)?;
         let (sender, welcome) = watch::channel(None);
         let transport = UnixTransport { path: path.clone(), hello, limits, handler, welcome: sender };
-        let wire = ReconnectingClient::start(transport, metrics).map_err(|error| SocketError::Io { path, error })?;
-        Ok(Self { wire, welcome })
+        let pubsub = ReconnectingClient::start(transport, metrics).map_err(|error| SocketError::Io { path, error })?;
+        Ok(Self { pubsub, welcome })
     }
 }
 
@@ -191,8 +191,8 @@ impl UnixTransport {
             return Err("it belongs to another user".to_owned());
         }
         let (read, mut write) = stream.into_split();
-        let Hello { node, beat } = self.hello.clone();
-        let hello = ToBroker::Hello { version: VERSION, node, beat }.frame();
+        let Hello { node, heartbeat } = self.hello.clone();
+        let hello = ToBroker::Hello { version: VERSION, node, heartbeat }.frame();
         let written = async {
             write.write_all(&hello.head).await?;
             write.write_all(&hello.body).await

@@ -28,7 +28,7 @@ use super::{
     buffer::ReceiveBuffer,
     client::{BusTransport, ClientOutlet, ConnectionSession, ReconnectingClient},
     flush::PATIENCE,
-    metrics::WireMetrics,
+    metrics::PubSubMetrics,
     pubsub::{MessageHandler, PubSub, Subject},
 };
 
@@ -50,7 +50,7 @@ pub fn connect(
     settings: NatsSettings,
     cluster: &str,
     handler: Arc<dyn MessageHandler>,
-    metrics: WireMetrics,
+    metrics: PubSubMetrics,
 ) -> io::Result<Arc<dyn PubSub>> {
     // the library would pick by itself, and panic once a dependency brought a second one; fails if there is one already
     let _ = async_nats::rustls::crypto::aws_lc_rs::default_provider().install_default();

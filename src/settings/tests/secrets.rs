@@ -60,7 +60,7 @@ fn ways() -> Vec<String> {
         "ann:{p}@nats://127.0.0.1",
     ]
     .iter()
-    .flat_map(|way| [PLANTED, "hushhush"].map(|planted| way.replace("{p}", planted)))
+    .flat_map(|topology| [PLANTED, "hushhush"].map(|planted| topology.replace("{p}", planted)))
     .collect()
 }
 
@@ -68,7 +68,7 @@ fn ways() -> Vec<String> {
 fn no_way_in_shows_a_secret() {
     let mut refused = 0;
     for key in HOLD_SECRETS {
-        for way in ways() {
+        for topology in ways() {
             // with all else that its error could be about
             let base = format!("[cluster]\nbus = \"nats://127.0.0.1:1\"\nsecret = \"{}\"\n", "x".repeat(32));
             let base = if key.starts_with("cluster") { String::new() } else { base };
@@ -78,28 +78,28 @@ fn no_way_in_shows_a_secret() {
             };
             let (section, field) = key.rsplit_once('.').unwrap_or(("", key));
             let section = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
-            let quoted = toml::Value::String(way.clone());
+            let quoted = toml::Value::String(topology.clone());
             // what is put into the file may stand there bare, in quotes, and where a section is meant
             let in_file = [
-                format!("{section}{field} = {way}"),
+                format!("{section}{field} = {topology}"),
                 format!("{section}{field} = {quoted}"),
                 format!("{section}{field} = [{quoted}]"),
                 format!("{section}{field} = {{ {field} = {quoted} }}"),
                 format!("{} = {quoted}", key.split('.').next().unwrap_or(key)),
             ];
             let mut ways_in = vec![
-                layers("w.toml", &base, &[(name.clone(), way.clone())], &[]),
-                layers("w.toml", &base, &[], &[format!("{key}={way}")]),
-                layers("w.toml", &base, &[], &[format!("{key} {way}")]),
-                layers("w.toml", &base, &[], &[format!("{key}:{way}")]),
-                layers("w.toml", &base, &[], std::slice::from_ref(&way)),
-                layers("w.toml", &base, &[(name.replace("__", "_"), way.clone())], &[]),
+                layers("w.toml", &base, &[(name.clone(), topology.clone())], &[]),
+                layers("w.toml", &base, &[], &[format!("{key}={topology}")]),
+                layers("w.toml", &base, &[], &[format!("{key} {topology}")]),
+                layers("w.toml", &base, &[], &[format!("{key}:{topology}")]),
+                layers("w.toml", &base, &[], std::slice::from_ref(&topology)),
+                layers("w.toml", &base, &[(name.replace("__", "_"), topology.clone())], &[]),
             ];
             ways_in.extend(in_file.iter().map(|text| from_file(&format!("{text}\n{base}"))));
             for (number, loaded) in ways_in.into_iter().enumerate() {
                 refused += usize::from(loaded.is_err());
                 let said = said(loaded);
-                assert!(!shows(&said), "{key}, way {number}: {way}\n{said}");
+                assert!(!shows(&said), "{key}, way {number}: {topology}\n{said}");
             }
         }
     }

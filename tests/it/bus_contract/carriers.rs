@@ -1,4 +1,4 @@
-//! What a bus can stand on: NATS, the Unix socket, a wire in memory.
+//! What a bus can stand on: NATS, the Unix socket, a transport in memory.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use wellhead::bus::{
     cluster::{Cluster, ClusterBus, Metrics},
     local::LocalLimits,
 };
-use wellhead_proto::{ids::NodeId, roster::Beat};
+use wellhead_proto::{ids::NodeId, membership::Heartbeat};
 
 use super::node::Node;
 use crate::support::{
@@ -35,8 +35,8 @@ pub trait Breakable: Carrier {
     fn start(&mut self);
 }
 
-fn beat(number: u32, slave: bool) -> Beat {
-    Beat::new(NodeId::from_random(number), slave, u64::from(number))
+fn beat(number: u32, slave: bool) -> Heartbeat {
+    Heartbeat::new(NodeId::from_random(number), slave, u64::from(number))
 }
 
 /// A thread of its own for a node, as a process has, with its arbiter; it ends when the sender is dropped.
@@ -121,7 +121,7 @@ impl Carrier for Local {
         let limits = LocalLimits::default();
         if std::mem::replace(&mut self.owned, true) {
             let found = joining.find_owner(&self.path(), limits).expect("a good path");
-            joining.as_guest(found.wire);
+            joining.as_guest(found.pubsub);
         } else {
             joining.as_owner(&self.path(), Bytes::new(), limits).expect("nobody else owns it");
         }
@@ -129,7 +129,7 @@ impl Carrier for Local {
     }
 }
 
-/// A wire in memory, on which everything takes its time, and large letters travel in many pieces.
+/// A transport in memory, on which everything takes its time, and large messages travel in many pieces.
 pub struct Memory {
     net: Net,
     nodes: u32,
@@ -146,13 +146,13 @@ impl Carrier for Memory {
         let _entered = handle.enter();
         let beat = beat(self.nodes, slave);
         let cluster = Cluster::new(beat, Metrics::default(), &arbiter);
-        let wire = self.net.wire(cluster.handler(), 128 << 10);
+        let pubsub = self.net.pubsub(cluster.handler(), 128 << 10);
         let node = Node::new(beat.node, Arc::new(ClusterBus(cluster.clone())), Some(cluster.clone()));
         let node = Node { _runtime: Some(stop), ..node };
         if slave {
             node.bus.attach(node.book.clone());
         }
-        cluster.start(wire, Duration::ZERO);
+        cluster.start(pubsub, Duration::ZERO);
         node
     }
 }

@@ -11,15 +11,15 @@ use std::{
 use tokio::sync::{oneshot, watch};
 use wellhead::bus::cluster::Cluster;
 use wellhead_proto::{
-    bus::{BoxFuture, Bus, BusState, Gap, Inbox, Interest},
+    bus::{BoxFuture, Bus, BusHandler, BusState, Gap, Interest},
     command::{Command, PublishMatching, Target},
+    coordination::CoordinationMessage,
     envelope::Envelope,
     event::{Event, Payload},
     ids::{ChannelKey, NodeId},
     member::MemberAnnouncement,
     node_request::{Bearer, NodeRequest, NodeResponse},
     query::{Listing, NameHashes, NamesQuery, Query, QueryResult, name_hash},
-    report::CoordinationMessage,
 };
 
 use crate::support::within;
@@ -112,7 +112,7 @@ fn text_of(heard: &Heard) -> Option<String> {
     Some(text.split(' ').next().unwrap_or_default().to_owned())
 }
 
-impl Inbox for Book {
+impl BusHandler for Book {
     fn deliver(&self, envelope: Envelope) {
         self.write(Heard::Push(envelope));
     }

@@ -9,11 +9,11 @@ use wellhead_proto::{
     bus::{Bus, BusError, Gathered},
     channel::ChannelPattern,
     command::PublishMatching,
+    coordination::CoordinationMessage,
     event::{Event, Payload},
     ids::NodeId,
     member::{MemberAnnouncement, MemberChange},
     query::{StatsQuery, name_hash},
-    report::CoordinationMessage,
 };
 
 use super::{

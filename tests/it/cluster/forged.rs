@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use prometheus_client::registry::Registry;
 use wellhead::bus::{
-    metrics::WireMetrics,
+    metrics::PubSubMetrics,
     nats,
     pubsub::{PubSub, Subject},
 };
@@ -12,8 +12,8 @@ use wellhead_proto::{
     bus::BoxFuture,
     fingerprint::Fingerprint,
     ids::NodeId,
+    membership::Heartbeat,
     node_message::{Body, MessageFormat, MessageKey, NodeMessage},
-    roster::Beat,
 };
 
 use super::field::{By, Field, SECRET};
@@ -41,7 +41,7 @@ impl wellhead::bus::pubsub::MessageHandler for Deaf {
 /// Beats of `count` slaves that do not exist, with this fingerprint of a secret.
 async fn forge(wire: &dyn PubSub, count: u32, secret: Fingerprint) {
     for no in 0..count {
-        let beat = Beat { secret, ..Beat::new(NodeId::from_random(no), true, 1) };
+        let beat = Heartbeat { secret, ..Heartbeat::new(NodeId::from_random(no), true, 1) };
         let body = if no % 2 == 0 { Body::Heartbeat(beat) } else { Body::Hello(beat) };
         let message =
             NodeMessage { id: u64::from(no), session: 0, body }.encode(MessageFormat::V3, &MessageKey::new(b""));
@@ -67,7 +67,7 @@ async fn a_hundred_thousand_forged_heartbeats_change_nothing() {
     let field = Field::start(By::Nats, 1, 1).await;
     let nats = field.nats.as_ref().expect("it is by NATS");
     let mut ann = field.slaves[0].listener_on("blue", "ann", "news").await;
-    let metrics = WireMetrics::new(&mut Registry::default());
+    let metrics = PubSubMetrics::new(&mut Registry::default());
     let wire = nats::connect(nats.settings(), "wellhead", std::sync::Arc::new(Deaf), metrics).expect("a thread");
     drop(within("it is up", wire.state().wait_for(|up| *up)).await.expect("it lives"));
 

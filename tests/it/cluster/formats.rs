@@ -14,22 +14,22 @@ use prometheus_client::registry::Registry;
 use tokio::{sync::mpsc, task::JoinHandle};
 use wellhead::bus::{
     local::{Hello, LocalLimits, UnixClient},
-    metrics::WireMetrics,
+    metrics::PubSubMetrics,
     nats,
     pubsub::{MessageHandler, PubSub, Subject},
 };
 use wellhead_proto::{
     bus::BoxFuture,
     command::Command,
+    coordination::{CoordinatedKey, CoordinationMessage},
     envelope::Envelope,
     event::{Event, Payload},
     fingerprint::Fingerprint,
     ids::{ChannelKey, NodeId},
     member::{MemberAnnouncement, MemberChange},
+    membership::{BEAT, Heartbeat, coordinators},
     node_message::{Body, MessageFormat, MessageKey, NodeMessage},
     query::{Listing, NamesQuery, Query, QueryResult},
-    report::{CoordinatedKey, CoordinationMessage},
-    roster::{BEAT, Beat, coordinators},
 };
 
 use super::field::{By, Field, SECRET};
@@ -42,7 +42,7 @@ fn key() -> MessageKey {
     MessageKey::new(SECRET.as_bytes())
 }
 
-/// What came over a wire.
+/// What came over a transport.
 #[derive(Default)]
 struct Heard {
     bodies: Mutex<Vec<(MessageFormat, Body)>>,
@@ -115,7 +115,7 @@ impl Heard {
 
 /// A slave of the previous release, as far as other nodes can tell: it beats, answers, and takes part in the coordination.
 struct OldNode {
-    beat: Beat,
+    beat: Heartbeat,
     wire: Arc<dyn PubSub>,
     heard: Arc<Heard>,
     next: Arc<AtomicU64>,
@@ -142,7 +142,7 @@ async fn tap(field: &Field) -> (Arc<dyn PubSub>, Arc<Heard>) {
     let (ear, _) = ear(true);
     let heard = ear.heard.clone();
     let nats = field.nats.as_ref().expect("it is by NATS");
-    let metrics = WireMetrics::new(&mut Registry::default());
+    let metrics = PubSubMetrics::new(&mut Registry::default());
     let wire: Arc<dyn PubSub> = nats::connect(nats.settings(), "wellhead", Arc::new(ear), metrics).expect("a thread");
     wire.listen(Subject::EverySlot);
     wire.listen(Subject::Everyone);
@@ -154,12 +154,12 @@ impl OldNode {
     async fn join(field: &Field, id: NodeId) -> Self {
         let (ear, bodies) = ear(false);
         let heard = ear.heard.clone();
-        let metrics = WireMetrics::new(&mut Registry::default());
+        let metrics = PubSubMetrics::new(&mut Registry::default());
         let wire: Arc<dyn PubSub> = match &field.nats {
             Some(nats) => nats::connect(nats.settings(), "wellhead", Arc::new(ear), metrics).expect("a thread"),
             None => {
                 let path = field.setup.folder().join("run/bus.sock");
-                let hello = Hello { node: id, beat: Bytes::new() };
+                let hello = Hello { node: id, heartbeat: Bytes::new() };
                 UnixClient::connect(path, hello, LocalLimits::default(), Arc::new(ear), metrics).expect("a thread").wire
             }
         };
@@ -167,7 +167,7 @@ impl OldNode {
             wire.listen(subject);
         }
         is_up(&*wire).await;
-        let beat = Beat { secret: Fingerprint::of_secret(SECRET.as_bytes()), ..Beat::new(id, true, 7) };
+        let beat = Heartbeat { secret: Fingerprint::of_secret(SECRET.as_bytes()), ..Heartbeat::new(id, true, 7) };
         let next = Arc::new(AtomicU64::new(u64::from(u32::from(id)) << 43));
         let mut node = Self { beat, wire, heard, next, tasks: Vec::new() };
         node.say(Subject::Everyone, Body::Hello(beat)).await;
@@ -185,7 +185,7 @@ impl OldNode {
 }
 
 struct Sayer {
-    beat: Beat,
+    beat: Heartbeat,
     wire: Arc<dyn PubSub>,
     next: Arc<AtomicU64>,
 }

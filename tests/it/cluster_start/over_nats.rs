@@ -3,7 +3,7 @@
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use wellhead::bus::{ClusterBuilder, cluster::Common};
-use wellhead_proto::{fingerprint::Fingerprint, ids::NodeId, node_message::MessageKey, roster::Beat};
+use wellhead_proto::{fingerprint::Fingerprint, ids::NodeId, membership::Heartbeat, node_message::MessageKey};
 
 use super::{SECRET, arrives};
 use crate::support::{
@@ -119,7 +119,7 @@ async fn a_node_whose_number_is_taken_draws_another() {
     let taken = numbers(&slave)[0];
     // another node of that number, in this process; the slave is as young as it, so that it yields
     let rival =
-        ClusterBuilder::new(Beat::new(taken, false, 1), &actix_rt::Arbiter::current(), &mut Registry::default());
+        ClusterBuilder::new(Heartbeat::new(taken, false, 1), &actix_rt::Arbiter::current(), &mut Registry::default());
     let (secret, key) = (Fingerprint::of_secret(SECRET.as_bytes()), MessageKey::new(SECRET.as_bytes()));
     rival.share(Common { secret, key, ..Common::default() });
     rival.over_nats(nats.settings(), "wellhead").expect("a thread");

@@ -1,4 +1,4 @@
-//! Nodes of a cluster in this process: real slaves with real sockets, real ends of the bus, on a wire in memory.
+//! Nodes of a cluster in this process: real slaves with real sockets, real ends of the bus, on a transport in memory.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,8 +20,8 @@ use wellhead_proto::{
     dialect,
     ids::{NodeId, SocketIdSeal},
     jwt::{Key, Keyring},
+    membership::Heartbeat,
     origin::Origins,
-    roster::Beat,
     tenants::{TenantDirectory, Tenants},
 };
 use wellhead_slave::{Opened, Rejected, Setup, Slave, Transport, settings};
@@ -45,21 +45,21 @@ pub struct End {
     pub id: NodeId,
     pub bus: Arc<ClusterBus>,
     pub cluster: Arc<Cluster>,
-    pub wire: Arc<MemoryPubSub>,
+    pub pubsub: Arc<MemoryPubSub>,
 }
 
 impl End {
     /// A node that is not begun yet: see [`End::begin`].
     fn new(net: &Net, number: u32, slave: bool, most: usize) -> Self {
         let id = NodeId::from_random(number);
-        let beat = Beat::new(id, slave, u64::from(number));
+        let beat = Heartbeat::new(id, slave, u64::from(number));
         let cluster = Cluster::new(beat, Metrics::default(), &actix_rt::Arbiter::current());
-        let wire = net.wire(cluster.handler(), most);
-        Self { id, bus: Arc::new(ClusterBus(cluster.clone())), cluster, wire }
+        let pubsub = net.pubsub(cluster.handler(), most);
+        Self { id, bus: Arc::new(ClusterBus(cluster.clone())), cluster, pubsub }
     }
 
     fn begin(&self) {
-        self.cluster.start(self.wire.clone(), Duration::ZERO);
+        self.cluster.start(self.pubsub.clone(), Duration::ZERO);
     }
 
     /// A master.
@@ -104,7 +104,7 @@ impl SlaveNode {
             bus: end.bus.clone(),
         };
         let slave = Slave::new(setup, &mut prometheus_client::registry::Registry::default());
-        end.bus.attach(slave.inbox());
+        end.bus.attach(slave.bus_handler());
         slave.start_worker();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it listens");
@@ -123,7 +123,7 @@ impl SlaveNode {
     /// End at once; nobody is told.
     pub fn kill(&self, net: &Net) {
         self.accepting.abort();
-        net.cut(&self.end.wire);
+        net.cut(&self.end.pubsub);
     }
 }
 

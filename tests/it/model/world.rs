@@ -185,7 +185,7 @@ impl World {
     async fn miss(&mut self) {
         // what they said last has been heard by then
         for end in self.masters.iter().map(AsRef::as_ref).chain(self.slaves.iter().map(|slave| &slave.end)) {
-            within("a confirmation", end.wire.confirm()).await.expect("the wire is up");
+            within("a confirmation", end.pubsub.confirm()).await.expect("the wire is up");
         }
         for (id, _) in std::mem::take(&mut self.dead) {
             for end in self.masters.iter().map(AsRef::as_ref).chain(self.slaves.iter().map(|slave| &slave.end)) {

@@ -1,4 +1,4 @@
-//! A wire in memory, with random delays: as NATS carries, but for the server. Each node has a queue to the middle and one
+//! A transport in memory, with random delays: as NATS carries, but for the server. Each node has a queue to the middle and one
 //! from there, both in order; everything else may happen at any time.
 
 use std::{
@@ -66,7 +66,7 @@ impl Net {
     }
 
     /// One more node, whose messages have at most `most` bytes.
-    pub fn wire(&self, ear: Arc<dyn MessageHandler>, most: usize) -> Arc<MemoryPubSub> {
+    pub fn pubsub(&self, handler: Arc<dyn MessageHandler>, most: usize) -> Arc<MemoryPubSub> {
         let (to_middle, from_node) = mpsc::unbounded_channel();
         let (to_node, from_middle) = mpsc::unbounded_channel();
         let (port, there, back) = {
@@ -76,13 +76,13 @@ impl Net {
             (middle.ports.len() - 1, middle.random.fork(), middle.random.fork())
         };
         tokio::spawn(self.clone().carry_up(port, from_node, there));
-        tokio::spawn(self.clone().carry_down(port, ear, from_middle, back));
+        tokio::spawn(self.clone().carry_down(port, handler, from_middle, back));
         Arc::new(MemoryPubSub { net: self.clone(), port, to_middle, most })
     }
 
     /// The node is gone without a word, with everything that it has not heard yet and that was not heard of it.
-    pub fn cut(&self, wire: &MemoryPubSub) {
-        self.middle().ports[wire.port].up.send_replace(false);
+    pub fn cut(&self, pubsub: &MemoryPubSub) {
+        self.middle().ports[pubsub.port].up.send_replace(false);
     }
 
     fn is_cut(&self, port: usize) -> bool {
@@ -108,7 +108,7 @@ impl Net {
     async fn carry_down(
         self,
         port: usize,
-        ear: Arc<dyn MessageHandler>,
+        handler: Arc<dyn MessageHandler>,
         mut from_middle: mpsc::UnboundedReceiver<Down>,
         mut random: Random,
     ) {
@@ -119,11 +119,11 @@ impl Net {
             }
             match down {
                 Down::Heard(subject, message) => {
-                    if !ear.has_room() {
-                        ear.room().await;
+                    if !handler.has_room() {
+                        handler.room().await;
                     }
                     if self.middle().ports[port].listens.contains(&subject) {
-                        ear.hear(subject, message);
+                        handler.hear(subject, message);
                     }
                 }
                 Down::Confirmed(waiter) => drop(waiter.send(())),

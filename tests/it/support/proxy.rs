@@ -1,4 +1,4 @@
-//! What stands between a node and its server: a wire that can be cut, an address that leads elsewhere.
+//! What stands between a node and its server: a transport that can be cut, an address that leads elsewhere.
 
 use std::net::SocketAddr;
 

@@ -8,9 +8,9 @@ use std::{
 };
 
 use wellhead_proto::{
+    coordination::CoordinatedKey,
     ids::{AppId, ChannelKey, NodeId, UserId},
-    report::CoordinatedKey,
-    roster::{place_of_channel, place_of_user},
+    membership::{place_of_channel, place_of_user},
 };
 
 use crate::{

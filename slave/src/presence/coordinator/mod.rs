@@ -53,10 +53,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytestring::ByteString;
 use wellhead_proto::{
+    coordination::{CoordinatedKey, CoordinationMessage},
     ids::{AppId, ChannelKey, NodeId, UserId},
     member::Member,
-    report::{CoordinatedKey, CoordinationMessage},
-    roster::{coordinators_at, place_of_channel},
+    membership::{coordinators_at, place_of_channel},
 };
 
 pub use self::{grace::GRACE, ledger::Key};
@@ -116,7 +116,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The messages, slave by slave, in letters of at most `most`; none are left then.
+    /// The messages, slave by slave, in messages of at most `most`; none are left then.
     pub fn letters(&mut self, most: usize) -> Vec<(NodeId, Vec<CoordinationMessage>)> {
         let mut open = BTreeMap::new();
         let mut letters: Vec<(NodeId, Vec<CoordinationMessage>)> = Vec::new();

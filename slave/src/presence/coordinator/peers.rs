@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use wellhead_proto::{ids::NodeId, report::CoordinationMessage};
+use wellhead_proto::{coordination::CoordinationMessage, ids::NodeId};
 
 use super::{
     Coordinator, Outcome, both, is_one_of,

@@ -15,7 +15,7 @@ const COMPLAINTS: usize = 1_024;
 /// What is said once, for as long as it goes on.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum SaidOnce {
-    /// The roster is full.
+    /// The membership is full.
     Full,
     /// Too many nodes come at once.
     Crowded,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wellhead_proto::roster::LEASE;
+use wellhead_proto::membership::LEASE;
 
 /// A node that has been on the bus for less than this gives its number up: it has the fewer sockets.
 const YOUNG: Duration = Duration::from_secs(3);

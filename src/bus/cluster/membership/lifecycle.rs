@@ -1,4 +1,4 @@
-//! From one phase to the next: the wire's connections, the tick of each second, the end.
+//! From one phase to the next: the transport's connections, the tick of each second, the end.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use log::{debug, info, warn};
 use tokio::sync::watch;
 use wellhead_proto::{
     ids::NodeId,
+    membership::{BEAT, Heartbeat},
     node_message::Body,
-    roster::{BEAT, Beat},
 };
 
 use super::{Begin, FormatsChanged, LeaveCluster, Lost, MembershipActor, NodePhase, Stop};
 use crate::bus::{cluster::Cluster, pubsub::Subject};
 
-/// How long nobody new may say hello before the roster counts as known.
+/// How long nobody new may say hello before the membership counts as known.
 const QUIET: Duration = Duration::from_millis(300);
 /// How long slaves that were there before may take to come back after us: each tries again at least every two seconds.
 const RETURN: Duration = Duration::from_millis(2_500);
@@ -36,20 +36,20 @@ impl Handler<Begin> for MembershipActor {
         if matches!(self.phase, NodePhase::Starting) {
             self.phase = NodePhase::Down;
         }
-        if let Some(wire) = node.sender.wire() {
-            ctx.add_stream(changes(wire.state()));
+        if let Some(pubsub) = node.sender.pubsub() {
+            ctx.add_stream(changes(pubsub.state()));
         }
         self.tick(ctx);
     }
 }
 
 /// An item at once, and one after each change.
-fn changes(wire: watch::Receiver<bool>) -> impl stream::Stream<Item = WireChanged> {
-    stream::unfold((wire, true), |(mut wire, first)| async move {
+fn changes(pubsub: watch::Receiver<bool>) -> impl stream::Stream<Item = WireChanged> {
+    stream::unfold((pubsub, true), |(mut pubsub, first)| async move {
         if !first {
-            wire.changed().await.ok()?;
+            pubsub.changed().await.ok()?;
         }
-        Some((WireChanged, (wire, false)))
+        Some((WireChanged, (pubsub, false)))
     })
 }
 
@@ -70,7 +70,7 @@ impl StreamHandler<WireChanged> for MembershipActor {
     }
 
     fn finished(&mut self, _: &mut Context<Self>) {
-        // the wire is gone, and with it the node
+        // the transport is gone, and with it the node
     }
 }
 
@@ -80,11 +80,11 @@ impl MembershipActor {
         self.begin_anew(node);
         self.change(|members| members.strangers.up(now));
         if self.phase.is_member() {
-            self.change(|members| members.nodes.heard(node.beat(), now));
+            self.change(|members| members.nodes.heard(node.heartbeat(), now));
             node.late().heard_of(node.me.node);
         }
         self.conflict.up(now);
-        let opened = node.inbox().map_or(0, |inbox| inbox.opened());
+        let opened = node.bus_handler().map_or(0, |bus_handler| bus_handler.opened());
         node.continuity().up(opened, now);
         // before the bus is up: pushes wait for those who come back a little later
         self.all_back.send_replace(false);
@@ -226,11 +226,11 @@ impl MembershipActor {
         for gap in gaps {
             node.tell_gap(gap);
         }
-        let slots = node.interest.tick(node.sender.wire(), node.now());
+        let slots = node.interest.tick(node.sender.pubsub(), node.now());
         node.metrics.slots.set(i64::try_from(slots).unwrap_or(i64::MAX));
     }
 
-    /// `node_id` is on the roster no more, because it says so or its connection broke. `true` if it was.
+    /// `node_id` is on the membership no more, because it says so or its connection broke. `true` if it was.
     pub(super) fn gone(&mut self, node_id: NodeId, node: &Cluster, ctx: &mut Context<Self>) -> bool {
         let gone = self.change(|members| members.nodes.goodbye(node_id));
         if gone && self.publish(node) {
@@ -245,8 +245,8 @@ fn know_all_in(span: Duration, ctx: &mut Context<MembershipActor>) -> actix::Spa
 }
 
 /// Say to `to` that this node is here, with `words`.
-pub(super) fn say(node: &Cluster, to: Subject, words: fn(Beat) -> Body) {
-    node.sender.queue(to, words(node.beat()));
+pub(super) fn say(node: &Cluster, to: Subject, words: fn(Heartbeat) -> Body) {
+    node.sender.queue(to, words(node.heartbeat()));
 }
 
 impl Handler<Lost> for MembershipActor {
@@ -279,7 +279,7 @@ impl Handler<LeaveCluster> for MembershipActor {
     fn handle(&mut self, LeaveCluster(heard): LeaveCluster, ctx: &mut Context<Self>) {
         let Some(node) = self.node.upgrade().filter(|_| self.phase.is_member()) else { return };
         let session = self.phase.session();
-        // a wire that is down tells nobody; then the lease does
+        // a transport that is down tells nobody; then the lease does
         let heard = session.map(|_| heard);
         if heard.is_some() {
             // behind the heartbeats that wait: none comes after it

@@ -1,6 +1,6 @@
-//! The way from the wire into the membership actor. An actor's mailbox has no bound that would hold its senders up, it is emptied
+//! The way from the transport into the membership actor. An actor's mailbox has no bound that would hold its senders up, it is emptied
 //! before anything else of its thread has a turn, and heartbeats can be forged: so what waits is counted, and when it is too
-//! much the wire waits, as it does for a slave without room, until the mailbox is empty and the others have had their turn.
+//! much the transport waits, as it does for a slave without room, until the mailbox is empty and the others have had their turn.
 
 use std::{
     pin::pin,
@@ -12,10 +12,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// Messages that may wait; beyond, the wire reads nothing more until none waits.
+/// Messages that may wait; beyond, the transport reads nothing more until none waits.
 const MOST: usize = 1_024;
 
-/// How many messages of the wire wait for the actor.
+/// How many messages of the transport wait for the actor.
 #[derive(Clone, Default)]
 pub(in super::super) struct MailboxLoad(Arc<Load>);
 

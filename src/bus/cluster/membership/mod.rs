@@ -1,4 +1,4 @@
-//! Who is in the cluster, and this node's place in it: one actor. It owns the roster, the phase of this node, and what is
+//! Who is in the cluster, and this node's place in it: one actor. It owns the membership, the phase of this node, and what is
 //! known of nodes that do not fit. Everybody else sends it messages and reads what it publishes ([`ClusterMembers`], and
 //! [`BusState`] for the roles); nothing on the way of a push waits for it.
 //!
@@ -38,8 +38,8 @@ use wellhead_proto::{
     bus::BusState,
     fingerprint::Fingerprint,
     ids::NodeId,
+    membership::{Heartbeat, Membership},
     node_message::MessageFormat,
-    roster::{Beat, Membership},
 };
 
 pub(super) use self::mailbox::{MailboxLoad, WaitingMessage};
@@ -57,7 +57,7 @@ pub(super) struct ClusterMembers {
 }
 
 impl ClusterMembers {
-    /// Has `node` another secret? Who is on the roster has not, whatever somebody says in its name.
+    /// Has `node` another secret? Who is on the membership has not, whatever somebody says in its name.
     pub(super) fn is_stranger(&self, node: NodeId, now: Duration) -> bool {
         self.strangers.has(node, now) && self.nodes.incarnation(node).is_none()
     }
@@ -87,7 +87,7 @@ pub(super) struct MembershipActor {
     complained: Complained,
     /// When it last ticked.
     ticked: Option<Duration>,
-    /// How long it waits for everybody's hello each time the wire comes up.
+    /// How long it waits for everybody's hello each time the transport comes up.
     hello: Duration,
     /// Ends the time that slaves have to come back.
     all_back_at: Option<SpawnHandle>,
@@ -109,16 +109,16 @@ pub(super) struct Begin {
 #[rtype(result = "()")]
 pub(super) struct FromNode {
     pub(super) news: NodeNews,
-    /// Makes the wire wait when too many wait.
+    /// Makes the transport wait when too many wait.
     pub(super) waiting: WaitingMessage,
 }
 
 /// What nodes say of themselves.
 pub(super) enum NodeNews {
     /// It is here. `asks`: it wants to know who is here.
-    Here { beat: Beat, asks: bool, format: MessageFormat, unix_millis: u64 },
+    Here { heartbeat: Heartbeat, asks: bool, format: MessageFormat, unix_millis: u64 },
     /// It is here, has another secret, and signs with it.
-    Stranger { beat: Beat, asks: bool },
+    Stranger { heartbeat: Heartbeat, asks: bool },
     /// It goes.
     Goodbye { node: NodeId, incarnation: u64 },
     /// These are its settings.

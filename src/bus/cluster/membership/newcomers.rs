@@ -1,4 +1,4 @@
-//! What nodes say of themselves: who is let onto the roster, and what this node says about those that do not fit.
+//! What nodes say of themselves: who is let onto the membership, and what this node says about those that do not fit.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use log::{debug, error, info, warn};
 use wellhead_proto::{
     fingerprint::Fingerprint,
     ids::NodeId,
+    membership::{self, Heartbeat},
     node_message::{Body, MessageFormat},
-    roster::{self, Beat},
 };
 
 use super::{
@@ -24,10 +24,10 @@ impl Handler<FromNode> for MembershipActor {
         drop(waiting);
         let Some(node) = self.node.upgrade() else { return };
         match news {
-            NodeNews::Here { beat, asks, format, unix_millis } => {
-                self.heard(beat, asks, (format, unix_millis), &node, ctx)
+            NodeNews::Here { heartbeat, asks, format, unix_millis } => {
+                self.heard(heartbeat, asks, (format, unix_millis), &node, ctx)
             }
-            NodeNews::Stranger { beat, asks } => self.heard_stranger(beat, asks, &node, ctx),
+            NodeNews::Stranger { heartbeat, asks } => self.heard_stranger(heartbeat, asks, &node, ctx),
             NodeNews::Goodbye { node: node_id, incarnation } => self.heard_goodbye(node_id, incarnation, &node, ctx),
             NodeNews::Settings { node: node_id, settings } => self.heard_settings(node_id, &settings, &node),
         }
@@ -39,45 +39,49 @@ impl MembershipActor {
     /// that was not known.
     fn heard(
         &mut self,
-        beat: Beat,
+        heartbeat: Heartbeat,
         asks: bool,
         heard_in: (MessageFormat, u64),
         node: &Cluster,
         ctx: &mut Context<Self>,
     ) {
         let (format, unix_millis) = heard_in;
-        if node.is_of_another_secret(&beat) {
-            return self.heard_stranger(beat, asks, node, ctx);
+        if node.is_of_another_secret(&heartbeat) {
+            return self.heard_stranger(heartbeat, asks, node, ctx);
         }
-        if beat.node == node.me.node && beat.incarnation != node.me.incarnation {
-            return self.heard_conflict(beat, node);
+        if heartbeat.node == node.me.node && heartbeat.incarnation != node.me.incarnation {
+            return self.heard_conflict(heartbeat, node);
         }
-        let heard = self.change(|members| members.nodes.heard(beat, node.now()));
+        let heard = self.change(|members| members.nodes.heard(heartbeat, node.now()));
         match heard {
-            roster::Heard::Full => {
+            membership::HeartbeatEffect::Full => {
                 let why = format!("there are {} (cluster.max_nodes)", node.common().max_nodes);
                 return self.no_room(SaidOnce::Full, "full", &why, node);
             }
-            roster::Heard::Crowded => return self.no_room(SaidOnce::Crowded, "crowded", "too many come at once", node),
-            roster::Heard::New | roster::Heard::Restarted | roster::Heard::Known => {}
+            membership::HeartbeatEffect::Crowded => {
+                return self.no_room(SaidOnce::Crowded, "crowded", "too many come at once", node);
+            }
+            membership::HeartbeatEffect::New
+            | membership::HeartbeatEffect::Restarted
+            | membership::HeartbeatEffect::Known => {}
         }
-        node.late().heard_of(beat.node);
-        let news = heard != roster::Heard::Known;
-        if beat.node != node.me.node {
+        node.late().heard_of(heartbeat.node);
+        let news = heard != membership::HeartbeatEffect::Known;
+        if heartbeat.node != node.me.node {
             // before anything is said to it
-            if node.formats().heard(beat.node, beat.incarnation, format, node.now()) {
+            if node.formats().heard(heartbeat.node, heartbeat.incarnation, format, node.now()) {
                 self.look_at_formats(node);
             }
-            self.compare_clocks(beat, unix_millis, node);
+            self.compare_clocks(heartbeat, unix_millis, node);
             if asks || news {
-                self.answer_hello(beat.node, node);
+                self.answer_hello(heartbeat.node, node);
             }
-            if news && beat.settings != node.settings_digest() {
-                send_settings(beat.node, node);
+            if news && heartbeat.settings != node.settings_digest() {
+                send_settings(heartbeat.node, node);
             }
         }
         if news {
-            debug!(node_id:% = beat.node, slave = beat.slave; "heard of node {}", beat.node);
+            debug!(node_id:% = heartbeat.node, slave = heartbeat.slave; "heard of node {}", heartbeat.node);
             if self.publish(node) {
                 self.somebody_new(node, ctx);
             }
@@ -85,7 +89,7 @@ impl MembershipActor {
         } else if !*self.all_back.borrow() {
             self.publish(node);
         }
-        node.look_what_was_missed(beat.node);
+        node.look_what_was_missed(heartbeat.node);
     }
 
     /// Forget the formats of nodes that are gone, and say whether nodes of the previous release are here.
@@ -124,11 +128,11 @@ impl MembershipActor {
         }
     }
 
-    fn heard_conflict(&mut self, beat: Beat, node: &Cluster) {
+    fn heard_conflict(&mut self, heartbeat: Heartbeat, node: &Cluster) {
         // one in two million for two nodes
-        let verdict = self.conflict.heard(node.me.incarnation, beat.incarnation, node.now());
+        let verdict = self.conflict.heard(node.me.incarnation, heartbeat.incarnation, node.now());
         if verdict != ConflictVerdict::Wait {
-            warn!(node_id:% = beat.node; "another node has the number of this one ({}): {verdict:?}", beat.node);
+            warn!(node_id:% = heartbeat.node; "another node has the number of this one ({}): {verdict:?}", heartbeat.node);
         }
         match verdict {
             ConflictVerdict::Yield => drop(self.conflicts.send_replace(true)),
@@ -151,14 +155,14 @@ impl MembershipActor {
         }
     }
 
-    fn heard_stranger(&mut self, beat: Beat, asks: bool, node: &Cluster, ctx: &mut Context<Self>) {
+    fn heard_stranger(&mut self, heartbeat: Heartbeat, asks: bool, node: &Cluster, ctx: &mut Context<Self>) {
         node.metrics.beat_refused("secret");
-        let node_id = beat.node;
+        let node_id = heartbeat.node;
         if node.common().given {
             // it hears from the owner what the secret is now, and begins anew with that
             return debug!(node_id:%; "node {node_id} has the secret of an earlier owner of the bus");
         }
-        if self.change(|members| members.strangers.heard(node_id, beat.incarnation, node.now())) {
+        if self.change(|members| members.strangers.heard(node_id, heartbeat.incarnation, node.now())) {
             error!(
                 node_id:%;
                 "node {node_id} has another cluster.secret than this one ({}): it is refused; give every node the same \
@@ -189,9 +193,9 @@ impl MembershipActor {
         }
     }
 
-    fn compare_clocks(&mut self, beat: Beat, unix_millis: u64, node: &Cluster) {
-        let node_id = beat.node;
-        let news = self.change(|members| members.clocks.heard(node_id, beat.unix_millis, unix_millis, node.now()));
+    fn compare_clocks(&mut self, heartbeat: Heartbeat, unix_millis: u64, node: &Cluster) {
+        let node_id = heartbeat.node;
+        let news = self.change(|members| members.clocks.heard(node_id, heartbeat.unix_millis, unix_millis, node.now()));
         let seconds = |millis: i64| Duration::from_millis(millis.unsigned_abs()).as_secs_f64();
         match news {
             Some(News::Differs(ahead)) => {

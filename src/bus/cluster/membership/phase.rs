@@ -22,7 +22,7 @@ pub(super) enum NodePhase {
     Known { session: u32 },
     /// It knows who is there: nobody but nodes with another secret. It came last, and serves nobody.
     StandingBack { session: u32 },
-    /// It said goodbye, or is down and cannot: it is on no roster and sends no heartbeats, and still hears and answers.
+    /// It said goodbye, or is down and cannot: it is on no membership and sends no heartbeats, and still hears and answers.
     Leaving {
         session: Option<u32>,
         /// Told when it has heard its own goodbye: everything that it sent before has reached the bus.

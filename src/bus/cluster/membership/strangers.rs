@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use wellhead_proto::{ids::NodeId, roster::LEASE};
+use wellhead_proto::{ids::NodeId, membership::LEASE};
 
 /// A node that has been on the bus for less than this is the one that is wrong.
 const YOUNG: Duration = Duration::from_secs(3);

@@ -48,7 +48,7 @@ pub(super) async fn serve(shared: Arc<BrokerShared>, stream: UnixStream) {
     }
     let (read, mut write) = stream.into_split();
     let mut frames = FramedRead::new(read, codec(0));
-    let (node, beat) = match timeout(HANDSHAKE, greet(&mut frames, &mut write)).await {
+    let (node, heartbeat) = match timeout(HANDSHAKE, greet(&mut frames, &mut write)).await {
         Ok(Ok(hello)) => hello,
         Ok(Err(why)) => return warn!(error = why.as_str(); "a process was turned away from the local bus: {why}"),
         Err(_) => return warn!("a process was turned away from the local bus: it said nothing"),
@@ -60,7 +60,7 @@ pub(super) async fn serve(shared: Arc<BrokerShared>, stream: UnixStream) {
     // no await from here to the first frame: what is told of this node and what it says keep their order
     let id = shared.routes().connect(node, out.clone());
     info!(node_id:% = node; "node {node} is on the local bus");
-    shared.watcher.came(node, beat);
+    shared.watcher.came(node, heartbeat);
 
     let end = {
         let said = listen(&shared, id, &out, &mut frames);
@@ -92,7 +92,7 @@ async fn greet(frames: &mut Frames, write: &mut OwnedWriteHalf) -> Result<(NodeI
         None => return Err("it hung up at once".to_owned()),
     };
     match ToBroker::parse(frame).map_err(|error| error.to_string())? {
-        ToBroker::Hello { version: VERSION, node, beat } => Ok((node, beat)),
+        ToBroker::Hello { version: VERSION, node, heartbeat } => Ok((node, heartbeat)),
         ToBroker::Hello { version, .. } => {
             let welcome = ToClient::Welcome { version: VERSION, payload: Bytes::new() }.frame();
             // it may be gone already, and then need not know

@@ -4,7 +4,7 @@
 
 mod world;
 
-use wellhead_proto::{ids::NodeId, report::CoordinatedKey};
+use wellhead_proto::{coordination::CoordinatedKey, ids::NodeId};
 
 use self::world::{SimNode, SimState, SimWorld};
 use super::{Coordinator, GRACE};

@@ -7,8 +7,8 @@ use std::{
 };
 
 use wellhead_proto::{
+    coordination::{CoordinatedKey, CoordinationMessage},
     ids::{ChannelKey, NodeId},
-    report::{CoordinatedKey, CoordinationMessage},
 };
 
 use super::{KEYS, Mode};
@@ -41,7 +41,7 @@ pub(super) struct SimNode {
     pub(super) coordinator: Coordinator,
     pub(super) state: SimState,
     roster: BTreeSet<NodeId>,
-    /// The roster has changed since the coordinator was last told.
+    /// The membership has changed since the coordinator was last told.
     late: bool,
     pub(super) held: BTreeSet<usize>,
 }

@@ -13,10 +13,10 @@ use std::{
 };
 
 use wellhead_proto::{
+    coordination::{CoordinatedKey, CoordinationMessage},
     ids::{ChannelKey, NodeId, UserId},
     member::Member,
-    report::{CoordinatedKey, CoordinationMessage},
-    roster::coordinators,
+    membership::coordinators,
 };
 
 use super::{Coordinator, Fact, GRACE, Key, Outcome};

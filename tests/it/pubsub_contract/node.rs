@@ -1,4 +1,4 @@
-//! A node of a test: a wire, and an ear that remembers and has room when it is told so.
+//! A node of a test: a transport, and an ear that remembers and has room when it is told so.
 
 use std::sync::{
     Arc,
@@ -14,12 +14,12 @@ use wellhead_proto::bus::{BoxFuture, BusError};
 use crate::support::{until, within};
 
 pub struct Node {
-    pub wire: Arc<dyn PubSub>,
-    pub ear: Arc<TestEar>,
+    pub pubsub: Arc<dyn PubSub>,
+    pub handler: Arc<RecordingHandler>,
     pub registry: Registry,
 }
 
-pub struct TestEar {
+pub struct RecordingHandler {
     heard: mpsc::UnboundedSender<(Subject, Bytes)>,
     inbox: Mutex<mpsc::UnboundedReceiver<(Subject, Bytes)>>,
     room: watch::Sender<bool>,
@@ -29,7 +29,7 @@ pub struct TestEar {
     busy: std::sync::Mutex<()>,
 }
 
-impl TestEar {
+impl RecordingHandler {
     pub fn new() -> Arc<Self> {
         let (heard, inbox) = mpsc::unbounded_channel();
         Arc::new(Self {
@@ -51,7 +51,7 @@ impl TestEar {
         self.interruptions.load(Ordering::SeqCst)
     }
 
-    /// As long as this is held, the wire's thread gets nothing done beyond the next message.
+    /// As long as this is held, the transport's thread gets nothing done beyond the next message.
     pub fn busy(&self) -> std::sync::MutexGuard<'_, ()> {
         self.busy.lock().expect("no test panics with it")
     }
@@ -71,7 +71,7 @@ impl TestEar {
     }
 }
 
-impl MessageHandler for TestEar {
+impl MessageHandler for RecordingHandler {
     fn hear(&self, subject: Subject, message: Bytes) {
         drop(self.busy.lock().expect("no test panics with it"));
         self.count.fetch_add(1, Ordering::SeqCst);
@@ -109,7 +109,7 @@ impl Node {
     pub async fn is(&self, up: bool) {
         let what = if up { "the wire is up" } else { "the wire is down" };
         within(what, async {
-            self.wire.state().wait_for(|is| *is == up).await.expect("the wire is there");
+            self.pubsub.state().wait_for(|is| *is == up).await.expect("the wire is there");
         })
         .await;
     }
@@ -117,24 +117,24 @@ impl Node {
     /// Listen, and be sure of it.
     pub async fn listens(self, subjects: &[Subject]) -> Self {
         for subject in subjects {
-            self.wire.listen(*subject);
+            self.pubsub.listen(*subject);
         }
-        self.wire.confirm().await.expect("a confirmation");
+        self.pubsub.confirm().await.expect("a confirmation");
         self
     }
 
     pub async fn send(&self, subject: Subject, text: impl Into<String>) {
-        self.wire.send(subject, text.into().into()).await.expect("it was sent");
+        self.pubsub.send(subject, text.into().into()).await.expect("it was sent");
     }
 
     /// The next thing heard is `text` on `subject`.
     pub async fn hears(&self, subject: Subject, text: &str) {
-        let (on, message) = self.ear.next().await;
+        let (on, message) = self.handler.next().await;
         assert_eq!((on, String::from_utf8_lossy(&message).as_ref()), (subject, text));
     }
 
     pub async fn has_gaps(&self, gaps: usize) {
-        until("gaps", gaps, || async { self.ear.gaps() }).await;
+        until("gaps", gaps, || async { self.handler.gaps() }).await;
     }
 
     /// What `name`, a metric with its labels, says.
@@ -145,14 +145,14 @@ impl Node {
         value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
     }
 
-    /// Wait until all that came over the wire was heard.
+    /// Wait until all that came over the transport was heard.
     pub async fn has_heard_all(&self) {
         let came = || self.metric("bus_messages_total{direction=\"in\"}") as usize;
-        until("all was heard", true, || async { came() == self.ear.count.load(Ordering::SeqCst) }).await;
+        until("all was heard", true, || async { came() == self.handler.count.load(Ordering::SeqCst) }).await;
     }
 
     pub async fn takes_nothing(&self) {
-        assert_eq!(self.wire.send(Subject::Everyone, "nothing".into()).await, Err(BusError::Down));
-        assert_eq!(self.wire.confirm().await, Err(BusError::Down));
+        assert_eq!(self.pubsub.send(Subject::Everyone, "nothing".into()).await, Err(BusError::Down));
+        assert_eq!(self.pubsub.confirm().await, Err(BusError::Down));
     }
 }

@@ -30,7 +30,7 @@ async fn is_refused(server: &NatsServer, words: &str, settings: NatsSettings) {
     let node = node(settings);
     // twice: it tries again, and is refused again
     until("the server refuses", true, || async { server.log().matches(words).count() >= before + 2 }).await;
-    assert!(!*node.wire.state().borrow());
+    assert!(!*node.pubsub.state().borrow());
     node.takes_nothing().await;
 }
 
@@ -71,7 +71,7 @@ async fn who_may_not_listen_is_not_up() {
     // one rule is enough
     let all = is_let_in(with("all")).await;
     let half = node(with("half")).up().await;
-    half.wire.listen(Slot(1));
+    half.pubsub.listen(Slot(1));
     half.is(false).await;
     all.send(Slot(1), "for all").await;
     all.hears(Slot(1), "for all").await;
@@ -79,7 +79,7 @@ async fn who_may_not_listen_is_not_up() {
     let refusals = || server.log().matches("Subscription Violation").count();
     let before = refusals();
     until("it tries again and again", true, || async { refusals() >= before + 3 }).await;
-    half.wire.unlisten(Slot(1));
+    half.pubsub.unlisten(Slot(1));
     half.is(true).await;
 }
 
@@ -117,7 +117,7 @@ async fn by_a_credentials_file_that_may_come_later() {
     let file = server.path().join("node.creds");
     let settings = NatsSettings { credentials_file: Some(file.clone()), ..server.settings() };
     let early = node(settings.clone());
-    assert!(!*early.wire.state().borrow());
+    assert!(!*early.pubsub.state().borrow());
     let seed = user.seed().expect("it has a seed");
     let credentials = format!(
         "-----BEGIN NATS USER JWT-----\n{user_jwt}\n------END NATS USER JWT------\n\n\
@@ -137,7 +137,7 @@ async fn by_a_password_file_that_is_read_anew_for_each_connection() {
         NatsSettings { user: Some("ann".to_owned()), password_file: Some(file.clone()), ..server.settings() };
     let node = node(settings);
     until("it is refused", true, || async { server.log().contains("authentication error") }).await;
-    assert!(!*node.wire.state().borrow());
+    assert!(!*node.pubsub.state().borrow());
     std::fs::write(&file, "first\n").unwrap();
     node.is(true).await;
 }
@@ -206,5 +206,5 @@ async fn over_tls_with_an_authority_of_our_own() {
     ann.takes_nothing().await;
     let seen = || plain.log().len();
     until("it tried", true, || async { seen() > 0 }).await;
-    assert!(!*ann.wire.state().borrow());
+    assert!(!*ann.pubsub.state().borrow());
 }

@@ -1,4 +1,4 @@
-//! What every wire promises, held against each of them: NATS with a real server, and the Unix socket between processes
+//! What every transport promises, held against each of them: NATS with a real server, and the Unix socket between processes
 //! of one machine, its exchange being one of the nodes or not.
 
 mod hostile;
@@ -72,10 +72,10 @@ macro_rules! contract_of {
 }
 
 contract_of!(nats_keeps_the_contract, super::nats::Nats);
-contract_of!(links_keep_the_contract, super::local::Links);
+contract_of!(links_keep_the_contract, super::local::ClientList);
 contract!(
     the_exchange_keeps_the_contract,
-    super::local::ExchangeFirst,
+    super::local::BrokerFirst,
     what_is_sent_to_a_subject_arrives_in_order,
     a_burst_is_not_too_much_for_a_reader_that_reads,
     a_node_hears_itself_and_listening_twice_is_once,

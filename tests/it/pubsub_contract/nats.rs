@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
 use wellhead::bus::{
-    metrics::WireMetrics,
+    metrics::PubSubMetrics,
     nats::{self, NatsSettings},
     pubsub::Subject::{EverySlot, Everyone, Slot},
 };
@@ -12,7 +12,7 @@ use wellhead_proto::bus::BusError;
 
 use super::{
     Carrier,
-    node::{Node, TestEar},
+    node::{Node, RecordingHandler},
 };
 use crate::support::{nats::NatsServer, until};
 
@@ -44,11 +44,11 @@ pub fn node(settings: NatsSettings) -> Node {
 }
 
 fn node_of(cluster: &str, settings: NatsSettings) -> Node {
-    let ear = TestEar::new();
+    let handler = RecordingHandler::new();
     let mut registry = Registry::default();
-    let metrics = WireMetrics::new(&mut registry);
-    let wire = nats::connect(settings, cluster, ear.clone(), metrics).expect("a thread");
-    Node { wire, ear, registry }
+    let metrics = PubSubMetrics::new(&mut registry);
+    let pubsub = nats::connect(settings, cluster, handler.clone(), metrics).expect("a thread");
+    Node { pubsub, handler, registry }
 }
 
 #[tokio::test]
@@ -64,14 +64,14 @@ async fn clusters_of_different_names_do_not_hear_each_other() {
     for (name, node) in &nodes {
         node.send(Slot(2), format!("slot of {name}")).await;
         node.send(Everyone, format!("all of {name}")).await;
-        node.wire.confirm().await.unwrap();
+        node.pubsub.confirm().await.unwrap();
     }
     for (name, node) in &nodes {
         node.send(Slot(3), "end").await;
         node.send(Everyone, "end").await;
         let mut heard = Vec::new();
         for _ in 0..4 {
-            let (subject, message) = node.ear.next().await;
+            let (subject, message) = node.handler.next().await;
             heard.push((subject, String::from_utf8(message.to_vec()).unwrap()));
         }
         heard.sort();
@@ -94,12 +94,12 @@ struct StandsStill {
 
 impl StandsStill {
     fn from_now(node: &Node) -> Self {
-        let ear = node.ear.clone();
+        let handler = node.handler.clone();
         let (end, ended) = std::sync::mpsc::channel();
         let (begun, begins) = std::sync::mpsc::channel();
         // on a thread of its own: the guard must not be held over an await
         let thread = std::thread::spawn(move || {
-            let _busy = ear.busy();
+            let _busy = handler.busy();
             begun.send(()).expect("the test waits");
             ended.recv().expect("the test goes on");
         });
@@ -120,7 +120,7 @@ async fn who_is_cut_off_by_the_server_is_told_and_comes_back() {
     let bob = node(server.settings()).up().await.listens(&[Slot(1)]).await;
     let stands_still = StandsStill::from_now(&bob);
     until("the server has enough", true, || async {
-        ann.wire.send(Slot(1), vec![0; 1 << 19].into()).await.unwrap();
+        ann.pubsub.send(Slot(1), vec![0; 1 << 19].into()).await.unwrap();
         server.log().contains("Slow Consumer")
     })
     .await;
@@ -128,12 +128,12 @@ async fn who_is_cut_off_by_the_server_is_told_and_comes_back() {
     let since = Instant::now();
     until("a while", true, || async { since.elapsed() > Duration::from_millis(1_500) }).await;
     stands_still.ends();
-    until("bob is told", 1, || async { bob.ear.interruptions() }).await;
+    until("bob is told", 1, || async { bob.handler.interruptions() }).await;
     until("bob is back", 1.0, || async { bob.metric("bus_reconnects_total") }).await;
     bob.is(true).await;
     ann.send(Slot(1), "again").await;
-    while bob.ear.next().await.1 != "again" {}
-    assert_eq!((bob.ear.interruptions(), ann.ear.interruptions()), (1, 0));
+    while bob.handler.next().await.1 != "again" {}
+    assert_eq!((bob.handler.interruptions(), ann.handler.interruptions()), (1, 0));
 }
 
 #[tokio::test]
@@ -144,15 +144,15 @@ async fn what_piles_up_while_the_thread_is_busy_is_heard() {
     let bob = node(server.settings()).up().await.listens(&[EverySlot]).await;
     let stands_still = StandsStill::from_now(&bob);
     for number in 0..MESSAGES {
-        ann.wire.send(Slot(number as u16), number.to_be_bytes().repeat(50).into()).await.unwrap();
+        ann.pubsub.send(Slot(number as u16), number.to_be_bytes().repeat(50).into()).await.unwrap();
     }
-    ann.wire.confirm().await.unwrap();
+    ann.pubsub.confirm().await.unwrap();
     stands_still.ends();
     for number in 0..MESSAGES {
-        let (_, message) = bob.ear.next().await;
+        let (_, message) = bob.handler.next().await;
         assert_eq!(message[..4], number.to_be_bytes());
     }
-    assert_eq!(bob.ear.gaps(), 0);
+    assert_eq!(bob.handler.gaps(), 0);
 }
 
 #[tokio::test]
@@ -177,11 +177,11 @@ async fn who_waits_for_a_silent_server_is_told_in_time() {
     let ann = node(server.settings()).up().await;
     server.signal("STOP");
     let since = Instant::now();
-    assert_eq!(ann.wire.confirm().await, Err(BusError::Down));
+    assert_eq!(ann.pubsub.confirm().await, Err(BusError::Down));
     assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
     // a full queue lets nobody wait for ever, either
     let message = vec![0; 500_000];
-    while ann.wire.send(Slot(1), message.clone().into()).await.is_ok() {}
+    while ann.pubsub.send(Slot(1), message.clone().into()).await.is_ok() {}
     server.signal("CONT");
 }
 
@@ -203,8 +203,8 @@ async fn the_first_server_that_answers_is_taken_and_the_next_when_it_dies() {
 async fn the_largest_message_is_the_servers() {
     let server = NatsServer::started("max_payload: 65536");
     let ann = node(server.settings()).up().await.listens(&[Slot(1)]).await;
-    assert_eq!(ann.wire.max_message(), Some(65_536));
-    assert_eq!(ann.wire.send(Slot(1), vec![0; 65_537].into()).await, Err(BusError::TooLarge { limit: 65_536 }));
+    assert_eq!(ann.pubsub.max_message(), Some(65_536));
+    assert_eq!(ann.pubsub.send(Slot(1), vec![0; 65_537].into()).await, Err(BusError::TooLarge { limit: 65_536 }));
     ann.send(Slot(1), "still here").await;
     ann.hears(Slot(1), "still here").await;
 }
@@ -214,9 +214,9 @@ async fn thousands_of_subjects_are_listened_to_again_after_a_restart() {
     let mut server = NatsServer::started("");
     let ann = node(server.settings()).up().await;
     for slot in 0..16_384 {
-        ann.wire.listen(Slot(slot));
+        ann.pubsub.listen(Slot(slot));
     }
-    ann.wire.confirm().await.unwrap();
+    ann.pubsub.confirm().await.unwrap();
     for round in 0..2 {
         for slot in (0..16_384).step_by(1_023) {
             ann.send(Slot(slot), round.to_string()).await;

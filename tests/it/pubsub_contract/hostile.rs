@@ -8,7 +8,7 @@ use tokio::{
 };
 use wellhead::bus::{local::VERSION, pubsub::Subject::Slot};
 
-use super::{Carrier, local::Links};
+use super::{Carrier, local::ClientList};
 use crate::support::within;
 
 /// A process that speaks bytes of its own on the socket.
@@ -37,11 +37,11 @@ fn noise(seed: u64) -> impl FnMut() -> u64 {
 }
 
 impl Raw {
-    async fn connected(links: &Links) -> Self {
+    async fn connected(links: &ClientList) -> Self {
         Self(UnixStream::connect(links.path()).await.expect("the exchange is there"))
     }
 
-    pub async fn said_hello(links: &Links, node: u32) -> Self {
+    pub async fn said_hello(links: &ClientList, node: u32) -> Self {
         let mut raw = Self::connected(links).await;
         raw.says(&hello(VERSION, node)).await;
         let welcome = raw.hears().await;
@@ -76,7 +76,7 @@ impl Raw {
 
 #[tokio::test]
 async fn what_is_no_frame_ends_its_link_and_no_other() {
-    let mut links = Links::started();
+    let mut links = ClientList::started();
     let ann = links.node().up().await.listens(&[Slot(1)]).await;
     let cases: [&[u8]; 12] = [
         b"GET / HTTP/1.1\r\n\r\n",
@@ -111,7 +111,7 @@ async fn what_is_no_frame_ends_its_link_and_no_other() {
 
 #[tokio::test]
 async fn a_greeting_is_small() {
-    let links = Links::started();
+    let links = ClientList::started();
     let mut raw = Raw::connected(&links).await;
     // a message of that size is fine later; before the greeting nobody is known
     raw.says(&(1_u32 << 20).to_be_bytes()).await;
@@ -120,7 +120,7 @@ async fn a_greeting_is_small() {
 
 #[tokio::test]
 async fn another_version_is_told_ours() {
-    let links = Links::started();
+    let links = ClientList::started();
     let mut raw = Raw::connected(&links).await;
     raw.says(&hello(VERSION + 1, 5)).await;
     assert_eq!(raw.hears().await, [0, 0, 1]);
@@ -130,7 +130,7 @@ async fn another_version_is_told_ours() {
 
 #[tokio::test]
 async fn noise_after_a_greeting_disturbs_nobody() {
-    let mut links = Links::started();
+    let mut links = ClientList::started();
     let ann = links.node().up().await.listens(&[Slot(1)]).await;
     for seed in 1..200 {
         let mut random = noise(seed);
@@ -143,12 +143,12 @@ async fn noise_after_a_greeting_disturbs_nobody() {
         raw.says(&bytes).await;
     }
     ann.send(Slot(1), "undisturbed").await;
-    within("ann hears herself", async { while ann.ear.next().await.1 != "undisturbed" {} }).await;
+    within("ann hears herself", async { while ann.handler.next().await.1 != "undisturbed" {} }).await;
 }
 
 #[tokio::test]
 async fn who_pings_without_reading_is_cut_off() {
-    let mut links = Links::started();
+    let mut links = ClientList::started();
     let ann = links.node().up().await.listens(&[Slot(1)]).await;
     let mut raw = Raw::said_hello(&links, 5).await;
     let pings = frame(4, &[0; 8]).repeat(500_000);
@@ -167,11 +167,11 @@ async fn who_pings_without_reading_is_cut_off() {
 
 #[tokio::test]
 async fn a_link_survives_a_master_that_speaks_nonsense() {
-    let mut links = Links::prepared();
+    let mut links = ClientList::prepared();
     std::fs::create_dir_all(links.path().parent().unwrap()).unwrap();
     let master = UnixListener::bind(links.path()).unwrap();
     let ann = links.node();
-    ann.wire.listen(Slot(1));
+    ann.pubsub.listen(Slot(1));
     let welcome = frame(0, &VERSION.to_be_bytes());
     let mut cases = vec![
         b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
@@ -205,7 +205,7 @@ async fn a_link_survives_a_master_that_speaks_nonsense() {
 
 #[tokio::test]
 async fn a_master_that_is_silent_is_left() {
-    let links = Links::prepared();
+    let links = ClientList::prepared();
     std::fs::create_dir_all(links.path().parent().unwrap()).unwrap();
     let master = UnixListener::bind(links.path()).unwrap();
     let (ann, _) = links.link(1);
@@ -227,7 +227,7 @@ async fn a_master_that_is_silent_is_left() {
     let since = std::time::Instant::now();
     // nor is anybody made to wait longer by a queue that is full
     let message = vec![0; 1 << 20];
-    while ann.wire.send(Slot(1), message.clone().into()).await.is_ok() {}
+    while ann.pubsub.send(Slot(1), message.clone().into()).await.is_ok() {}
     ann.is(false).await;
     assert!(since.elapsed() < Duration::from_secs(6), "{:?}", since.elapsed());
     ann.takes_nothing().await;

@@ -1,4 +1,4 @@
-//! Which nodes are alive, and which slave keeps a channel. Pure: the time is passed in, as a span since any fixed
+//! Which nodes are alive, and which slave coordinates a channel. Pure: the time is passed in, as a span since any fixed
 //! moment.
 
 use std::{collections::BTreeMap, hash::Hasher, time::Duration};
@@ -15,17 +15,17 @@ use crate::{
 pub const BEAT: Duration = Duration::from_secs(1);
 /// A node that was silent for so long is forgotten.
 pub const LEASE: Duration = Duration::from_secs(5);
-/// Nodes on a roster at most, unless the settings say otherwise.
+/// Nodes on a membership at most, unless the settings say otherwise.
 pub const MAX_NODES: usize = 1_024;
 
-/// Newcomers that are let onto a roster at once, and those of each second after. Whoever is too many comes again with its
+/// Newcomers that are let onto a membership at once, and those of each second after. Whoever is too many comes again with its
 /// next beat.
 const NEWCOMERS: u32 = 256;
 const NEWCOMERS_A_SECOND: u32 = 128;
 
 /// What a node says about itself, at least once a second.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Beat {
+pub struct Heartbeat {
     /// Which node.
     pub node: NodeId,
     /// Does it hold sockets? Masters beat, too, so that two nodes of one id are noticed.
@@ -40,7 +40,7 @@ pub struct Beat {
     pub unix_millis: u64,
 }
 
-impl Beat {
+impl Heartbeat {
     /// Of a node that has told nothing of itself yet.
     #[must_use]
     pub fn new(node: NodeId, slave: bool, incarnation: u64) -> Self {
@@ -49,10 +49,10 @@ impl Beat {
     }
 }
 
-/// Every node that was heard of lately.
+/// Every node that is alive: that sent a heartbeat lately.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Membership {
-    members: BTreeMap<NodeId, Member>,
+    members: BTreeMap<NodeId, LiveNode>,
     /// So many may be on it.
     most: usize,
     /// Newcomers that may come now, and since when more are counted.
@@ -67,15 +67,15 @@ impl Default for Membership {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Member {
-    beat: Beat,
+struct LiveNode {
+    heartbeat: Heartbeat,
     heard: Duration,
 }
 
 /// What a beat changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Heard {
-    /// A node that was not on the roster.
+pub enum HeartbeatEffect {
+    /// A node that was not on the membership.
     New,
     /// One that was.
     Known,
@@ -94,22 +94,22 @@ impl Membership {
     }
 
     /// A node was heard of. Who is known stays, whoever else comes.
-    pub fn heard(&mut self, beat: Beat, now: Duration) -> Heard {
-        let member = Member { beat, heard: now };
+    pub fn heard(&mut self, heartbeat: Heartbeat, now: Duration) -> HeartbeatEffect {
+        let member = LiveNode { heartbeat, heard: now };
         let full = self.members.len() >= self.most;
-        let heard = match self.members.get_mut(&beat.node) {
-            Some(before) if before.beat.incarnation == beat.incarnation => {
+        let heard = match self.members.get_mut(&heartbeat.node) {
+            Some(before) if before.heartbeat.incarnation == heartbeat.incarnation => {
                 *before = member;
-                return Heard::Known;
+                return HeartbeatEffect::Known;
             }
-            Some(_) => Heard::Restarted,
-            None if full => return Heard::Full,
-            None => Heard::New,
+            Some(_) => HeartbeatEffect::Restarted,
+            None if full => return HeartbeatEffect::Full,
+            None => HeartbeatEffect::New,
         };
         if !self.has_room_for_a_newcomer(now) {
-            return Heard::Crowded;
+            return HeartbeatEffect::Crowded;
         }
-        self.members.insert(beat.node, member);
+        self.members.insert(heartbeat.node, member);
         heard
     }
 
@@ -124,15 +124,15 @@ impl Membership {
         room
     }
 
-    /// A node said goodbye. `true` if it was on the roster.
+    /// A node said goodbye. `true` if it was on the membership.
     pub fn goodbye(&mut self, node: NodeId) -> bool {
         self.members.remove(&node).is_some()
     }
 
     /// Forget those whose lease is over; who they were.
     pub fn expire(&mut self, now: Duration) -> Vec<NodeId> {
-        let dead = |member: &Member| now.saturating_sub(member.heard) >= LEASE;
-        let gone = self.members.values().filter(|member| dead(member)).map(|member| member.beat.node).collect();
+        let dead = |member: &LiveNode| now.saturating_sub(member.heard) >= LEASE;
+        let gone = self.members.values().filter(|member| dead(member)).map(|member| member.heartbeat.node).collect();
         self.members.retain(|_, member| !dead(member));
         gone
     }
@@ -146,12 +146,12 @@ impl Membership {
 
     /// Slaves, in ascending order.
     pub fn slaves(&self) -> impl Iterator<Item = NodeId> {
-        self.members.values().filter(|member| member.beat.slave).map(|member| member.beat.node)
+        self.members.values().filter(|member| member.heartbeat.slave).map(|member| member.heartbeat.node)
     }
 
     /// Nodes that hold no sockets.
     pub fn masters(&self) -> impl Iterator<Item = NodeId> {
-        self.members.values().filter(|member| !member.beat.slave).map(|member| member.beat.node)
+        self.members.values().filter(|member| !member.heartbeat.slave).map(|member| member.heartbeat.node)
     }
 
     /// How many nodes are on it.
@@ -169,7 +169,7 @@ impl Membership {
     /// Is `node` on it, in this incarnation?
     #[must_use]
     pub fn incarnation(&self, node: NodeId) -> Option<u64> {
-        self.members.get(&node).map(|member| member.beat.incarnation)
+        self.members.get(&node).map(|member| member.heartbeat.incarnation)
     }
 
     /// The slave that decides for `channel`, and its standby: the two that score highest for it (rendezvous hashing, so
@@ -221,7 +221,7 @@ fn place(app: &AppId, separator: u8, name: &str) -> u64 {
     hasher.finish()
 }
 
-/// Scatters the bits (the end of splitmix64): after a change of the roster each slave scores all others for all of its
+/// Scatters the bits (the end of splitmix64): after a change of the membership each slave scores all others for all of its
 /// channels.
 fn scatter(mut bits: u64) -> u64 {
     bits = (bits ^ bits >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -242,8 +242,8 @@ mod tests {
         NodeId::from_random(no)
     }
 
-    fn beat(no: u32) -> Beat {
-        Beat::new(node(no), true, 1)
+    fn heartbeat(no: u32) -> Heartbeat {
+        Heartbeat::new(node(no), true, 1)
     }
 
     fn at(millis: u64) -> Duration {
@@ -253,10 +253,10 @@ mod tests {
     #[test]
     fn a_lease_ends_after_five_seconds_of_silence() {
         let mut roster = Membership::default();
-        assert_eq!(roster.heard(beat(1), at(0)), Heard::New);
-        assert_eq!(roster.heard(beat(2), at(1_000)), Heard::New);
-        assert_eq!(roster.heard(beat(1), at(2_000)), Heard::Known);
-        assert_eq!(roster.heard(Beat { incarnation: 2, ..beat(1) }, at(2_000)), Heard::Restarted);
+        assert_eq!(roster.heard(heartbeat(1), at(0)), HeartbeatEffect::New);
+        assert_eq!(roster.heard(heartbeat(2), at(1_000)), HeartbeatEffect::New);
+        assert_eq!(roster.heard(heartbeat(1), at(2_000)), HeartbeatEffect::Known);
+        assert_eq!(roster.heard(Heartbeat { incarnation: 2, ..heartbeat(1) }, at(2_000)), HeartbeatEffect::Restarted);
         assert_eq!(roster.expire(at(5_999)), []);
         assert_eq!(roster.expire(at(6_000)), [node(2)]);
         assert!(roster.goodbye(node(1)));
@@ -267,13 +267,13 @@ mod tests {
     #[test]
     fn who_is_known_stays_when_a_hundred_thousand_come() {
         let mut roster = Membership::default();
-        roster.heard(beat(1), at(0));
+        roster.heard(heartbeat(1), at(0));
         let mut new = 1;
         for second in 0..20 {
             for no in 2..100_000 {
-                new += usize::from(roster.heard(beat(no), at(1_000 * second)) == Heard::New);
+                new += usize::from(roster.heard(heartbeat(no), at(1_000 * second)) == HeartbeatEffect::New);
             }
-            assert_eq!(roster.heard(beat(1), at(1_000 * second)), Heard::Known);
+            assert_eq!(roster.heard(heartbeat(1), at(1_000 * second)), HeartbeatEffect::Known);
         }
         assert_eq!((new, roster.len()), (MAX_NODES, MAX_NODES));
     }
@@ -283,41 +283,41 @@ mod tests {
         let mut roster = Membership::default();
         roster.limit(500);
         let mut come = |from: u32, count: u32, millis| {
-            let heard = (from..from + count).map(|no| roster.heard(beat(no), at(millis)));
-            heard.filter(|heard| *heard == Heard::New).count()
+            let heard = (from..from + count).map(|no| roster.heard(heartbeat(no), at(millis)));
+            heard.filter(|heard| *heard == HeartbeatEffect::New).count()
         };
         assert_eq!(come(0, 300, 0), 256);
         assert_eq!(come(1_000, 300, 999), 0);
         assert_eq!(come(1_000, 300, 1_000), 128);
         assert_eq!(come(2_000, 300, 60_000), 116, "it is full");
         // whoever is on it stays, and is as good as before
-        assert_eq!(roster.heard(beat(7), at(60_000)), Heard::Known);
-        assert_eq!(roster.heard(beat(9_999), at(60_000)), Heard::Full);
+        assert_eq!(roster.heard(heartbeat(7), at(60_000)), HeartbeatEffect::Known);
+        assert_eq!(roster.heard(heartbeat(9_999), at(60_000)), HeartbeatEffect::Full);
         assert!(roster.goodbye(node(7)));
-        assert_eq!(roster.heard(beat(9_999), at(61_000)), Heard::New);
+        assert_eq!(roster.heard(heartbeat(9_999), at(61_000)), HeartbeatEffect::New);
     }
 
     #[test]
     fn a_node_that_seems_restarted_again_and_again_stays_on_the_roster() {
         let mut roster = Membership::default();
-        let restart = |incarnation| Beat { incarnation, ..beat(1) };
+        let restart = |incarnation| Heartbeat { incarnation, ..heartbeat(1) };
         let heard: Vec<_> = (0..1_000).map(|no| roster.heard(restart(no), at(0))).collect();
         assert_eq!(
             (heard[0], heard[1], heard[255], heard[256]),
-            (Heard::New, Heard::Restarted, Heard::Restarted, Heard::Crowded)
+            (HeartbeatEffect::New, HeartbeatEffect::Restarted, HeartbeatEffect::Restarted, HeartbeatEffect::Crowded)
         );
         assert_eq!(roster.incarnation(node(1)), Some(255));
-        assert_eq!(roster.heard(restart(255), at(0)), Heard::Known);
+        assert_eq!(roster.heard(restart(255), at(0)), HeartbeatEffect::Known);
     }
 
     #[test]
     fn after_an_outage_everybody_has_a_fresh_lease() {
         let mut roster = Membership::default();
-        roster.heard(beat(1), at(0));
-        roster.heard(beat(2), at(0));
+        roster.heard(heartbeat(1), at(0));
+        roster.heard(heartbeat(2), at(0));
         roster.renew_leases(at(20_000));
         assert_eq!(roster.expire(at(24_000)), []);
-        assert_eq!(roster.heard(beat(1), at(24_000)), Heard::Known);
+        assert_eq!(roster.heard(heartbeat(1), at(24_000)), HeartbeatEffect::Known);
         assert_eq!(roster.slaves().collect::<Vec<_>>(), [node(1), node(2)]);
         assert_eq!(roster.expire(at(25_000)), [node(2)]);
     }

@@ -35,7 +35,7 @@ pub async fn what_is_sent_to_a_subject_arrives_in_order<C: Carrier>() {
     }
     let mut last = HashMap::new();
     for _ in 0..2_000 * subjects.len() {
-        let (subject, message) = bob.ear.next().await;
+        let (subject, message) = bob.handler.next().await;
         let next = last.entry(subject).or_insert(0);
         assert_eq!(message, next.to_string(), "on {subject}");
         *next += 1;
@@ -48,13 +48,13 @@ pub async fn a_burst_is_not_too_much_for_a_reader_that_reads<C: Carrier>() {
     let bob = bob.listens(&[EverySlot]).await;
     const BURST: u32 = 200_000;
     for number in 0..BURST {
-        ann.wire.send(Slot(number as u16), number.to_be_bytes().repeat(64).into()).await.unwrap();
+        ann.pubsub.send(Slot(number as u16), number.to_be_bytes().repeat(64).into()).await.unwrap();
     }
     for number in 0..BURST {
-        let (_, message) = bob.ear.next().await;
+        let (_, message) = bob.handler.next().await;
         assert_eq!(message[..4], number.to_be_bytes());
     }
-    assert_eq!(bob.ear.gaps(), 0);
+    assert_eq!(bob.handler.gaps(), 0);
 }
 
 pub async fn a_node_hears_itself_and_listening_twice_is_once<C: Carrier>() {
@@ -73,15 +73,15 @@ pub async fn what_is_not_listened_to_is_not_heard<C: Carrier>() {
     ann.send(Everyone, "not listened to").await;
     ann.send(Slot(1), "first").await;
     bob.hears(Slot(1), "first").await;
-    bob.wire.unlisten(Slot(1));
-    bob.wire.confirm().await.unwrap();
+    bob.pubsub.unlisten(Slot(1));
+    bob.pubsub.confirm().await.unwrap();
     ann.send(Slot(1), "unlistened").await;
-    ann.wire.confirm().await.unwrap();
+    ann.pubsub.confirm().await.unwrap();
     let bob = bob.listens(&[Slot(1)]).await;
     ann.send(Slot(1), "second").await;
     bob.hears(Slot(1), "second").await;
     // in one breath, and heard once
-    bob.wire.unlisten(Slot(2));
+    bob.pubsub.unlisten(Slot(2));
     let bob = bob.listens(&[Slot(2)]).await;
     ann.send(Slot(2), "third").await;
     ann.send(Slot(2), "fourth").await;
@@ -92,13 +92,13 @@ pub async fn what_is_not_listened_to_is_not_heard<C: Carrier>() {
 pub async fn after_a_confirmation_no_later_message_is_missed<C: Carrier>() {
     let (_carrier, ann, bob) = pair::<C>().await;
     for slot in 0..1_000 {
-        bob.wire.listen(Slot(slot));
-        bob.wire.confirm().await.unwrap();
+        bob.pubsub.listen(Slot(slot));
+        bob.pubsub.confirm().await.unwrap();
         ann.send(Slot(slot), slot.to_string()).await;
     }
     let mut missing: Vec<u16> = (0..1_000).collect();
     while !missing.is_empty() {
-        let (subject, message) = bob.ear.next().await;
+        let (subject, message) = bob.handler.next().await;
         missing.retain(|slot| subject != Slot(*slot) || message != slot.to_string());
     }
 }
@@ -107,10 +107,10 @@ pub async fn all_who_wait_are_confirmed<C: Carrier>() {
     let (_carrier, ann, _bob) = pair::<C>().await;
     let waiting: Vec<_> = (0..500)
         .map(|slot| {
-            let wire = ann.wire.clone();
+            let pubsub = ann.pubsub.clone();
             tokio::spawn(async move {
-                wire.listen(Slot(slot));
-                wire.confirm().await
+                pubsub.listen(Slot(slot));
+                pubsub.confirm().await
             })
         })
         .collect();
@@ -132,11 +132,11 @@ pub async fn every_slot_is_heard_at_once<C: Carrier>() {
     // while a node changes from one to the other it hears both, each as what it is
     let bob = bob.listens(&[Slot(1)]).await;
     ann.send(Slot(1), "twice").await;
-    let mut heard = [bob.ear.next().await, bob.ear.next().await];
+    let mut heard = [bob.handler.next().await, bob.handler.next().await];
     heard.sort();
     assert_eq!(heard, [(Slot(1), "twice".into()), (EverySlot, "twice".into())]);
-    bob.wire.unlisten(EverySlot);
-    bob.wire.confirm().await.unwrap();
+    bob.pubsub.unlisten(EverySlot);
+    bob.pubsub.confirm().await.unwrap();
     ann.send(Slot(2), "unlistened").await;
     ann.send(Slot(1), "once").await;
     bob.hears(Slot(1), "once").await;
@@ -145,16 +145,16 @@ pub async fn every_slot_is_heard_at_once<C: Carrier>() {
 pub async fn a_message_of_a_mebibyte_arrives_and_a_larger_one_than_allowed_is_refused<C: Carrier>() {
     let (_carrier, ann, bob) = pair::<C>().await;
     let bob = bob.listens(&[Slot(1)]).await;
-    let limit = ann.wire.max_message().expect("both have a limit");
+    let limit = ann.pubsub.max_message().expect("both have a limit");
     assert!(limit >= MEBIBYTE);
     for byte in 0..20 {
-        ann.wire.send(Slot(1), vec![byte; MEBIBYTE].into()).await.unwrap();
+        ann.pubsub.send(Slot(1), vec![byte; MEBIBYTE].into()).await.unwrap();
     }
-    ann.wire.send(Slot(1), vec![20; limit].into()).await.unwrap();
-    assert_eq!(ann.wire.send(Slot(1), vec![0; limit + 1].into()).await, Err(BusError::TooLarge { limit }));
+    ann.pubsub.send(Slot(1), vec![20; limit].into()).await.unwrap();
+    assert_eq!(ann.pubsub.send(Slot(1), vec![0; limit + 1].into()).await, Err(BusError::TooLarge { limit }));
     ann.send(Slot(1), "").await;
     for byte in 0..=20 {
-        let (_, message) = bob.ear.next().await;
+        let (_, message) = bob.handler.next().await;
         assert_eq!(message.len(), if byte == 20 { limit } else { MEBIBYTE });
         assert!(message.iter().all(|is| *is == byte), "message {byte}");
     }
@@ -167,7 +167,7 @@ pub async fn who_closes_sends_what_is_queued<C: Carrier>() {
     for number in 0..500 {
         ann.send(Slot(1), number.to_string()).await;
     }
-    within("the end", ann.wire.close()).await;
+    within("the end", ann.pubsub.close()).await;
     ann.is(false).await;
     ann.takes_nothing().await;
     for number in 0..500 {
@@ -179,23 +179,23 @@ pub async fn a_reader_without_room_loses_but_is_told_and_nobody_else_loses<C: Ca
     let (mut carrier, ann, bob) = pair::<C>().await;
     let cat = carrier.node().up().await.listens(&[Slot(1)]).await;
     let bob = bob.listens(&[Slot(1)]).await;
-    bob.ear.set_room(false);
+    bob.handler.set_room(false);
     let message = Bytes::from(vec![b'x'; MEBIBYTE / 2]);
     let messages = C::FLOOD / message.len();
     for _ in 0..messages {
-        ann.wire.send(Slot(1), message.clone()).await.unwrap();
+        ann.pubsub.send(Slot(1), message.clone()).await.unwrap();
         // the publisher is no faster than a reader that reads
-        assert_eq!(cat.ear.next().await.1, message);
+        assert_eq!(cat.handler.next().await.1, message);
     }
     // it is still one of us: what it says is heard
     if !C::CUTS_OFF {
         bob.send(Slot(1), "I am slow").await;
         cat.hears(Slot(1), "I am slow").await;
     }
-    assert!(bob.ear.so_far().await.is_empty());
-    assert_eq!(bob.ear.gaps(), 0, "who has no room is told nothing");
+    assert!(bob.handler.so_far().await.is_empty());
+    assert_eq!(bob.handler.gaps(), 0, "who has no room is told nothing");
 
-    bob.ear.set_room(true);
+    bob.handler.set_room(true);
     bob.has_gaps(1).await;
     if C::CUTS_OFF {
         bob.is(true).await;
@@ -204,7 +204,7 @@ pub async fn a_reader_without_room_loses_but_is_told_and_nobody_else_loses<C: Ca
         loop {
             ann.send(Slot(1), "are you there?").await;
             cat.hears(Slot(1), "are you there?").await;
-            let heard = bob.ear.so_far().await;
+            let heard = bob.handler.so_far().await;
             assert!(heard.len() < messages);
             if heard.iter().any(|(_, message)| message == "are you there?") {
                 return;
@@ -214,16 +214,16 @@ pub async fn a_reader_without_room_loses_but_is_told_and_nobody_else_loses<C: Ca
     })
     .await;
     assert_eq!(bob.metric("bus_gaps_total"), 1.0);
-    assert_eq!((bob.ear.gaps(), cat.ear.gaps(), ann.ear.gaps()), (1, 0, 0));
+    assert_eq!((bob.handler.gaps(), cat.handler.gaps(), ann.handler.gaps()), (1, 0, 0));
 }
 
 pub async fn nodes_wait_for_their_server<C: Carrier>() {
     let mut carrier = C::prepared();
     let ann = carrier.node();
     let bob = carrier.node();
-    bob.wire.listen(Slot(1));
+    bob.pubsub.listen(Slot(1));
     ann.takes_nothing().await;
-    assert!(!*ann.wire.state().borrow());
+    assert!(!*ann.pubsub.state().borrow());
     carrier.start();
     ann.is(true).await;
     bob.is(true).await;
@@ -235,21 +235,21 @@ pub async fn after_a_restart_everything_is_listened_to_and_nothing_stale_comes<C
     let (mut carrier, ann, bob) = pair::<C>().await;
     let bob = bob.listens(&[Slot(1), Slot(2), EverySlot]).await;
     ann.send(Everyone, "nobody listens").await;
-    ann.wire.confirm().await.unwrap();
+    ann.pubsub.confirm().await.unwrap();
     for round in 0..3_u8 {
-        bob.wire.listen(Everyone);
+        bob.pubsub.listen(Everyone);
         carrier.stop();
         ann.is(false).await;
         bob.is(false).await;
         ann.takes_nothing().await;
         assert_eq!(ann.metric("bus_up"), 0.0);
-        bob.wire.listen(Slot(3));
-        bob.wire.unlisten(Slot(2));
-        bob.wire.unlisten(EverySlot);
+        bob.pubsub.listen(Slot(3));
+        bob.pubsub.unlisten(Slot(2));
+        bob.pubsub.unlisten(EverySlot);
         carrier.start();
         ann.is(true).await;
         bob.is(true).await;
-        ann.wire.confirm().await.unwrap();
+        ann.pubsub.confirm().await.unwrap();
         ann.send(Slot(2), "unlistened").await;
         assert_eq!(ann.metric("bus_up"), 1.0);
         assert_eq!(ann.metric("bus_reconnects_total"), f64::from(round + 1));
@@ -271,12 +271,12 @@ pub async fn nothing_that_was_taken_before_a_restart_comes_after_it<C: Carrier>(
     let bob = bob.listens(&[Slot(1)]).await;
     let phase = Arc::new(AtomicU8::new(BEFORE));
     let hammering = tokio::spawn({
-        let (wire, phase) = (ann.wire.clone(), phase.clone());
+        let (pubsub, phase) = (ann.pubsub.clone(), phase.clone());
         async move {
             let mut taken = [0; 3];
             while taken[usize::from(AFTER)] < 100 {
                 let sent_in = phase.load(Ordering::SeqCst);
-                if wire.send(Slot(1), vec![sent_in; 1_000].into()).await.is_ok() {
+                if pubsub.send(Slot(1), vec![sent_in; 1_000].into()).await.is_ok() {
                     taken[usize::from(sent_in)] += 1;
                 }
                 // with one thread, so that others have a turn
@@ -286,15 +286,15 @@ pub async fn nothing_that_was_taken_before_a_restart_comes_after_it<C: Carrier>(
         }
     });
     for _ in 0..200 {
-        bob.ear.next().await;
+        bob.handler.next().await;
     }
     carrier.stop();
     phase.store(WITHOUT, Ordering::SeqCst);
     ann.is(false).await;
     bob.is(false).await;
-    // what came over the wire before is not stale, if it was not heard yet
+    // what came over the transport before is not stale, if it was not heard yet
     bob.has_heard_all().await;
-    bob.ear.so_far().await;
+    bob.handler.so_far().await;
     phase.store(AFTER, Ordering::SeqCst);
     carrier.start();
     let taken = within("a hundred after the restart", hammering).await.unwrap();
@@ -303,7 +303,7 @@ pub async fn nothing_that_was_taken_before_a_restart_comes_after_it<C: Carrier>(
     bob.is(true).await;
     ann.send(Slot(1), "end").await;
     loop {
-        let (_, message) = bob.ear.next().await;
+        let (_, message) = bob.handler.next().await;
         if message == "end" {
             return;
         }

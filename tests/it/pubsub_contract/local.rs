@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use wellhead::bus::{
     local::{ClientWatcher, Hello, LocalLimits, SocketError, UnixBroker, UnixClient},
-    metrics::WireMetrics,
+    metrics::PubSubMetrics,
     pubsub::{
         PubSub,
         Subject::{Everyone, Slot},
@@ -20,14 +20,14 @@ use wellhead_proto::ids::NodeId;
 
 use super::{
     Carrier,
-    node::{Node, TestEar},
+    node::{Node, RecordingHandler},
 };
 use crate::support::{nats::Folder, until, within};
 
 const LIMITS: LocalLimits = LocalLimits { message: 2 << 20, queue: 16 << 20 };
 
 /// Links of one machine; the exchange is there for them only.
-pub struct Links {
+pub struct ClientList {
     pub folder: Folder,
     pub exchange: Option<Arc<UnixBroker>>,
     pub porter: Arc<Book>,
@@ -55,31 +55,31 @@ impl Book {
     }
 }
 
-impl Links {
+impl ClientList {
     pub fn path(&self) -> PathBuf {
         self.folder.0.join("run/bus.sock")
     }
 
     /// A master that welcomes with these words, and itself as a node.
     pub fn exchange(&self, welcome: &'static str) -> Result<(Arc<UnixBroker>, Node), SocketError> {
-        let (welcome, ear) = (Bytes::from_static(welcome.as_bytes()), TestEar::new());
+        let (welcome, handler) = (Bytes::from_static(welcome.as_bytes()), RecordingHandler::new());
         let mut registry = Registry::default();
-        let metrics = WireMetrics::new(&mut registry);
-        let exchange = UnixBroker::bind(&self.path(), welcome, LIMITS, ear.clone(), self.porter.clone(), metrics)?;
-        Ok((exchange.clone(), Node { wire: exchange, ear, registry }))
+        let metrics = PubSubMetrics::new(&mut registry);
+        let exchange = UnixBroker::bind(&self.path(), welcome, LIMITS, handler.clone(), self.porter.clone(), metrics)?;
+        Ok((exchange.clone(), Node { pubsub: exchange, handler, registry }))
     }
 
     pub fn link(&self, node: u32) -> (Node, watch::Receiver<Option<Bytes>>) {
-        let hello = Hello { node: NodeId::from_random(node), beat: format!("beat of {node}").into() };
-        let ear = TestEar::new();
+        let hello = Hello { node: NodeId::from_random(node), heartbeat: format!("beat of {node}").into() };
+        let handler = RecordingHandler::new();
         let mut registry = Registry::default();
-        let metrics = WireMetrics::new(&mut registry);
-        let client = UnixClient::connect(self.path(), hello, LIMITS, ear.clone(), metrics).expect("a good path");
-        (Node { wire: client.wire, ear, registry }, client.welcome)
+        let metrics = PubSubMetrics::new(&mut registry);
+        let client = UnixClient::connect(self.path(), hello, LIMITS, handler.clone(), metrics).expect("a good path");
+        (Node { pubsub: client.pubsub, handler, registry }, client.welcome)
     }
 }
 
-impl Carrier for Links {
+impl Carrier for ClientList {
     const FLOOD: usize = 4 * LIMITS.queue;
     const CUTS_OFF: bool = true;
 
@@ -107,17 +107,17 @@ impl Carrier for Links {
 }
 
 /// The same, but the first node is the exchange itself.
-pub struct ExchangeFirst {
-    links: Links,
+pub struct BrokerFirst {
+    links: ClientList,
     first: Option<Node>,
 }
 
-impl Carrier for ExchangeFirst {
-    const FLOOD: usize = Links::FLOOD;
+impl Carrier for BrokerFirst {
+    const FLOOD: usize = ClientList::FLOOD;
     const CUTS_OFF: bool = true;
 
     fn prepared() -> Self {
-        Self { links: Links::prepared(), first: None }
+        Self { links: ClientList::prepared(), first: None }
     }
 
     fn start(&mut self) {
@@ -138,14 +138,14 @@ impl Carrier for ExchangeFirst {
 
 #[tokio::test]
 async fn a_second_master_is_told_about_nats() {
-    let links = Links::started();
+    let links = ClientList::started();
     let error = links.exchange("second").err().expect("it is owned").to_string();
     assert!(error.contains("another master") && error.contains("NATS"), "{error}");
 }
 
 #[tokio::test]
 async fn every_master_welcomes_with_its_own_words() {
-    let mut links = Links::prepared();
+    let mut links = ClientList::prepared();
     let (ann, mut welcome) = links.link(1);
     assert_eq!(*welcome.borrow(), None);
     for words in ["first", "second"] {
@@ -160,22 +160,22 @@ async fn every_master_welcomes_with_its_own_words() {
 
 #[tokio::test]
 async fn the_porter_knows_who_came_and_who_went_without_a_word() {
-    let links = Links::started();
+    let links = ClientList::started();
     let ann = links.link(1).0.up().await;
     links.porter.says(&["1 came: beat of 1"]).await;
     let bob = links.link(2).0.up().await;
     links.porter.says(&["1 came: beat of 1", "2 came: beat of 2"]).await;
-    ann.wire.close().await;
+    ann.pubsub.close().await;
     let raw = super::hostile::Raw::said_hello(&links, 3).await;
     links.porter.says(&["1 came: beat of 1", "2 came: beat of 2", "3 came: "]).await;
     drop(raw);
     links.porter.says(&["1 came: beat of 1", "2 came: beat of 2", "3 came: ", "3 is lost"]).await;
-    bob.wire.confirm().await.unwrap();
+    bob.pubsub.confirm().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_node_that_came_back_before_its_end_was_seen_is_not_lost() {
-    let links = Links::started();
+    let links = ClientList::started();
     let old = super::hostile::Raw::said_hello(&links, 3).await;
     let new = super::hostile::Raw::said_hello(&links, 3).await;
     drop(old);
@@ -189,19 +189,20 @@ async fn a_node_that_came_back_before_its_end_was_seen_is_not_lost() {
 
 #[tokio::test]
 async fn a_master_without_room_loses_but_is_told() {
-    let mut carrier = ExchangeFirst::started();
+    let mut carrier = BrokerFirst::started();
     let master = carrier.node().listens(&[Slot(1), Everyone]).await;
     let ann = carrier.node().up().await;
-    master.ear.set_room(false);
+    master.handler.set_room(false);
     let messages = 2 * LIMITS.queue / 1_000_000;
     for _ in 0..messages {
-        ann.wire.send(Slot(1), vec![0; 1_000_000].into()).await.unwrap();
+        ann.pubsub.send(Slot(1), vec![0; 1_000_000].into()).await.unwrap();
     }
-    ann.wire.confirm().await.unwrap();
-    master.ear.set_room(true);
+    ann.pubsub.confirm().await.unwrap();
+    master.handler.set_room(true);
     master.has_gaps(1).await;
     assert_eq!(master.metric("bus_gaps_total"), 1.0);
     ann.send(Everyone, "again").await;
-    within("the master hears again", async { while master.ear.next().await != (Everyone, "again".into()) {} }).await;
-    assert_eq!(master.ear.gaps(), 1);
+    within("the master hears again", async { while master.handler.next().await != (Everyone, "again".into()) {} })
+        .await;
+    assert_eq!(master.handler.gaps(), 1);
 }

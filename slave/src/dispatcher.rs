@@ -1,4 +1,4 @@
-//! From the bus to the registries: a push goes to the threads that have subscribers, a query to all of them.
+//! Dispatches what the slave receives from the bus: a push goes to the threads that have subscribers, a query to all of them.
 
 use std::{
     sync::Arc,
@@ -12,15 +12,15 @@ use log::warn;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use wellhead_proto::{
-    bus::{BoxFuture, Gap, Inbox},
+    bus::{BoxFuture, BusHandler, Gap},
     command::{Command, PublishMatching, Target},
+    coordination::CoordinationMessage,
     envelope::Envelope,
     ids::NodeId,
     member::MemberAnnouncement,
     node_request::{NodeRequest, NodeResponse},
     query::{NameHashes, Query, QueryResult, ResultPart, TypedQuery},
     refusal::CloseCause,
-    report::CoordinationMessage,
 };
 
 use crate::{
@@ -29,8 +29,8 @@ use crate::{
     state::SlaveState,
 };
 
-/// A slave's ear on the bus.
-pub struct Intake(pub Arc<SlaveState>);
+/// The slave's handler on the bus.
+pub struct BusDispatcher(pub Arc<SlaveState>);
 
 /// What goes to each worker, in one message: waking a registry costs more than carrying out one command.
 type Piles = SmallVec<[(usize, Deliveries); 1]>;
@@ -38,7 +38,7 @@ type Piles = SmallVec<[(usize, Deliveries); 1]>;
 /// Deliveries that a pile has room for from the beginning.
 const PILE: usize = 64;
 
-impl Intake {
+impl BusDispatcher {
     /// Put `envelope` on the piles of the workers that it concerns; up to `more` may follow it.
     fn sort(&self, envelope: Envelope, piles: &mut Piles, more: usize) {
         let mut put = |worker, envelope: Envelope, channel| {
@@ -83,7 +83,7 @@ impl Intake {
     }
 }
 
-impl Inbox for Intake {
+impl BusHandler for BusDispatcher {
     fn deliver(&self, envelope: Envelope) {
         let mut piles = Piles::new();
         self.sort(envelope, &mut piles, 1);
@@ -167,7 +167,7 @@ impl Inbox for Intake {
     }
 }
 
-impl Intake {
+impl BusDispatcher {
     fn answer<Q: TypedQuery>(
         &self,
         query: Q,
