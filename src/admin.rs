@@ -27,12 +27,12 @@ use crate::{exposition::Format, health::VERSION};
 #[derive(Clone)]
 pub struct Admin {
     registry: Arc<Registry>,
-    guard: Guard,
+    guard: MetricsGuard,
 }
 
 /// Who judges those that ask for metrics.
 #[derive(Clone)]
-pub enum Guard {
+pub enum MetricsGuard {
     /// Nobody: only this machine reaches the listener.
     Nobody,
     /// The master, by its push keys.
@@ -44,12 +44,12 @@ pub enum Guard {
 impl Admin {
     /// Shows what `registry` counts, to those that `guard` lets in.
     #[must_use]
-    pub fn new(registry: Registry, guard: Guard) -> Self {
+    pub fn new(registry: Registry, guard: MetricsGuard) -> Self {
         Self { registry: Arc::new(registry), guard }
     }
 }
 
-impl Guard {
+impl MetricsGuard {
     fn admit(&self, head: Head<'_>) -> Result<(), Refusal> {
         match self {
             Self::Nobody => Ok(()),
@@ -162,16 +162,16 @@ fn times() -> io::Result<Option<(f64, f64)>> {
 
 #[cfg(test)]
 mod tests {
-    use wellhead_master::{Keyless, Setup, keys::PushKey};
+    use wellhead_master::{Keyless, MasterSetup, keys::PushKey};
     use wellhead_proto::{
         dialect::contract::Headers, http_api::HttpVersion, ids::SocketIdSeal, tenants::Tenants, testkit::RecordingBus,
     };
 
     use super::*;
 
-    struct Bearer(Option<&'static str>);
+    struct BearerHeader(Option<&'static str>);
 
-    impl Headers for Bearer {
+    impl Headers for BearerHeader {
         fn header(&self, name: &str) -> Option<&str> {
             self.0.filter(|_| name == "authorization")
         }
@@ -186,7 +186,7 @@ mod tests {
     fn beyond_this_machine_metrics_are_for_holders_of_a_key_that_may_query() {
         let keys = vec![key("asks", "\"query\""), key("pushes", "\"push\"")];
         let tenants = Arc::new(TenantDirectory::new(Tenants::default().with_push_keys(keys)));
-        let setup = Setup {
+        let setup = MasterSetup {
             bus: Arc::new(RecordingBus::default()),
             tenants: tenants.clone(),
             dialects: wellhead_proto::dialect::all(&Default::default(), &SocketIdSeal::new(b"seal")),
@@ -196,26 +196,26 @@ mod tests {
         };
         let mut registry = Registry::default();
         let master = Master::new(setup, &mut registry);
-        let status = |guard: &Guard, key| {
+        let status = |guard: &MetricsGuard, key| {
             let head = Head {
                 version: HttpVersion::Http11,
                 method: "GET",
                 path: "/metrics",
                 query: "",
-                headers: &Bearer(key),
+                headers: &BearerHeader(key),
             };
             let admin = Admin::new(Registry::default(), guard.clone());
             admin.admit(head).map_or_else(|reply| reply.status, |()| 200)
         };
-        assert_eq!(status(&Guard::Nobody, None), 200);
-        for guard in [Guard::Master(master), Guard::PushKeys(tenants.clone())] {
+        assert_eq!(status(&MetricsGuard::Nobody, None), 200);
+        for guard in [MetricsGuard::Master(master), MetricsGuard::PushKeys(tenants.clone())] {
             assert_eq!(status(&guard, None), 401);
             assert_eq!(status(&guard, Some("Bearer unknown")), 401);
             assert_eq!(status(&guard, Some("Bearer pushes")), 403);
             assert_eq!(status(&guard, Some("Bearer asks")), 200);
         }
         tenants.swap(Tenants::default());
-        assert_eq!(status(&Guard::PushKeys(tenants), None), 401, "nobody has a key");
+        assert_eq!(status(&MetricsGuard::PushKeys(tenants), None), 401, "nobody has a key");
     }
 
     #[test]

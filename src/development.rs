@@ -15,7 +15,7 @@ use wellhead_proto::{
 
 use crate::{
     settings::{Settings, Unlisted},
-    signing::{self, KeyPair, Kind, SigningKey},
+    signing::{self, KeyKind, KeyPair, SigningKey},
 };
 
 /// How long the demo token is good for.
@@ -35,12 +35,12 @@ pub struct Development {
     /// Does a push need a key?
     pub push_key_needed: bool,
     /// The app for Pusher's libraries; none if the settings list apps themselves.
-    pub pusher: Option<Pusher>,
+    pub pusher: Option<PusherDemo>,
 }
 
 /// What Pusher's libraries need to know of the demo app; its key is its name.
 #[derive(Clone)]
-pub struct Pusher {
+pub struct PusherDemo {
     /// The secret that requests are signed with.
     pub secret: String,
     /// The path of its sockets, at the slave.
@@ -84,7 +84,7 @@ impl Development {
     ///
     /// The machine has no randomness to give.
     pub fn start(settings: &Settings, cluster_secret: &[u8]) -> Result<(Self, Keyring)> {
-        let pair = KeyPair::generate(Kind::Es256)?;
+        let pair = KeyPair::generate(KeyKind::Es256)?;
         let public = Key::from_pem(None, pair.public.as_bytes(), None).context("the throw-away key")?;
         let app = match settings.apps.listed.first() {
             Some(app) if settings.apps.unlisted == Unlisted::Refuse => app.key.clone(),
@@ -93,7 +93,7 @@ impl Development {
         let pusher = pusher_app(settings, cluster_secret).map(|app| {
             let below = |prefix: &str| prefix.trim_end_matches('/').to_owned();
             let rows = &settings.dialects.of::<pusher::Settings>().pusher;
-            Pusher {
+            PusherDemo {
                 secret: String::from_utf8_lossy(&app.secret).into_owned(),
                 sockets: format!("{}/app/{APP}", below(&rows.slave_prefix)),
                 requests: format!("{}/apps/{APP_ID}", below(&rows.master_prefix)),
@@ -145,7 +145,7 @@ impl Development {
     }
 }
 
-impl Pusher {
+impl PusherDemo {
     /// How to use the demo app: what to tell a library, and a line that needs none.
     fn notice(&self, master: SocketAddr, slave: &str) -> String {
         let Self { secret, requests, .. } = self;

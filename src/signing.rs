@@ -18,7 +18,7 @@ use wellhead_proto::jwt::Key;
 
 /// Kinds of key pairs that can be made.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Kind {
+pub enum KeyKind {
     /// RSA with 2,048 bits: what every JWT library knows.
     #[value(name = "RS256")]
     Rs256,
@@ -44,16 +44,16 @@ impl KeyPair {
     /// # Errors
     ///
     /// The machine has no randomness to give.
-    pub fn generate(kind: Kind) -> Result<Self> {
+    pub fn generate(kind: KeyKind) -> Result<Self> {
         let failed = |_| anyhow!("cannot make a key pair");
         let (private, public) = match kind {
-            Kind::Rs256 => {
+            KeyKind::Rs256 => {
                 let pair = rsa::KeyPair::generate(KeySize::Rsa2048).map_err(failed)?;
                 let private: Pkcs8V1Der<'_> = pair.as_der().map_err(failed)?;
                 let public: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(failed)?;
                 (private.as_ref().to_vec(), public.as_ref().to_vec())
             }
-            Kind::Es256 => {
+            KeyKind::Es256 => {
                 let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
                 let private = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).map_err(failed)?;
                 let pair = EcdsaKeyPair::from_pkcs8(algorithm, private.as_ref())
@@ -61,7 +61,7 @@ impl KeyPair {
                 let public: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(failed)?;
                 (private.as_ref().to_vec(), public.as_ref().to_vec())
             }
-            Kind::EdDsa => {
+            KeyKind::EdDsa => {
                 let pair = Ed25519KeyPair::generate().map_err(failed)?;
                 let private: Pkcs8V1Der<'_> = pair.as_der().map_err(failed)?;
                 let public: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(failed)?;
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_a_pair_signs_its_public_half_verifies() {
-        for kind in Kind::value_variants() {
+        for kind in KeyKind::value_variants() {
             let pair = KeyPair::generate(*kind).unwrap();
             let claims = claims("demo", "ann", &["news".to_owned()], Duration::from_secs(60));
             let token = SigningKey::from_pem(&pair.private).unwrap().sign(&claims, None).unwrap();
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_cannot_sign_is_refused_with_advice() {
-        let pair = KeyPair::generate(Kind::EdDsa).unwrap();
+        let pair = KeyPair::generate(KeyKind::EdDsa).unwrap();
         let refused = |pem: &str| SigningKey::from_pem(pem).err().unwrap().to_string();
         assert!(refused(&pair.public).contains("public key"));
         assert!(refused("rubbish").contains("not a private key"));

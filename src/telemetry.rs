@@ -13,14 +13,14 @@ use env_logger::Target;
 use log::{LevelFilter, Record, error, kv};
 use serde_json::{Map, Value};
 
-use crate::settings::{Log, LogFormat};
+use crate::settings::{LogFormat, LogSection};
 
 /// What actix reports of clients that break off or send rubbish is no error of ours; the HTTP service counts them. What happens
 /// to the bus we say ourselves.
 const QUIET: &str = "actix_http=off,actix_server=warn,async_nats=off,mio=warn,";
 
 /// From now on log as `log` says. Later calls change nothing.
-pub fn start(log: &Log) {
+pub fn start(log: &LogSection) {
     let mut builder = env_logger::Builder::new();
     builder.parse_filters(&format!("{QUIET}{}", log.level)).target(Target::Stderr);
     match log.format {

@@ -40,7 +40,7 @@ pub fn announce(name: &str, address: SocketAddr) -> Result<()> {
 }
 
 /// A server that runs; dropped, it is ended.
-pub struct Server {
+pub struct ServerProcess {
     child: Child,
     /// Where backends call.
     pub master: Option<SocketAddr>,
@@ -51,7 +51,7 @@ pub struct Server {
     log: Option<thread::JoinHandle<Vec<String>>>,
 }
 
-impl Server {
+impl ServerProcess {
     /// Start `command` on `cores` and wait until it is ready.
     pub fn start(mut command: Command, cores: &[usize]) -> Result<Self> {
         let mut child = spawn(command.stderr(Stdio::piped()), cores)?;
@@ -120,7 +120,7 @@ fn spawn(command: &mut Command, cores: &[usize]) -> Result<Child> {
     spawned.with_context(|| format!("cannot start {command:?}"))
 }
 
-impl Drop for Server {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             // in order first: it may have processes of its own to end

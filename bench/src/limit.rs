@@ -20,7 +20,7 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// `"channel":"` in a command and `/channels/` in a path stand before a name of this length.
 const NAME: usize = 8;
 
-struct Peer {
+struct LimitPeer {
     stream: TcpStream,
     unread: Vec<u8>,
     is_socket: bool,
@@ -28,7 +28,7 @@ struct Peer {
     owed: Vec<u8>,
 }
 
-impl Peer {
+impl LimitPeer {
     fn send(&mut self, bytes: &[u8]) {
         let sent = if self.owed.is_empty() { self.stream.write(bytes).unwrap_or(0) } else { 0 };
         self.owed.extend_from_slice(&bytes[sent..]);
@@ -46,7 +46,7 @@ impl Peer {
 
 struct Limit {
     coalesce: bool,
-    peers: Vec<Option<Peer>>,
+    peers: Vec<Option<LimitPeer>>,
     channels: FxHashMap<[u8; NAME], Vec<usize>>,
     /// With `coalesce`: the frames of this round, by channel.
     round: Vec<([u8; NAME], Vec<u8>)>,
@@ -72,7 +72,12 @@ pub fn serve(coalesce: bool) -> Result<()> {
                     stream.set_nodelay(true)?;
                     let token = Token(limit.peers.len());
                     poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-                    limit.peers.push(Some(Peer { stream, unread: Vec::new(), is_socket: false, owed: Vec::new() }));
+                    limit.peers.push(Some(LimitPeer {
+                        stream,
+                        unread: Vec::new(),
+                        is_socket: false,
+                        owed: Vec::new(),
+                    }));
                 }
                 continue;
             }

@@ -18,21 +18,21 @@ use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(about, version)]
-struct Cli {
+struct BenchCli {
     #[command(subcommand)]
-    command: Command,
+    command: BenchCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum BenchCommand {
     /// Measure everything, and write target/bench/table.md and results.json
-    Run(run::Options),
+    Run(run::RunOptions),
     /// How cost grows with sockets, channels, subscriptions and slaves, in tables
-    Scale(scale::Options),
+    Scale(scale::ScaleOptions),
     /// User instructions for one delivery and for one push, by callgrind
-    Instructions(run::instructions::Options),
+    Instructions(run::instructions::InstructionsOptions),
     /// Connect, subscribe, leave and push for a while, and see whether everything is given back
-    Soak(soak::Options),
+    Soak(soak::SoakOptions),
     /// The baseline `limit`: bare epoll, one write for each socket and message
     Limit {
         /// One write for each socket and round instead
@@ -48,13 +48,13 @@ enum Command {
 fn main() -> Result<()> {
     // each socket of a job is a file descriptor here and one at the server
     rlimit::increase_nofile_limit(u64::MAX)?;
-    match Cli::parse().command {
-        Command::Run(options) => run::run(&options),
-        Command::Scale(options) => scale::run(&options),
-        Command::Instructions(options) => run::instructions::run(&options),
-        Command::Soak(options) => soak::run(&options),
-        Command::Limit { coalesce } => limit::serve(coalesce),
-        Command::Textbook => textbook::serve(),
-        Command::Load => load::command(),
+    match BenchCli::parse().command {
+        BenchCommand::Run(options) => run::run(&options),
+        BenchCommand::Scale(options) => scale::run(&options),
+        BenchCommand::Instructions(options) => run::instructions::run(&options),
+        BenchCommand::Soak(options) => soak::run(&options),
+        BenchCommand::Limit { coalesce } => limit::serve(coalesce),
+        BenchCommand::Textbook => textbook::serve(),
+        BenchCommand::Load => load::command(),
     }
 }

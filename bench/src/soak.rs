@@ -25,7 +25,7 @@ const SLACK: f64 = 1.10;
 
 /// How long, and with what.
 #[derive(Args)]
-pub struct Options {
+pub struct SoakOptions {
     /// Minutes
     #[arg(long, default_value = "10")]
     minutes: f64,
@@ -38,7 +38,7 @@ pub struct Options {
 }
 
 /// Churn, and fail if anything is kept.
-pub fn run(options: &Options) -> Result<()> {
+pub fn run(options: &SoakOptions) -> Result<()> {
     let bench = Bench::new(options.wellhead.clone())?;
     let running = bench.start(Contender::Wellhead, &[])?;
     let admin = running.servers[0].admin.context("it has metrics")?;

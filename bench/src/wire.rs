@@ -17,7 +17,7 @@ pub fn content_length(head: &[u8]) -> usize {
 }
 
 /// An HTTP reply that is complete.
-pub struct Reply<'a> {
+pub struct HttpReply<'a> {
     /// Its status.
     pub status: u16,
     /// Its body.
@@ -27,16 +27,16 @@ pub struct Reply<'a> {
 }
 
 /// The reply at the start of `bytes`, once all of it is there.
-pub fn reply(bytes: &[u8]) -> Option<Reply<'_>> {
+pub fn reply(bytes: &[u8]) -> Option<HttpReply<'_>> {
     let head = head_end(bytes)?;
     let length = head + content_length(&bytes[..head]);
     let body = bytes.get(head..length)?;
     let status = bytes.get(9..12)?.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit.wrapping_sub(b'0')));
-    Some(Reply { status, body, length })
+    Some(HttpReply { status, body, length })
 }
 
 /// A frame of a server.
-pub struct Frame<'a> {
+pub struct ServerFrame<'a> {
     /// What it is.
     pub opcode: u8,
     /// What it carries.
@@ -46,7 +46,7 @@ pub struct Frame<'a> {
 }
 
 /// The frame at the start of `bytes`, once all of it is there.
-pub fn frame(bytes: &[u8]) -> Option<Frame<'_>> {
+pub fn frame(bytes: &[u8]) -> Option<ServerFrame<'_>> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
     let (head, size) = match second & 0x7f {
         126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
@@ -56,7 +56,7 @@ pub fn frame(bytes: &[u8]) -> Option<Frame<'_>> {
     // a client's frames are masked; only the baselines meet them, and they do not look inside
     let head = if second & 0x80 == 0 { head } else { head + 4 };
     let payload = bytes.get(head..head + size)?;
-    Some(Frame { opcode: first & 0x0f, payload, length: head + size })
+    Some(ServerFrame { opcode: first & 0x0f, payload, length: head + size })
 }
 
 /// A text frame as a server sends it.

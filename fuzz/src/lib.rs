@@ -74,28 +74,28 @@ fn hex(bytes: &[u8]) -> String {
 
 /// A request as text: `METHOD TARGET`, then a line for the value of whatever header is looked at, then the body.
 #[derive(Debug)]
-pub struct Request<'a> {
+pub struct FuzzRequest<'a> {
     /// `GET`, `POST`, …
     pub method: &'a str,
     /// The path.
     pub path: &'a str,
     /// The query string.
     pub query: String,
-    header: Header<'a>,
+    header: FuzzHeader<'a>,
     body: Bytes,
 }
 
 /// One line for all headers.
 #[derive(Debug)]
-struct Header<'a>(&'a str);
+struct FuzzHeader<'a>(&'a str);
 
-impl Headers for Header<'_> {
+impl Headers for FuzzHeader<'_> {
     fn header(&self, _: &str) -> Option<&str> {
         (!self.0.is_empty()).then_some(self.0)
     }
 }
 
-impl<'a> Request<'a> {
+impl<'a> FuzzRequest<'a> {
     /// Read one.
     #[must_use]
     pub fn read(data: &'a [u8]) -> Option<Self> {
@@ -108,7 +108,7 @@ impl<'a> Request<'a> {
             method,
             path,
             query: query.to_owned(),
-            header: Header(kind),
+            header: FuzzHeader(kind),
             body: Bytes::copy_from_slice(parts.next().unwrap_or_default()),
         })
     }

@@ -17,7 +17,7 @@ use wellhead_proto::{
 
 use crate::{
     Master,
-    dispatch::Answer,
+    dispatch::MasterAnswer,
     error::MasterError,
     keys::{self, Caller},
 };
@@ -86,7 +86,7 @@ impl HttpApi for Master {
                 let now = admitted.at.as_secs_f64();
                 let AdmittedRequest { caller, tenants, .. } = &admitted;
                 let done = self.0.dispatcher.carry_out(caller, tenants, request, checked, now).await;
-                done.map(|Answer { reply, missing }| name_missing(reply, &missing))
+                done.map(|MasterAnswer { reply, missing }| name_missing(reply, &missing))
             }
             Err(refusal) => Err(MasterError::Refused(refusal)),
         };

@@ -27,7 +27,7 @@ use wellhead_proto::{
 use crate::{
     error::MasterError,
     keys::Caller,
-    metrics::{Kind, Metrics},
+    metrics::{Metrics, RequestKind},
 };
 
 /// How long all pushes of one request may wait for the bus.
@@ -48,14 +48,14 @@ pub struct Dispatcher {
 
 /// The result of a request.
 #[derive(Debug)]
-pub struct Answer {
+pub struct MasterAnswer {
     /// The reply.
     pub reply: ApiReply,
     /// Slaves whose part of the answer is missing.
     pub missing: Vec<NodeId>,
 }
 
-impl Answer {
+impl MasterAnswer {
     fn whole(reply: ApiReply) -> Self {
         Self { reply, missing: Vec::new() }
     }
@@ -80,8 +80,8 @@ impl Dispatcher {
         request: MasterRequest,
         checked: Result<(), Refusal>,
         now: f64,
-    ) -> Result<Answer, MasterError> {
-        let kind = Kind::of(&request);
+    ) -> Result<MasterAnswer, MasterError> {
+        let kind = RequestKind::of(&request);
         let result = match checked {
             Ok(()) => self.obey(caller, tenants, request, now).await,
             Err(refused) => Err(refused.into()),
@@ -133,12 +133,12 @@ impl Dispatcher {
         tenants: &Tenants,
         request: MasterRequest,
         now: f64,
-    ) -> Result<Answer, MasterError> {
+    ) -> Result<MasterAnswer, MasterError> {
         match request {
-            MasterRequest::Answer(reply) => Ok(Answer::whole(reply)),
+            MasterRequest::Answer(reply) => Ok(MasterAnswer::whole(reply)),
             MasterRequest::Publish { envelopes, reply } => {
                 self.publish(envelopes).await?;
-                Ok(Answer::whole(reply(())))
+                Ok(MasterAnswer::whole(reply(())))
             }
             MasterRequest::PublishAndQuery { envelopes, query, reply } => {
                 self.publish(envelopes).await?;
@@ -155,7 +155,7 @@ impl Dispatcher {
                 self.publish(vec![Envelope { app, command: Command::Reload { user, within, channels } }]).await?;
                 match ask {
                     Some(ask) => self.query(ask, |in_force: Names| reply(Some(in_force))).await,
-                    None => Ok(Answer::whole(reply(None))),
+                    None => Ok(MasterAnswer::whole(reply(None))),
                 }
             }
             MasterRequest::Query(query) => match query {
@@ -171,7 +171,7 @@ impl Dispatcher {
                     Ok(claims) => caller.shows(&claims.grant.app)?,
                     Err(why) => self.metrics.bad_token(*why),
                 }
-                Ok(Answer::whole(reply(claims)))
+                Ok(MasterAnswer::whole(reply(claims)))
             }
         }
     }
@@ -184,16 +184,16 @@ impl Dispatcher {
         &self,
         query: Q,
         reply: impl FnOnce(Q::Result) -> ApiReply,
-    ) -> Result<Answer, MasterError> {
+    ) -> Result<MasterAnswer, MasterError> {
         let gathered = self.in_time(GATHER, self.bus.query(query)).await?;
         Ok(self.answer(gathered, reply))
     }
 
-    fn answer<T>(&self, Gathered { result, missing }: Gathered<T>, reply: impl FnOnce(T) -> ApiReply) -> Answer {
+    fn answer<T>(&self, Gathered { result, missing }: Gathered<T>, reply: impl FnOnce(T) -> ApiReply) -> MasterAnswer {
         if !missing.is_empty() {
             self.metrics.partial.inc();
         }
-        Answer { reply: reply(result), missing }
+        MasterAnswer { reply: reply(result), missing }
     }
 
     /// Wait for the bus, but not for ever. Its first fault is logged, and its recovery; not every request between.

@@ -34,7 +34,7 @@ pub enum Keyless {
 }
 
 /// What a master needs to start.
-pub struct Setup {
+pub struct MasterSetup {
     /// The way to the slaves.
     pub bus: Arc<dyn Bus>,
     /// The apps that are served, the keys of their tokens, and who may call: if no push key is there, local programs may.
@@ -51,9 +51,9 @@ pub struct Setup {
 
 /// A master. Clones are the same one.
 #[derive(Clone)]
-pub struct Master(Arc<Inner>);
+pub struct Master(Arc<MasterInner>);
 
-struct Inner {
+struct MasterInner {
     tenants: Arc<TenantDirectory>,
     keyless: Keyless,
     router: Router,
@@ -64,9 +64,9 @@ struct Inner {
 
 impl Master {
     /// A master that counts into `metrics`, whose names bear the prefix that the binary chose.
-    pub fn new(setup: Setup, metrics: &mut Registry) -> Self {
+    pub fn new(setup: MasterSetup, metrics: &mut Registry) -> Self {
         let metrics = Metrics::new(metrics);
-        Self(Arc::new(Inner {
+        Self(Arc::new(MasterInner {
             tenants: setup.tenants,
             keyless: setup.keyless,
             router: Router::new(Role::Master, setup.dialects),

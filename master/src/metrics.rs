@@ -23,43 +23,43 @@ const KINDS: usize = 16;
 /// The counters of a master; all threads share them.
 #[derive(Clone)]
 pub struct Metrics {
-    pushes: Family<Work, Counter>,
+    pushes: Family<WorkLabel, Counter>,
     /// The counters of successful pushes, kept because a family looks counters up by label, behind a lock.
     went_well: Arc<[OnceLock<Counter>; KINDS]>,
-    queries: Family<Work, Counter>,
-    auth_failures: Family<Reason, Counter>,
-    rejected: Family<Rejected, Counter>,
+    queries: Family<WorkLabel, Counter>,
+    auth_failures: Family<ReasonLabel, Counter>,
+    rejected: Family<RejectedLabel, Counter>,
     /// Answers in which the part of a slave is missing.
     pub partial: Counter,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Work {
+struct WorkLabel {
     kind: &'static str,
     result: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Rejected {
+struct RejectedLabel {
     dialect: &'static str,
     reason: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Reason {
+struct ReasonLabel {
     reason: &'static str,
 }
 
 /// The kind of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum RequestKind {
     /// A push.
     Push(PushKind),
     /// A query.
     Query(&'static str),
 }
 
-impl Kind {
+impl RequestKind {
     /// What `request` is; `None` if nothing is to be done for it.
     #[must_use]
     pub fn of(request: &MasterRequest) -> Option<Self> {
@@ -114,27 +114,27 @@ impl Metrics {
     }
 
     /// A request is done.
-    pub fn worked<T>(&self, kind: Kind, result: &Result<T, MasterError>) {
+    pub fn worked<T>(&self, kind: RequestKind, result: &Result<T, MasterError>) {
         let result = match result {
             Ok(_) => "ok",
             Err(MasterError::Refused(_)) => "refused",
             Err(MasterError::Fault(_) | MasterError::Late) => "unavailable",
         };
         match kind {
-            Kind::Push(kind) => {
-                let counter = || self.pushes.get_or_create(&Work { kind: kind.label(), result }).clone();
+            RequestKind::Push(kind) => {
+                let counter = || self.pushes.get_or_create(&WorkLabel { kind: kind.label(), result }).clone();
                 match self.went_well.get(kind as usize) {
                     Some(known) if result == "ok" => known.get_or_init(counter).inc(),
                     _ => counter().inc(),
                 }
             }
-            Kind::Query(kind) => self.queries.get_or_create(&Work { kind, result }).inc(),
+            RequestKind::Query(kind) => self.queries.get_or_create(&WorkLabel { kind, result }).inc(),
         };
     }
 
     /// A request of `dialect` was refused.
     pub fn rejected(&self, dialect: &'static str, why: &Refusal) {
-        self.rejected.get_or_create(&Rejected { dialect, reason: why.reason() }).inc();
+        self.rejected.get_or_create(&RejectedLabel { dialect, reason: why.reason() }).inc();
     }
 
     /// A caller was not authorized.
@@ -144,11 +144,11 @@ impl Metrics {
             Refusal::CredentialsInvalid => "unknown_key",
             _ => "forbidden",
         };
-        self.auth_failures.get_or_create(&Reason { reason }).inc();
+        self.auth_failures.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// A token did not verify.
     pub fn bad_token(&self, why: BadToken) {
-        self.auth_failures.get_or_create(&Reason { reason: why.label() }).inc();
+        self.auth_failures.get_or_create(&ReasonLabel { reason: why.label() }).inc();
     }
 }

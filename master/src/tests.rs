@@ -31,9 +31,9 @@ mod work;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
-struct Sent<'a>(&'a [(&'a str, &'a str)]);
+struct SentRequest<'a>(&'a [(&'a str, &'a str)]);
 
-impl Headers for Sent<'_> {
+impl Headers for SentRequest<'_> {
     fn header(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
     }
@@ -66,13 +66,13 @@ fn keys() -> Vec<PushKey> {
     ]
 }
 
-struct House {
+struct TestMaster {
     master: Master,
     bus: Arc<RecordingBus>,
     metrics: Registry,
 }
 
-impl House {
+impl TestMaster {
     fn new(keys: Vec<PushKey>, open: bool, serve_unlisted: bool) -> Self {
         let bus = Arc::new(RecordingBus::default());
         let (master, metrics) = start(bus.clone(), keys, open, serve_unlisted);
@@ -106,7 +106,7 @@ fn start(bus: Arc<dyn Bus>, keys: Vec<PushKey>, open: bool, serve_unlisted: bool
     let tenants = Arc::new(TenantDirectory::new(tenants));
     let dialects = dialect::all(&dialect::Settings::default(), &seal());
     let keyless = if open { Keyless::Everybody } else { Keyless::ThisMachine };
-    let setup = Setup { bus, tenants, dialects, body_limit: 1 << 20, grants_limit: 1_000, keyless };
+    let setup = MasterSetup { bus, tenants, dialects, body_limit: 1 << 20, grants_limit: 1_000, keyless };
     (Master::new(setup, &mut metrics), metrics)
 }
 
@@ -115,7 +115,8 @@ fn closed() -> Master {
     let (bus, dialects) = (Arc::new(RecordingBus::default()), dialect::all(&dialect::Settings::default(), &seal()));
     let tenants = Tenants::new(Keyring::default(), [], true, Origins::any());
     let tenants = Arc::new(TenantDirectory::new(tenants));
-    let setup = Setup { bus, tenants, dialects, body_limit: 1 << 20, grants_limit: 1_000, keyless: Keyless::Nobody };
+    let setup =
+        MasterSetup { bus, tenants, dialects, body_limit: 1 << 20, grants_limit: 1_000, keyless: Keyless::Nobody };
     Master::new(setup, &mut Registry::default())
 }
 
@@ -131,7 +132,7 @@ async fn call_in(
     headers: &[(&str, &str)],
     body: &str,
 ) -> ApiReply {
-    let headers = Sent(headers);
+    let headers = SentRequest(headers);
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let head = Head { version, method, path, query, headers: &headers };
     match master.admit(head) {
@@ -152,7 +153,7 @@ fn jwt(app: &str) -> String {
 
 #[tokio::test]
 async fn without_keys_only_local_programs_are_served() {
-    let house = House::new(vec![], false, true);
+    let house = TestMaster::new(vec![], false, true);
     let served = |headers: &'static [(&'static str, &'static str)]| {
         let house = &house;
         async move { house.call("GET", "/api/a/channels", headers, "").await }
@@ -213,7 +214,7 @@ async fn without_keys_only_local_programs_are_served() {
     // what needs no key is for everybody
     assert_eq!(house.call("GET", "/api/ping", &[("host", "evil.example")], "").await.status, 200);
     // said out loud, on a listener beyond loopback
-    let open = House::new(vec![], true, true);
+    let open = TestMaster::new(vec![], true, true);
     assert_eq!(open.call("GET", "/api/a/channels", &[("host", "push.example")], "").await.status, 200);
     // or to nobody, since other routes have guards of their own
     let closed = closed();
@@ -222,7 +223,7 @@ async fn without_keys_only_local_programs_are_served() {
         assert_eq!(call(&closed, "GET", "/api/ping", headers, "").await.status, 200);
     }
     // and with a key, who comes from where no longer matters
-    let keyed = House::new(keys(), true, true);
+    let keyed = TestMaster::new(keys(), true, true);
     assert_eq!(keyed.call("GET", "/api/a/channels", &[("host", "localhost")], "").await.status, 401);
     let headers = [("host", "push.example"), ("x-forwarded-for", "1.2.3.4"), ("authorization", "Bearer all")];
     assert_eq!(keyed.call("GET", "/api/a/channels", &headers, "").await.status, 200);
@@ -231,18 +232,21 @@ async fn without_keys_only_local_programs_are_served() {
 #[tokio::test]
 async fn metrics_beyond_loopback_need_a_key_that_exists() {
     let bearer = |key: &'static str| [("authorization", key)];
-    let house = House::new(keys(), false, true);
-    assert_eq!(house.master.authorise(&Sent(&bearer("Bearer query")), Right::Query), Ok(()));
-    assert!(matches!(house.master.authorise(&Sent(&bearer("Bearer push")), Right::Query), Err(Refusal::Forbidden(_))));
-    assert_eq!(house.master.authorise(&Sent(&[]), Right::Query), Err(Refusal::CredentialsMissing));
-    let keyless = House::new(vec![], true, true);
+    let house = TestMaster::new(keys(), false, true);
+    assert_eq!(house.master.authorise(&SentRequest(&bearer("Bearer query")), Right::Query), Ok(()));
+    assert!(matches!(
+        house.master.authorise(&SentRequest(&bearer("Bearer push")), Right::Query),
+        Err(Refusal::Forbidden(_))
+    ));
+    assert_eq!(house.master.authorise(&SentRequest(&[]), Right::Query), Err(Refusal::CredentialsMissing));
+    let keyless = TestMaster::new(vec![], true, true);
     let local = [("host", "localhost"), ("authorization", "Bearer query")];
-    assert_eq!(keyless.master.authorise(&Sent(&local), Right::Query), Err(Refusal::CredentialsMissing));
+    assert_eq!(keyless.master.authorise(&SentRequest(&local), Right::Query), Err(Refusal::CredentialsMissing));
 }
 
 #[tokio::test]
 async fn an_app_that_is_not_served_is_refused_whatever_is_asked() {
-    let house = House::new(keys(), false, false);
+    let house = TestMaster::new(keys(), false, false);
     assert_eq!(house.with_key("all", "POST", "/api/push/shop/c/e", "data=1").await, (200, 1));
     for (method, path, body) in [
         ("POST", "/api/push/other/c/e", "data=1"),
@@ -260,7 +264,7 @@ async fn an_app_that_is_not_served_is_refused_whatever_is_asked() {
 
 #[tokio::test]
 async fn a_batch_keeps_its_order() {
-    let house = House::new(vec![], true, true);
+    let house = TestMaster::new(vec![], true, true);
     let items: Vec<_> = (0..1_000).map(|n| json!({ "channel": format!("c{}", n % 7), "data": n })).collect();
     let reply = house.call("POST", "/v1/apps/shop/messages/batch", &[], &json!(items).to_string()).await;
     assert_eq!(text(&reply), r#"{"total":1000}"#);
@@ -271,7 +275,7 @@ async fn a_batch_keeps_its_order() {
 
 #[tokio::test]
 async fn a_push_of_ten_mib_travels_byte_for_byte() {
-    let house = House::new(vec![], true, true);
+    let house = TestMaster::new(vec![], true, true);
     let large = format!("\"{}\"", "0123456789abcde%".repeat(10 << 16));
     let form = [("content-type", "application/x-www-form-urlencoded")];
     let escaped = format!("data={}", large.replace('%', "%25"));
@@ -287,7 +291,7 @@ async fn a_push_of_ten_mib_travels_byte_for_byte() {
 
 #[tokio::test]
 async fn a_bus_that_is_down_is_a_503_and_never_a_silent_200() {
-    let house = House::new(vec![], true, true);
+    let house = TestMaster::new(vec![], true, true);
     *house.bus.down.lock().expect("no panic") = true;
     let form = [("content-type", "application/x-www-form-urlencoded")];
     for (method, path, body) in [
@@ -363,7 +367,7 @@ async fn nobody_waits_for_ever_for_a_bus_that_is_stuck() {
 
 #[tokio::test]
 async fn refusals_are_counted_by_reason() {
-    let house = House::new(keys(), false, true);
+    let house = TestMaster::new(keys(), false, true);
     house.call("GET", "/v1/stats", &[], "").await;
     house.with_key("who", "GET", "/v1/stats", "").await;
     house.with_key("push", "GET", "/v1/stats", "").await;

@@ -399,10 +399,10 @@ pub(crate) fn claimed_app(jwt: &str) -> Option<AppId> {
     #[derive(Deserialize)]
     struct Outer {
         #[serde(rename = "gusher")]
-        grant: Inner,
+        grant: GusherClaim,
     }
     #[derive(Deserialize)]
-    struct Inner {
+    struct GusherClaim {
         app_key: AppId,
     }
     let payload = jwt.split('.').nth(1).filter(|payload| payload.len() <= MAX_JWT_BYTES)?;

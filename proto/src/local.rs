@@ -44,9 +44,9 @@ mod tests {
     use super::*;
     use crate::dialect::contract::Headers;
 
-    struct Sent(&'static str);
+    struct SentHeaders(&'static str);
 
-    impl Headers for Sent {
+    impl Headers for SentHeaders {
         fn header(&self, name: &str) -> Option<&str> {
             (name == self.0).then_some("")
         }
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn what_a_proxy_passes_on_is_told_by_its_version_or_its_headers() {
         let passed = |version, name| {
-            passed_on(Head { version, method: "GET", path: "/", query: "", headers: &Sent(name) }).is_some()
+            passed_on(Head { version, method: "GET", path: "/", query: "", headers: &SentHeaders(name) }).is_some()
         };
         assert!(!passed(HttpVersion::Http11, "host"));
         assert!(passed(HttpVersion::Http10, "host"));

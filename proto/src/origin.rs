@@ -47,7 +47,7 @@ impl Origins {
     /// Is a page with this `Origin` header among them?
     #[must_use]
     pub fn allow(&self, origin: &str) -> bool {
-        let page = Page::read(origin);
+        let page = PageOrigin::read(origin);
         self.0.iter().any(|pattern| match pattern {
             Pattern::Any => true,
             Pattern::Null => origin == "null",
@@ -136,7 +136,7 @@ impl Pattern {
         Ok(Self::Of { scheme, host, below, port })
     }
 
-    fn covers(&self, page: &Page<'_>) -> bool {
+    fn covers(&self, page: &PageOrigin<'_>) -> bool {
         let Self::Of { scheme, host, below, port } = self else { return false };
         let of_scheme = scheme.as_ref().is_none_or(|scheme| scheme.eq_ignore_ascii_case(page.scheme));
         let of_port = (scheme.is_none() && port.is_none()) || *port == page.port;
@@ -152,14 +152,14 @@ impl Pattern {
 }
 
 /// The origin of a page.
-struct Page<'o> {
+struct PageOrigin<'o> {
     scheme: &'o str,
     host: &'o str,
     /// The one that the scheme has by default, if none is written.
     port: Option<u16>,
 }
 
-impl<'o> Page<'o> {
+impl<'o> PageOrigin<'o> {
     fn read(origin: &'o str) -> Option<Self> {
         let (scheme, rest) = origin.split_once("://")?;
         let (host, port) = split_port(rest)?;

@@ -25,7 +25,7 @@ use wellhead_proto::{
 
 use crate::{
     channels::Workers,
-    registry::{Answer, Deliver, Deliveries, Delivery, Pending, Question, Registry},
+    registry::{AnswerQuery, Deliver, Deliveries, Delivery, PendingAnswer, Registry, RunningQuery},
     state::SlaveState,
 };
 
@@ -142,17 +142,17 @@ impl BusHandler for BusDispatcher {
 
     fn publish_matching(&self, push: PublishMatching) -> BoxFuture<NameHashes> {
         let payload = push.event.data.len();
-        Box::pin(self.ask_all(push, payload, Question::Publish))
+        Box::pin(self.ask_all(push, payload, RunningQuery::Publish))
     }
 
     fn query(&self, query: Query) -> BoxFuture<QueryResult> {
         match query {
-            Query::Names(query) => self.answer(query, Question::Names),
-            Query::Count(query) => self.answer(query, Question::Count),
-            Query::States(query) => self.answer(query, Question::States),
-            Query::Members(query) => self.answer(query, Question::Members),
-            Query::Grants(query) => self.answer(query, Question::Grants),
-            Query::Stats(query) => self.answer(query, Question::Stats),
+            Query::Names(query) => self.answer(query, RunningQuery::Names),
+            Query::Count(query) => self.answer(query, RunningQuery::Count),
+            Query::States(query) => self.answer(query, RunningQuery::States),
+            Query::Members(query) => self.answer(query, RunningQuery::Members),
+            Query::Grants(query) => self.answer(query, RunningQuery::Grants),
+            Query::Stats(query) => self.answer(query, RunningQuery::Stats),
         }
     }
 
@@ -171,7 +171,7 @@ impl BusDispatcher {
     fn answer<Q: TypedQuery>(
         &self,
         query: Q,
-        question: fn(Pending<Q, Q::Result>) -> Question,
+        question: fn(PendingAnswer<Q, Q::Result>) -> RunningQuery,
     ) -> BoxFuture<QueryResult> {
         let result = self.ask_all(query, 0, question);
         Box::pin(async { result.await.into_result() })
@@ -182,14 +182,15 @@ impl BusDispatcher {
         &self,
         query: Q,
         payload: usize,
-        question: fn(Pending<Q, R>) -> Question,
+        question: fn(PendingAnswer<Q, R>) -> RunningQuery,
     ) -> impl Future<Output = R> + use<Q, R> {
         let (shared, query) = (self.0.clone(), Arc::new(query));
         async move {
             let asked = |worker: &Addr<Registry>| {
                 let permit = shared.backlog.admit(payload);
                 let (reply, answer) = oneshot::channel();
-                worker.do_send(Answer { question: question(Pending { query: query.clone(), reply }), permit });
+                worker
+                    .do_send(AnswerQuery { question: question(PendingAnswer { query: query.clone(), reply }), permit });
                 answer
             };
             let answers: Vec<_> = shared.registries.all().iter().map(asked).collect();

@@ -15,7 +15,7 @@ use wellhead_proto::{
 
 use crate::{
     channels::{ChannelId, ChannelTable, Workers},
-    presence::{coordination::Coordination, coordinator::Key},
+    presence::{coordination::Coordination, coordinator::LedgerKey},
 };
 
 const STRIPES: usize = 64;
@@ -81,8 +81,8 @@ impl Interests {
         self.channels.load(Ordering::Relaxed)
     }
 
-    fn key(&self, channel: ChannelId) -> Key {
-        Key::Channel(self.names().refer_to(channel))
+    fn key(&self, channel: ChannelId) -> LedgerKey {
+        LedgerKey::Channel(self.names().refer_to(channel))
     }
 
     fn stripe(&self, channel: ChannelId) -> std::sync::MutexGuard<'_, FxHashMap<ChannelId, Hold>> {

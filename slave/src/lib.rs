@@ -32,6 +32,6 @@ mod users;
 pub use self::session::validator;
 pub use self::{
     handshake::{Accepted, Opened, Rejected, SocketAccept},
-    slave::{Setup, Slave},
+    slave::{Slave, SlaveSetup},
     transport::Transport,
 };

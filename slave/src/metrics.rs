@@ -16,10 +16,10 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Sockets opened since the start.
     pub opened: Counter,
-    closed: Family<Cause, Counter>,
-    refused: Family<Status, Counter>,
-    turned_away: Family<Code, Counter>,
-    said: Family<Taken, Counter>,
+    closed: Family<CauseLabel, Counter>,
+    refused: Family<StatusLabel, Counter>,
+    turned_away: Family<CodeLabel, Counter>,
+    said: Family<TakenLabel, Counter>,
     /// Subscriptions of open sockets.
     pub subscriptions: Gauge,
     /// Channels with subscribers here.
@@ -36,49 +36,49 @@ pub struct Metrics {
     pub held_bytes: Gauge,
     /// `limits.memory` in bytes.
     pub limit_bytes: Gauge,
-    auth_failures: Family<Reason, Counter>,
-    rejected: Family<Why, Counter>,
-    facts: Family<What, Counter>,
-    dropped: Family<By, Counter>,
+    auth_failures: Family<AuthFailureLabel, Counter>,
+    rejected: Family<WhyLabel, Counter>,
+    facts: Family<FactLabel, Counter>,
+    dropped: Family<ByLabel, Counter>,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct What {
+struct FactLabel {
     fact: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct By {
+struct ByLabel {
     consumer: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Cause {
+struct CauseLabel {
     cause: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Status {
+struct StatusLabel {
     status: u16,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Code {
+struct CodeLabel {
     code: u16,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Taken {
+struct TakenLabel {
     result: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Why {
+struct WhyLabel {
     reason: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Reason {
+struct AuthFailureLabel {
     role: &'static str,
     reason: &'static str,
 }
@@ -137,54 +137,54 @@ impl Metrics {
         registry.register("facts_dropped", dropped, metrics.dropped.clone());
         // every cause is there from the start, so that a first slow consumer shows as a rise
         for cause in CloseCause::ALL {
-            drop(metrics.closed.get_or_create(&Cause { cause: cause.label() }));
+            drop(metrics.closed.get_or_create(&CauseLabel { cause: cause.label() }));
         }
         metrics
     }
 
     /// A socket ended.
     pub fn closed(&self, cause: CloseCause) {
-        self.closed.get_or_create(&Cause { cause: cause.label() }).inc();
+        self.closed.get_or_create(&CauseLabel { cause: cause.label() }).inc();
     }
 
     /// A handshake was refused.
     pub fn refused(&self, status: u16) {
-        self.refused.get_or_create(&Status { status }).inc();
+        self.refused.get_or_create(&StatusLabel { status }).inc();
     }
 
     /// A handshake was accepted, and the socket closed with this code.
     pub fn turned_away(&self, code: u16) {
-        self.turned_away.get_or_create(&Code { code }).inc();
+        self.turned_away.get_or_create(&CodeLabel { code }).inc();
     }
 
     /// A client published an event, and the bus took it or did not.
     pub fn said(&self, taken: bool) {
-        self.said.get_or_create(&Taken { result: if taken { "ok" } else { "unavailable" } }).inc();
+        self.said.get_or_create(&TakenLabel { result: if taken { "ok" } else { "unavailable" } }).inc();
     }
 
     /// A token was refused.
     pub fn auth_failed(&self, reason: BadToken) {
-        self.auth_failures.get_or_create(&Reason { role: "slave", reason: reason.label() }).inc();
+        self.auth_failures.get_or_create(&AuthFailureLabel { role: "slave", reason: reason.label() }).inc();
     }
 
     /// A client may not join a channel.
     pub fn subscribe_rejected(&self, reason: &'static str) {
-        self.rejected.get_or_create(&Why { reason }).inc();
+        self.rejected.get_or_create(&WhyLabel { reason }).inc();
     }
 
     /// The coordinator decided something.
     pub fn fact(&self, fact: &'static str) {
-        self.facts.get_or_create(&What { fact }).inc();
+        self.facts.get_or_create(&FactLabel { fact }).inc();
     }
 
     /// A reader of facts was too slow for so many. None: it is shown.
     pub fn facts_dropped(&self, consumer: &'static str, facts: usize) {
-        self.dropped.get_or_create(&By { consumer }).inc_by(facts as u64);
+        self.dropped.get_or_create(&ByLabel { consumer }).inc_by(facts as u64);
     }
 
     /// How many those are by now.
     #[cfg(test)]
     pub fn dropped_facts(&self, consumer: &'static str) -> u64 {
-        self.dropped.get_or_create(&By { consumer }).get()
+        self.dropped.get_or_create(&ByLabel { consumer }).get()
     }
 }

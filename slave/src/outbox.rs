@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use wellhead_proto::{frame::Frame, refusal::CloseCause};
 
-use self::owed::Owed;
+use self::owed::SendQueue;
 use crate::{
     keep_alive::Moment,
     memory::{Count, PIECE, Share},
@@ -59,7 +59,7 @@ pub struct Outbox {
     /// How far its reader may be behind, what it must take in its time if it is behind for longer, and who counts what it
     /// holds.
     share: Rc<Share>,
-    owed: RefCell<Owed>,
+    owed: RefCell<SendQueue>,
     /// It is on a list of outboxes to flush.
     marked: Cell<bool>,
     /// The client showed that it is there since the last heartbeat: something came from it, or it took something that it had
@@ -332,7 +332,7 @@ impl Outbox {
         if owed.has_begun() {
             return false;
         }
-        *owed = Owed::default();
+        *owed = SendQueue::default();
         owed.push(goodbye);
         true
     }

@@ -92,7 +92,7 @@ impl Default for Limits {
 
 /// Connection tokens, as `[jwt]` sets them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Tokens {
+pub struct TokenSettings {
     /// How long a token lives.
     pub ttl: Span,
     /// Is it good for one socket only?
@@ -107,7 +107,7 @@ pub struct Tokens {
     pub reference_lookups: usize,
 }
 
-impl Default for Tokens {
+impl Default for TokenSettings {
     fn default() -> Self {
         Self {
             ttl: Span::seconds(60),

@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// What a slave is made from.
-pub struct Setup {
+pub struct SlaveSetup {
     /// Which node of the cluster it is.
     pub node: NodeId,
     /// `[slave]`.
@@ -46,7 +46,7 @@ pub struct Setup {
     /// `[limits]`.
     pub limits: Limits,
     /// `[jwt]`, as far as connection tokens go.
-    pub tokens: settings::Tokens,
+    pub tokens: settings::TokenSettings,
     /// The cluster's name.
     pub cluster: String,
     /// The cluster's secret: signs connection tokens.
@@ -72,8 +72,8 @@ thread_local! {
 impl Slave {
     /// A slave without worker threads; `registry` shows its counters.
     #[must_use]
-    pub fn new(setup: Setup, registry: &mut prometheus_client::registry::Registry) -> Self {
-        let Setup { node, settings, limits, tokens, cluster, secret, tenants, dialects, bus } = setup;
+    pub fn new(setup: SlaveSetup, registry: &mut prometheus_client::registry::Registry) -> Self {
+        let SlaveSetup { node, settings, limits, tokens, cluster, secret, tenants, dialects, bus } = setup;
         let metrics = Metrics::new(registry);
         metrics.limit_bytes.set(limits.memory.0 as i64);
         let grace = settings.member_grace.0;

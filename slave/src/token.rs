@@ -28,7 +28,7 @@ use wellhead_proto::{
 };
 
 use self::references::{NoRoom, References};
-use crate::settings::Tokens as Settings;
+use crate::settings::TokenSettings as Settings;
 
 /// The longest token that travels whole, in bytes: it stands in a URL.
 const MAX_WHOLE: usize = 2_048;
@@ -78,7 +78,7 @@ struct Reference {
 }
 
 #[derive(Deserialize, Serialize)]
-struct Body {
+struct TokenBody {
     #[serde(rename = "gusher")]
     grant: Grant,
     cluster: String,
@@ -150,8 +150,13 @@ impl Tokens {
         if self.settings.one_time {
             return self.keep(id, bearer(grant), exp, now);
         }
-        let body =
-            Body { grant, cluster: self.cluster.clone(), jti: format!("{id:032x}"), exp, node: Some(self.node.into()) };
+        let body = TokenBody {
+            grant,
+            cluster: self.cluster.clone(),
+            jti: format!("{id:032x}"),
+            exp,
+            node: Some(self.node.into()),
+        };
         let token = encode(&self.header, &body, &self.sign).expect("HMAC signs anything that is JSON");
         if token.len() <= MAX_WHOLE { Ok(token) } else { self.keep(id, bearer(body.grant), exp, now) }
     }
@@ -179,7 +184,7 @@ impl Tokens {
                 false => Err(BadToken::WrongKind),
             };
         }
-        let body: Body = decode(token, &self.verify, &self.validation).map_err(|_| BadToken::Signature)?.claims;
+        let body: TokenBody = decode(token, &self.verify, &self.validation).map_err(|_| BadToken::Signature)?.claims;
         if body.cluster != self.cluster || self.settings.one_time {
             return Err(BadToken::WrongKind);
         }

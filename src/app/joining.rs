@@ -32,16 +32,16 @@ use crate::{
 const SOON: Duration = Duration::from_millis(200);
 
 /// What all nodes of the cluster share: it signs connection tokens, and what nodes say to each other.
-type Secret = Vec<u8>;
+type ClusterSecret = Vec<u8>;
 
 /// The way a process joins, and what it signs with, unless that is to be given.
 pub(super) enum JoinBy {
     /// There are no other nodes.
-    Alone(Secret),
+    Alone(ClusterSecret),
     /// Over NATS servers.
-    Nats(Box<NatsSettings>, Secret),
+    Nats(Box<NatsSettings>, ClusterSecret),
     /// As the owner of the socket of this machine, who gives the others what they need.
-    Owner(PathBuf, Secret),
+    Owner(PathBuf, ClusterSecret),
     /// Through the socket of this machine; its owner gives what this node needs.
     Guest(PathBuf),
 }
@@ -66,7 +66,11 @@ impl JoinBy {
     /// # Errors
     ///
     /// As `secret`.
-    pub(super) fn new(topology: &Topology, roles: Roles, secret: impl FnOnce() -> Result<Secret>) -> Result<Self> {
+    pub(super) fn new(
+        topology: &Topology,
+        roles: Roles,
+        secret: impl FnOnce() -> Result<ClusterSecret>,
+    ) -> Result<Self> {
         Ok(match topology {
             Topology::Inside => Self::Alone(secret()?),
             Topology::Nats(settings) => Self::Nats(settings.clone(), secret()?),
@@ -85,8 +89,8 @@ impl JoinBy {
         me: Heartbeat,
         limits: LocalLimits,
         registry: &mut Registry,
-        given: impl FnOnce(&Welcome) -> Result<Secret>,
-    ) -> Result<(Prepared, Secret)> {
+        given: impl FnOnce(&Welcome) -> Result<ClusterSecret>,
+    ) -> Result<(Prepared, ClusterSecret)> {
         let mut builder = || ClusterBuilder::new(me, &actix_rt::Arbiter::current(), registry);
         Ok(match self {
             Self::Alone(secret) => {

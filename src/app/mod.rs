@@ -29,12 +29,12 @@ use wellhead_proto::{
 };
 use wellhead_slave::{
     Slave,
-    settings::{Limits, Tokens},
+    settings::{Limits, TokenSettings},
 };
 
 pub use self::{
     handed::Handed,
-    serving::{Again, Bound, Running, Then},
+    serving::{Again, Bound, RunningNode, Then},
 };
 use self::{
     joining::JoinBy,
@@ -61,10 +61,10 @@ const BACKLOG: i32 = 4_096;
 const SPARE_FDS: u64 = 256;
 
 /// What outlives a node in its process: a node is built anew when another has its id, or its master changes.
-pub struct App {
+pub struct NodeProcess {
     loaded: Loaded,
     plan: Plan,
-    room: Room,
+    capacity: Capacity,
     /// The apps and who may use them, for whatever node there is.
     tenants: Arc<TenantDirectory>,
     /// How its nodes join the others, and the secret that all must share, unless the master of this machine is to give it.
@@ -72,7 +72,7 @@ pub struct App {
     /// What there is in development mode only, where there is a master.
     development: Option<Development>,
     /// Where the first node listened: the next one takes the same ports.
-    addresses: Addresses,
+    addresses: ListenAddresses,
     /// Second handles to what is listened to: clients of one node wait for the next.
     listening: Listeners,
     /// Which of them were open before this process, and stay so after it.
@@ -81,7 +81,7 @@ pub struct App {
 
 /// Where a node listens.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Addresses {
+pub struct ListenAddresses {
     /// Where backends call.
     pub master: Option<SocketAddr>,
     /// Where clients connect.
@@ -95,11 +95,11 @@ pub struct Addresses {
 /// # Errors
 ///
 /// The settings contradict each other, or an address cannot be listened on.
-pub async fn start(settings: Settings) -> Result<Running> {
-    App::new(settings.into(), Roles::Standalone)?.bind().await?.serve().await
+pub async fn start(settings: Settings) -> Result<RunningNode> {
+    NodeProcess::new(settings.into(), Roles::Standalone)?.bind().await?.serve().await
 }
 
-impl App {
+impl NodeProcess {
     /// A process with these `roles`.
     ///
     /// # Errors
@@ -113,10 +113,10 @@ impl App {
     ///
     /// # Errors
     ///
-    /// As [`App::new`]; and if there is a socket that this process has no use for.
+    /// As [`NodeProcess::new`]; and if there is a socket that this process has no use for.
     pub fn on_sockets(mut loaded: Loaded, roles: Roles, mut handed: Handed) -> Result<Self> {
         let mut listening = handed.by_name(roles, &mut loaded.settings)?;
-        let (mut plan, room) = check(&loaded, roles)?;
+        let (mut plan, capacity) = check(&loaded, roles)?;
         handed.by_address(&plan, &mut listening)?;
         let outlive = listening.opened();
         let tenants = Arc::new(TenantDirectory::new(std::mem::take(&mut plan.tenants)));
@@ -130,8 +130,8 @@ impl App {
             }
             Ok(secret)
         })?;
-        let addresses = Addresses { master: plan.master, slave: plan.slave, admin: plan.admin };
-        Ok(Self { loaded, plan, room, tenants, join, development, addresses, listening, outlive })
+        let addresses = ListenAddresses { master: plan.master, slave: plan.slave, admin: plan.admin };
+        Ok(Self { loaded, plan, capacity, tenants, join, development, addresses, listening, outlive })
     }
 
     /// Set a node up and bind its listeners. Within an actix system. A slave that shares the machine with its master waits
@@ -194,7 +194,7 @@ impl App {
             tenants: self.tenants.clone(),
             warnings: self.plan.warnings.clone(),
             development: self.development.clone(),
-            room: self.room,
+            capacity: self.capacity,
             http_memory: self.loaded.settings.limits.http_memory.bytes(),
         })
     }
@@ -218,7 +218,7 @@ impl App {
 
     fn master(&self, bus: &Arc<dyn Bus>, dialects: &[Arc<dyn Dialect>], registry: &mut Registry) -> Master {
         let settings = &self.loaded.settings;
-        let setup = wellhead_master::Setup {
+        let setup = wellhead_master::MasterSetup {
             bus: bus.clone(),
             tenants: self.tenants.clone(),
             dialects: dialects.to_vec(),
@@ -239,17 +239,17 @@ impl App {
     ) -> Slave {
         let settings = &self.loaded.settings;
         let jwt = &settings.jwt;
-        let setup = wellhead_slave::Setup {
+        let setup = wellhead_slave::SlaveSetup {
             node,
             settings: wellhead_slave::settings::Settings {
-                max_connections: self.room.sockets,
+                max_connections: self.capacity.sockets,
                 ..settings.slave.clone()
             },
             limits: match settings.limits.memory {
                 Size(0) => Limits { memory: Size(memory::for_sockets()), ..settings.limits },
                 _ => settings.limits,
             },
-            tokens: Tokens {
+            tokens: TokenSettings {
                 ttl: jwt.token_ttl,
                 one_time: jwt.one_time_tokens,
                 accept_jwt: jwt.accept_jwt_as_token,
@@ -267,7 +267,7 @@ impl App {
     }
 
     fn listeners(&self) -> Result<Listeners> {
-        let Addresses { master, slave, admin } = self.addresses;
+        let ListenAddresses { master, slave, admin } = self.addresses;
         let open = |listening: &Option<TcpListener>, key, address: Option<SocketAddr>| match (listening, address) {
             (Some(listening), _) => listening.try_clone().map(Some).context("cannot copy the handle of a listener"),
             (None, address) => address.map(|address| listener(key, address)).transpose(),
@@ -296,8 +296,8 @@ impl App {
 /// # Errors
 ///
 /// The settings contradict each other, or ask for more than this process may have (a [`SettingsError`]).
-pub fn check(loaded: &Loaded, roles: Roles) -> Result<(Plan, Room)> {
-    Ok((Plan::new(loaded, roles)?, Room::new(loaded, roles)?))
+pub fn check(loaded: &Loaded, roles: Roles) -> Result<(Plan, Capacity)> {
+    Ok((Plan::new(loaded, roles)?, Capacity::new(loaded, roles)?))
 }
 
 fn listener(key: &str, address: SocketAddr) -> Result<TcpListener> {
@@ -314,7 +314,7 @@ fn listener(key: &str, address: SocketAddr) -> Result<TcpListener> {
 
 /// How many connections the file descriptors of this process allow.
 #[derive(Clone, Copy, Debug)]
-pub struct Room {
+pub struct Capacity {
     /// WebSockets and HTTP connections of the slave's listener together.
     clients: usize,
     /// HTTP connections of the slave's listener, each of which may become a WebSocket.
@@ -325,7 +325,7 @@ pub struct Room {
     sockets: usize,
 }
 
-impl Room {
+impl Capacity {
     /// With as many file descriptors as this process can get.
     fn new(loaded: &Loaded, roles: Roles) -> Result<Self> {
         let fds = rlimit::increase_nofile_limit(u64::MAX).context("cannot read the limit of file descriptors")?;

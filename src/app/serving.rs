@@ -24,9 +24,9 @@ use wellhead_master::Master;
 use wellhead_proto::tenants::TenantDirectory;
 use wellhead_slave::Slave;
 
-use super::{Addresses, Room, welcome::Welcome};
+use super::{Capacity, ListenAddresses, welcome::Welcome};
 use crate::{
-    admin::{Admin, Guard},
+    admin::{Admin, MetricsGuard},
     bus::BusHandle,
     development::Development,
     health::{Health, VERSION},
@@ -63,13 +63,13 @@ pub struct Bound {
     pub(super) registry: Registry,
     pub(super) listeners: Listeners,
     pub(super) outlive: Outlive,
-    pub(super) addresses: Addresses,
+    pub(super) addresses: ListenAddresses,
     /// Where clients connect, here or in another process.
     pub(super) clients: Option<SocketAddr>,
     pub(super) tenants: Arc<TenantDirectory>,
     pub(super) warnings: Vec<String>,
     pub(super) development: Option<Development>,
-    pub(super) room: Room,
+    pub(super) capacity: Capacity,
     /// What unfinished requests and unsent replies may hold, in bytes.
     pub(super) http_memory: usize,
 }
@@ -90,9 +90,13 @@ pub(super) struct Outlive {
 }
 
 impl Listeners {
-    pub(super) fn addresses(&self) -> Result<Addresses> {
+    pub(super) fn addresses(&self) -> Result<ListenAddresses> {
         let address = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
-        Ok(Addresses { master: address(&self.master)?, slave: address(&self.slave)?, admin: address(&self.admin)? })
+        Ok(ListenAddresses {
+            master: address(&self.master)?,
+            slave: address(&self.slave)?,
+            admin: address(&self.admin)?,
+        })
     }
 
     /// Those that are open.
@@ -121,9 +125,9 @@ impl Listeners {
 }
 
 /// A node that serves.
-pub struct Running {
+pub struct RunningNode {
     /// Where.
-    pub addresses: Addresses,
+    pub addresses: ListenAddresses,
     /// The apps and who may use them; swapped while it serves.
     pub tenants: Arc<TenantDirectory>,
     slave: Option<Slave>,
@@ -170,8 +174,8 @@ impl Bound {
     /// # Errors
     ///
     /// The workers do not start.
-    pub async fn serve(self) -> Result<Running> {
-        let Self { master, slave, bus, welcomed, health, requests, registry, listeners, room, .. } = self;
+    pub async fn serve(self) -> Result<RunningNode> {
+        let Self { master, slave, bus, welcomed, health, requests, registry, listeners, capacity, .. } = self;
         let (addresses, outlive, tenants) = (self.addresses, self.outlive, self.tenants);
         let workers = thread::available_parallelism().map_or(1, NonZero::get);
         let handles = listeners.try_clone()?;
@@ -182,13 +186,13 @@ impl Bound {
             // the slave counts its sockets itself, and above the limit a 503 says more than silence
             .max_concurrent_connections(1 << 20);
         let budget = Budget::new(self.http_memory);
-        let descriptors = Descriptors::new(room.clients, slave.clone());
+        let descriptors = Descriptors::new(capacity.clients, slave.clone());
         if let Some(listener) = listeners.admin {
             let local = addresses.admin.is_none_or(|at| at.ip().is_loopback());
             let guard = match &master {
-                _ if local => Guard::Nobody,
-                Some(master) => Guard::Master(master.clone()),
-                None => Guard::PushKeys(tenants.clone()),
+                _ if local => MetricsGuard::Nobody,
+                Some(master) => MetricsGuard::Master(master.clone()),
+                None => MetricsGuard::PushKeys(tenants.clone()),
             };
             let service =
                 HttpService::new(Admin::new(registry, guard), health.clone(), requests.of("admin"), budget.clone());
@@ -198,14 +202,14 @@ impl Bound {
             let page = self.development.zip(self.clients).map(|(development, at)| TryPage::new(development, at));
             let service =
                 HttpService::new(master, health.clone(), requests.of("master"), budget.clone()).with_page(page);
-            builder = http::listen(builder, listener, service, Bounds::of_its_own(room.master_http), || ())?;
+            builder = http::listen(builder, listener, service, Bounds::of_its_own(capacity.master_http), || ())?;
         }
         let started = Arc::new(Semaphore::new(0));
         let mut awaited = 0;
         if let (Some(listener), Some(slave)) = (listeners.slave, slave.clone()) {
             let service = HttpService::new(slave, health.clone(), requests.of("slave"), budget);
             let started = started.clone();
-            let bounds = Bounds::sharing(room.slave_http, &descriptors);
+            let bounds = Bounds::sharing(capacity.slave_http, &descriptors);
             builder = http::listen(builder, listener, service, bounds, move || started.add_permits(1))?;
             awaited = u32::try_from(workers).unwrap_or(u32::MAX);
         }
@@ -223,7 +227,7 @@ impl Bound {
         for warning in self.warnings {
             warn!("{warning}");
         }
-        let Addresses { master, slave: clients, admin } = addresses;
+        let ListenAddresses { master, slave: clients, admin } = addresses;
         for (role, address) in [("master", master), ("slave", clients), ("admin", admin)] {
             if let Some(address) = address {
                 info!(role, address:% = address; "{role} listens on {address}");
@@ -232,11 +236,11 @@ impl Bound {
         health.serving();
         info!(version = VERSION, workers = workers as u64; "ready");
         let listeners = handles;
-        Ok(Running { addresses, tenants, slave, bus, welcomed, health, server: handle, task, listeners, outlive })
+        Ok(RunningNode { addresses, tenants, slave, bus, welcomed, health, server: handle, task, listeners, outlive })
     }
 }
 
-impl Running {
+impl RunningNode {
     /// Resolves when this node must be built anew, with the reason.
     ///
     /// # Errors

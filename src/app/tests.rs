@@ -23,7 +23,7 @@ async fn a_process_starts_on_any_port_and_leaves_none_behind() {
         *listen = "127.0.0.1:0".to_owned();
     }
     let running = start(settings).await.unwrap();
-    let Addresses { master, slave, admin } = running.addresses;
+    let ListenAddresses { master, slave, admin } = running.addresses;
     let (master, slave, admin) = (master.unwrap(), slave.unwrap(), admin.unwrap());
     let all = [master, slave, admin];
     for address in all {
@@ -43,6 +43,6 @@ async fn a_process_starts_on_any_port_and_leaves_none_behind() {
 fn more_sockets_than_file_descriptors_are_a_bad_setting() {
     let mut settings = Settings::default();
     settings.slave.max_connections = 1 << 40;
-    let error = Room::new(&settings.into(), Roles::Slave).unwrap_err();
+    let error = Capacity::new(&settings.into(), Roles::Slave).unwrap_err();
     assert!(error.is::<SettingsError>() && error.to_string().contains("file descriptors"), "{error}");
 }

@@ -6,10 +6,10 @@ use actix_http::{Method, StatusCode};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 
-use super::{Source, net::Server, say};
+use super::{SettingsSource, net::ServerAddress, say};
 
 #[derive(Args)]
-pub(super) struct Health {
+pub(super) struct HealthArgs {
     /// The admin listener [default: master.admin of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
@@ -18,7 +18,7 @@ pub(super) struct Health {
     slave: bool,
 }
 
-pub(super) fn health(health: &Health, source: &Source) -> Result<()> {
+pub(super) fn health(health: &HealthArgs, source: &SettingsSource) -> Result<()> {
     let admin = match &health.url {
         Some(url) => url.clone(),
         None => {
@@ -33,7 +33,7 @@ pub(super) fn health(health: &Health, source: &Source) -> Result<()> {
             format!("http://{}", reachable(&admin))
         }
     };
-    let admin = Server::parse(&admin)?;
+    let admin = ServerAddress::parse(&admin)?;
     actix_rt::System::new().block_on(async {
         let answer = admin.request(Method::GET, "/readyz", None, None).await;
         let answer = answer.with_context(|| format!("cannot reach {admin}"))?;

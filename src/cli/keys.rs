@@ -12,36 +12,36 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::{Args, Subcommand};
 use wellhead_master::keys::KeyHash;
 
-use crate::signing::{KeyPair, Kind};
+use crate::signing::{KeyKind, KeyPair};
 
 #[derive(Subcommand)]
-pub(super) enum Command {
+pub(super) enum KeysCommand {
     /// Make the key pair that signs and verifies clients' tokens
     Generate(Generate),
     /// Make a key with which a backend may push
-    Push(Push),
+    Push(PushKeyArgs),
 }
 
 #[derive(Args)]
 pub(super) struct Generate {
     /// What kind of key
     #[arg(long, value_enum, default_value = "RS256")]
-    algorithm: Kind,
+    algorithm: KeyKind,
     /// The folder that private.pem and public.pem are written to
     #[arg(long, default_value = ".", value_name = "FOLDER")]
     out: PathBuf,
 }
 
 #[derive(Args)]
-pub(super) struct Push {
+pub(super) struct PushKeyArgs {
     /// What the key is called in logs
     #[arg(long)]
     name: String,
 }
 
-pub(super) fn run(command: Command) -> Result<String> {
+pub(super) fn run(command: KeysCommand) -> Result<String> {
     match command {
-        Command::Generate(Generate { algorithm, out }) => {
+        KeysCommand::Generate(Generate { algorithm, out }) => {
             let (private, public) = (out.join("private.pem"), out.join("public.pem"));
             if let Some(there) = [&private, &public].into_iter().find(|file| file.exists()) {
                 bail!("{} exists and is not overwritten; choose another folder with --out", there.display());
@@ -56,7 +56,7 @@ pub(super) fn run(command: Command) -> Result<String> {
                  {public}  verifies them: set jwt.public_keys = [\"{public}\"]\n"
             ))
         }
-        Command::Push(Push { name }) => {
+        KeysCommand::Push(PushKeyArgs { name }) => {
             let mut random = [0; 24];
             getrandom::fill(&mut random).map_err(|error| anyhow!("the system has no randomness: {error}"))?;
             let key = format!("wh_{}", URL_SAFE_NO_PAD.encode(random));

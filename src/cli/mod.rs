@@ -48,17 +48,17 @@ const FAILURE: u8 = 1;
         message arrive.",
     after_help = "Exit codes: 0 clean, 1 failure, 2 wrong usage, 78 bad configuration."
 )]
-struct Cli {
+struct CliArgs {
     // of those that have a subcommand behind them only some read settings, so it is no global argument
     #[command(flatten)]
-    source: Source,
+    source: SettingsSource,
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<CliCommand>,
 }
 
 /// Where the settings are.
 #[derive(Args, Clone, Default)]
-struct Source {
+struct SettingsSource {
     /// The configuration file [default: $WELLHEAD_CONFIG, ./config.toml or /etc/wellhead/config.toml]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -71,34 +71,34 @@ struct Source {
 #[derive(Args)]
 struct Reading<C: Args> {
     #[command(flatten)]
-    source: Source,
+    source: SettingsSource,
     #[command(flatten)]
     command: C,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run master and slave in one process; the same as no subcommand
-    Standalone(Source),
+    Standalone(SettingsSource),
     /// Run a master, where backends push; slaves find it over the bus (cluster.bus)
-    Master(Source),
+    Master(SettingsSource),
     /// Run a slave, where clients connect
-    Slave(Source),
+    Slave(SettingsSource),
     /// Read the configuration as a start would, and say what is wrong with it. Opens nothing: whether ports are free and
     /// the bus answers is not tried
     CheckConfig(Reading<CheckConfig>),
     /// Make or check the JWTs that clients connect with
     #[command(subcommand)]
-    Token(token::Command),
+    Token(token::TokenCommand),
     /// Make key pairs for clients' tokens, and keys for backends
     #[command(subcommand)]
-    Keys(keys::Command),
+    Keys(keys::KeysCommand),
     /// Push one event to a channel, a pattern of channels, a user or a socket, through a master
-    Push(push::Push),
+    Push(push::PushArgs),
     /// Subscribe to channels at a slave and print what arrives, one line each
-    Sub(sub::Sub),
+    Sub(sub::SubArgs),
     /// Ask a running process whether it is ready: exit code 0 if so, else 1
-    Health(Reading<health::Health>),
+    Health(Reading<health::HealthArgs>),
     /// Print the version
     Version,
 }
@@ -110,7 +110,7 @@ struct CheckConfig {
     role: Roles,
 }
 
-impl Source {
+impl SettingsSource {
     fn load(&self) -> Result<Loaded, SettingsError> {
         load::load(self.config.as_deref(), &self.set)
     }
@@ -126,9 +126,9 @@ impl Source {
     }
 }
 
-impl Command {
+impl CliCommand {
     /// Where the settings are, as it is said behind the subcommand; none if it reads none.
-    fn source(&self) -> Option<&Source> {
+    fn source(&self) -> Option<&SettingsSource> {
         match self {
             Self::Standalone(source) | Self::Master(source) | Self::Slave(source) => Some(source),
             Self::CheckConfig(reading) => Some(&reading.source),
@@ -139,18 +139,18 @@ impl Command {
     }
 }
 
-impl Cli {
+impl CliArgs {
     /// The command, and where the settings are that it reads.
-    fn parts(self) -> Result<(Command, Source), clap::Error> {
+    fn parts(self) -> Result<(CliCommand, SettingsSource), clap::Error> {
         let Some(command) = self.command else {
-            return Ok((Command::Standalone(Source::default()), self.source));
+            return Ok((CliCommand::Standalone(SettingsSource::default()), self.source));
         };
         match command.source() {
             Some(behind) => {
                 let source = self.source.and(behind);
                 Ok((command, source))
             }
-            None if self.source.is_empty() => Ok((command, Source::default())),
+            None if self.source.is_empty() => Ok((command, SettingsSource::default())),
             None => {
                 let words = "this command reads no settings: leave out --config and --set";
                 Err(Self::command().error(ErrorKind::ArgumentConflict, words))
@@ -162,18 +162,18 @@ impl Cli {
 /// Do what the command line asks for.
 #[must_use]
 pub fn run() -> ExitCode {
-    let (command, source) = Cli::parse().parts().unwrap_or_else(|error| error.exit());
+    let (command, source) = CliArgs::parse().parts().unwrap_or_else(|error| error.exit());
     let done = match command {
-        Command::Standalone(_) => serve::run(&source, Roles::Standalone),
-        Command::Master(_) => serve::run(&source, Roles::Master),
-        Command::Slave(_) => serve::run(&source, Roles::Slave),
-        Command::CheckConfig(check) => check_config(&source, check.command.role).and_then(|text| say(&text)),
-        Command::Token(command) => token::run(command, &source).and_then(|text| say(&text)),
-        Command::Keys(command) => keys::run(command).and_then(|text| say(&text)),
-        Command::Push(push) => push::push(&push),
-        Command::Sub(sub) => sub::sub(&sub),
-        Command::Health(health) => health::health(&health.command, &source),
-        Command::Version => say(&format!("wellhead {VERSION}\n")),
+        CliCommand::Standalone(_) => serve::run(&source, Roles::Standalone),
+        CliCommand::Master(_) => serve::run(&source, Roles::Master),
+        CliCommand::Slave(_) => serve::run(&source, Roles::Slave),
+        CliCommand::CheckConfig(check) => check_config(&source, check.command.role).and_then(|text| say(&text)),
+        CliCommand::Token(command) => token::run(command, &source).and_then(|text| say(&text)),
+        CliCommand::Keys(command) => keys::run(command).and_then(|text| say(&text)),
+        CliCommand::Push(push) => push::push(&push),
+        CliCommand::Sub(sub) => sub::sub(&sub),
+        CliCommand::Health(health) => health::health(&health.command, &source),
+        CliCommand::Version => say(&format!("wellhead {VERSION}\n")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -185,7 +185,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn check_config(source: &Source, roles: Roles) -> Result<String> {
+fn check_config(source: &SettingsSource, roles: Roles) -> Result<String> {
     let loaded = source.load()?;
     let (plan, _) = app::check(&loaded, roles)?;
     let mut said = String::new();

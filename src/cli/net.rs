@@ -42,11 +42,11 @@ pub(super) trait Io: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
 /// A WebSocket.
-pub(super) type Socket = Framed<Box<dyn Io>, ws::Codec>;
+pub(super) type ClientSocket = Framed<Box<dyn Io>, ws::Codec>;
 
 /// Where a server is.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Server {
+pub(super) struct ServerAddress {
     tls: bool,
     host: String,
     port: u16,
@@ -56,7 +56,7 @@ pub(super) struct Server {
 
 /// The reply of a server.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct HttpAnswer {
     pub(super) status: StatusCode,
     /// On one line.
     pub(super) text: String,
@@ -65,7 +65,7 @@ pub(super) struct Answer {
 
 /// A server would not open a WebSocket.
 #[derive(Debug)]
-pub(super) struct NotOpened(pub(super) Answer);
+pub(super) struct NotOpened(pub(super) HttpAnswer);
 
 impl fmt::Display for NotOpened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,7 +75,7 @@ impl fmt::Display for NotOpened {
 
 impl std::error::Error for NotOpened {}
 
-impl Server {
+impl ServerAddress {
     /// The server at `url`.
     pub(super) fn parse(url: &str) -> Result<Self> {
         let wrong = || {
@@ -108,7 +108,7 @@ impl Server {
         path: &str,
         key: Option<&str>,
         json: Option<String>,
-    ) -> Result<Answer> {
+    ) -> Result<HttpAnswer> {
         let mut head = self.head(method, path)?;
         head.set_connection_type(ConnectionType::Close);
         if let Some(key) = key {
@@ -136,7 +136,7 @@ impl Server {
     /// # Errors
     ///
     /// [`NotOpened`] if the server answers something else.
-    pub(super) async fn open(&self, path: &str) -> Result<Socket> {
+    pub(super) async fn open(&self, path: &str) -> Result<ClientSocket> {
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).map_err(|error| anyhow!("this machine has no randomness to give: {error}"))?;
         let key = STANDARD.encode(nonce);
@@ -195,7 +195,7 @@ impl Server {
     }
 }
 
-impl fmt::Display for Server {
+impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}:{}{}", if self.tls { "https" } else { "http" }, self.host, self.port, self.prefix)
     }
@@ -217,12 +217,12 @@ fn trust() -> Result<ClientConfig> {
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-async fn answer(mut http: Framed<Box<dyn Io>, ClientCodec>) -> Result<Answer> {
+async fn answer(mut http: Framed<Box<dyn Io>, ClientCodec>) -> Result<HttpAnswer> {
     let head = http.next().await.context("it hung up without an answer")??;
     body(head.status, http).await
 }
 
-async fn body(status: StatusCode, http: Framed<Box<dyn Io>, ClientCodec>) -> Result<Answer> {
+async fn body(status: StatusCode, http: Framed<Box<dyn Io>, ClientCodec>) -> Result<HttpAnswer> {
     let mut body = Vec::new();
     if !matches!(http.codec_ref().message_type(), MessageType::None) {
         let mut chunks = http.into_map_codec(ClientCodec::into_payload_codec);
@@ -234,7 +234,7 @@ async fn body(status: StatusCode, http: Framed<Box<dyn Io>, ClientCodec>) -> Res
         }
     }
     let text = one_line(&String::from_utf8_lossy(&body));
-    Ok(Answer { status, text, body: body.into() })
+    Ok(HttpAnswer { status, text, body: body.into() })
 }
 
 #[cfg(test)]
@@ -251,10 +251,10 @@ mod tests {
             ("wss://push.example.com/wellhead/", "https://push.example.com:443/wellhead"),
             ("http://[::1]:7777", "http://[::1]:7777"),
         ] {
-            assert_eq!(Server::parse(url).unwrap().to_string(), shown);
+            assert_eq!(ServerAddress::parse(url).unwrap().to_string(), shown);
         }
         for bad in ["h:1", "", "http://", "ftp://h", "http://u:p@h", "http://h?x=1", "http://h:99999", "/x"] {
-            let error = Server::parse(bad).unwrap_err().to_string();
+            let error = ServerAddress::parse(bad).unwrap_err().to_string();
             assert!(error.contains("http://127.0.0.1:7777"), "{bad:?}: {error}");
         }
     }

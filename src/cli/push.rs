@@ -7,10 +7,10 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use serde_json::{Value, json, value::RawValue};
 
-use super::{encoded, net::Server, pusher, say, secret_of};
+use super::{encoded, net::ServerAddress, pusher, say, secret_of};
 
 #[derive(Args)]
-pub(super) struct Push {
+pub(super) struct PushArgs {
     /// Where the master is: http:// or https://
     #[arg(long, default_value = "http://127.0.0.1:7777", value_name = "URL")]
     master: String,
@@ -29,7 +29,7 @@ pub(super) struct Push {
     #[arg(long, required_unless_present_any = ["user", "socket"], conflicts_with_all = ["user", "socket"])]
     event: Option<String>,
     #[command(flatten)]
-    pusher: pusher::App,
+    pusher: pusher::PusherAppArgs,
     /// The app's id
     #[arg(long, value_name = "ID", requires = "pusher_key", help_heading = "Pusher")]
     pusher_id: Option<String>,
@@ -55,13 +55,13 @@ struct To {
     socket: Option<String>,
 }
 
-pub(super) fn push(push: &Push) -> Result<()> {
+pub(super) fn push(push: &PushArgs) -> Result<()> {
     let text = match push.data.as_str() {
         "-" => io::read_to_string(io::stdin()).context("cannot read standard input")?,
         data => data.to_owned(),
     };
     let key = secret_of(push.key.as_ref(), push.key_file.as_ref())?;
-    let master = Server::parse(&push.master)?;
+    let master = ServerAddress::parse(&push.master)?;
     let (path, body) = match push.pusher.signer()? {
         Some(signer) => {
             let id = push.pusher_id.as_ref().context("Pusher's API needs the app's id: --pusher-id")?;
@@ -81,7 +81,7 @@ pub(super) fn push(push: &Push) -> Result<()> {
     })
 }
 
-impl Push {
+impl PushArgs {
     /// The path and the body of the route that takes it.
     fn request(&self, text: &str) -> Result<(String, String)> {
         // as it is: a number that is parsed might come out as another

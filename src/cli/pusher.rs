@@ -15,7 +15,7 @@ use super::{encoded, secret_of};
 
 /// An app of Pusher's API.
 #[derive(Args)]
-pub(super) struct App {
+pub(super) struct PusherAppArgs {
     /// Speak Pusher's API, as the app with this key
     #[arg(long, value_name = "KEY", help_heading = "Pusher")]
     pub(super) pusher_key: Option<String>,
@@ -33,25 +33,25 @@ pub(super) struct App {
     pusher_secret_file: Option<PathBuf>,
 }
 
-impl App {
+impl PusherAppArgs {
     fn secret(&self) -> Result<Option<String>> {
         secret_of(self.pusher_secret.as_ref(), self.pusher_secret_file.as_ref())
     }
 
     /// What signs for the app, if it is one of Pusher's.
-    pub(super) fn signer(&self) -> Result<Option<Signer>> {
+    pub(super) fn signer(&self) -> Result<Option<PusherSigner>> {
         let Some(key) = &self.pusher_key else { return Ok(None) };
-        Ok(Some(Signer { key: key.clone(), secret: self.secret()? }))
+        Ok(Some(PusherSigner { key: key.clone(), secret: self.secret()? }))
     }
 }
 
 /// Signs in the name of an app.
-pub(super) struct Signer {
+pub(super) struct PusherSigner {
     pub(super) key: String,
     secret: Option<String>,
 }
 
-impl Signer {
+impl PusherSigner {
     fn sign(&self, what: &str) -> Result<String> {
         let secret = self.secret.as_ref().context("the app's secret must sign this: name --pusher-secret-file")?;
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
@@ -95,7 +95,7 @@ mod tests {
     /// The vectors that the server's own signatures are held to.
     #[test]
     fn a_subscription_is_signed_as_the_libraries_do() {
-        let signer = Signer { key: "wh-key".to_owned(), secret: Some("wh-secret".to_owned()) };
+        let signer = PusherSigner { key: "wh-key".to_owned(), secret: Some("wh-secret".to_owned()) };
         assert_eq!(
             signer.sign("11.22:private-a").unwrap(),
             "f0aca078562379b12ba3140b36aa7f3064d7a5b7356286b0c4935008f1b05bc8"
@@ -103,6 +103,6 @@ mod tests {
         let said = signer.subscribe("11.22", "private-a", "").unwrap();
         assert!(said.contains("wh-key:f0aca078562379b1"), "{said}");
         assert!(!signer.subscribe("11.22", "news", "").unwrap().contains("auth"), "nothing proves what all may");
-        assert!(Signer { secret: None, ..signer }.subscribe("11.22", "private-a", "").is_err());
+        assert!(PusherSigner { secret: None, ..signer }.subscribe("11.22", "private-a", "").is_err());
     }
 }

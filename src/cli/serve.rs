@@ -11,21 +11,21 @@ use anyhow::{Context, Result};
 use log::{info, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{FAILURE, Source, say};
+use super::{FAILURE, SettingsSource, say};
 use crate::{
-    app::{App, Handed, Running, Then},
+    app::{Handed, NodeProcess, RunningNode, Then},
     settings::plan::Roles,
     telemetry,
 };
 
-pub(super) fn run(source: &Source, roles: Roles) -> Result<()> {
+pub(super) fn run(source: &SettingsSource, roles: Roles) -> Result<()> {
     // before there are threads: it takes variables out of the environment
     let handed = Handed::from_env()?;
     let loaded = source.load()?;
     telemetry::start(&loaded.settings.log);
     actix_rt::System::new().block_on(async {
         let mut signals = Signals::new()?;
-        let mut app = App::on_sockets(loaded, roles, handed)?;
+        let mut app = NodeProcess::on_sockets(loaded, roles, handed)?;
         let mut first = true;
         loop {
             let bound = tokio::select! {
@@ -64,7 +64,7 @@ const TOGETHER: Duration = Duration::from_millis(200);
 
 /// Let the node end in order. A signal while it ends for another reason, and `asked` is false, ends the process, too: then
 /// it is true that the process is to end. A second one ends it at once.
-async fn end(running: Running, signals: &mut Signals, asked: bool) -> Result<bool> {
+async fn end(running: RunningNode, signals: &mut Signals, asked: bool) -> Result<bool> {
     let mut since = asked.then(Instant::now);
     let stop = running.stop(if asked { Then::End } else { Then::Again });
     tokio::pin!(stop);

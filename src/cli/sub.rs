@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 use super::{
     encoded,
-    net::{MAX_MESSAGE, NotOpened, Server, Socket},
+    net::{ClientSocket, MAX_MESSAGE, NotOpened, ServerAddress},
     one_line, pusher, say, secret_of, token,
 };
 use crate::signing;
@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
-pub(super) struct Sub {
+pub(super) struct SubArgs {
     /// Where the slave is: http:// or https://, ws:// or wss://
     #[arg(long, default_value = "http://127.0.0.1:8888", value_name = "URL")]
     slave: String,
@@ -54,7 +54,7 @@ pub(super) struct Sub {
     #[arg(long, default_value = "")]
     user: String,
     #[command(flatten)]
-    pusher: pusher::App,
+    pusher: pusher::PusherAppArgs,
     /// End after so many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -76,7 +76,7 @@ impl fmt::Display for Final {
 impl std::error::Error for Final {}
 
 /// What a message of the server is.
-enum Heard {
+enum ServerMessage {
     /// What was asked for.
     Message,
     /// A step on the way there.
@@ -89,8 +89,8 @@ enum Heard {
     Reply(&'static str),
 }
 
-pub(super) fn sub(sub: &Sub) -> Result<()> {
-    let slave = Server::parse(&sub.slave)?;
+pub(super) fn sub(sub: &SubArgs) -> Result<()> {
+    let slave = ServerAddress::parse(&sub.slave)?;
     let signer = sub.pusher.signer()?;
     if signer.is_some() && sub.user.is_empty() && sub.channels.iter().any(|channel| channel.starts_with("presence-")) {
         bail!("a presence channel shows who is there: say as whom with --user");
@@ -116,9 +116,9 @@ pub(super) fn sub(sub: &Sub) -> Result<()> {
 
 /// From the handshake to the last message that is wanted. `reached` tells whether a channel was subscribed to.
 async fn connection(
-    sub: &Sub,
-    slave: &Server,
-    signer: Option<&pusher::Signer>,
+    sub: &SubArgs,
+    slave: &ServerAddress,
+    signer: Option<&pusher::PusherSigner>,
     left: &mut u64,
     reached: &mut bool,
 ) -> Result<()> {
@@ -167,12 +167,12 @@ async fn connection(
         }
         let message = String::from_utf8_lossy(&std::mem::take(&mut text)).into_owned();
         match if signer.is_some() { heard_of_pusher(&message)? } else { heard_of_gusher(&message)? } {
-            Heard::Message => {
+            ServerMessage::Message => {
                 say(&format!("{}\n", one_line(&message)))?;
                 *left -= 1;
             }
-            Heard::Step => {}
-            Heard::Established(id) => {
+            ServerMessage::Step => {}
+            ServerMessage::Established(id) => {
                 for channel in &sub.channels {
                     let signer = signer.context("only Pusher's sockets have an id of that kind")?;
                     let wish = signer.subscribe(&id, channel, &sub.user);
@@ -180,11 +180,11 @@ async fn connection(
                     tell(&mut socket, &wish.map_err(|error| Final(format!("{error:#}")))?).await?;
                 }
             }
-            Heard::Subscribed(channel) => {
+            ServerMessage::Subscribed(channel) => {
                 *reached = true;
                 note(&format!("subscribed to {channel}"));
             }
-            Heard::Reply(words) => tell(&mut socket, words).await?,
+            ServerMessage::Reply(words) => tell(&mut socket, words).await?,
         }
     }
     // a courtesy to the server: all messages have arrived
@@ -192,7 +192,7 @@ async fn connection(
     Ok(())
 }
 
-async fn gusher(sub: &Sub, slave: &Server) -> Result<Socket> {
+async fn gusher(sub: &SubArgs, slave: &ServerAddress) -> Result<ClientSocket> {
     let token = match (&sub.key, &sub.app) {
         (Some(key), Some(app)) => {
             token::key_of(key)?.sign(&signing::claims(app, &sub.user, &sub.channels, TTL), None)?
@@ -210,7 +210,7 @@ async fn gusher(sub: &Sub, slave: &Server) -> Result<Socket> {
 }
 
 /// A WebSocket, or why not. `before` is what was refused on the way.
-async fn opened(slave: &Server, path: &str, before: Option<String>) -> Result<Socket> {
+async fn opened(slave: &ServerAddress, path: &str, before: Option<String>) -> Result<ClientSocket> {
     slave.open(path).await.with_context(|| {
         let before = before.map(|before| format!(" ({before})")).unwrap_or_default();
         format!("cannot open a WebSocket at {slave}{before}")
@@ -219,7 +219,7 @@ async fn opened(slave: &Server, path: &str, before: Option<String>) -> Result<So
 
 /// A connection token for a JWT. Whatever is not exchanged is tried as it is, since it may be a connection token already;
 /// why it was not is told, too.
-async fn exchanged(slave: &Server, token: &str) -> Result<(String, Option<String>)> {
+async fn exchanged(slave: &ServerAddress, token: &str) -> Result<(String, Option<String>)> {
     let body = json!({ "jwt": token }).to_string();
     let answer = slave.request(Method::POST, "/v1/auth", None, Some(body)).await;
     let answer = answer.with_context(|| format!("cannot reach the slave at {slave}"))?;
@@ -234,23 +234,23 @@ async fn exchanged(slave: &Server, token: &str) -> Result<(String, Option<String
     })
 }
 
-async fn tell(socket: &mut Socket, text: &str) -> Result<()> {
+async fn tell(socket: &mut ClientSocket, text: &str) -> Result<()> {
     socket.send(Message::Text(text.into())).await.context("the slave is gone")
 }
 
-fn heard_of_gusher(text: &str) -> Result<Heard> {
+fn heard_of_gusher(text: &str) -> Result<ServerMessage> {
     let message: Value = serde_json::from_str(text).unwrap_or_default();
     let channel = || message["data"]["channel"].to_string();
     match message["event"].as_str() {
-        Some("gusher.subscribe_succeeded") => Ok(Heard::Subscribed(channel())),
+        Some("gusher.subscribe_succeeded") => Ok(ServerMessage::Subscribed(channel())),
         Some("gusher.subscribe_error") => {
             Err(Final(format!("the token does not allow the channel {}", channel())).into())
         }
-        _ => Ok(Heard::Message),
+        _ => Ok(ServerMessage::Message),
     }
 }
 
-fn heard_of_pusher(text: &str) -> Result<Heard> {
+fn heard_of_pusher(text: &str) -> Result<ServerMessage> {
     let message: Value = serde_json::from_str(text).unwrap_or_default();
     match message["event"].as_str() {
         Some("pusher:connection_established") => {
@@ -258,11 +258,11 @@ fn heard_of_pusher(text: &str) -> Result<Heard> {
             let data = message["data"].as_str().unwrap_or_default();
             let data: Value = serde_json::from_str(data).unwrap_or_default();
             let id = data["socket_id"].as_str().context("the slave gave the socket no id")?;
-            Ok(Heard::Established(id.to_owned()))
+            Ok(ServerMessage::Established(id.to_owned()))
         }
-        Some("pusher_internal:subscription_succeeded") => Ok(Heard::Subscribed(message["channel"].to_string())),
-        Some("pusher:ping") => Ok(Heard::Reply(r#"{"event":"pusher:pong","data":{}}"#)),
-        Some("pusher:pong") => Ok(Heard::Step),
+        Some("pusher_internal:subscription_succeeded") => Ok(ServerMessage::Subscribed(message["channel"].to_string())),
+        Some("pusher:ping") => Ok(ServerMessage::Reply(r#"{"event":"pusher:pong","data":{}}"#)),
+        Some("pusher:pong") => Ok(ServerMessage::Step),
         Some("pusher:error") => {
             let (code, words) = (&message["data"]["code"], one_line(&message["data"]["message"].to_string()));
             let code = code.as_u64().map(|code| format!(" {code}")).unwrap_or_default();
@@ -271,7 +271,7 @@ fn heard_of_pusher(text: &str) -> Result<Heard> {
             let comes_back = message["data"]["code"].as_u64().is_some_and(|code| (4100..4300).contains(&code));
             Err(if comes_back { anyhow!(words) } else { Final(words).into() })
         }
-        _ => Ok(Heard::Message),
+        _ => Ok(ServerMessage::Message),
     }
 }
 

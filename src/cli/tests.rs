@@ -7,11 +7,11 @@ use crate::settings::Settings;
 
 /// What a command line prints; its settings come from its flags alone.
 fn printed(line: &[&str]) -> Result<String> {
-    let (command, source) = Cli::try_parse_from([&["wellhead"], line].concat())?.parts()?;
+    let (command, source) = CliArgs::try_parse_from([&["wellhead"], line].concat())?.parts()?;
     match command {
-        Command::Token(command) => token::run(command, &source),
-        Command::Keys(command) => keys::run(command),
-        Command::CheckConfig(check) => check_config(&source, check.command.role),
+        CliCommand::Token(command) => token::run(command, &source),
+        CliCommand::Keys(command) => keys::run(command),
+        CliCommand::CheckConfig(check) => check_config(&source, check.command.role),
         _ => unreachable!("the tests here run nothing else"),
     }
 }
@@ -21,9 +21,9 @@ fn refused(line: &[&str]) -> String {
 }
 
 /// A fresh folder.
-struct Folder(PathBuf);
+struct CliFolder(PathBuf);
 
-impl Folder {
+impl CliFolder {
     fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("wellhead-cli-{}-{name}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
@@ -35,7 +35,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for CliFolder {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).unwrap();
     }
@@ -43,12 +43,12 @@ impl Drop for Folder {
 
 #[test]
 fn the_command_line_is_consistent() {
-    Cli::command().debug_assert();
+    CliArgs::command().debug_assert();
 }
 
 #[test]
 fn settings_are_named_before_and_behind_the_subcommand() {
-    let parts = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap().parts().unwrap().1;
+    let parts = |line: &str| CliArgs::try_parse_from(line.split(' ')).unwrap().parts().unwrap().1;
     for command in ["", " standalone", " master", " slave", " check-config", " health", " token verify x"] {
         for line in [format!("wellhead -c x.toml{command}"), format!("wellhead{command} -c x.toml")] {
             assert_eq!(parts(&line).config, Some(PathBuf::from("x.toml")), "{line}");
@@ -63,14 +63,14 @@ fn whoever_reads_no_settings_says_so() {
     for command in ["push --app a --channel c --event e 1", "sub --channel c --token t", "keys generate", "version"] {
         let words: Vec<_> = command.split(' ').collect();
         for settings in [["-c", "x.toml"], ["--set", "a.b=1"]] {
-            let before = Cli::try_parse_from([&["wellhead"][..], &settings, &words].concat()).unwrap().parts();
+            let before = CliArgs::try_parse_from([&["wellhead"][..], &settings, &words].concat()).unwrap().parts();
             let error = before.err().unwrap_or_else(|| panic!("{command}"));
             assert!(error.to_string().contains("reads no settings"), "{error}");
             assert_eq!(error.exit_code(), 2);
-            let behind = Cli::try_parse_from([&["wellhead"][..], &words, &settings].concat());
+            let behind = CliArgs::try_parse_from([&["wellhead"][..], &words, &settings].concat());
             assert!(behind.is_err(), "{command}");
         }
-        let mut help = Cli::command();
+        let mut help = CliArgs::command();
         let help = words
             .iter()
             .take_while(|word| !word.starts_with('-'))
@@ -83,7 +83,7 @@ fn whoever_reads_no_settings_says_so() {
 #[test]
 fn a_key_pair_is_made_once_and_signs_what_it_verifies() {
     for algorithm in ["RS256", "ES256", "EdDSA"] {
-        let folder = Folder::new(algorithm);
+        let folder = CliFolder::new(algorithm);
         let (out, private, public) = (folder.path("k"), folder.path("k/private.pem"), folder.path("k/public.pem"));
         let generate = ["keys", "generate", "--algorithm", algorithm, "--out", &out];
         printed(&generate).unwrap();
@@ -152,7 +152,7 @@ fn a_message_is_one_line_and_cannot_steer_the_terminal() {
 
 #[test]
 fn a_push_has_one_addressee_and_an_event_where_there_is_one() {
-    let parse = |arguments: &str| Cli::try_parse_from(format!("wellhead push {arguments}").split(' ')).is_ok();
+    let parse = |arguments: &str| CliArgs::try_parse_from(format!("wellhead push {arguments}").split(' ')).is_ok();
     for fine in [
         "--app a --channel c --event e 1",
         "--app a --pattern ^c --event e 1",
@@ -179,7 +179,7 @@ fn a_push_has_one_addressee_and_an_event_where_there_is_one() {
 #[test]
 fn a_subscriber_shows_one_proof() {
     let parse =
-        |arguments: &str| Cli::try_parse_from(format!("wellhead sub --channel c {arguments}").split(' ')).is_ok();
+        |arguments: &str| CliArgs::try_parse_from(format!("wellhead sub --channel c {arguments}").split(' ')).is_ok();
     for fine in [
         "--token t",
         "--token-file f --reconnect",

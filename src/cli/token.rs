@@ -13,7 +13,7 @@ use wellhead_proto::{
     units::Span,
 };
 
-use super::{Reading, Source};
+use super::{Reading, SettingsSource};
 use crate::{
     files::read_text,
     settings::plan::{Plan, Roles},
@@ -21,7 +21,7 @@ use crate::{
 };
 
 #[derive(Subcommand)]
-pub(super) enum Command {
+pub(super) enum TokenCommand {
     /// Sign a JWT for a client and print it
     Sign(Reading<Sign>),
     /// Verify a JWT with the configured keys and print what it says
@@ -37,12 +37,12 @@ pub(super) struct Sign {
     #[arg(long)]
     kid: Option<String>,
     #[command(flatten)]
-    client: Client,
+    client: ClientArgs,
 }
 
 /// Whom a token is for.
 #[derive(Args)]
-pub(super) struct Client {
+pub(super) struct ClientArgs {
     /// The app that it lets the client connect to
     #[arg(long)]
     app: String,
@@ -66,9 +66,9 @@ pub(super) struct Verify {
     public_key: Option<PathBuf>,
 }
 
-impl Command {
+impl TokenCommand {
     /// Where the settings are, as it is said behind it.
-    pub(super) fn source(&self) -> &Source {
+    pub(super) fn source(&self) -> &SettingsSource {
         match self {
             Self::Sign(reading) => &reading.source,
             Self::Verify(reading) => &reading.source,
@@ -76,14 +76,14 @@ impl Command {
     }
 }
 
-pub(super) fn run(command: Command, source: &Source) -> Result<String> {
+pub(super) fn run(command: TokenCommand, source: &SettingsSource) -> Result<String> {
     match command {
-        Command::Sign(Reading { command: sign, .. }) => {
+        TokenCommand::Sign(Reading { command: sign, .. }) => {
             let key = match &sign.key {
                 Some(file) => key_of(file)?,
                 None => key_of_settings(source)?,
             };
-            let Client { app, user, channels, ttl } = &sign.client;
+            let ClientArgs { app, user, channels, ttl } = &sign.client;
             AppId::try_from(app.as_str())?;
             UserId::try_from(user.as_str())?;
             for channel in channels {
@@ -92,7 +92,7 @@ pub(super) fn run(command: Command, source: &Source) -> Result<String> {
             let token = key.sign(&signing::claims(app, user, channels, ttl.0), sign.kid.as_deref())?;
             Ok(format!("{token}\n"))
         }
-        Command::Verify(Reading { command: Verify { token, public_key }, .. }) => {
+        TokenCommand::Verify(Reading { command: Verify { token, public_key }, .. }) => {
             let token = match token.as_str() {
                 "-" => std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?,
                 _ => token,
@@ -127,7 +127,7 @@ pub(super) fn key_of(file: &PathBuf) -> Result<SigningKey> {
     SigningKey::from_pem(&pem).with_context(|| name.to_string())
 }
 
-fn key_of_settings(source: &Source) -> Result<SigningKey> {
+fn key_of_settings(source: &SettingsSource) -> Result<SigningKey> {
     let loaded = source.load()?;
     match Plan::new(&loaded, Roles::Standalone)?.jwt_secret {
         Some(secret) => SigningKey::from_secret(&secret),

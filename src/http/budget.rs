@@ -7,10 +7,10 @@ use std::sync::{
 
 /// Bytes that may be held at once. Clones are the same budget.
 #[derive(Clone, Debug)]
-pub struct Budget(Arc<Inner>);
+pub struct Budget(Arc<BudgetInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct BudgetInner {
     limit: usize,
     used: AtomicUsize,
 }
@@ -19,7 +19,7 @@ impl Budget {
     /// `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self(Arc::new(Inner { limit, used: AtomicUsize::new(0) }))
+        Self(Arc::new(BudgetInner { limit, used: AtomicUsize::new(0) }))
     }
 
     /// Nothing of it yet.
@@ -59,7 +59,7 @@ impl Reservation {
     ///
     /// There is no room for more; what was held stays.
     pub fn hold(&mut self, bytes: usize) -> Result<(), UsedUp> {
-        let Inner { limit, used } = &*self.budget.0;
+        let BudgetInner { limit, used } = &*self.budget.0;
         if bytes > self.bytes {
             let more = bytes - self.bytes;
             let room = |used: usize| used.checked_add(more).filter(|sum| sum <= limit);

@@ -19,10 +19,10 @@ pub enum BadChunks {
 
 /// Takes the chunks out of what arrives.
 #[derive(Debug, Default)]
-pub struct ChunkDecoder(State);
+pub struct ChunkDecoder(ChunkState);
 
 #[derive(Debug, Default)]
-enum State {
+enum ChunkState {
     /// A line with a size comes next.
     #[default]
     Size,
@@ -44,15 +44,15 @@ impl ChunkDecoder {
     pub fn decode(&mut self, input: &mut BytesMut, body: &mut BytesMut, limit: usize) -> Result<bool, BadChunks> {
         loop {
             match &mut self.0 {
-                State::Size => {
+                ChunkState::Size => {
                     let Some(line) = take_line(input)? else { return Ok(false) };
                     let size = size(&line).ok_or(BadChunks::Malformed)?;
                     if size > limit.saturating_sub(body.len()) as u64 {
                         return Err(BadChunks::TooLarge);
                     }
-                    self.0 = if size == 0 { State::Trailer(0) } else { State::Data(size) };
+                    self.0 = if size == 0 { ChunkState::Trailer(0) } else { ChunkState::Data(size) };
                 }
-                State::Data(left) => {
+                ChunkState::Data(left) => {
                     let here = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                     body.extend_from_slice(&input[..here]);
                     input.advance(here);
@@ -60,17 +60,17 @@ impl ChunkDecoder {
                     if *left > 0 {
                         return Ok(false);
                     }
-                    self.0 = State::DataEnd;
+                    self.0 = ChunkState::DataEnd;
                 }
-                State::DataEnd => match input[..] {
+                ChunkState::DataEnd => match input[..] {
                     [b'\r', b'\n', ..] => {
                         input.advance(2);
-                        self.0 = State::Size;
+                        self.0 = ChunkState::Size;
                     }
                     [] | [b'\r'] => return Ok(false),
                     _ => return Err(BadChunks::Malformed),
                 },
-                State::Trailer(seen) => {
+                ChunkState::Trailer(seen) => {
                     let Some(line) = take_line(input)? else { return Ok(false) };
                     if line.is_empty() {
                         return Ok(true);

@@ -17,7 +17,7 @@ use wellhead_slave::Transport;
 
 use super::{
     budget::{Reservation, UsedUp},
-    connections::Place,
+    connections::ConnectionPlace,
 };
 
 /// How much is read at once of a head, and of small bodies with it, in bytes.
@@ -83,7 +83,7 @@ impl From<UsedUp> for Broken {
 /// The connection, and what it may have.
 pub(super) struct ClientStream {
     pub(super) transport: Transport,
-    pub(super) place: Place,
+    pub(super) place: ConnectionPlace,
     deadline: Deadline,
     pub(super) held: Reservation,
     pub(super) times: Times,
@@ -122,7 +122,7 @@ impl Deadline {
 
 impl ClientStream {
     /// A client that has just come; the time for its first head begins.
-    pub(super) fn new(transport: Transport, place: Place, held: Reservation, times: Times) -> Self {
+    pub(super) fn new(transport: Transport, place: ConnectionPlace, held: Reservation, times: Times) -> Self {
         Self { transport, place, deadline: Deadline::new(Instant::now() + times.head), held, times }
     }
 

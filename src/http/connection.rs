@@ -20,7 +20,7 @@ use wellhead_slave::{Rejected, Transport};
 use super::{
     UpgradeApi,
     client_stream::{Broken, ClientStream},
-    connections::Place,
+    connections::ConnectionPlace,
     head::RequestHead,
     metrics::Ended,
     receive::{Incomplete, NoBody, Used, unread},
@@ -41,7 +41,7 @@ enum Next<Socket> {
 }
 
 /// Serve the client of `transport` until it goes, or has to.
-pub async fn serve<S: UpgradeApi>(service: Rc<HttpService<S>>, transport: Transport, place: Place) {
+pub async fn serve<S: UpgradeApi>(service: Rc<HttpService<S>>, transport: Transport, place: ConnectionPlace) {
     transport.set_nodelay();
     let mut client = ClientStream::new(transport, place, service.budget.reserve_nothing(), service.times);
     let mut input = BytesMut::new();

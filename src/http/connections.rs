@@ -23,9 +23,9 @@ const SAID: Duration = Duration::from_secs(60);
 
 /// The file descriptors that HTTP connections and WebSockets share.
 #[derive(Clone)]
-pub struct Descriptors(Arc<Shared>);
+pub struct Descriptors(Arc<DescriptorCount>);
 
-struct Shared {
+struct DescriptorCount {
     most: usize,
     http: AtomicUsize,
     slave: Option<Slave>,
@@ -35,7 +35,7 @@ impl Descriptors {
     /// `most` for all, the sockets of `slave` among them.
     #[must_use]
     pub fn new(most: usize, slave: Option<Slave>) -> Self {
-        Self(Arc::new(Shared { most, http: AtomicUsize::new(0), slave }))
+        Self(Arc::new(DescriptorCount { most, http: AtomicUsize::new(0), slave }))
     }
 
     fn has_room(&self) -> bool {
@@ -49,13 +49,13 @@ impl Descriptors {
 pub struct Bounds {
     most: usize,
     open: Arc<AtomicUsize>,
-    threads: Arc<Mutex<Vec<Arc<Thread>>>>,
+    threads: Arc<Mutex<Vec<Arc<ListenerThread>>>>,
     shared: Option<Descriptors>,
 }
 
 /// What the others know of a thread that serves the listener.
 #[derive(Default)]
-struct Thread {
+struct ListenerThread {
     open: AtomicUsize,
     /// One of its connections is to make room for another thread's.
     called: Notify,
@@ -93,7 +93,7 @@ impl Bounds {
         });
     }
 
-    fn with_threads<T>(&self, look: impl FnOnce(&mut Vec<Arc<Thread>>) -> T) -> T {
+    fn with_threads<T>(&self, look: impl FnOnce(&mut Vec<Arc<ListenerThread>>) -> T) -> T {
         look(&mut self.threads.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -101,15 +101,15 @@ impl Bounds {
 /// The connections of a listener that one worker thread serves.
 pub struct Connections {
     bounds: Bounds,
-    thread: Arc<Thread>,
+    thread: Arc<ListenerThread>,
     gauge: Gauge,
-    entries: RefCell<Slab<Rc<Entry>>>,
+    entries: RefCell<Slab<Rc<ConnectionEntry>>>,
     ending: Cell<bool>,
     /// When it was last said that there is no room.
     said: Cell<Option<Instant>>,
 }
 
-struct Entry {
+struct ConnectionEntry {
     /// Since when it has been waiting for its client: for a request, for the rest of one, or for a reply to be taken;
     /// `None` while it is served.
     waiting: Cell<Option<Instant>>,
@@ -117,7 +117,7 @@ struct Entry {
     waker: RefCell<Option<Waker>>,
 }
 
-impl Entry {
+impl ConnectionEntry {
     fn dismiss(&self) {
         self.dismissed.set(true);
         self.wake();
@@ -134,7 +134,7 @@ impl Connections {
     /// None yet; `gauge` shows how many. When `ending` is told, those that wait for a request go.
     #[must_use]
     pub fn new(bounds: Bounds, gauge: Gauge, ending: GracefulShutdownSignal) -> Rc<Self> {
-        let thread = Arc::<Thread>::default();
+        let thread = Arc::<ListenerThread>::default();
         bounds.with_threads(|threads| threads.push(thread.clone()));
         let (entries, is_ending) = (RefCell::default(), Cell::new(false));
         let connections = Rc::new(Self { bounds, thread, gauge, entries, ending: is_ending, said: Cell::new(None) });
@@ -155,7 +155,7 @@ impl Connections {
     }
 
     /// One more, if there is room, or if somebody waits who can go for it: the one that has waited longest.
-    pub fn enter(self: &Rc<Self>) -> Option<Place> {
+    pub fn enter(self: &Rc<Self>) -> Option<ConnectionPlace> {
         if !self.bounds.has_room(self.bounds.spare()) {
             self.say_crowded();
             if !self.dismiss_longest_waiting() {
@@ -168,9 +168,9 @@ impl Connections {
         self.counters().for_each(|open| _ = open.fetch_add(1, Ordering::Relaxed));
         self.gauge.inc();
         let waiting = Cell::new(Some(Instant::now()));
-        let entry = Rc::new(Entry { waiting, dismissed: Cell::new(false), waker: RefCell::default() });
+        let entry = Rc::new(ConnectionEntry { waiting, dismissed: Cell::new(false), waker: RefCell::default() });
         let key = self.entries.borrow_mut().insert(entry.clone());
-        Some(Place { connections: self.clone(), entry, key })
+        Some(ConnectionPlace { connections: self.clone(), entry, key })
     }
 
     /// Log it once in a while: the clients get no reply.
@@ -205,13 +205,13 @@ impl Connections {
 }
 
 /// One of the connections.
-pub struct Place {
+pub struct ConnectionPlace {
     connections: Rc<Connections>,
-    entry: Rc<Entry>,
+    entry: Rc<ConnectionEntry>,
     key: usize,
 }
 
-impl Place {
+impl ConnectionPlace {
     /// It waits for its client from `since` on, or it does not.
     pub fn set_waiting(&self, since: Option<Instant>) {
         self.entry.waiting.set(since);
@@ -237,7 +237,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.connections.entries.borrow_mut().remove(self.key);
         self.connections.counters().for_each(|open| _ = open.fetch_sub(1, Ordering::Relaxed));

@@ -47,9 +47,9 @@ static NEVER_BEGUN: Notify = Notify::const_new();
 
 /// Echoes what it is sent, except at `/secret`, `/big` and `/never`.
 #[derive(Clone)]
-struct Echo;
+struct EchoApi;
 
-impl HttpApi for Echo {
+impl HttpApi for EchoApi {
     type Admitted = ();
 
     fn admit(&self, head: Head<'_>) -> Result<(), ApiReply> {
@@ -77,9 +77,9 @@ impl HttpApi for Echo {
     }
 }
 
-super::without_sockets!(Echo);
+super::without_sockets!(EchoApi);
 
-struct Running {
+struct TestServer {
     address: SocketAddr,
     server: ServerHandle,
     health: Health,
@@ -87,7 +87,7 @@ struct Running {
     budget: Budget,
 }
 
-impl Running {
+impl TestServer {
     async fn open() -> Self {
         Self::bounded(MOST, 64 << 20).await
     }
@@ -105,7 +105,7 @@ impl Running {
         let requests = AllRequests::new(&mut registry).of("master");
         let bus: Arc<dyn Bus> = Arc::new(RecordingBus::default());
         let health = Health::new(bus);
-        let mut service = HttpService::new(Echo, health.clone(), requests, budget.clone());
+        let mut service = HttpService::new(EchoApi, health.clone(), requests, budget.clone());
         service.times = times;
         let builder = Server::build().workers(threads).disable_signals().shutdown_timeout(1);
         let server = super::listen(builder, listener, service, Bounds::of_its_own(most), || ()).unwrap().run();
@@ -160,7 +160,7 @@ fn assert_begins(answer: &str, begin: &str) {
 
 #[actix_rt::test]
 async fn requests_are_answered_one_after_the_other_also_when_they_come_together() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     let mut client = site.connect().await;
     let three = "GET /a?x=1 HTTP/1.1\r\nHost: h\r\n\r\n\
                  POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc\
@@ -174,14 +174,14 @@ async fn requests_are_answered_one_after_the_other_also_when_they_come_together(
 
 #[actix_rt::test]
 async fn a_head_answer_has_no_body() {
-    let answer = Running::open().await.told(b"HEAD /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+    let answer = TestServer::open().await.told(b"HEAD /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
     assert_begins(&answer, "HTTP/1.1 200 OK\r\n");
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
 }
 
 #[actix_rt::test]
 async fn health_is_told_at_every_door() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     let ask = |path| format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").into_bytes();
     assert!(site.told(&ask("/healthz")).await.ends_with("\r\n\r\nok"));
     let starting = site.told(&ask("/readyz")).await;
@@ -196,14 +196,14 @@ async fn health_is_told_at_every_door() {
 
 #[actix_rt::test]
 async fn a_port_says_what_it_is() {
-    let answer = Running::open().await.told(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+    let answer = TestServer::open().await.told(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
     assert_begins(&answer, "HTTP/1.1 200 OK\r\n");
     assert!(answer.contains("the master: backends push here"), "{answer}");
 }
 
 #[actix_rt::test]
 async fn heads_that_are_too_large_are_told_so_and_the_client_can_read_it() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     let address = |bytes: usize| format!("GET /{} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "a".repeat(bytes));
     let header =
         |bytes: usize| format!("GET /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\nX: {}\r\n\r\n", "a".repeat(bytes));
@@ -225,7 +225,7 @@ async fn heads_that_are_too_large_are_told_so_and_the_client_can_read_it() {
 
 #[actix_rt::test]
 async fn rubbish_is_told_that_it_is_bad() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     for rubbish in [
         "\x16\x03\x01\x02\0\x01\0\x01\u{fc}",
         "GET\r\n\r\n",
@@ -238,7 +238,7 @@ async fn rubbish_is_told_that_it_is_bad() {
 
 #[actix_rt::test]
 async fn a_body_over_the_limit_is_told_so_whether_its_length_is_declared_or_not() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     let size = 12 * BODY_LIMIT;
     let declared =
         [format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n\r\n").into_bytes(), vec![b'x'; size]];
@@ -262,7 +262,7 @@ async fn a_body_over_the_limit_is_told_so_whether_its_length_is_declared_or_not(
 
 #[actix_rt::test]
 async fn a_body_without_end_is_not_read_for_ever() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     let mut client = site.connect().await;
     client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
     let started = Instant::now();
@@ -274,7 +274,7 @@ async fn a_body_without_end_is_not_read_for_ever() {
 
 #[actix_rt::test]
 async fn whoever_waits_for_100_is_told_at_once_if_the_body_is_not_wanted() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     let ask = |path, length| {
         format!("POST {path} HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n")
             .into_bytes()
@@ -290,7 +290,7 @@ async fn whoever_waits_for_100_is_told_at_once_if_the_body_is_not_wanted() {
 
 #[actix_rt::test]
 async fn a_body_that_does_not_come_in_time_is_told_so() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     let answer = site.told(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc").await;
     assert_begins(&answer, "HTTP/1.1 408 ");
     let answer = site.told(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab").await;
@@ -299,7 +299,7 @@ async fn a_body_that_does_not_come_in_time_is_told_so() {
 
 #[actix_rt::test]
 async fn a_head_that_does_not_come_in_time_is_told_so() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     let started = Instant::now();
     assert_begins(&site.told(b"GET / HTTP/1.1\r\nHost:").await, "HTTP/1.1 408 ");
     assert!(started.elapsed() >= TIMES.head, "{:?}", started.elapsed());
@@ -307,7 +307,7 @@ async fn a_head_that_does_not_come_in_time_is_told_so() {
 
 #[actix_rt::test]
 async fn a_client_that_does_not_take_its_answer_is_let_go() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     let mut client = site.connect().await;
     client.write_all(b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
     let mut first = [0; 9];
@@ -323,7 +323,7 @@ async fn a_client_that_does_not_take_its_answer_is_let_go() {
 
 #[actix_rt::test]
 async fn an_upgrade_that_nobody_takes_is_an_ordinary_request() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     let mut client = site.connect().await;
     client.write_all(b"GET /a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await.unwrap();
     assert_begins(&until(&mut client, "GET /a \"\" 0").await, "HTTP/1.1 200 ");
@@ -347,7 +347,7 @@ async fn an_upgrade_that_nobody_takes_is_an_ordinary_request() {
 
 #[actix_rt::test]
 async fn an_idle_connection_does_not_hold_up_the_end() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     let mut client = site.connect().await;
     client.write_all(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
     until(&mut client, "GET /a").await;
@@ -358,7 +358,7 @@ async fn an_idle_connection_does_not_hold_up_the_end() {
 
 #[actix_rt::test]
 async fn what_goes_through_is_counted_by_what_is_known_of_it() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     site.told(b"GET /secret HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
     site.told(b"BREW /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
     let mut metrics = String::new();
@@ -384,7 +384,7 @@ async fn flood(client: &mut TcpStream, bytes: &[u8]) -> usize {
 
 #[actix_rt::test]
 async fn nothing_is_read_of_a_client_that_does_not_take_its_answers() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let mut client = socket.connect(site.address).await.unwrap();
@@ -398,7 +398,7 @@ async fn nothing_is_read_of_a_client_that_does_not_take_its_answers() {
 
 #[actix_rt::test]
 async fn every_head_has_its_time_and_so_has_silence_between_two() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     let ok = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
     let mut half = site.connect().await;
     half.write_all(&[ok, &b"GET /gcs/pi"[..]].concat()).await.unwrap();
@@ -420,7 +420,7 @@ async fn every_head_has_its_time_and_so_has_silence_between_two() {
 
 #[actix_rt::test]
 async fn the_connection_that_has_waited_longest_makes_room_for_a_new_one() {
-    let site = Running::bounded(3, 64 << 20).await;
+    let site = TestServer::bounded(3, 64 << 20).await;
     let ask = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
     let mut waiting = Vec::new();
     for _ in 0..3 {
@@ -445,7 +445,7 @@ async fn the_connection_that_has_waited_longest_makes_room_for_a_new_one() {
 #[actix_rt::test]
 async fn nobody_is_kept_out_by_those_who_wait_on_another_thread() {
     let patient = Times { head: PATIENCE * 9, idle: PATIENCE * 9, ..TIMES };
-    let site = Running::served_by(2, 16, 64 << 20, patient).await;
+    let site = TestServer::served_by(2, 16, 64 << 20, patient).await;
     // the threads take turns: all that stay are on one of them
     let mut staying = Vec::new();
     for number in 0..32 {
@@ -467,7 +467,7 @@ async fn nobody_is_kept_out_by_those_who_wait_on_another_thread() {
 
 #[actix_rt::test]
 async fn who_is_served_makes_no_room_and_the_newcomer_hears_so() {
-    let site = Running::bounded(1, 64 << 20).await;
+    let site = TestServer::bounded(1, 64 << 20).await;
     let mut busy = site.connect().await;
     busy.write_all(b"POST /never HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc").await.unwrap();
     timeout(PATIENCE, NEVER_BEGUN.notified()).await.expect("it is served");
@@ -477,7 +477,7 @@ async fn who_is_served_makes_no_room_and_the_newcomer_hears_so() {
 #[actix_rt::test]
 async fn who_keeps_us_waiting_makes_room_in_the_middle_of_a_request_too() {
     let patient = Times { body: PATIENCE * 9, stall: PATIENCE * 9, ..TIMES };
-    let site = Running::served_by(1, 3, 64 << 20, patient).await;
+    let site = TestServer::served_by(1, 3, 64 << 20, patient).await;
     let mut halves = Vec::new();
     for framing in ["Content-Length: 3", "Transfer-Encoding: chunked"] {
         let mut half = site.connect().await;
@@ -513,7 +513,7 @@ async fn who_keeps_us_waiting_makes_room_in_the_middle_of_a_request_too() {
 
 #[actix_rt::test]
 async fn unfinished_requests_share_one_budget() {
-    let site = Running::bounded(MOST, 200 << 10).await;
+    let site = TestServer::bounded(MOST, 200 << 10).await;
     let mut held = Vec::new();
     for _ in 0..2 {
         let mut client = site.connect().await;
@@ -533,7 +533,7 @@ async fn unfinished_requests_share_one_budget() {
 
 #[actix_rt::test]
 async fn hosts_and_chunks_that_mean_two_things_are_refused() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     for host in ["user@h", "h/x", "a b", "<x>", "a,b"] {
         let ask = format!("GET /a HTTP/1.1\r\nHost: {host}\r\n\r\n");
         assert_begins(&site.told(ask.as_bytes()).await, "HTTP/1.1 400 ");
@@ -546,7 +546,7 @@ async fn hosts_and_chunks_that_mean_two_things_are_refused() {
 
 #[actix_rt::test]
 async fn a_refused_request_whose_body_is_there_costs_nobody_the_connection() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     let mut client = site.connect().await;
     let refused = "POST /secret HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc";
     client.write_all(format!("{refused}GET /b HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).await.unwrap();
@@ -559,7 +559,7 @@ async fn a_refused_request_whose_body_is_there_costs_nobody_the_connection() {
 
 #[actix_rt::test]
 async fn http_1_0_keeps_its_connection_if_it_asks_for_it() {
-    let site = Running::open().await;
+    let site = TestServer::open().await;
     let answer = site.told(b"GET /a HTTP/1.0\r\n\r\n").await;
     assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
     let mut client = site.connect().await;

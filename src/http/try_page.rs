@@ -9,7 +9,7 @@ use wellhead_proto::{
     local::{is_loopback, passed_on},
 };
 
-use crate::development::{Development, Pusher};
+use crate::development::{Development, PusherDemo};
 
 /// The page, ready but for its nonce.
 #[derive(Clone)]
@@ -25,7 +25,9 @@ impl TryPage {
         let Development { app, token, push_key_needed, pusher, .. } = development;
         let hidden = |hidden: bool| if hidden { "hidden" } else { "" };
         let (secret, sockets, requests) = match &pusher {
-            Some(Pusher { secret, sockets, requests, .. }) => (secret.as_str(), sockets.as_str(), requests.as_str()),
+            Some(PusherDemo { secret, sockets, requests, .. }) => {
+                (secret.as_str(), sockets.as_str(), requests.as_str())
+            }
             None => ("", "", ""),
         };
         let html = include_str!("try.html")
@@ -94,9 +96,9 @@ mod tests {
 
     use super::*;
 
-    struct Sent(&'static [(&'static str, &'static str)]);
+    struct PageHeaders(&'static [(&'static str, &'static str)]);
 
-    impl Headers for Sent {
+    impl Headers for PageHeaders {
         fn header(&self, name: &str) -> Option<&str> {
             self.0.iter().find(|(sent, _)| *sent == name).map(|(_, value)| *value)
         }
@@ -111,7 +113,7 @@ mod tests {
     }
 
     fn ask(path: &str, version: HttpVersion, headers: &'static [(&'static str, &'static str)]) -> Option<ApiReply> {
-        page().answer(Head { version, method: "GET", path, query: "", headers: &Sent(headers) })
+        page().answer(Head { version, method: "GET", path, query: "", headers: &PageHeaders(headers) })
     }
 
     fn here() -> Option<ApiReply> {

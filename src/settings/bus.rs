@@ -113,7 +113,7 @@ impl<'de> Deserialize<'de> for BusAddress {
 /// `[nats]`: how we prove to NATS who we are. At most one of the three ways.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Nats {
+pub struct NatsSection {
     /// A credentials file: a JWT and its seed.
     pub credentials_file: String,
     /// A user with a password.
@@ -127,13 +127,13 @@ pub struct Nats {
     /// A file that holds the token instead.
     pub token_file: String,
     /// Encryption.
-    pub tls: NatsTls,
+    pub tls: NatsTlsSection,
 }
 
 /// `[nats.tls]`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct NatsTls {
+pub struct NatsTlsSection {
     /// Speak to no server without it; servers named `tls://` always have it.
     pub required: bool,
     /// The authority that signed the servers' certificates, in PEM; without it, those that the system trusts.

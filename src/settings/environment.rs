@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::{
     Dialects,
     load::flatten,
-    place::{Place, Places, SettingsError},
+    place::{Places, SettingPlace, SettingsError},
 };
 
 /// Variables that may mean us begin so.
@@ -85,14 +85,14 @@ pub(super) fn app(
         if app.len() == before {
             let error = SettingsError::new(format!("{} is not set, which belongs to it", one_of(group)));
             return Err(error
-                .at(Some(Place::Variable(first.clone())))
+                .at(Some(SettingPlace::Variable(first.clone())))
                 .hint(format!("an app needs {}", all_of(&groups))));
         }
     }
     let listed = format!("apps.listed.{index}");
-    places.overridden(&listed, Place::Variable(APP_KEY.to_owned()));
+    places.overridden(&listed, SettingPlace::Variable(APP_KEY.to_owned()));
     for (key, name) in groups.into_iter().flatten() {
-        places.overridden(&format!("{listed}.{key}"), Place::Variable(name));
+        places.overridden(&format!("{listed}.{key}"), SettingPlace::Variable(name));
     }
     Ok(Some(app))
 }

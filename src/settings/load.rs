@@ -12,7 +12,7 @@ use wellhead_proto::dialect::{self, mount::Misfit};
 
 use super::{
     Dialects, PublicKey, Settings, environment,
-    place::{Place, Places, SettingsError, line_of, nearest},
+    place::{Places, SettingPlace, SettingsError, line_of, nearest},
     read,
 };
 use crate::files::read_text;
@@ -65,7 +65,7 @@ pub fn load_for(dialects: Dialects, file: Option<&Path>, flags: &[String]) -> Re
         let value = match value.into_string() {
             Ok(value) => value,
             Err(_) if environment::is_ours(name, dialects) => {
-                return Err(SettingsError::new("is not UTF-8").at(Some(Place::Variable(name.to_owned()))));
+                return Err(SettingsError::new("is not UTF-8").at(Some(SettingPlace::Variable(name.to_owned()))));
             }
             Err(value) => value.to_string_lossy().into_owned(),
         };
@@ -129,7 +129,8 @@ pub fn layers_for(
     flags: &[String],
 ) -> Result<Loaded, SettingsError> {
     let table: Table = toml::from_str(text).map_err(|error| {
-        let line = error.span().map(|span| Place::Line { file: file.to_owned(), line: line_of(text, span.start) });
+        let line =
+            error.span().map(|span| SettingPlace::Line { file: file.to_owned(), line: line_of(text, span.start) });
         SettingsError::new(without_value(error.message())).at(line)
     })?;
     let places = Places::of_file(file, text);
@@ -140,13 +141,13 @@ pub fn layers_for(
     let mut warnings = Vec::new();
     for (name, value) in variables.iter().filter(|(_, value)| !value.is_empty()) {
         match environment::key(name) {
-            Some(key) => layers.set(&key, value, Place::Variable(name.clone()))?,
+            Some(key) => layers.set(&key, value, SettingPlace::Variable(name.clone()))?,
             None => warnings.extend(environment::overlooked(name, dialects, &layers.schema)),
         }
     }
     for flag in flags {
         let (key, value) = layers.flag(flag)?;
-        layers.set(key, value, Place::Flag(key.to_owned()))?;
+        layers.set(key, value, SettingPlace::Flag(key.to_owned()))?;
     }
     layers.list_app(variables)?;
     let Layers { settings, places, .. } = layers;
@@ -178,7 +179,7 @@ struct Layers {
 }
 
 impl Layers {
-    fn set(&mut self, key: &str, raw: &str, place: Place) -> Result<(), SettingsError> {
+    fn set(&mut self, key: &str, raw: &str, place: SettingPlace) -> Result<(), SettingsError> {
         let refused = |error: SettingsError| error.at(Some(place.clone()));
         let value = self.typed(key, raw).map_err(refused)?;
         let mut table = self.table.clone();
@@ -247,7 +248,7 @@ impl Layers {
             other => {
                 let what = if other.is_some() { "there is no setting of that name" } else { "a value is missing" };
                 let known = self.keys().into_iter().find(|key| key == begins).unwrap_or_default();
-                let error = SettingsError::new(what).at(Some(Place::Flag(known)));
+                let error = SettingsError::new(what).at(Some(SettingPlace::Flag(known)));
                 Err(error.hint("write it as --set section.key=value, for example --set log.level=debug"))
             }
         }
@@ -314,7 +315,7 @@ pub(super) fn flatten(prefix: &str, table: &Table, keys: &mut Vec<String>) {
 fn rebase(loaded: &mut Loaded, folder: &Path) {
     let Loaded { settings, places, dialects, .. } = loaded;
     let move_path = |key: &str, path: &mut String| {
-        if !path.is_empty() && matches!(places.of(key), Some(Place::Line { .. })) {
+        if !path.is_empty() && matches!(places.of(key), Some(SettingPlace::Line { .. })) {
             *path = folder.join(&*path).display().to_string();
         }
     };
@@ -326,7 +327,7 @@ fn rebase(loaded: &mut Loaded, folder: &Path) {
     // a master and a slave that are started in different folders are to meet, named or not; an address is left for the
     // plan to refuse
     let socket_place = places.of("cluster.socket");
-    if matches!(socket_place, None | Some(Place::Line { .. })) && !settings.cluster.socket.contains("://") {
+    if matches!(socket_place, None | Some(SettingPlace::Line { .. })) && !settings.cluster.socket.contains("://") {
         settings.cluster.socket = folder.join(&settings.cluster.socket).display().to_string();
     }
     move_path("cluster.secret_file", &mut settings.cluster.secret_file);

@@ -21,7 +21,7 @@ use wellhead_proto::{
 };
 
 pub use self::{
-    bus::{BusAddress, Nats, NatsTls, without_user},
+    bus::{BusAddress, NatsSection, NatsTlsSection, without_user},
     read::Dialects,
 };
 
@@ -30,9 +30,9 @@ pub use self::{
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// What all nodes share.
-    pub cluster: Cluster,
+    pub cluster: ClusterSection,
     /// How NATS is spoken to.
-    pub nats: Nats,
+    pub nats: NatsSection,
     /// The master, where backends push.
     pub master: wellhead_master::settings::Settings,
     /// The slave, where clients connect.
@@ -43,11 +43,11 @@ pub struct Settings {
     #[serde(skip_serializing)]
     pub push_keys: Vec<PushKey>,
     /// The apps that are served.
-    pub apps: Apps,
+    pub apps: AppsSection,
     /// Limits.
     pub limits: wellhead_slave::settings::Limits,
     /// The log.
-    pub log: Log,
+    pub log: LogSection,
     /// What belongs to dialects.
     #[serde(skip)]
     pub dialects: dialect::Settings,
@@ -56,7 +56,7 @@ pub struct Settings {
 /// `[cluster]`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Cluster {
+pub struct ClusterSection {
     /// Its name: connection tokens of another cluster are worth nothing here.
     pub name: String,
     /// What carries pushes from masters to slaves.
@@ -115,7 +115,7 @@ pub struct PublicKey {
 /// `[apps]`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Apps {
+pub struct AppsSection {
     /// What becomes of apps that are not listed.
     pub unlisted: Unlisted,
     /// Apps with settings of their own.
@@ -153,7 +153,7 @@ pub struct ListedApp {
 /// `[log]`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
+pub struct LogSection {
     /// What is logged: a level, or levels per target.
     pub level: String,
     /// How a line looks.
@@ -171,7 +171,7 @@ pub enum LogFormat {
     Json,
 }
 
-impl Default for Cluster {
+impl Default for ClusterSection {
     fn default() -> Self {
         Self {
             name: "wellhead".to_owned(),
@@ -188,7 +188,7 @@ impl Default for Cluster {
 
 impl Default for Jwt {
     fn default() -> Self {
-        let tokens = wellhead_slave::settings::Tokens::default();
+        let tokens = wellhead_slave::settings::TokenSettings::default();
         Self {
             public_keys: Vec::new(),
             secret: Secret::default(),
@@ -204,7 +204,7 @@ impl Default for Jwt {
     }
 }
 
-impl Default for Log {
+impl Default for LogSection {
     fn default() -> Self {
         Self { level: "info".to_owned(), format: LogFormat::Text }
     }
@@ -215,7 +215,7 @@ impl<'de> Deserialize<'de> for PublicKey {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct Table {
+        struct PublicKeyTable {
             file: String,
             kid: Option<String>,
             algorithm: Option<String>,
@@ -233,7 +233,8 @@ impl<'de> Deserialize<'de> for PublicKey {
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<PublicKey, A::Error> {
-                let Table { file, kid, algorithm } = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                let PublicKeyTable { file, kid, algorithm } =
+                    PublicKeyTable::deserialize(de::value::MapAccessDeserializer::new(map))?;
                 Ok(PublicKey { file, kid, algorithm })
             }
         }

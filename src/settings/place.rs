@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 /// Where one value was set.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Place {
+pub enum SettingPlace {
     /// A line of a file.
     Line {
         /// The file, as it was named.
@@ -20,7 +20,7 @@ pub enum Place {
     Flag(String),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SettingPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line { file, line } => write!(f, "{file}:{line}"),
@@ -31,7 +31,7 @@ impl fmt::Display for Place {
     }
 }
 
-impl Place {
+impl SettingPlace {
     /// This place and what is wrong there. A flag is named by its key, so that `message` need not name it again.
     fn say(&self, message: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -49,7 +49,7 @@ fn is_about(message: &str, key: &str) -> bool {
 
 /// The place of every value that is not a default, by its dotted key; items of arrays by their number.
 #[derive(Clone, Debug, Default)]
-pub struct Places(BTreeMap<String, Place>);
+pub struct Places(BTreeMap<String, SettingPlace>);
 
 impl Places {
     /// The places of everything in a file.
@@ -57,7 +57,7 @@ impl Places {
     pub fn of_file(file: &str, text: &str) -> Self {
         let mut places = Self::default();
         if let Ok(table) = DeTable::parse(text) {
-            places.walk_table("", table.get_ref(), &|offset| Place::Line {
+            places.walk_table("", table.get_ref(), &|offset| SettingPlace::Line {
                 file: file.to_owned(),
                 line: line_of(text, offset),
             });
@@ -66,7 +66,7 @@ impl Places {
     }
 
     /// `key` was set again, somewhere else.
-    pub fn overridden(&mut self, key: &str, place: Place) {
+    pub fn overridden(&mut self, key: &str, place: SettingPlace) {
         let inside = format!("{key}.");
         self.0.retain(|known, _| !known.starts_with(&inside));
         self.0.insert(key.to_owned(), place);
@@ -74,7 +74,7 @@ impl Places {
 
     /// Where `key` was set, or else what it stands in.
     #[must_use]
-    pub fn of(&self, key: &str) -> Option<&Place> {
+    pub fn of(&self, key: &str) -> Option<&SettingPlace> {
         let mut key = key;
         loop {
             if let Some(place) = self.0.get(key) {
@@ -84,7 +84,7 @@ impl Places {
         }
     }
 
-    fn walk_table(&mut self, prefix: &str, table: &DeTable<'_>, place: &dyn Fn(usize) -> Place) {
+    fn walk_table(&mut self, prefix: &str, table: &DeTable<'_>, place: &dyn Fn(usize) -> SettingPlace) {
         for (key, value) in table {
             let path =
                 if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
@@ -93,7 +93,7 @@ impl Places {
         }
     }
 
-    fn walk_value(&mut self, path: &str, value: &DeValue<'_>, place: &dyn Fn(usize) -> Place) {
+    fn walk_value(&mut self, path: &str, value: &DeValue<'_>, place: &dyn Fn(usize) -> SettingPlace) {
         match value {
             DeValue::Table(table) => self.walk_table(path, table, place),
             DeValue::Array(items) => {
@@ -118,7 +118,7 @@ pub fn line_of(text: &str, offset: usize) -> usize {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SettingsError {
     /// Where it stands, if it is written anywhere.
-    pub place: Option<Place>,
+    pub place: Option<SettingPlace>,
     /// What is wrong; begins with the key if one is to blame.
     pub message: String,
     /// What would be right.
@@ -133,7 +133,7 @@ impl SettingsError {
 
     /// The same at a place.
     #[must_use]
-    pub fn at(self, place: Option<Place>) -> Self {
+    pub fn at(self, place: Option<SettingPlace>) -> Self {
         Self { place, ..self }
     }
 

@@ -21,7 +21,7 @@ use super::{
     plan::{Plan, Roles},
     read,
 };
-use crate::signing::{KeyPair, Kind};
+use crate::signing::{KeyKind, KeyPair};
 
 const SHIPPED: &str = include_str!("../../config.toml");
 
@@ -49,13 +49,13 @@ fn refused(text: &str) -> String {
 }
 
 /// A fresh folder with a public and a private key in it.
-struct Folder(PathBuf);
+struct SettingsFolder(PathBuf);
 
-impl Folder {
+impl SettingsFolder {
     fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("wellhead-settings-{}-{name}", std::process::id()));
         fs::create_dir_all(folder.join("keys")).unwrap();
-        let pair = KeyPair::generate(Kind::Es256).unwrap();
+        let pair = KeyPair::generate(KeyKind::Es256).unwrap();
         fs::write(folder.join("keys/public.pem"), pair.public).unwrap();
         fs::write(folder.join("keys/private.pem"), pair.private).unwrap();
         Self(folder)
@@ -72,7 +72,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for SettingsFolder {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).unwrap();
     }
@@ -272,7 +272,7 @@ fn two_push_keys_of_one_name_are_refused() {
 
 #[test]
 fn a_key_that_cannot_verify_is_refused_with_its_place() {
-    let folder = Folder::new("bad-keys");
+    let folder = SettingsFolder::new("bad-keys");
     let (public, private) = (folder.key("public.pem"), folder.key("private.pem"));
     let rubbish = folder.write("keys/rubbish.pem", "rubbish").display().to_string();
     for (keys, what) in [
@@ -292,7 +292,7 @@ fn a_key_that_cannot_verify_is_refused_with_its_place() {
 
 #[test]
 fn a_secret_comes_from_a_file_or_the_settings_but_not_from_both() {
-    let folder = Folder::new("secrets");
+    let folder = SettingsFolder::new("secrets");
     let file = folder.write("secret", "a secret in a file, long enough to use\r\n").display().to_string();
     let loaded = from_variable("WELLHEAD_CLUSTER__SECRET_FILE", &file).unwrap();
     let secret = Plan::new(&loaded, Roles::Standalone).unwrap().secret.unwrap();
@@ -308,7 +308,7 @@ fn a_secret_comes_from_a_file_or_the_settings_but_not_from_both() {
 
 #[test]
 fn paths_of_a_file_are_meant_from_its_folder() {
-    let folder = Folder::new("paths");
+    let folder = SettingsFolder::new("paths");
     let file = folder.write("w.toml", "[jwt]\npublic_keys = [\"keys/public.pem\", { file = \"keys/public.pem\" }]\n");
     let loaded = load::load(Some(&file), &[]).unwrap();
     assert_eq!(loaded.settings.jwt.public_keys[0].file, folder.key("public.pem"));
@@ -321,7 +321,7 @@ fn paths_of_a_file_are_meant_from_its_folder() {
 
 #[test]
 fn what_other_machines_reach_needs_keys() {
-    let folder = Folder::new("exposure");
+    let folder = SettingsFolder::new("exposure");
     let jwt = format!("[jwt]\npublic_keys = [\"{}\"]\n", folder.key("public.pem"));
     let push = format!("[[push_keys]]\nname = \"a\"\nsha256 = \"{}\"\n", "0".repeat(64));
     // development mode stays on this machine, whatever `open` and push keys say
@@ -343,7 +343,7 @@ fn what_other_machines_reach_needs_keys() {
 
 #[test]
 fn any_key_ends_development_mode() {
-    let folder = Folder::new("development");
+    let folder = SettingsFolder::new("development");
     let key = folder.key("public.pem");
     let development = |text: &str| Plan::new(&from_file(text).unwrap(), Roles::Standalone).unwrap().development;
     assert!(development(""));

@@ -27,21 +27,21 @@ use wellhead_proto::{
     units::Size,
 };
 use wellhead_slave::{
-    Setup, Slave,
-    settings::{Limits, Settings, Tokens},
+    Slave, SlaveSetup,
+    settings::{Limits, Settings, TokenSettings},
 };
 
 const SECRET: &[u8] = b"known to nobody but this process";
 const LIMIT: Size = Size::mib(20);
 
 /// The fifth dialect: whatever is said is said back.
-struct Echo {
+struct EchoDialect {
     routes: [Route; 1],
     /// Everybody is let in with it.
     token: String,
 }
 
-impl Dialect for Echo {
+impl Dialect for EchoDialect {
     fn name(&self) -> &'static str {
         "echo"
     }
@@ -97,15 +97,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let keys = Keyring::new(vec![Key::from_secret(SECRET)?], false);
     let node = NodeId::from_random(1);
     let hub = Arc::new(InProcessBus::new(node));
-    let setup = Setup {
+    let setup = SlaveSetup {
         node,
         settings: Settings::default(),
         limits: Limits { message: LIMIT, queue: Size::mib(64), ..Limits::default() },
-        tokens: Tokens::default(),
+        tokens: TokenSettings::default(),
         cluster: "echo".to_owned(),
         secret: SECRET.to_vec(),
         tenants: Arc::new(TenantDirectory::new(Tenants::new(keys, [], true, Origins::any()))),
-        dialects: vec![Arc::new(Echo { routes: [route], token })],
+        dialects: vec![Arc::new(EchoDialect { routes: [route], token })],
         bus: hub.clone(),
     };
     let mut registry = Registry::default();

@@ -9,7 +9,7 @@ mod aviary;
 use std::{fs, sync::LazyLock};
 
 use wellhead::{
-    app::{self, App, Then},
+    app::{self, NodeProcess, Then},
     settings::{
         Dialects,
         load::{Loaded, layers_for, load_for},
@@ -44,8 +44,9 @@ fn from(text: &str, variables: &[(&str, &str)], flags: &[&str]) -> Result<Loaded
 
 /// The error that settings make, whether they are read or a start is tried with them.
 fn refused(text: &str) -> String {
-    let tried =
-        from(text, &[], &[]).map_err(anyhow::Error::from).and_then(|loaded| App::new(loaded, Roles::Standalone));
+    let tried = from(text, &[], &[])
+        .map_err(anyhow::Error::from)
+        .and_then(|loaded| NodeProcess::new(loaded, Roles::Standalone));
     tried.err().unwrap_or_else(|| panic!("{text}")).to_string()
 }
 
@@ -149,7 +150,7 @@ async fn its_row_answers() {
     );
     let loaded = from(&text, &[], &[]).unwrap();
     assert!(app::check(&loaded, Roles::Standalone).is_ok(), "as check-config does");
-    let running = App::new(loaded, Roles::Standalone).unwrap().bind().await.unwrap().serve().await.unwrap();
+    let running = NodeProcess::new(loaded, Roles::Standalone).unwrap().bind().await.unwrap().serve().await.unwrap();
     let mut http = Http::to(running.addresses.master.unwrap()).await;
     let mut nests = async |path: &str, ring: &str| {
         let reply = http.call("GET", path, &[("Ring", ring)], "").await;

@@ -14,7 +14,7 @@ use wellhead_proto::{
     query::StatsQuery,
 };
 
-use self::node::{Node, push};
+use self::node::{BusNode, push};
 
 macro_rules! contract {
     ($module:ident, $carrier:ident, $($promise:ident),* $(,)?) => {
@@ -52,15 +52,15 @@ macro_rules! contract_of {
     };
 }
 
-contract_of!(nats_keeps_the_contract, Nats, while_it_is_down_nothing_is_taken_and_nothing_stale_comes_after,);
+contract_of!(nats_keeps_the_contract, NatsCarrier, while_it_is_down_nothing_is_taken_and_nothing_stale_comes_after,);
 contract_of!(the_socket_keeps_the_contract, Local,);
-contract_of!(memory_keeps_the_contract, Memory,);
+contract_of!(memory_keeps_the_contract, MemoryCarrier,);
 
 #[tokio::test]
 async fn the_bus_of_one_process_keeps_what_applies_to_it() {
     let id = NodeId::from_random(1);
     let hub = Arc::new(InProcessBus::new(id));
-    let node = Node::new(id, hub.clone(), None);
+    let node = BusNode::new(id, hub.clone(), None);
     hub.attach(node.book.clone());
     suite::alone_pushes_arrive_in_order_and_questions_are_answered(&*hub, &node).await;
     hub.stop();

@@ -9,7 +9,7 @@ use std::{
 use crate::support::{
     client::Client,
     http::Http,
-    server::{Log, Server, Setup},
+    server::{Server, ServerLog, Setup},
     until, within,
 };
 
@@ -84,7 +84,7 @@ async fn from_keys_to_a_message_on_the_screen() {
         let mut sub = command(&keys, &sub);
         let mut sub = sub.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary");
         let (arrives, _complains) =
-            (Log::of(sub.stdout.take().expect("a pipe")), Log::of(sub.stderr.take().expect("a pipe")));
+            (ServerLog::of(sub.stdout.take().expect("a pipe")), ServerLog::of(sub.stderr.take().expect("a pipe")));
         until("both are on the channel", 2.0, || server.metric("wellhead_subscriptions", "")).await;
         let push = ["push", "--master", &master, "--key", &key, "--app", "demo", "--channel", "news", "--event", "hi"];
         let refused = run(&keys, &[&push[..3], &push[5..], &["1"]].concat()).await;

@@ -23,7 +23,7 @@ use crate::support::{
     http::Http,
     keys::signer,
     pusher::DEMO,
-    server::{Log, Setup},
+    server::{ServerLog, Setup},
     until, within,
 };
 
@@ -51,18 +51,18 @@ fn complaint(output: &Output) -> String {
 }
 
 /// A `wellhead sub` that runs: what it prints, and what it says on the side.
-struct Sub {
+struct SubProcess {
     child: Child,
-    out: Log,
-    side: Log,
+    out: ServerLog,
+    side: ServerLog,
 }
 
-impl Sub {
+impl SubProcess {
     fn start(command: Command) -> Self {
         let mut command = command;
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary");
         let (out, side) = (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
-        Self { child, out: Log::of(out), side: Log::of(side) }
+        Self { child, out: ServerLog::of(out), side: ServerLog::of(side) }
     }
 
     async fn notes(&self, what: &str) -> String {
@@ -131,7 +131,8 @@ async fn everything_goes_over_tls_and_only_to_whom_this_machine_trusts() {
     assert_eq!(output(trusting(&["health", "--url", &admin])).await.status.code(), Some(0));
     let jwt = signer().jwt("demo", "ann", &["news"]);
     let wss = slave.replace("https://", "wss://");
-    let sub = Sub::start(trusting(&["sub", "--slave", &wss, "--channel", "news", "--token", &jwt, "--count", "1"]));
+    let sub =
+        SubProcess::start(trusting(&["sub", "--slave", &wss, "--channel", "news", "--token", &jwt, "--count", "1"]));
     sub.notes("subscribed to").await;
     // a keyless master takes no request for another host: localhost is this one
     let push = ["push", "--master", &master, "--app", "demo", "--channel", "news", "--event", "hi", "1"];
@@ -207,7 +208,7 @@ async fn a_subscriber_comes_back_with_the_token_that_its_file_holds_then() {
     let arguments = ["sub", "--slave", &url(slave), "--channel", "news", "--reconnect", "--count", "1"];
     let mut command = wellhead(&arguments);
     command.arg("--token-file").arg(&file);
-    let sub = Sub::start(command);
+    let sub = SubProcess::start(command);
     sub.notes("subscribed to").await;
     drop(server);
     sub.notes("trying again").await;
@@ -231,7 +232,7 @@ async fn both_ends_speak_pusher() {
     let secret = ["--pusher-key", DEMO.key, "--pusher-secret", DEMO.secret];
     let sub = ["sub", "--slave", &slave, "--user", "7", "--count", "3"];
     let channels = ["--channel", "news", "--channel", "private-a", "--channel", "presence-a"];
-    let sub = Sub::start(wellhead(&[&sub[..], &channels, &secret].concat()));
+    let sub = SubProcess::start(wellhead(&[&sub[..], &channels, &secret].concat()));
     for channel in ["news", "private-a", "presence-a"] {
         sub.notes(channel).await;
     }

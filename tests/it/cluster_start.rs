@@ -85,7 +85,7 @@ async fn what_a_master_prints_works_when_it_is_pasted() {
     .await;
     let pushed = Command::new("sh").arg("-c").arg(push).output().expect("sh is there");
     assert!(pushed.status.success(), "{pushed:?}");
-    let arrived = crate::support::server::Log::of(subscriber.stdout.take().expect("a pipe"));
+    let arrived = crate::support::server::ServerLog::of(subscriber.stdout.take().expect("a pipe"));
     within("it arrives", arrived.find(|line| line.contains("It works").then_some(()))).await;
     subscriber.wait().expect("our child");
 }

@@ -77,9 +77,9 @@ fn socket_units_listen_where_the_settings_say() {
 }
 
 /// nginx with the documented settings in front of a server; ended when dropped.
-struct Nginx(Child);
+struct ExampleNginx(Child);
 
-impl Drop for Nginx {
+impl Drop for ExampleNginx {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -126,7 +126,7 @@ async fn behind_the_documented_nginx_every_path_works_and_no_token_is_logged() {
     fs::write(&file, nginx_settings(&server, &folder, port)).expect("the folder is ours");
     let mut command = Command::new(nginx);
     command.arg("-e").arg(folder.join("nginx.log")).arg("-c").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
-    let _nginx = Nginx(command.stderr(Stdio::null()).spawn().expect("it runs"));
+    let _nginx = ExampleNginx(command.stderr(Stdio::null()).spawn().expect("it runs"));
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     until("nginx listens", true, || async { tokio::net::TcpStream::connect(address).await.is_ok() }).await;
 

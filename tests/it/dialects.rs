@@ -5,23 +5,23 @@ use serde_json::json;
 use crate::{
     cluster::field::{By, Field},
     support::{
-        client::{Client, Event},
+        client::{Client, ReceivedEvent},
         keys::signer,
-        member::{Member, users},
-        pusher::{Api, DEMO, OTHER, Pusher, Said},
+        member::{PresenceClient, users},
+        pusher::{Api, DEMO, OTHER, PusherClient, PusherMessage},
         server::{Server, Setup},
     },
 };
 
 /// Where a test runs.
-enum Place {
+enum Dialogue {
     /// Both roles in one process.
     One(Box<Server>),
     /// A master, and two slaves, over NATS.
     Cluster(Box<Field>),
 }
 
-impl Place {
+impl Dialogue {
     async fn all() -> [Self; 2] {
         let listed = format!("{}{}", DEMO.listed("client_events = true"), OTHER.listed("client_events = true"));
         let one = Setup::keyed().toml(&listed).start().await;
@@ -55,8 +55,8 @@ impl Place {
         client
     }
 
-    async fn pusher(&self, slave: usize, channels: &[&str]) -> Pusher {
-        let mut client = Pusher::connect(self.slave(slave).slave(), DEMO).await;
+    async fn pusher(&self, slave: usize, channels: &[&str]) -> PusherClient {
+        let mut client = PusherClient::connect(self.slave(slave).slave(), DEMO).await;
         for channel in channels {
             client.subscribe(channel).await;
         }
@@ -86,7 +86,7 @@ const PAYLOADS: [(&str, &str, &str); 8] = [
 
 #[tokio::test]
 async fn what_one_publishes_the_other_hears() {
-    for place in Place::all().await {
+    for place in Dialogue::all().await {
         let mut gusher = [place.gusher(0, "ann", &["news"]).await, place.gusher(1, "bob", &["news"]).await];
         let mut pusher = [place.pusher(0, &["news"]).await, place.pusher(1, &["news"]).await];
         let (mut backend, mut api) = (place.master().backend().await, place.api().await);
@@ -98,10 +98,18 @@ async fn what_one_publishes_the_other_hears() {
                     api.trigger("news", "e", data).await;
                 }
                 for client in &mut gusher {
-                    assert_eq!(client.next_event().await, Event::new("news", "e", to_gusher), "{data}, {by_gusher}");
+                    assert_eq!(
+                        client.next_event().await,
+                        ReceivedEvent::new("news", "e", to_gusher),
+                        "{data}, {by_gusher}"
+                    );
                 }
                 for client in &mut pusher {
-                    assert_eq!(client.next().await, Said::event("news", "e", to_pusher), "{data}, {by_gusher}");
+                    assert_eq!(
+                        client.next().await,
+                        PusherMessage::event("news", "e", to_pusher),
+                        "{data}, {by_gusher}"
+                    );
                 }
             }
         }
@@ -114,41 +122,41 @@ async fn what_one_publishes_the_other_hears() {
 
 #[tokio::test]
 async fn batches_and_patterns_and_lists_of_channels_reach_both() {
-    for place in Place::all().await {
+    for place in Dialogue::all().await {
         let mut gusher = place.gusher(0, "ann", &["a1", "a2", "b1"]).await;
         let mut pusher = place.pusher(1, &["a2", "a3", "b1", "private-a4"]).await;
         let (mut backend, mut api) = (place.master().backend().await, place.api().await);
         let batch = r#"[{"channel":"a2","event":"e","data":{"n":1}},{"channel":"b1","event":"e","data":"text"}]"#;
         backend.accepted("/api/push_batch/demo", &[("batch_data", batch)]).await;
-        let events = [Event::new("a2", "e", r#"{"n":1}"#), Event::new("b1", "e", r#""text""#)];
+        let events = [ReceivedEvent::new("a2", "e", r#"{"n":1}"#), ReceivedEvent::new("b1", "e", r#""text""#)];
         for event in events {
             assert_eq!(gusher.next_event().await, event);
         }
         // its payload was JSON, so its JSON text is the string
-        for said in [Said::event("a2", "e", r#"{"n":1}"#), Said::event("b1", "e", r#""text""#)] {
+        for said in [PusherMessage::event("a2", "e", r#"{"n":1}"#), PusherMessage::event("b1", "e", r#""text""#)] {
             assert_eq!(pusher.next().await, said);
         }
         let events = ["a1", "b1"].map(|channel| json!({ "name": "e", "channel": channel, "data": "[1]" }));
         assert_eq!(api.post("/batch_events", &json!({ "batch": events })).await.status, 200);
-        assert_eq!(gusher.next_event().await, Event::new("a1", "e", "[1]"));
-        assert_eq!(gusher.next_event().await, Event::new("b1", "e", "[1]"));
-        assert_eq!(pusher.next().await, Said::event("b1", "e", "[1]"));
+        assert_eq!(gusher.next_event().await, ReceivedEvent::new("a1", "e", "[1]"));
+        assert_eq!(gusher.next_event().await, ReceivedEvent::new("b1", "e", "[1]"));
+        assert_eq!(pusher.next().await, PusherMessage::event("b1", "e", "[1]"));
 
         // a pattern reaches the channels of all, and counts each of them once
         assert_eq!(backend.push_matching("demo", "a[0-9]", "e", r#"{"x":2}"#).await, 4);
         let mut heard = [gusher.next_event().await, gusher.next_event().await];
         heard.sort_by(|one, other| one.channel.cmp(&other.channel));
-        assert_eq!(heard, ["a1", "a2"].map(|channel| Event::new(channel, "e", r#"{"x":2}"#)));
+        assert_eq!(heard, ["a1", "a2"].map(|channel| ReceivedEvent::new(channel, "e", r#"{"x":2}"#)));
         let mut heard = [pusher.next().await, pusher.next().await, pusher.next().await];
         heard.sort_by(|one, other| one.channel.cmp(&other.channel));
-        assert_eq!(heard, ["a2", "a3", "private-a4"].map(|channel| Said::event(channel, "e", r#"{"x":2}"#)));
+        assert_eq!(heard, ["a2", "a3", "private-a4"].map(|channel| PusherMessage::event(channel, "e", r#"{"x":2}"#)));
 
         let body = json!({ "name": "e", "channels": ["a1", "a3", "b1"], "data": "3" });
         assert_eq!(api.post("/events", &body).await.status, 200);
-        assert_eq!(gusher.next_event().await, Event::new("a1", "e", "3"));
-        assert_eq!(gusher.next_event().await, Event::new("b1", "e", "3"));
-        assert_eq!(pusher.next().await, Said::event("a3", "e", "3"));
-        assert_eq!(pusher.next().await, Said::event("b1", "e", "3"));
+        assert_eq!(gusher.next_event().await, ReceivedEvent::new("a1", "e", "3"));
+        assert_eq!(gusher.next_event().await, ReceivedEvent::new("b1", "e", "3"));
+        assert_eq!(pusher.next().await, PusherMessage::event("a3", "e", "3"));
+        assert_eq!(pusher.next().await, PusherMessage::event("b1", "e", "3"));
         pusher.is_quiet().await;
         assert!(gusher.ask("gusher.ping", "1").await.contains("pong_succeeded"));
     }
@@ -156,7 +164,7 @@ async fn batches_and_patterns_and_lists_of_channels_reach_both() {
 
 #[tokio::test]
 async fn what_a_client_says_reaches_both_but_itself() {
-    for place in Place::all().await {
+    for place in Dialogue::all().await {
         let mut gusher = place.gusher(0, "ann", &["private-desk", "presence-room"]).await;
         let mut speaker = place.pusher(1, &["private-desk"]).await;
         let mut other = place.pusher(0, &["private-desk"]).await;
@@ -168,29 +176,29 @@ async fn what_a_client_says_reaches_both_but_itself() {
             (json!(null), "null"),
         ] {
             speaker.whisper("private-desk", "client-e", &data).await;
-            assert_eq!(gusher.next_event().await, Event::new("private-desk", "client-e", to_gusher));
-            assert_eq!(other.next().await, Said::event("private-desk", "client-e", data));
+            assert_eq!(gusher.next_event().await, ReceivedEvent::new("private-desk", "client-e", to_gusher));
+            assert_eq!(other.next().await, PusherMessage::event("private-desk", "client-e", data));
         }
         // of the sender, gusher has no word
         speaker.whisper("presence-room", "client-e", &json!([1])).await;
-        assert_eq!(gusher.next_event().await, Event::new("presence-room", "client-e", "[1]"));
+        assert_eq!(gusher.next_event().await, ReceivedEvent::new("presence-room", "client-e", "[1]"));
         // a socket that is left out is left out of its own event only
         let body = json!({ "name": "e", "channel": "private-desk", "data": "1", "socket_id": speaker.id });
         assert_eq!(place.api().await.post("/events", &body).await.status, 200);
-        assert_eq!(gusher.next_event().await, Event::new("private-desk", "e", "1"));
-        assert_eq!(other.next().await, Said::event("private-desk", "e", "1"));
+        assert_eq!(gusher.next_event().await, ReceivedEvent::new("private-desk", "e", "1"));
+        assert_eq!(other.next().await, PusherMessage::event("private-desk", "e", "1"));
         speaker.is_quiet().await;
     }
 }
 
 #[tokio::test]
 async fn counts_and_lists_are_of_all_and_members_are_pushers_own() {
-    for place in Place::all().await {
-        let mut watcher = Member::join(place.pusher(0, &["news"]).await, "presence-room", "7").await;
+    for place in Dialogue::all().await {
+        let mut watcher = PresenceClient::join(place.pusher(0, &["news"]).await, "presence-room", "7").await;
         // a gusher client on a presence channel is no member, and nobody is told of it
         let mut ann = place.gusher(1, "ann", &["presence-room", "news", "only gusher's"]).await;
-        let mut eve = Member::join(place.pusher(1, &["private-desk"]).await, "presence-room", "8").await;
-        let mut again = Member::join(place.pusher(0, &[]).await, "presence-room", "8").await;
+        let mut eve = PresenceClient::join(place.pusher(1, &["private-desk"]).await, "presence-room", "8").await;
+        let mut again = PresenceClient::join(place.pusher(0, &[]).await, "presence-room", "8").await;
         for member in [&mut watcher, &mut eve, &mut again] {
             member.sees(&users(["7", "8"])).await;
             member.is_quiet().await;
@@ -238,7 +246,7 @@ async fn counts_and_lists_are_of_all_and_members_are_pushers_own() {
 
 #[tokio::test]
 async fn users_and_sockets_of_the_one_are_not_those_of_the_other() {
-    for place in Place::all().await {
+    for place in Dialogue::all().await {
         let mut ann = place.gusher(0, "ann", &[]).await;
         let mut member = place.pusher(1, &[]).await;
         member.join("presence-room", "ann").await;
@@ -266,7 +274,7 @@ async fn users_and_sockets_of_the_one_are_not_those_of_the_other() {
 
 #[tokio::test]
 async fn each_goes_by_its_own_rule_where_it_may_subscribe() {
-    for place in Place::all().await {
+    for place in Dialogue::all().await {
         // gusher's: what the JWT says, whatever the name
         let token = place.slave(0).token("demo", "ann", &["private-*", "presence-room"]).await;
         let mut ann = Client::connect(place.slave(0).slave(), "demo", &token).await;
@@ -296,32 +304,32 @@ async fn each_goes_by_its_own_rule_where_it_may_subscribe() {
         assert_eq!(bob.barred("private-x").await.0, 401);
         // and both hear what is said
         place.api().await.trigger("private-desk", "e", "1").await;
-        assert_eq!(ann.next_event().await, Event::new("private-desk", "e", "1"));
-        assert_eq!(bob.next().await, Said::event("private-desk", "e", "1"));
+        assert_eq!(ann.next_event().await, ReceivedEvent::new("private-desk", "e", "1"));
+        assert_eq!(bob.next().await, PusherMessage::event("private-desk", "e", "1"));
     }
 }
 
 #[tokio::test]
 async fn apps_are_apart_whatever_the_dialect() {
-    for place in Place::all().await {
+    for place in Dialogue::all().await {
         let mut pusher = [place.pusher(0, &["news"]).await, place.pusher(1, &["news"]).await];
         let mut gusher = place.gusher_of("demo", 0, "ann", &["news"]).await;
         let mut strangers =
             [place.gusher_of("other", 0, "ann", &["news"]).await, place.gusher_of("plain", 1, "ann", &["news"]).await];
-        let mut other = Pusher::connect(place.slave(1).slave(), OTHER).await.subscribed("news").await;
+        let mut other = PusherClient::connect(place.slave(1).slave(), OTHER).await.subscribed("news").await;
         let mut backend = place.master().backend().await;
         // gusher's name of an app is Pusher's key, not its id
         for app in ["plain", DEMO.id, "Demo"] {
             backend.push(app, "news", "e", "0").await;
         }
         backend.push(OTHER.key, "news", "e", "2").await;
-        assert_eq!(other.next().await, Said::event("news", "e", "2"));
+        assert_eq!(other.next().await, PusherMessage::event("news", "e", "2"));
         assert_eq!(strangers[1].next_event().await.data, "0");
         assert_eq!(strangers[0].next_event().await.data, "2");
         backend.push("demo", "news", "e", "1").await;
         assert_eq!(gusher.next_event().await.data, "1");
         for client in &mut pusher {
-            assert_eq!(client.next().await, Said::event("news", "e", "1"));
+            assert_eq!(client.next().await, PusherMessage::event("news", "e", "1"));
         }
         assert_eq!(Api::of(place.master(), OTHER).await.counts("news").await, (2, None));
         assert_eq!(place.api().await.counts("news").await, (3, None));

@@ -6,7 +6,7 @@ use crate::support::{
     client::Client,
     http::Http,
     keys::signer,
-    server::{Log, Server, Setup},
+    server::{Server, ServerLog, Setup},
     until, within,
 };
 
@@ -262,8 +262,8 @@ async fn development_mode_prints_lines_that_work() {
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!("exec {subscribe}")).stdin(Stdio::null());
     let mut subscriber = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sh is there");
-    let arrives = Log::of(subscriber.stdout.take().expect("a pipe"));
-    let _complains = Log::of(subscriber.stderr.take().expect("a pipe"));
+    let arrives = ServerLog::of(subscriber.stdout.take().expect("a pipe"));
+    let _complains = ServerLog::of(subscriber.stderr.take().expect("a pipe"));
     until("the pasted line connects", 1, || server.connections()).await;
     until("it is on a channel", false, || async {
         server.backend().await.names("/api/demo/channels").await.is_empty()

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     keys::now,
-    pusher::{Api, DEMO, Pusher, setup},
+    pusher::{Api, DEMO, PusherClient, setup},
     server::Server,
     websocket::WebSocket,
     within,
@@ -63,7 +63,7 @@ async fn a_gusher_socket_is_called_as_its_client_knows_it() {
 #[tokio::test]
 async fn so_is_a_pusher_socket_and_a_refused_request_says_why_without_its_query() {
     let server = setup().set("log.level", "debug").start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await;
     let who = json!({ "socket_id": ann.id, "app_id": "demo", "user_id": "" });
     has(&line(&server, "opens in demo").await, &who);
     for (auth, reason) in

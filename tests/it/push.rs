@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::support::{
-    client::{Client, Event, path},
+    client::{Client, ReceivedEvent, path},
     http::Http,
     server::Server,
     websocket::WebSocket,
@@ -24,7 +24,7 @@ async fn a_thousand_pushes_arrive_in_their_order() {
     }
     for listener in &mut listeners {
         for number in 0..1_000 {
-            assert_eq!(listener.next_event().await, Event::new("news", "e", &number.to_string()));
+            assert_eq!(listener.next_event().await, ReceivedEvent::new("news", "e", &number.to_string()));
         }
     }
 }
@@ -38,7 +38,7 @@ async fn every_push_after_the_reply_to_subscribe_arrives() {
         let channel = format!("c{round}");
         assert_eq!(ann.subscribe(&channel).await, "gusher.subscribe_succeeded");
         backend.push("demo", &channel, "e", "1").await;
-        assert_eq!(ann.next_event().await, Event::new(&channel, "e", "1"));
+        assert_eq!(ann.next_event().await, ReceivedEvent::new(&channel, "e", "1"));
         assert_eq!(ann.unsubscribe(&channel).await, "gusher.unsubscribe_succeeded");
         backend.push("demo", &channel, "e", "2").await;
     }
@@ -62,7 +62,7 @@ async fn a_crowd_hears_everything_while_others_come_and_go() {
         crowd.spawn(async move {
             ready.wait().await;
             for number in 0..PUSHES {
-                assert_eq!(client.next_event().await, Event::new("news", "e", &number.to_string()));
+                assert_eq!(client.next_event().await, ReceivedEvent::new("news", "e", &number.to_string()));
             }
         });
     }
@@ -239,7 +239,7 @@ async fn a_body_may_come_in_chunks_or_wait_to_be_asked_for() {
     let chunks = "Transfer-Encoding: chunked\r\n\r\n5\r\n{\"eve\r\nC;x=y\r\nnt\":\"chunk\"}\r\n0\r\n\r\n";
     let reply = Http::to(server.master()).await.exchange(format!("{head}{chunks}").as_bytes()).await;
     assert_eq!(reply.status, 200, "{reply:?}");
-    assert_eq!(ann.next_event().await, Event::new("news", "chunk", "null"));
+    assert_eq!(ann.next_event().await, ReceivedEvent::new("news", "chunk", "null"));
 
     let body = r#"{"event":"asked","data":1}"#;
     let mut http = Http::to(server.master()).await;
@@ -247,7 +247,7 @@ async fn a_body_may_come_in_chunks_or_wait_to_be_asked_for() {
     http.send(expect.as_bytes()).await.expect("it listens");
     assert_eq!(http.continues().await, "HTTP/1.1 100 Continue");
     assert_eq!(http.exchange(body.as_bytes()).await.status, 200);
-    assert_eq!(ann.next_event().await, Event::new("news", "asked", "1"));
+    assert_eq!(ann.next_event().await, ReceivedEvent::new("news", "asked", "1"));
 
     let too_much = format!("{head}Expect: 100-continue\r\nContent-Length: 99999999\r\n\r\n");
     let reply = Http::to(server.master()).await.exchange(too_much.as_bytes()).await;

@@ -8,7 +8,7 @@ use crate::{
         client::path,
         http::Http,
         keys::signer,
-        pusher::{DEMO, Pusher, setup},
+        pusher::{DEMO, PusherClient, setup},
         server::Setup,
         websocket::WebSocket,
         within,
@@ -37,7 +37,7 @@ async fn a_successor_takes_over_the_listening_socket_and_nobody_is_refused() {
         };
         assert_eq!(serves, address, "{role}");
         assert_eq!(Http::to(address).await.get("/healthz").await.status, 200, "{role}");
-        let mut ann = Pusher::connect(first.slave(), DEMO).await;
+        let mut ann = PusherClient::connect(first.slave(), DEMO).await;
         let mut bob = WebSocket::open(first.slave(), &path("demo", &signer().jwt("demo", "bob", &["*"])), &[])
             .await
             .expect("101");
@@ -90,7 +90,7 @@ async fn without_a_socket_that_stays_the_port_is_free_at_once() {
 async fn clients_come_back_at_once_only_if_another_slave_is_there() {
     let mut field = Field::start_with(By::Local, 1, 2, |setup| setup.toml(&DEMO.listed(""))).await;
     for (slave, wanted) in [(0, 4200), (1, 4100)] {
-        let mut ann = Pusher::connect(field.slaves[slave].slave(), DEMO).await;
+        let mut ann = PusherClient::connect(field.slaves[slave].slave(), DEMO).await;
         field.slaves[slave].signal("TERM");
         let (code, _) = ann.error().await;
         assert_eq!(code, Some(wanted), "slave {slave}");

@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use serde_json::json;
 use wellhead::{
-    app::{self, Running, Then},
+    app::{self, RunningNode, Then},
     settings::{
         load::layers,
         plan::{Plan, Roles},
@@ -17,26 +17,26 @@ use crate::support::{
     client::{self, Client},
     http::Http,
     keys::{Signer, now, signer, stranger},
-    pusher::{App, Pusher},
+    pusher::{PusherClient, TestApp},
     websocket::WebSocket,
 };
 
-const OLD: App = App { key: "shop", id: "17", secret: "the former secret of shop" };
-const NEW: App = App { key: "shop", id: "18", secret: "the next secret of shop" };
+const OLD: TestApp = TestApp { key: "shop", id: "17", secret: "the former secret of shop" };
+const NEW: TestApp = TestApp { key: "shop", id: "18", secret: "the next secret of shop" };
 
 /// A file of settings.
-struct Written {
+struct WrittenSetting {
     /// Verifies tokens.
     signer: &'static Signer,
     /// The app for Pusher's libraries.
-    app: App,
+    app: TestApp,
     /// What else is said of it.
     more: &'static str,
     /// The key of backends.
     push_key: &'static str,
 }
 
-impl Written {
+impl WrittenSetting {
     fn text(&self, folder: &Path) -> String {
         let Self { signer, app, more, push_key } = self;
         let public = folder.join(format!("{push_key}.pem"));
@@ -50,20 +50,20 @@ impl Written {
         )
     }
 
-    async fn start(&self, folder: &Path) -> Running {
+    async fn start(&self, folder: &Path) -> RunningNode {
         let loaded = layers("old.toml", &self.text(folder), &[], &[]).expect("settings");
         app::start(loaded.settings).await.expect("it starts")
     }
 
     /// As a reload would.
-    fn put_in_force(&self, folder: &Path, running: &Running) {
+    fn put_in_force(&self, folder: &Path, running: &RunningNode) {
         let loaded = layers("new.toml", &self.text(folder), &[], &[]).expect("settings");
         running.tenants.swap(Plan::new(&loaded, Roles::Standalone).expect("a plan").tenants);
     }
 }
 
 /// The statuses of what a server is asked: each with what is in force first, and with what is in force next.
-async fn asked(running: &Running) -> Vec<(&'static str, u16, u16)> {
+async fn asked(running: &RunningNode) -> Vec<(&'static str, u16, u16)> {
     let (master, slave) = (running.addresses.master.expect("one"), running.addresses.slave.expect("one"));
     let mut http = Http::to(master).await;
     let mut found = Vec::new();
@@ -73,7 +73,7 @@ async fn asked(running: &Running) -> Vec<(&'static str, u16, u16)> {
     };
     found.push(("a push key", push("Bearer old").await, push("Bearer new").await));
     let mut http = Http::to(master).await;
-    let mut trigger = async |app: App| {
+    let mut trigger = async |app: TestApp| {
         let (path, body) = (format!("/apps/{}/events", app.id), json!({"name": "e", "channel": "news", "data": "1"}));
         let query = app.signed("POST", &path, &[], &body.to_string(), now());
         http.json("POST", &format!("{path}?{query}"), &body.to_string()).await.status
@@ -101,7 +101,7 @@ async fn asked(running: &Running) -> Vec<(&'static str, u16, u16)> {
 async fn what_is_swapped_is_in_force_at_once() {
     let folder = std::env::temp_dir().join(format!("wellhead-tenants-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder");
-    let old = Written {
+    let old = WrittenSetting {
         signer: signer(),
         app: OLD,
         more: "client_events = false\nallowed_origins = [\"https://old.example\"]",
@@ -119,14 +119,14 @@ async fn what_is_swapped_is_in_force_at_once() {
             ("a page's origin", 101, 403),
         ]
     );
-    let mut open = Pusher::connect(slave, OLD).await.subscribed("private-a").await;
+    let mut open = PusherClient::connect(slave, OLD).await.subscribed("private-a").await;
     let token = signer().jwt("shop", "ann", &["*"]);
     let mut by_token = Client::connect(slave, "shop", &token).await;
     open.whisper("private-a", "client-x", &json!({})).await;
     assert!(open.error().await.1.contains("enable this feature"));
 
     let tenants = Arc::downgrade(&running.tenants.load_full());
-    let new = Written {
+    let new = WrittenSetting {
         signer: stranger(),
         app: NEW,
         more: "client_events = true\nallowed_origins = [\"https://new.example\"]",

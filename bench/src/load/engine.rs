@@ -9,9 +9,9 @@ use anyhow::{Result, bail, ensure};
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 
 use super::{
-    http::{self, Http},
-    job::{Job, Tokens},
-    sockets::{Client, Stage},
+    http::{self, LoadHttp},
+    job::{Job, TokenSource},
+    sockets::{LoadSocket, Stage},
     speech::Speech,
     track::Track,
 };
@@ -36,11 +36,11 @@ pub struct Engine {
     /// The words of the server's protocol.
     pub speech: Box<dyn Speech>,
     /// All sockets.
-    pub clients: Vec<Client>,
+    pub clients: Vec<LoadSocket>,
     /// Sockets from here on are looked at first.
     urgent_from: usize,
     /// Connections of publishers.
-    pub publishers: Vec<Http>,
+    pub publishers: Vec<LoadHttp>,
     /// What has arrived.
     pub track: Track,
     /// Replies that came since they were taken: publisher, status, body.
@@ -74,7 +74,7 @@ impl Engine {
 
     /// Add a connection for a publisher.
     pub fn add_publisher(&mut self, to: std::net::SocketAddr) -> Result<()> {
-        let mut http = Http::connect(to)?;
+        let mut http = LoadHttp::connect(to)?;
         let token = Token(self.publishers.len());
         self.first.registry().register(&mut http.stream, token, Interest::READABLE)?;
         self.publishers.push(http);
@@ -136,7 +136,7 @@ impl Engine {
         let begin = self.clients.len();
         let end = begin + count;
         let each = match &job.tokens {
-            Tokens::Each(jwts) => jwts.as_slice(),
+            TokenSource::Each(jwts) => jwts.as_slice(),
             _ => &[],
         };
         let mut exchanges = Vec::new();
@@ -193,7 +193,7 @@ impl Engine {
             many => no * many..(no + 1) * many,
         };
         let to = job.slaves[no % job.slaves.len()];
-        let mut client = Client::open(&*self.speech, no, to, token, channels, stuck)?;
+        let mut client = LoadSocket::open(&*self.speech, no, to, token, channels, stuck)?;
         client.since = since;
         let interest = Interest::READABLE | Interest::WRITABLE;
         if no >= self.urgent_from {
@@ -239,7 +239,7 @@ fn look_at(
     speech: &dyn Speech,
     no: usize,
     writable: bool,
-    client: &mut Client,
+    client: &mut LoadSocket,
     scratch: &mut [u8],
     track: &mut Track,
     live: &mut usize,

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::wire;
 
 /// The connection.
-pub struct Http {
+pub struct LoadHttp {
     /// The stream below.
     pub stream: TcpStream,
     host: SocketAddr,
@@ -20,7 +20,7 @@ pub struct Http {
     request: Vec<u8>,
 }
 
-impl Http {
+impl LoadHttp {
     /// A connection to `host`.
     pub fn connect(host: SocketAddr) -> Result<Self> {
         let stream = std::net::TcpStream::connect(host)?;

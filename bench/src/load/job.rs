@@ -20,7 +20,7 @@ pub struct Job {
     /// What the server speaks.
     pub protocol: ServerProtocol,
     /// How sockets prove who they are.
-    pub tokens: Tokens,
+    pub tokens: TokenSource,
     /// How many sockets.
     pub sockets: usize,
     /// How many channels; socket n is on channel n modulo that.
@@ -41,7 +41,7 @@ pub struct Job {
 
 impl Job {
     /// Idle sockets on one channel; whom it is about, the runner says.
-    pub fn new(tokens: Tokens) -> Self {
+    pub fn new(tokens: TokenSource) -> Self {
         Self {
             slaves: Vec::new(),
             master: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -68,7 +68,7 @@ impl Job {
 
 /// How sockets prove who they are.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub enum Tokens {
+pub enum TokenSource {
     /// They need not.
     None,
     /// All by this connection token.

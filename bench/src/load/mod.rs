@@ -15,8 +15,8 @@ use anyhow::Result;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 pub use self::{
-    job::{Job, LoadWork, Tokens},
-    speech::{App, ServerProtocol},
+    job::{Job, LoadWork, TokenSource},
+    speech::{BenchApp, ServerProtocol},
 };
 
 /// Read a job from stdin, do it, and write what came of it to stdout.

@@ -37,7 +37,7 @@ pub enum Stage {
 }
 
 /// A socket.
-pub struct Client {
+pub struct LoadSocket {
     /// The stream below.
     pub stream: TcpStream,
     /// How far it is.
@@ -53,7 +53,7 @@ pub struct Client {
     pub since: Instant,
 }
 
-impl Client {
+impl LoadSocket {
     /// Socket `no`, on its way to `to`.
     pub fn open(
         speech: &dyn Speech,

@@ -101,7 +101,7 @@ pub struct Open {
 
 /// How deliveries are timed.
 #[derive(Clone, Copy)]
-pub enum Clock {
+pub enum LoadClock {
     /// From when its request was sent; for the request as a whole, to the last delivery.
     Request,
     /// From when it was due, each delivery.
@@ -126,7 +126,7 @@ pub struct Track {
     /// The request that each publisher has under way.
     pub open: Vec<Option<Open>>,
     /// How deliveries are timed.
-    pub clock: Clock,
+    pub clock: LoadClock,
     /// Times from push to delivery.
     pub latency: Histogram,
     /// Times of the second publisher, where it is another kind of load.
@@ -154,7 +154,7 @@ impl Track {
             last: vec![0; sockets * publishers],
             publishers,
             open: vec![None; publishers],
-            clock: Clock::Request,
+            clock: LoadClock::Request,
             latency: Histogram::default(),
             beside: None,
             deliveries: 0,
@@ -182,7 +182,7 @@ impl Track {
         *last = count;
         self.deliveries += 1;
         self.bytes += payload.len() as u64;
-        if let Clock::Due { start, every } = self.clock {
+        if let LoadClock::Due { start, every } = self.clock {
             self.latency.note(now.saturating_duration_since(start + every * (count - 1)));
             return;
         }
@@ -210,7 +210,7 @@ impl Track {
         }
         self.open[publisher] = None;
         self.done.push(publisher);
-        if matches!(self.clock, Clock::Request) {
+        if matches!(self.clock, LoadClock::Request) {
             let span = now.saturating_duration_since(open.since);
             match &mut self.beside {
                 Some(beside) if publisher == 1 => beside.note(span),

@@ -11,10 +11,10 @@ use anyhow::{Context, Result, ensure};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use super::{contender::Contender, environment::app, nats::Nats, nchan, running::Running, uws};
+use super::{contender::Contender, environment::app, nats::BenchNats, nchan, running::RunningContender, uws};
 use crate::{
-    child::Server,
-    load::{App, Job, LoadWork, ServerProtocol, Tokens},
+    child::ServerProcess,
+    load::{BenchApp, Job, LoadWork, ServerProtocol, TokenSource},
     proc,
 };
 
@@ -48,7 +48,7 @@ impl Bench {
         }
         let plain = "[jwt]\npublic_keys = [\"keys/public.pem\"]\n";
         fs::write(folder.join("config.toml"), plain)?;
-        let App { id, key, secret } = app();
+        let BenchApp { id, key, secret } = app();
         let listed = format!("{plain}[[apps.listed]]\nkey = \"{key}\"\nid = \"{id}\"\nsecret = \"{secret}\"\n");
         fs::write(folder.join("pusher.toml"), listed)?;
         let signer = EncodingKey::from_rsa_pem(&fs::read(keys.join("private.pem"))?)?;
@@ -77,7 +77,7 @@ impl Bench {
 
     /// Idle sockets on one channel: what all jobs are made from.
     pub fn job(&self) -> Result<Job> {
-        Ok(Job::new(Tokens::Shared(self.jwt(0)?)))
+        Ok(Job::new(TokenSource::Shared(self.jwt(0)?)))
     }
 
     /// The program and arguments of one process of a contender, with `settings` of Wellhead.
@@ -113,25 +113,25 @@ impl Bench {
     }
 
     /// Start a contender on the servers' cores.
-    pub fn start(&self, contender: Contender, settings: &[(&str, String)]) -> Result<Running> {
+    pub fn start(&self, contender: Contender, settings: &[(&str, String)]) -> Result<RunningContender> {
         if let Some(slaves) = contender.slaves() {
             return self.cluster(slaves, contender.is_on_nats(), settings);
         }
         if let Contender::Peer(peer) = contender {
-            return Ok(Running {
+            return Ok(RunningContender {
                 ws: Some(peer.ws),
                 http: Some(peer.http),
                 pid: peer.pid,
                 protocol: Some(peer.protocol.clone()),
                 tokens: Some(peer.tokens()),
-                ..Running::default()
+                ..RunningContender::default()
             });
         }
         if contender == Contender::Nchan {
             let (server, address) = nchan::start(&self.folder, &self.server_cores)?;
-            let mut running = Running::of(vec![server]);
+            let mut running = RunningContender::of(vec![server]);
             (running.ws, running.http) = (Some(address), Some(address));
-            (running.protocol, running.tokens) = (Some(ServerProtocol::Nchan), Some(Tokens::None));
+            (running.protocol, running.tokens) = (Some(ServerProtocol::Nchan), Some(TokenSource::None));
             return Ok(running);
         }
         let command = if contender == Contender::Uws {
@@ -139,13 +139,13 @@ impl Bench {
         } else {
             self.command(contender, "standalone", settings).1
         };
-        Ok(Running::speaking(contender, Server::start(command, &self.server_cores)?))
+        Ok(RunningContender::speaking(contender, ServerProcess::start(command, &self.server_cores)?))
     }
 
     /// A master and its slaves, on the bus of this machine or on NATS.
-    pub fn cluster(&self, slaves: usize, on_nats: bool, settings: &[(&str, String)]) -> Result<Running> {
+    pub fn cluster(&self, slaves: usize, on_nats: bool, settings: &[(&str, String)]) -> Result<RunningContender> {
         let mut settings = settings.to_vec();
-        let nats = on_nats.then(|| Nats::start(&self.server_cores)).transpose()?;
+        let nats = on_nats.then(|| BenchNats::start(&self.server_cores)).transpose()?;
         match &nats {
             Some(nats) => {
                 settings.push(("cluster.bus", format!("nats://{}", nats.address)));
@@ -157,10 +157,10 @@ impl Bench {
                 settings.push(("cluster.socket", socket.display().to_string()));
             }
         }
-        let mut running = Running { nats, ..Running::default() };
+        let mut running = RunningContender { nats, ..RunningContender::default() };
         for role in std::iter::once("master").chain(std::iter::repeat_n("slave", slaves)) {
             let (_, command) = self.command(Contender::Wellhead, role, &settings);
-            running.servers.push(Server::start(command, &self.server_cores)?);
+            running.servers.push(ServerProcess::start(command, &self.server_cores)?);
         }
         Ok(running)
     }
@@ -176,7 +176,7 @@ impl Bench {
     }
 
     /// Let the generator do a job against what runs, and wait for what came of it.
-    pub fn load(&self, contender: Contender, running: &Running, job: &Job) -> Result<Value> {
+    pub fn load(&self, contender: Contender, running: &RunningContender, job: &Job) -> Result<Value> {
         let mut job = running.addressed(job)?;
         if contender == Contender::Undisturbed {
             job.stuck = 0;

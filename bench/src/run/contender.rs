@@ -1,6 +1,6 @@
 //! Who is measured.
 
-use super::peer::Peer;
+use super::peer::PeerServer;
 
 /// A server that is measured.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,7 +28,7 @@ pub enum Contender {
     /// uWebSockets.js with a server of ours, if it is installed.
     Uws,
     /// A server that runs already.
-    Peer(&'static Peer),
+    Peer(&'static PeerServer),
 }
 
 impl Contender {

@@ -2,11 +2,11 @@
 
 use std::{env, path::Path};
 
-use crate::load::App;
+use crate::load::BenchApp;
 
 /// The app that speaks Pusher here.
-pub fn app() -> App {
-    App { id: "1".to_owned(), key: "bench".to_owned(), secret: "the bench's secret".to_owned() }
+pub fn app() -> BenchApp {
+    BenchApp { id: "1".to_owned(), key: "bench".to_owned(), secret: "the bench's secret".to_owned() }
 }
 
 /// Is this program installed?

@@ -10,9 +10,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use super::{bench::Bench, contender::Contender, environment::has, running::Running};
+use super::{bench::Bench, contender::Contender, environment::has, running::RunningContender};
 use crate::{
-    child::Server,
+    child::ServerProcess,
     load::{Job, LoadWork},
 };
 
@@ -21,14 +21,14 @@ const SOCKETS: usize = 300;
 
 /// What to count.
 #[derive(Args)]
-pub struct Options {
+pub struct InstructionsOptions {
     /// The program to count; the one beside this one
     #[arg(long)]
     wellhead: Option<PathBuf>,
 }
 
 /// Count, and print a table.
-pub fn run(options: &Options) -> Result<()> {
+pub fn run(options: &InstructionsOptions) -> Result<()> {
     ensure!(has("valgrind"), "callgrind is missing: apt-get install valgrind");
     let bench = Bench::new(options.wellhead.clone())?;
     let fan_out = Job { sockets: SOCKETS, ..bench.job()? };
@@ -67,9 +67,9 @@ fn counted(bench: &Bench, contender: Contender, job: &Job, work: LoadWork) -> Re
     let profile = bench.folder.join("callgrind.out");
     command.args(["--tool=callgrind", &format!("--callgrind-out-file={}", profile.display())]).arg(program);
     bench.arguments(&mut command, contender, "standalone", &[]);
-    let server = Server::start(command, bench.cores().0)?;
+    let server = ServerProcess::start(command, bench.cores().0)?;
     let job = Job { work, ..job.clone() };
-    let running = Running::speaking(contender, server);
+    let running = RunningContender::speaking(contender, server);
     let report = bench.load(contender, &running, &job)?;
     ensure!(report["lost"] == 0 && report["wrong"] == 0, "{} lost something: {report}", contender.name());
     let mut collected = None;

@@ -23,12 +23,12 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use self::{bench::Bench, contender::Contender, peer::Peer, workloads::Workload};
+use self::{bench::Bench, contender::Contender, peer::PeerServer, workloads::Workload};
 pub use self::{table::figure, workloads::measure};
 
 /// What to measure.
 #[derive(Args)]
-pub struct Options {
+pub struct RunOptions {
     /// Once, and smaller
     #[arg(long)]
     quick: bool,
@@ -41,7 +41,7 @@ pub struct Options {
     /// A server that runs already, as name=…,protocol=gusher|raw|nchan|pusher,ws=HOST:PORT,http=HOST:PORT[,pid=…], with
     /// pusher id=…,key=…,secret=…, with gusher token=…; may be given several times
     #[arg(long)]
-    peer: Vec<Peer>,
+    peer: Vec<PeerServer>,
     /// How often each, instead of 3 times
     #[arg(long)]
     rounds: Option<usize>,
@@ -51,13 +51,13 @@ pub struct Options {
 }
 
 /// The reports of one workload: of each contender, round after round.
-pub struct Outcome {
+pub struct WorkloadOutcome {
     workload: Workload,
     reports: Vec<(Contender, Vec<Value>)>,
 }
 
 /// Measure, print the table, write it and the reports.
-pub fn run(options: &Options) -> Result<()> {
+pub fn run(options: &RunOptions) -> Result<()> {
     let began = Instant::now();
     let bench = Bench::new(options.wellhead.clone())?;
     let mut outcomes = Vec::new();
@@ -79,7 +79,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn measure(bench: &Bench, workload: Workload, rounds: Option<usize>) -> Result<Outcome> {
+fn measure(bench: &Bench, workload: Workload, rounds: Option<usize>) -> Result<WorkloadOutcome> {
     let mut reports: Vec<_> = workload.contenders.iter().map(|&contender| (contender, Vec::new())).collect();
     let rounds = rounds.unwrap_or(workload.rounds);
     for round in 1..=rounds {
@@ -99,7 +99,7 @@ fn measure(bench: &Bench, workload: Workload, rounds: Option<usize>) -> Result<O
             reports.push(report);
         }
     }
-    Ok(Outcome { workload, reports })
+    Ok(WorkloadOutcome { workload, reports })
 }
 
 fn once(bench: &Bench, contender: Contender, workload: &Workload) -> Result<Value> {
@@ -109,7 +109,7 @@ fn once(bench: &Bench, contender: Contender, workload: &Workload) -> Result<Valu
     Ok(report)
 }
 
-fn write(bench: &Bench, outcomes: &[Outcome]) -> Result<()> {
+fn write(bench: &Bench, outcomes: &[WorkloadOutcome]) -> Result<()> {
     fs::write(bench.folder.join("table.md"), table::markdown(bench, outcomes)?)?;
     let results: Vec<_> = outcomes
         .iter()

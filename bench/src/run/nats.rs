@@ -7,22 +7,22 @@ use std::{
 
 use anyhow::Result;
 
-use crate::child::Server;
+use crate::child::ServerProcess;
 
 /// The server; dropped, it is ended.
-pub struct Nats {
-    server: Server,
+pub struct BenchNats {
+    server: ServerProcess,
     /// Where it listens.
     pub address: SocketAddr,
 }
 
-impl Nats {
+impl BenchNats {
     /// Start one on `cores`, and wait until it listens.
     pub fn start(cores: &[usize]) -> Result<Self> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut command = Command::new("nats-server");
         command.args(["-a", "127.0.0.1", "-p", &address.port().to_string()]);
-        Ok(Self { server: Server::start_silent(command, cores, address)?, address })
+        Ok(Self { server: ServerProcess::start_silent(command, cores, address)?, address })
     }
 
     /// Its process.

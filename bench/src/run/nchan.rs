@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::environment::has;
-use crate::child::Server;
+use crate::child::ServerProcess;
 
 /// Where distributions keep it.
 const MODULES: [&str; 3] = [
@@ -25,7 +25,7 @@ pub fn module() -> Option<&'static str> {
 }
 
 /// Start it in a folder of its own.
-pub fn start(folder: &Path, cores: &[usize]) -> Result<(Server, SocketAddr)> {
+pub fn start(folder: &Path, cores: &[usize]) -> Result<(ServerProcess, SocketAddr)> {
     let folder = folder.join("nchan");
     fs::create_dir_all(&folder)?;
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
@@ -33,7 +33,7 @@ pub fn start(folder: &Path, cores: &[usize]) -> Result<(Server, SocketAddr)> {
     fs::write(&file, config(module().context("Nchan is installed")?, &folder, address))?;
     let mut command = Command::new("nginx");
     command.arg("-e").arg(folder.join("error.log")).arg("-p").arg(&folder).arg("-c").arg(&file);
-    Ok((Server::start_silent(command, cores, address)?, address))
+    Ok((ServerProcess::start_silent(command, cores, address)?, address))
 }
 
 /// One worker; nothing is kept of what was published, as nobody else here keeps it; its own checks stay as they are.

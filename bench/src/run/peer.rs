@@ -8,11 +8,11 @@ use std::{
 
 use anyhow::{Context, Error, Result, bail};
 
-use crate::load::{App, ServerProtocol, Tokens};
+use crate::load::{BenchApp, ServerProtocol, TokenSource};
 
 /// A server that runs already.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Peer {
+pub struct PeerServer {
     /// What its column is called.
     pub name: String,
     /// What it speaks.
@@ -27,14 +27,14 @@ pub struct Peer {
     pub token: Option<String>,
 }
 
-impl Peer {
+impl PeerServer {
     /// How its sockets prove who they are.
-    pub fn tokens(&self) -> Tokens {
-        self.token.clone().map_or(Tokens::None, Tokens::Given)
+    pub fn tokens(&self) -> TokenSource {
+        self.token.clone().map_or(TokenSource::None, TokenSource::Given)
     }
 }
 
-impl FromStr for Peer {
+impl FromStr for PeerServer {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -57,7 +57,9 @@ impl FromStr for Peer {
             "gusher" => ServerProtocol::Gusher,
             "raw" => ServerProtocol::Raw,
             "nchan" => ServerProtocol::Nchan,
-            "pusher" => ServerProtocol::Pusher(App { id: need("id")?, key: need("key")?, secret: need("secret")? }),
+            "pusher" => {
+                ServerProtocol::Pusher(BenchApp { id: need("id")?, key: need("key")?, secret: need("secret")? })
+            }
             other => bail!("\"{other}\" is none of the protocols gusher, raw, nchan, pusher"),
         };
         Ok(Self {
@@ -77,10 +79,11 @@ mod tests {
 
     #[test]
     fn a_peer_is_what_its_text_says() {
-        let peer: Peer = "name=soketi,protocol=pusher,ws=127.0.0.1:6001,http=127.0.0.1:6002,pid=7,id=1,key=k,secret=s"
-            .parse()
-            .unwrap();
-        let app = App { id: "1".into(), key: "k".into(), secret: "s".into() };
+        let peer: PeerServer =
+            "name=soketi,protocol=pusher,ws=127.0.0.1:6001,http=127.0.0.1:6002,pid=7,id=1,key=k,secret=s"
+                .parse()
+                .unwrap();
+        let app = BenchApp { id: "1".into(), key: "k".into(), secret: "s".into() };
         assert_eq!((peer.protocol, peer.http.port(), peer.pid), (ServerProtocol::Pusher(app), 6002, Some(7)));
     }
 
@@ -92,7 +95,7 @@ mod tests {
             ("name=x,protocol=smoke", "smoke"),
             ("name=x,colour=red", "colour"),
         ] {
-            let error = text.parse::<Peer>().unwrap_err().to_string();
+            let error = text.parse::<PeerServer>().unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
     }

@@ -4,20 +4,20 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 
-use super::{contender::Contender, environment::app, nats::Nats};
+use super::{contender::Contender, environment::app, nats::BenchNats};
 use crate::{
-    child::Server,
-    load::{Job, ServerProtocol, Tokens},
+    child::ServerProcess,
+    load::{Job, ServerProtocol, TokenSource},
     proc,
 };
 
 /// What was started for a measurement; dropped, it is ended.
 #[derive(Default)]
-pub struct Running {
+pub struct RunningContender {
     /// In the order in which they were started: a master before its slaves.
-    pub servers: Vec<Server>,
+    pub servers: Vec<ServerProcess>,
     /// What stands between them.
-    pub nats: Option<Nats>,
+    pub nats: Option<BenchNats>,
     /// Where sockets are opened, if the servers did not say.
     pub ws: Option<SocketAddr>,
     /// Where pushes go, if the servers did not say.
@@ -27,17 +27,17 @@ pub struct Running {
     /// What they speak.
     pub protocol: Option<ServerProtocol>,
     /// How sockets prove who they are, if not as the job has it.
-    pub tokens: Option<Tokens>,
+    pub tokens: Option<TokenSource>,
 }
 
-impl Running {
+impl RunningContender {
     /// These, which say themselves where they listen.
-    pub fn of(servers: Vec<Server>) -> Self {
+    pub fn of(servers: Vec<ServerProcess>) -> Self {
         Self { servers, ..Self::default() }
     }
 
     /// One, and what such a contender speaks.
-    pub fn speaking(contender: Contender, server: Server) -> Self {
+    pub fn speaking(contender: Contender, server: ServerProcess) -> Self {
         let protocol = match contender {
             Contender::Write | Contender::Coalesce | Contender::Uws => ServerProtocol::Raw,
             Contender::Textbook => ServerProtocol::Gusher,
@@ -45,7 +45,7 @@ impl Running {
             // as the job has it
             _ => return Self::of(vec![server]),
         };
-        Self { protocol: Some(protocol), tokens: Some(Tokens::None), ..Self::of(vec![server]) }
+        Self { protocol: Some(protocol), tokens: Some(TokenSource::None), ..Self::of(vec![server]) }
     }
 
     /// The job, for them.
@@ -65,8 +65,8 @@ impl Running {
 
     /// Their processes: servers in order, each with what it has started, NATS last.
     pub fn pids(&self) -> Vec<u32> {
-        let nats = self.nats.as_ref().map(Nats::pid);
-        self.servers.iter().map(Server::pid).chain(self.pid).flat_map(proc::family).chain(nats).collect()
+        let nats = self.nats.as_ref().map(BenchNats::pid);
+        self.servers.iter().map(ServerProcess::pid).chain(self.pid).flat_map(proc::family).chain(nats).collect()
     }
 
     /// End them in order.

@@ -6,14 +6,14 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::{
-    Outcome,
+    WorkloadOutcome,
     bench::Bench,
     contender::Contender,
     workloads::{Goal, Measure},
 };
 
 /// One table of everything.
-pub fn markdown(bench: &Bench, outcomes: &[Outcome]) -> Result<String> {
+pub fn markdown(bench: &Bench, outcomes: &[WorkloadOutcome]) -> Result<String> {
     let mut text = String::new();
     let (servers, generator) = bench.cores();
     writeln!(text, "Server on core {servers:?}, load generator on core {generator:?}; {}.\n", machine())?;
@@ -36,7 +36,13 @@ pub fn markdown(bench: &Bench, outcomes: &[Outcome]) -> Result<String> {
     Ok(text)
 }
 
-fn row(text: &mut String, title: &str, outcome: &Outcome, measure: &Measure, others: &[Contender]) -> Result<()> {
+fn row(
+    text: &mut String,
+    title: &str,
+    outcome: &WorkloadOutcome,
+    measure: &Measure,
+    others: &[Contender],
+) -> Result<()> {
     let of = |contender: Contender| {
         let (_, reports) = outcome.reports.iter().find(|(one, _)| *one == contender)?;
         Some(reports.iter().map(|report| (measure.of)(report)).collect::<Vec<_>>())
@@ -103,7 +109,7 @@ fn ratios_of(ours: &[f64], others: &[f64]) -> Vec<f64> {
 }
 
 /// What did not arrive as it should.
-fn flaws(outcome: &Outcome) -> String {
+fn flaws(outcome: &WorkloadOutcome) -> String {
     let mut text = String::new();
     for (contender, reports) in &outcome.reports {
         for flaw in ["lost", "wrong", "refused", "closed"] {

@@ -21,7 +21,7 @@ const TABLES: [&str; 6] = ["sockets", "channels", "subscriptions", "slaves-local
 
 /// What to measure.
 #[derive(Args)]
-pub struct Options {
+pub struct ScaleOptions {
     /// Only these tables: sockets, channels, subscriptions, slaves-local, slaves-nats, wildcard; with commas between
     #[arg(long)]
     only: Option<String>,
@@ -34,14 +34,14 @@ pub struct Options {
 }
 
 /// A table as it grows, row after row.
-pub struct Table {
+pub struct ScaleTable {
     name: &'static str,
     title: String,
     columns: Vec<&'static str>,
     rows: Vec<Vec<f64>>,
 }
 
-impl Table {
+impl ScaleTable {
     fn new(name: &'static str, title: &str, columns: &[&'static str]) -> Self {
         Self { name, title: title.to_owned(), columns: columns.to_vec(), rows: Vec::new() }
     }
@@ -67,7 +67,7 @@ impl Table {
 }
 
 /// Measure, and print the tables; they stand in target/bench/scale.md, too.
-pub fn run(options: &Options) -> Result<()> {
+pub fn run(options: &ScaleOptions) -> Result<()> {
     let began = Instant::now();
     let bench = Bench::new(options.wellhead.clone())?;
     let quick = options.quick;

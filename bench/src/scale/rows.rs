@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{Table, sound};
+use super::{ScaleTable, sound};
 use crate::{
     load::{Job, LoadWork},
     run::{bench::Bench, contender::Contender, measure::number},
@@ -30,8 +30,8 @@ fn micros(part: &Value) -> f64 {
 }
 
 /// Sockets on one channel.
-pub fn sockets(bench: &Bench, quick: bool) -> Result<Table> {
-    let mut table = Table::new(
+pub fn sockets(bench: &Bench, quick: bool) -> Result<ScaleTable> {
+    let mut table = ScaleTable::new(
         "sockets",
         "Sockets on one channel, 100 B",
         &[
@@ -76,8 +76,8 @@ pub fn sockets(bench: &Bench, quick: bool) -> Result<Table> {
 }
 
 /// Channels with one subscriber each, pushed to in turn at a fixed rate; a socket is on at most 500.
-pub fn channels(bench: &Bench, quick: bool) -> Result<Table> {
-    let mut table = Table::new(
+pub fn channels(bench: &Bench, quick: bool) -> Result<ScaleTable> {
+    let mut table = ScaleTable::new(
         "channels",
         "Channels with one subscriber each (500 of a socket), 2,000 pushes a second in turns",
         &["channels", "sockets", "RSS bytes per channel", "CPU µs per push", "p99 ms"],
@@ -100,8 +100,8 @@ pub fn channels(bench: &Bench, quick: bool) -> Result<Table> {
 }
 
 /// Channels of their own for each socket.
-pub fn subscriptions(bench: &Bench, quick: bool) -> Result<Table> {
-    let mut table = Table::new(
+pub fn subscriptions(bench: &Bench, quick: bool) -> Result<ScaleTable> {
+    let mut table = ScaleTable::new(
         "subscriptions",
         "500 sockets with channels of their own",
         &[

@@ -3,10 +3,10 @@
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{Table, sound};
+use super::{ScaleTable, sound};
 use crate::{
     load::{Job, LoadWork},
-    run::{bench::Bench, contender::Contender, measure::number, running::Running},
+    run::{bench::Bench, contender::Contender, measure::number, running::RunningContender},
 };
 
 /// What one process spent in a report's work, in microseconds.
@@ -24,12 +24,12 @@ fn call(method: &str, target: &str, body: &str, times: u64) -> LoadWork {
     LoadWork::Calls { method: method.to_owned(), target: target.to_owned(), body: body.to_owned(), times }
 }
 
-fn load(bench: &Bench, running: &Running, job: &Job) -> Result<Value> {
+fn load(bench: &Bench, running: &RunningContender, job: &Job) -> Result<Value> {
     sound(bench.load(Contender::Slaves, running, job)?)
 }
 
 /// What each role pays as slaves are added.
-pub fn slaves(bench: &Bench, quick: bool, on_nats: bool) -> Result<Table> {
+pub fn slaves(bench: &Bench, quick: bool, on_nats: bool) -> Result<ScaleTable> {
     let (name, bus) = if on_nats { ("slaves-nats", "NATS") } else { ("slaves-local", "the bus of one machine") };
     let mut columns = vec![
         "slaves",
@@ -54,7 +54,7 @@ pub fn slaves(bench: &Bench, quick: bool, on_nats: bool) -> Result<Table> {
             "query: nats-server, CPU µs",
         ]);
     }
-    let mut table = Table::new(name, &format!("Slaves on {bus}, 16 pushes under way"), &columns);
+    let mut table = ScaleTable::new(name, &format!("Slaves on {bus}, 16 pushes under way"), &columns);
     let sizes: &[usize] = if quick { &[1, 5] } else { &[1, 2, 5, 10, 25, 50] };
     let times: u64 = if quick { 1_000 } else { 4_000 };
     for &count in sizes {
@@ -106,8 +106,8 @@ pub fn slaves(bench: &Bench, quick: bool, on_nats: bool) -> Result<Table> {
 }
 
 /// What a slave with many channels pays for pushes to others: above a limit it listens to everything.
-pub fn wildcard(bench: &Bench, quick: bool) -> Result<Table> {
-    let mut table = Table::new(
+pub fn wildcard(bench: &Bench, quick: bool) -> Result<ScaleTable> {
+    let mut table = ScaleTable::new(
         "wildcard",
         "Two slaves on NATS; one holds so many channels, the pushes are for the other",
         &[

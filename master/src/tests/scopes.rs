@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn every_guarded_row_asks_for_a_key_and_for_the_right_one() {
-    let house = House::new(keys(), false, true);
+    let house = TestMaster::new(keys(), false, true);
     let dialects = dialect::all(&dialect::Settings::default(), &seal());
     let mut guarded = 0;
     let open = dialects.iter().filter(|dialect| dialect.is_open(&house.master.0.tenants.load()));
@@ -39,7 +39,7 @@ async fn every_guarded_row_asks_for_a_key_and_for_the_right_one() {
 
 #[tokio::test]
 async fn a_key_reaches_its_apps_and_channels_and_no_others() {
-    let house = House::new(keys(), false, true);
+    let house = TestMaster::new(keys(), false, true);
     let socket = format!("/api/push/socket/shop/{}", seal().print(SocketId::new(NodeId::from_random(1), 1)));
     let batch = |second: &str| format!(r#"batch_data=[{{"channel":"room-1"}},{{"channel":"{second}"}}]"#);
     for (key, path, body, expected) in [
@@ -92,7 +92,7 @@ async fn a_key_reaches_its_apps_and_channels_and_no_others() {
 
 #[tokio::test]
 async fn what_a_key_limits_in_part_is_cut_down_to_it() {
-    let house = House::new(keys(), false, true);
+    let house = TestMaster::new(keys(), false, true);
     let asked = || std::mem::take(&mut *house.bus.asked.lock().expect("no panic"));
     let within = |ask: &Value, path: &str| ask.pointer(path).cloned();
     house.with_key("rooms", "POST", "/api/push/shop", "channel_pattern=o&event=e&data=1").await;
@@ -110,7 +110,7 @@ async fn what_a_key_limits_in_part_is_cut_down_to_it() {
 
 #[tokio::test]
 async fn sizes_and_claims_are_shown_for_the_apps_of_the_key_only() {
-    let house = House::new(keys(), false, true);
+    let house = TestMaster::new(keys(), false, true);
     let count = |connections| Headcount { connections, users: HashSet::from([1]) };
     let apps = BTreeMap::from([("shop".parse().expect("name"), count(2)), ("other".parse().expect("name"), count(5))]);
     *house.bus.answer.lock().expect("no panic") = Some(QueryResult::Stats(apps));
@@ -162,7 +162,7 @@ fn a_push_key_reads_from_the_settings_with_its_defaults() {
 
 #[tokio::test]
 async fn permissions_have_a_limit_that_says_how_large_they_may_be() {
-    let house = House::new(keys(), false, true);
+    let house = TestMaster::new(keys(), false, true);
     let list = |many: usize| format!("[{}]", vec![r#""abcdefg""#; many].join(","));
     // ten bytes each, with quotes and comma; the limit of these tests is 1,000
     for (many, expected) in [(100, (200, 1)), (101, (413, 0)), (20_000, (413, 0))] {
@@ -179,12 +179,13 @@ async fn permissions_have_a_limit_that_says_how_large_they_may_be() {
 
 #[tokio::test]
 async fn keys_that_are_swapped_count_from_the_next_request_on() {
-    let house = House::new(vec![key("rooms", &["*"], &["room-*"], &[Right::Push])], false, true);
+    let house = TestMaster::new(vec![key("rooms", &["*"], &["room-*"], &[Right::Push])], false, true);
     let push = |name| house.with_key(name, "POST", "/api/push/shop/news/e", "data=1");
     assert_eq!((push("rooms").await.0, push("all").await.0), (403, 401));
 
     // whoever was let in by its head is held to what its key was then, whoever has its place now
-    let headers = Sent(&[("authorization", "Bearer rooms"), ("content-type", "application/x-www-form-urlencoded")]);
+    let headers =
+        SentRequest(&[("authorization", "Bearer rooms"), ("content-type", "application/x-www-form-urlencoded")]);
     let (method, path, version) = ("POST", "/api/push/shop/news/e", HttpVersion::Http11);
     let head = Head { version, method, path, query: "", headers: &headers };
     let admitted = house.master.admit(head).expect("the key may push");

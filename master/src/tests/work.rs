@@ -7,7 +7,7 @@ use wellhead_proto::{
 };
 
 use super::*;
-use crate::{dispatch::Answer, keys::Caller};
+use crate::{dispatch::MasterAnswer, keys::Caller};
 
 /// Its reply tells the states.
 fn say_and_count(app: &str, asked: &str) -> MasterRequest {
@@ -30,7 +30,7 @@ async fn carried_out(
     master: &Master,
     caller: &Caller,
     mut request: MasterRequest,
-) -> Result<Answer, error::MasterError> {
+) -> Result<MasterAnswer, error::MasterError> {
     let (dispatcher, tenants) = (&master.0.dispatcher, master.0.tenants.load_full());
     let checked = dispatcher.check(caller, &tenants, &mut request);
     dispatcher.carry_out(caller, &tenants, request, checked, 0.0).await
@@ -38,7 +38,7 @@ async fn carried_out(
 
 #[tokio::test]
 async fn what_is_published_is_counted_afterwards() {
-    let house = House::new(keys(), false, false);
+    let house = TestMaster::new(keys(), false, false);
     let states = ChannelStates::from([("room-1".to_owned(), ChannelState { subscriptions: 2, ..Default::default() })]);
     *house.bus.answer.lock().unwrap() = Some(QueryResult::States(states.clone()));
     *house.bus.missing.lock().unwrap() = vec![NodeId::from_random(7)];
@@ -54,10 +54,10 @@ async fn what_is_published_is_counted_afterwards() {
 
 #[tokio::test]
 async fn it_is_done_as_a_whole_or_not_at_all() {
-    let house = House::new(keys(), false, false);
+    let house = TestMaster::new(keys(), false, false);
     let holder = |name: &str| {
         let bearer = format!("Bearer {name}");
-        let headers = Sent(&[("authorization", &bearer)]);
+        let headers = SentRequest(&[("authorization", &bearer)]);
         keys::admit_holder(&house.master.0.tenants.load(), &headers, Right::Push).expect("a key")
     };
     // an app that is not served, a key for other apps, a key for one of the channels only

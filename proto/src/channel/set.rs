@@ -61,11 +61,11 @@ impl PatternSet {
 struct Trie {
     /// From a node, by a byte of a pattern, to the next. Nothing that a client says adds to it.
     steps: HashMap<(u32, u8), u32, FxBuildHasher>,
-    nodes: Vec<Node>,
+    nodes: Vec<TrieNode>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Node {
+struct TrieNode {
     /// A pattern ends here.
     ends: bool,
     /// A `*` leads here: whoever is here may stay for further characters.
@@ -77,7 +77,7 @@ const ROOT: u32 = 0;
 
 impl Default for Trie {
     fn default() -> Self {
-        Self { steps: HashMap::default(), nodes: vec![Node::default()] }
+        Self { steps: HashMap::default(), nodes: vec![TrieNode::default()] }
     }
 }
 
@@ -88,7 +88,7 @@ impl Trie {
             let next = self.nodes.len() as u32;
             at = *self.steps.entry((at, byte)).or_insert(next);
             if at == next {
-                self.nodes.push(Node { ends: false, stays: byte == b'*' });
+                self.nodes.push(TrieNode { ends: false, stays: byte == b'*' });
             }
         }
         self.nodes[at as usize].ends = true;

@@ -6,12 +6,12 @@ const RHYTHM: KeepAliveConfig = KeepAliveConfig { ping: 50, pong: 20, idle: None
 
 /// A thread that ticks once a second, unless it stands still.
 #[derive(Default)]
-struct Thread {
+struct TestThread {
     clock: ThreadClock,
     now: Duration,
 }
 
-impl Thread {
+impl TestThread {
     /// The next tick, on time.
     fn beat(&mut self) -> Now {
         self.beat_after(BEAT)
@@ -32,7 +32,7 @@ fn who_answers_pings_lives() {
     use KeepAliveVerdict::{Ping, Well};
     let heard = [false, false, false, false, false, true, false, false, false, false, true];
     let expected = [Well, Well, Well, Well, Ping, Well, Well, Well, Well, Ping, Well];
-    assert_eq!(Thread::default().beats(&mut KeepAlive::default(), &heard, &RHYTHM), expected);
+    assert_eq!(TestThread::default().beats(&mut KeepAlive::default(), &heard, &RHYTHM), expected);
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn who_does_not_is_dead_after_the_timeout() {
     use KeepAliveVerdict::{Dead, Ping, Well};
     // what came before the ping is no answer to it
     let heard = [true, true, true, true, true, false, false];
-    let verdicts = Thread::default().beats(&mut KeepAlive::default(), &heard, &RHYTHM);
+    let verdicts = TestThread::default().beats(&mut KeepAlive::default(), &heard, &RHYTHM);
     assert_eq!(verdicts, [Well, Well, Well, Well, Ping, Well, Dead]);
 }
 
@@ -48,14 +48,14 @@ fn who_does_not_is_dead_after_the_timeout() {
 fn who_does_not_answer_is_dead_even_if_pings_are_due_more_often() {
     use KeepAliveVerdict::{Dead, Ping, Well};
     let config = KeepAliveConfig { ping: 10, pong: 30, ..RHYTHM };
-    let verdicts = Thread::default().beats(&mut KeepAlive::default(), &[false; 4], &config);
+    let verdicts = TestThread::default().beats(&mut KeepAlive::default(), &[false; 4], &config);
     assert_eq!(verdicts, [Ping, Well, Well, Dead]);
 }
 
 #[test]
 fn only_who_neither_asks_nor_subscribes_is_idle() {
     let config = KeepAliveConfig { idle: Some(30), ping: 1_000, ..RHYTHM };
-    let (mut thread, mut keep_alive) = (Thread::default(), KeepAlive::default());
+    let (mut thread, mut keep_alive) = (TestThread::default(), KeepAlive::default());
     assert_eq!(keep_alive.tick(thread.beat(), false, true, &config), KeepAliveVerdict::Well);
     assert_eq!(thread.beats(&mut keep_alive, &[false, false], &config), [KeepAliveVerdict::Well; 2]);
     keep_alive.note_action();
@@ -69,14 +69,14 @@ fn only_who_neither_asks_nor_subscribes_is_idle() {
 #[test]
 fn a_socket_that_has_just_come_is_not_idle() {
     let config = KeepAliveConfig { idle: Some(10), ..RHYTHM };
-    assert_eq!(KeepAlive::default().tick(Thread::default().beat(), false, false, &config), KeepAliveVerdict::Well);
+    assert_eq!(KeepAlive::default().tick(TestThread::default().beat(), false, false, &config), KeepAliveVerdict::Well);
 }
 
 #[test]
 fn after_standing_still_everybody_has_a_whole_timeout_again() {
     use KeepAliveVerdict::{Dead, Idle, Ping, Well};
     let still = Duration::from_secs(20);
-    let (mut thread, mut keep_alive) = (Thread::default(), KeepAlive::default());
+    let (mut thread, mut keep_alive) = (TestThread::default(), KeepAlive::default());
     assert_eq!(thread.beats(&mut keep_alive, &[false; 6], &RHYTHM), [Well, Well, Well, Well, Ping, Well]);
     assert_eq!(keep_alive.tick(thread.beat_after(still), false, false, &RHYTHM), Well, "nothing has been read yet");
     // ticks that were missed and are made up for in a burst, as some timers do
@@ -110,7 +110,7 @@ fn spans_are_those_of_the_settings() {
     assert_eq!((config.ping, config.pong, config.idle, config.stall), (540, 100, None, 300));
     let settings = Settings { idle_timeout: Span::seconds(u64::MAX / 2_000), ..Settings::default() };
     let config = KeepAliveConfig::new(&settings, &Limits::default());
-    let mut thread = Thread::default();
+    let mut thread = TestThread::default();
     let verdicts = thread.beats(&mut KeepAlive::default(), &[true; 3], &config);
     assert_eq!(verdicts, [KeepAliveVerdict::Well; 3], "a span beyond all time never ends");
 }

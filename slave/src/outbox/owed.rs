@@ -7,7 +7,7 @@ use wellhead_proto::frame::Frame;
 
 /// What is queued.
 #[derive(Default)]
-pub struct Owed {
+pub struct SendQueue {
     /// The next piece; empty if nothing is owed. Beside the others, since there is seldom more than one.
     first: Bytes,
     /// What only a socket that is behind needs: an idle one keeps no room for it.
@@ -32,7 +32,7 @@ struct More {
     due: usize,
 }
 
-impl Owed {
+impl SendQueue {
     /// Is nothing queued?
     pub fn is_empty(&self) -> bool {
         self.first.is_empty()
@@ -196,8 +196,8 @@ mod tests {
         Frame::Whole(Bytes::from(vec![0; bytes]))
     }
 
-    fn owing(frames: &[usize]) -> Owed {
-        let mut owed = Owed::default();
+    fn owing(frames: &[usize]) -> SendQueue {
+        let mut owed = SendQueue::default();
         for &bytes in frames {
             owed.push(whole(bytes));
         }
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_frame_in_two_pieces_is_begun_when_its_head_is_gone() {
-        let mut owed = Owed::default();
+        let mut owed = SendQueue::default();
         owed.push(Frame::text_with_tail("[7,", Bytes::from_static(b"\"tail\"]")));
         owed.push(Frame::text("next"));
         assert!(!owed.has_begun());
@@ -237,7 +237,7 @@ mod tests {
             assert_eq!(owing(frames).debt(), debt, "{frames:?}");
             assert_eq!(owing(frames).len(), frames.len());
         }
-        let mut headed = Owed::default();
+        let mut headed = SendQueue::default();
         for _ in 0..3 {
             headed.push(Frame::text_with_tail("[7,", Bytes::from(vec![0; 100])));
         }

@@ -249,7 +249,7 @@ async fn it_is_behind_since_the_first_beat_that_found_something_owed() {
     assert_eq!(outbox.behind_since(beat(1)), None);
     fill(&outbox, &Bytes::from(vec![0; 100_000]));
     assert_eq!([2, 3].map(|second| outbox.behind_since(beat(second))), [Some(beat(2)); 2]);
-    *outbox.owed.borrow_mut() = Owed::default();
+    *outbox.owed.borrow_mut() = SendQueue::default();
     assert_eq!(outbox.behind_since(beat(4)), None);
 }
 

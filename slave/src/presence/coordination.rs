@@ -21,7 +21,7 @@ use wellhead_proto::{
 };
 
 use super::{
-    coordinator::{Coordinator, Fact, GRACE, Key, Outcome},
+    coordinator::{Coordinator, Fact, GRACE, LedgerKey, Outcome},
     facts::{self, Consumer, FactReader, FactStream},
 };
 use crate::{channels::ChannelTable, metrics::Metrics};
@@ -78,12 +78,12 @@ impl Coordination {
 
     /// The first of this slave's sockets came to `key`. `info`: what the others may know of a member. Called in the order
     /// in which it happened, key by key.
-    pub fn claim(&self, key: &Key, info: Option<&str>) {
+    pub fn claim(&self, key: &LedgerKey, info: Option<&str>) {
         self.with(|coordinator, out| coordinator.claim(key, info, out));
     }
 
     /// The last of them left; the same holds.
-    pub fn withdraw(&self, key: &Key) {
+    pub fn withdraw(&self, key: &LedgerKey) {
         self.with(|coordinator, out| coordinator.withdraw(key, out));
     }
 

@@ -54,13 +54,13 @@ impl Consumer {
 
 /// The end at which facts enter.
 pub struct FactStream {
-    queues: Mutex<Vec<Arc<Queue>>>,
+    queues: Mutex<Vec<Arc<FactQueue>>>,
     /// Facts that wait for one reader at most.
     most: usize,
     metrics: Metrics,
 }
 
-struct Queue {
+struct FactQueue {
     consumer: Consumer,
     waiting: Mutex<Waiting>,
     changed: Notify,
@@ -75,7 +75,7 @@ struct Waiting {
     ended: bool,
 }
 
-impl Queue {
+impl FactQueue {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,7 +91,7 @@ impl FactStream {
     pub fn read(&self, consumer: Consumer) -> FactReader {
         // shown from the start, so that a first loss shows as a rise
         self.metrics.facts_dropped(consumer.label(), 0);
-        let queue = Arc::new(Queue { consumer, waiting: Mutex::default(), changed: Notify::new() });
+        let queue = Arc::new(FactQueue { consumer, waiting: Mutex::default(), changed: Notify::new() });
         self.lock().push(queue.clone());
         FactReader(queue)
     }
@@ -123,7 +123,7 @@ impl FactStream {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Queue>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<FactQueue>>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -138,7 +138,7 @@ impl Drop for FactStream {
 }
 
 /// The end at which one reader takes them out.
-pub struct FactReader(Arc<Queue>);
+pub struct FactReader(Arc<FactQueue>);
 
 /// Some facts in a row.
 #[derive(Debug, Eq, PartialEq)]

@@ -54,7 +54,7 @@ use wellhead_proto::{
 };
 
 pub use self::replica::MemberUpdate;
-use self::{coordination::Coordination, coordinator::Key, replica::MemberReplica};
+use self::{coordination::Coordination, coordinator::LedgerKey, replica::MemberReplica};
 use crate::channels::{ChannelId, ChannelRef};
 
 /// Lists that are asked for at once.
@@ -132,7 +132,7 @@ impl Presence {
         let added = replica.add(&channel, member, most)?;
         local_socket(added.number);
         if added.first {
-            self.coordination.claim(&Key::Member(channel, member.user.clone()), Some(&member.info));
+            self.coordination.claim(&LedgerKey::Member(channel, member.user.clone()), Some(&member.info));
         }
         Ok(added.members)
     }
@@ -142,7 +142,7 @@ impl Presence {
         let mut replica = self.lock();
         let reference = self.coordination.names().refer_to(channel);
         if replica.remove(channel, user) {
-            self.coordination.withdraw(&Key::Member(reference, user.clone()));
+            self.coordination.withdraw(&LedgerKey::Member(reference, user.clone()));
         }
     }
 
@@ -172,7 +172,7 @@ impl Presence {
         notifier: &Arc<impl MemberNotifier>,
     ) {
         let fetch =
-            |channel: ChannelRef| Some(ListFetch { ticket: replica.fetch(channel.id())?, key: channel.key(), channel });
+            |channel: ChannelRef| Some(AskedList { ticket: replica.fetch(channel.id())?, key: channel.key(), channel });
         let fetches = channels.into_iter().filter_map(fetch).collect();
         let rest = self.take_own(replica, fetches, &**notifier);
         if !rest.is_empty() {
@@ -184,9 +184,9 @@ impl Presence {
     fn take_own(
         &self,
         replica: &mut MemberReplica,
-        fetches: Vec<ListFetch>,
+        fetches: Vec<AskedList>,
         notifier: &impl MemberNotifier,
-    ) -> Vec<ListFetch> {
+    ) -> Vec<AskedList> {
         let own = self.coordination.members(fetches.iter().map(|fetch| &fetch.key));
         self.take(replica, fetches, own, notifier)
     }
@@ -195,11 +195,11 @@ impl Presence {
     fn take(
         &self,
         replica: &mut MemberReplica,
-        mut fetches: Vec<ListFetch>,
+        mut fetches: Vec<AskedList>,
         mut lists: Lists,
         notifier: &impl MemberNotifier,
-    ) -> Vec<ListFetch> {
-        fetches.retain(|ListFetch { channel, key, ticket }| {
+    ) -> Vec<AskedList> {
+        fetches.retain(|AskedList { channel, key, ticket }| {
             let Some(list) = lists.remove(key) else { return replica.is_awaited(channel.id(), *ticket) };
             for update in replica.fetched(channel.id(), *ticket, list) {
                 notifier.notify(channel, update);
@@ -219,7 +219,7 @@ impl Presence {
 }
 
 /// A list that was sent for.
-struct ListFetch {
+struct AskedList {
     channel: ChannelRef,
     key: ChannelKey,
     ticket: u64,
@@ -230,7 +230,7 @@ type Lists = BTreeMap<ChannelKey, BTreeMap<UserId, ByteString>>;
 
 /// Ask the coordinators for lists, until all have come or nobody waits for them any more. Who coordinates a channel is looked
 /// up each time: that changes.
-async fn fetch_all(presence: Weak<Presence>, mut fetches: Vec<ListFetch>, notifier: Weak<impl MemberNotifier>) {
+async fn fetch_all(presence: Weak<Presence>, mut fetches: Vec<AskedList>, notifier: Weak<impl MemberNotifier>) {
     let mut pause = PAUSE;
     loop {
         let asked = {
@@ -238,7 +238,7 @@ async fn fetch_all(presence: Weak<Presence>, mut fetches: Vec<ListFetch>, notifi
             let mut replica = presence.lock();
             let rest = presence.take_own(&mut replica, std::mem::take(&mut fetches), &*notifier);
             let slaves = presence.bus.state().borrow().slaves.clone();
-            let mut by_coordinator = BTreeMap::<Option<NodeId>, Vec<ListFetch>>::new();
+            let mut by_coordinator = BTreeMap::<Option<NodeId>, Vec<AskedList>>::new();
             for fetch in rest {
                 // this slave itself cannot say yet: see above
                 let (coordinator, _) = coordinators(slaves.iter().copied(), &fetch.key);
@@ -262,7 +262,7 @@ async fn fetch_all(presence: Weak<Presence>, mut fetches: Vec<ListFetch>, notifi
 }
 
 /// Ask one coordinator for its lists, a few at a time.
-async fn ask(bus: Arc<dyn Bus>, coordinator: Option<NodeId>, fetches: Vec<ListFetch>) -> (Vec<ListFetch>, Lists) {
+async fn ask(bus: Arc<dyn Bus>, coordinator: Option<NodeId>, fetches: Vec<AskedList>) -> (Vec<AskedList>, Lists) {
     let mut lists = Lists::new();
     for some in fetches.chunks(TOGETHER) {
         let Some(coordinator) = coordinator else { break };

@@ -28,9 +28,9 @@ use crate::{
 const MAX_TOGETHER: usize = 64 << 10;
 
 /// Something on its way to the sockets of one channel, encoded once for each encoding of its subscribers.
-pub struct Push {
+pub struct QueuedPush {
     channel: ChannelName,
-    body: Body,
+    body: PushBody,
     /// The socket that is left out.
     except: Option<SocketId>,
     /// As sockets of each encoding get it, once that was asked for; nothing if its dialect has no word for it.
@@ -42,14 +42,14 @@ pub struct Push {
 }
 
 /// What is on its way.
-enum Body {
+enum PushBody {
     /// An event, for all.
     Event(Event),
     /// A change of the members, for those of them who do not know of it.
     Members(MemberUpdate),
 }
 
-impl Body {
+impl PushBody {
     fn notice<'a>(&'a self, channel: &'a ChannelName) -> Notice<'a> {
         match self {
             Self::Event(event) => Notice::Event { channel, event },
@@ -58,7 +58,7 @@ impl Body {
     }
 }
 
-impl Push {
+impl QueuedPush {
     /// `event` for `channel`, which arrived at `since`.
     pub fn new(
         channel: ChannelName,
@@ -67,27 +67,27 @@ impl Push {
         permit: Option<Permit>,
         since: Instant,
     ) -> Self {
-        Self { channel, body: Body::Event(event), except, encoded: SmallVec::new(), since, permit }
+        Self { channel, body: PushBody::Event(event), except, encoded: SmallVec::new(), since, permit }
     }
 
     /// A change of the channel's members.
     pub fn members(channel: ChannelName, update: MemberUpdate, permit: Permit, since: Instant) -> Self {
-        let body = Body::Members(update);
+        let body = PushBody::Members(update);
         Self { channel, body, except: None, encoded: SmallVec::new(), since, permit: Some(permit) }
     }
 
     /// Does `socket` get it? `part` is its part among the members.
     pub fn is_for<'a>(&self, socket: SocketId, part: impl Fn() -> Option<&'a LocalMember>) -> bool {
         match &self.body {
-            Body::Event(_) => self.except != Some(socket),
-            Body::Members(MemberUpdate { number, change }) => {
+            PushBody::Event(_) => self.except != Some(socket),
+            PushBody::Members(MemberUpdate { number, change }) => {
                 part().is_some_and(|part| part.is_told(change.user(), *number))
             }
         }
     }
 
     fn is_for_all(&self) -> bool {
-        self.except.is_none() && matches!(self.body, Body::Event(_))
+        self.except.is_none() && matches!(self.body, PushBody::Event(_))
     }
 
     /// It as a single socket gets it: nothing is kept for others.
@@ -107,9 +107,9 @@ impl Push {
 
     fn bytes(&self) -> usize {
         match &self.body {
-            Body::Event(event) => event.data.len(),
-            Body::Members(MemberUpdate { change: MemberChange::Added(member), .. }) => member.info.len(),
-            Body::Members(_) => 0,
+            PushBody::Event(event) => event.data.len(),
+            PushBody::Members(MemberUpdate { change: MemberChange::Added(member), .. }) => member.info.len(),
+            PushBody::Members(_) => 0,
         }
     }
 }
@@ -131,7 +131,7 @@ pub struct PendingSubscribe {
 /// Deferred until the broadcast in progress is over.
 pub enum Deferred {
     /// A later push.
-    Push(Push),
+    Push(QueuedPush),
     /// A subscribe.
     Join(PendingSubscribe),
 }
@@ -139,7 +139,7 @@ pub enum Deferred {
 /// Pushes to one channel that are delivered together.
 pub struct Broadcast {
     /// In the order in which they arrived.
-    pub pushes: Vec<Push>,
+    pub pushes: Vec<QueuedPush>,
     /// The next place to serve.
     pub place: usize,
     /// All their frames in one piece, for each encoding whose frames are the same for everyone: one piece per socket costs
@@ -150,13 +150,13 @@ pub struct Broadcast {
 impl Broadcast {
     /// A broadcast that begins with the first socket.
     #[must_use]
-    pub fn new(pushes: Vec<Push>) -> Self {
+    pub fn new(pushes: Vec<QueuedPush>) -> Self {
         Self { pushes, place: 0, joined: SmallVec::new() }
     }
 
     /// All frames in one piece, if they are the same for everyone of that encoding.
     pub fn block(&mut self, encoding: u8, encodings: &Encodings) -> Option<&Bytes> {
-        if !self.pushes.iter().all(Push::is_for_all) {
+        if !self.pushes.iter().all(QueuedPush::is_for_all) {
             return None;
         }
         if self.pushes.len() == 1 {
@@ -238,7 +238,7 @@ impl Fanout {
     }
 
     /// Begin a broadcast to a channel that has none in progress, when its turn comes.
-    pub fn begin(&mut self, local_channel: ChannelNo, push: Push) {
+    pub fn begin(&mut self, local_channel: ChannelNo, push: QueuedPush) {
         self.fresh = self.turns.is_empty();
         self.work.insert(local_channel, PendingWork { broadcast: None, held: [Deferred::Push(push)].into() });
         self.turns.push_back(local_channel);

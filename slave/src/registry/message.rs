@@ -54,33 +54,33 @@ pub struct TellMembers {
 /// Answer from what this thread holds.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Answer {
+pub struct AnswerQuery {
     /// The question.
-    pub question: Question,
+    pub question: RunningQuery,
     /// For a push to a pattern: counts it as waiting until it is done.
     pub permit: Permit,
 }
 
 /// What a thread is asked, whichever it is.
-pub enum Question {
+pub enum RunningQuery {
     /// For names.
-    Names(Pending<NamesQuery, Names>),
+    Names(PendingAnswer<NamesQuery, Names>),
     /// How many there are.
-    Count(Pending<CountQuery, NameHashes>),
+    Count(PendingAnswer<CountQuery, NameHashes>),
     /// For states of channels.
-    States(Pending<StatesQuery, ChannelStates>),
+    States(PendingAnswer<StatesQuery, ChannelStates>),
     /// For members of a channel.
-    Members(Pending<MembersQuery, MemberInfos>),
+    Members(PendingAnswer<MembersQuery, MemberInfos>),
     /// What a user may subscribe to.
-    Grants(Pending<GrantsQuery, Names>),
+    Grants(PendingAnswer<GrantsQuery, Names>),
     /// For sizes of apps.
-    Stats(Pending<StatsQuery, AppStats>),
+    Stats(PendingAnswer<StatsQuery, AppStats>),
     /// To publish to the channels that match, and to answer with the hashes of their names.
-    Publish(Pending<PublishMatching, NameHashes>),
+    Publish(PendingAnswer<PublishMatching, NameHashes>),
 }
 
 /// A question whose answer is waited for. It may take several turns of the thread.
-pub struct Pending<Q, R> {
+pub struct PendingAnswer<Q, R> {
     /// What is asked; the same of every thread.
     pub query: Arc<Q>,
     /// Where the answer goes.

@@ -14,7 +14,7 @@ mod survey;
 
 pub use self::{
     cell::ShardCell,
-    message::{Answer, Deliver, Deliveries, Delivery, Drain, Pending, Question, TellMembers},
+    message::{AnswerQuery, Deliver, Deliveries, Delivery, Drain, PendingAnswer, RunningQuery, TellMembers},
     shard::{CHUNK, LocalSocketView, Shard},
     socket::{NewSocket, SocketHandle},
 };
@@ -112,10 +112,10 @@ impl Handler<TellMembers> for Registry {
     }
 }
 
-impl Handler<Answer> for Registry {
+impl Handler<AnswerQuery> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Answer { question, permit }: Answer, _: &mut Self::Context) {
+    fn handle(&mut self, AnswerQuery { question, permit }: AnswerQuery, _: &mut Self::Context) {
         self.cell.shard.borrow_mut().ask(question, permit);
     }
 }

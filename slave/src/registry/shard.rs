@@ -22,11 +22,11 @@ use wellhead_proto::{
 };
 
 use self::{
-    asks::Task,
-    users::{Reload, UserOrder, Waiting, What},
+    asks::QueryTask,
+    users::{Reload, UserCommand, UserOrder, WaitingForCommand},
 };
 use super::{
-    fanout::{Broadcast, Deferred, Fanout, PendingSubscribe, Push, Slice},
+    fanout::{Broadcast, Deferred, Fanout, PendingSubscribe, QueuedPush, Slice},
     grants::{AllGrants, Grants},
     index::{Change, Index},
     message::Delivery,
@@ -81,9 +81,9 @@ pub struct Shard {
     /// A command for a user with many sockets that is not carried out yet.
     order: Option<UserOrder>,
     /// What arrived since.
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingForCommand>,
     /// Questions under way.
-    questions: VecDeque<Task>,
+    questions: VecDeque<QueryTask>,
     /// Outboxes to flush after the drain.
     dirty: Vec<Rc<Outbox>>,
     /// Deliveries between two flushes.
@@ -221,7 +221,7 @@ impl Shard {
     /// Carry out a command, which arrived at `since`.
     pub fn execute(&mut self, order: Delivery, since: Instant) {
         if self.is_held() {
-            self.waiting.push_back(Waiting::Delivery(order, since));
+            self.waiting.push_back(WaitingForCommand::Delivery(order, since));
         } else {
             self.carry_out(order, since);
         }
@@ -232,12 +232,12 @@ impl Shard {
         match command {
             Command::Publish { channel, event, except } => {
                 let Some(local_channel) = id.and_then(|id| self.index.room_if(id, &app, &channel)) else { return };
-                self.publish(local_channel, Push::new(channel, event, except, Some(permit), since));
+                self.publish(local_channel, QueuedPush::new(channel, event, except, Some(permit), since));
             }
             Command::Direct { to: Target::User(user), data } => match self.index.local_sockets_of(&app, &user)[..] {
                 // most users have one socket
                 [only] => self.direct(only, &data),
-                _ => self.order(&app, &user, What::Direct(data), permit),
+                _ => self.order(&app, &user, UserCommand::Direct(data), permit),
             },
             Command::Direct { to: Target::Socket(socket), data } => {
                 if let Some(local_socket) = self.socket_in(&app, socket) {
@@ -245,9 +245,9 @@ impl Shard {
                 }
             }
             Command::Reload { user, within, channels } => {
-                self.order(&app, &user, What::Reload(Reload::new(&within, channels)), permit);
+                self.order(&app, &user, UserCommand::Reload(Reload::new(&within, channels)), permit);
             }
-            Command::Grant { user, channel } => self.order(&app, &user, What::Grant(channel, None), permit),
+            Command::Grant { user, channel } => self.order(&app, &user, UserCommand::Grant(channel, None), permit),
         }
     }
 

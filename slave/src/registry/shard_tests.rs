@@ -24,7 +24,7 @@ use crate::{
     memory::{Memory, Share},
     presence::{coordination::Coordination, coordinator::GRACE},
     registry::{
-        message::{Pending, Question},
+        message::{PendingAnswer, RunningQuery},
         relief::look_after,
     },
     transport::Transport,
@@ -88,12 +88,12 @@ impl Dialect for Twofold {
     }
 }
 
-struct Client {
+struct TestClient {
     id: SocketId,
     stream: BufReader<TcpStream>,
 }
 
-impl Client {
+impl TestClient {
     /// The texts of the next frames.
     async fn reads(&mut self, frames: usize) -> Vec<String> {
         let mut texts = Vec::new();
@@ -138,7 +138,7 @@ impl Scene {
         }
     }
 
-    async fn client(&mut self, encoding: u8) -> Client {
+    async fn client(&mut self, encoding: u8) -> TestClient {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
         let transport = Transport::plain(self.listener.accept().await.unwrap().0);
         transport.set_nodelay();
@@ -149,11 +149,11 @@ impl Scene {
         let local_socket =
             LocalSocket { id, outbox, encoding, grants: Grants::default(), keep_alive: KeepAlive::default() };
         self.shard.open("app".parse().unwrap(), "ann".parse().unwrap(), local_socket);
-        Client { id, stream: BufReader::new(stream) }
+        TestClient { id, stream: BufReader::new(stream) }
     }
 
     /// Joins now, or tells when it will have.
-    fn join(&mut self, client: &Client, channel: &str, tag: &str) -> Option<oneshot::Receiver<()>> {
+    fn join(&mut self, client: &TestClient, channel: &str, tag: &str) -> Option<oneshot::Receiver<()>> {
         let wait = self.shard.subscribe(PendingSubscribe {
             socket: client.id.counter(),
             channels: vec![channel.parse().unwrap()],
@@ -188,9 +188,9 @@ impl Scene {
     }
 
     /// The answer to a question, whatever turns it takes, and how many those are.
-    fn ask<Q, R>(&mut self, query: Q, question: fn(Pending<Q, R>) -> Question) -> (R, usize) {
+    fn ask<Q, R>(&mut self, query: Q, question: fn(PendingAnswer<Q, R>) -> RunningQuery) -> (R, usize) {
         let (reply, mut answer) = oneshot::channel();
-        self.shard.ask(question(Pending { query: Arc::new(query), reply }), self.backlog.admit(0));
+        self.shard.ask(question(PendingAnswer { query: Arc::new(query), reply }), self.backlog.admit(0));
         let (mut more, mut turns) = (true, 0);
         loop {
             match answer.try_recv() {
@@ -313,7 +313,7 @@ async fn another_app_hears_nothing() {
         within: vec![ChannelPattern::everything()],
         event,
     };
-    assert_eq!(scene.ask(push, Question::Publish).0.len(), 0);
+    assert_eq!(scene.ask(push, RunningQuery::Publish).0.len(), 0);
     scene.push("c", "1", None);
     scene.flush();
     assert_eq!(client.reads(2).await, ["joined", "c:1"]);
@@ -332,7 +332,7 @@ async fn a_pattern_reaches_every_channel_that_it_matches_within_what_the_key_all
         within: vec!["*b".try_into().unwrap(), "b*".try_into().unwrap()],
         event: Event::new("e".parse().unwrap(), Payload::sniff(Bytes::from_static(b"1").try_into().unwrap())),
     };
-    assert_eq!(scene.ask(push, Question::Publish).0, NameHashes::from([name_hash("ab")]));
+    assert_eq!(scene.ask(push, RunningQuery::Publish).0, NameHashes::from([name_hash("ab")]));
     scene.push("b", "2", None);
     scene.flush();
     assert_eq!(client.reads(5).await[3..], ["ab:1", "b:2"]);

@@ -52,9 +52,9 @@ pub(super) enum Survey {
         found: Found,
     },
     /// For users of a channel, place by place.
-    UsersOf { places: Places, found: Found },
+    UsersOf { places: SurveyPlaces, found: Found },
     /// For members of a channel, place by place.
-    Members { places: Places, found: MemberInfos, reply: oneshot::Sender<MemberInfos> },
+    Members { places: SurveyPlaces, found: MemberInfos, reply: oneshot::Sender<MemberInfos> },
     /// For states of channels.
     States {
         query: Arc<StatesQuery>,
@@ -91,7 +91,7 @@ pub(super) enum Found {
 }
 
 /// The places of a channel, which do not move as long as it is walked.
-pub(super) struct Places {
+pub(super) struct SurveyPlaces {
     /// `None`: nobody is on it.
     local_channel: Option<ChannelNo>,
     /// The next place.
@@ -125,7 +125,7 @@ impl Survey {
             Listing::Users { within } => {
                 Self::Users { app, within: within.as_deref().map(PatternSet::new), at: 0, found }
             }
-            Listing::UsersOf(channel) => Self::UsersOf { places: Places::of(&app, channel, index), found },
+            Listing::UsersOf(channel) => Self::UsersOf { places: SurveyPlaces::of(&app, channel, index), found },
         }
     }
 
@@ -136,7 +136,7 @@ impl Survey {
 
     /// Begin to look for the members of a channel.
     pub fn members<S>(query: &MembersQuery, reply: oneshot::Sender<MemberInfos>, index: &mut Index<S>) -> Self {
-        Self::Members { places: Places::of(&query.app, &query.channel, index), found: MemberInfos::new(), reply }
+        Self::Members { places: SurveyPlaces::of(&query.app, &query.channel, index), found: MemberInfos::new(), reply }
     }
 
     /// Begin to look for what a user may subscribe to.
@@ -315,7 +315,7 @@ impl Found {
     }
 }
 
-impl Places {
+impl SurveyPlaces {
     fn of<S>(app: &AppId, channel: &ChannelName, index: &mut Index<S>) -> Self {
         Self {
             local_channel: index.local_channel(app, channel).inspect(|&local_channel| index.pin(local_channel)),

@@ -28,7 +28,7 @@ const REFERENCE: usize = 512;
 const PATTERN: usize = size_of::<ChannelPattern>() + 32;
 
 /// What sockets may subscribe to.
-type Grants = Arc<[ChannelPattern]>;
+type GrantList = Arc<[ChannelPattern]>;
 
 /// References, and what they stand for.
 pub struct References {
@@ -38,7 +38,7 @@ pub struct References {
     /// Those of anonymous users of all apps, by their number: oldest first.
     nobodys: BTreeMap<u64, u128>,
     /// Each list of grants once.
-    grants: HashSet<Grants>,
+    grants: HashSet<GrantList>,
     /// The number of the next.
     next: u64,
     /// What it all costs.
@@ -52,7 +52,7 @@ pub struct References {
 struct Kept {
     app: AppId,
     user: UserId,
-    grants: Grants,
+    grants: GrantList,
     number: u64,
     /// Milliseconds since 1970.
     until: u64,
@@ -98,7 +98,7 @@ impl References {
             if self.bytes + more <= self.most_bytes {
                 self.bytes += more;
                 break held.unwrap_or_else(|| {
-                    let grants = Grants::from(channels);
+                    let grants = GrantList::from(channels);
                     self.grants.insert(grants.clone());
                     grants
                 });

@@ -19,7 +19,9 @@ use wellhead_proto::{
     query::{NameHashes, Query, QueryResult, ResultPart},
 };
 
-use super::{Cluster, DEADLINE, ONE_DEADLINE, PUBLISH, interest, late::OwedAnswers, pending::Waiting, slots::slot_of};
+use super::{
+    Cluster, DEADLINE, ONE_DEADLINE, PUBLISH, interest, late::OwedAnswers, pending::PendingMessages, slots::slot_of,
+};
 use crate::bus::pubsub::{PubSub, Subject};
 
 /// After so many envelopes in a row a batch lets other requests of its thread have a turn.
@@ -167,7 +169,7 @@ impl Drop for Pushes<'_> {
 /// A question to every slave.
 struct Asked<'a> {
     cluster: &'a Cluster,
-    waiting: Waiting<'a, QueryResult>,
+    waiting: PendingMessages<'a, QueryResult>,
     owed: OwedAnswers,
     result: QueryResult,
     deadline: tokio::time::Instant,

@@ -25,7 +25,7 @@ const BOTH: &[MessageFormat] = &[MessageFormat::V4, MessageFormat::V3];
 /// What is known of the formats of the others.
 #[derive(Default)]
 pub(super) struct Formats {
-    nodes: BTreeMap<NodeId, Known>,
+    nodes: BTreeMap<NodeId, KnownFormat>,
     /// How many of them read the old format only.
     old: usize,
     /// Nothing is read or written that is not signed.
@@ -36,7 +36,7 @@ pub(super) struct Formats {
     beats: u32,
 }
 
-struct Known {
+struct KnownFormat {
     /// `None` for a node that is linked, and was not heard yet.
     incarnation: Option<u64>,
     /// The newest in which it was heard.
@@ -67,7 +67,7 @@ impl Formats {
 
     /// A node came over the local bus, and nothing of it was heard yet.
     pub(super) fn linked(&mut self, node: NodeId, format: MessageFormat, now: Duration) {
-        self.nodes.insert(node, Known { incarnation: None, format, since: now });
+        self.nodes.insert(node, KnownFormat { incarnation: None, format, since: now });
         self.count();
     }
 
@@ -83,7 +83,7 @@ impl Formats {
         if known.is_some_and(|known| known.format == format || known.format == MessageFormat::V4) {
             return false;
         }
-        self.nodes.insert(node, Known { incarnation: Some(incarnation), format, since: now });
+        self.nodes.insert(node, KnownFormat { incarnation: Some(incarnation), format, since: now });
         self.count();
         true
     }
@@ -96,7 +96,7 @@ impl Formats {
 
     /// Forget the nodes that are not here any more.
     pub(super) fn retain(&mut self, is_here: impl Fn(NodeId) -> bool, now: Duration) {
-        let comes = |known: &Known| known.incarnation.is_none() && now.saturating_sub(known.since) < LEASE;
+        let comes = |known: &KnownFormat| known.incarnation.is_none() && now.saturating_sub(known.since) < LEASE;
         self.nodes.retain(|&node, known| is_here(node) || comes(known));
         self.count();
     }

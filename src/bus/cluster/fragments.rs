@@ -15,11 +15,11 @@ const MAX_BYTES: usize = 256 << 20;
 #[derive(Default)]
 pub struct MessageFragments {
     /// By format, too: what is not signed never becomes a part of what is.
-    unfinished: HashMap<Key, Unfinished>,
+    unfinished: HashMap<FragmentKey, Unfinished>,
     bytes: usize,
 }
 
-type Key = (MessageFormat, u64);
+type FragmentKey = (MessageFormat, u64);
 
 struct Unfinished {
     count: u32,
@@ -33,7 +33,7 @@ impl MessageFragments {
     /// message is lost.
     pub fn take(
         &mut self,
-        of: Key,
+        of: FragmentKey,
         index: u32,
         count: u32,
         piece: &Bytes,
@@ -62,7 +62,7 @@ impl MessageFragments {
         Ok(Some(whole))
     }
 
-    fn forget(&mut self, of: Key) {
+    fn forget(&mut self, of: FragmentKey) {
         if let Some(message) = self.unfinished.remove(&of) {
             self.bytes -= message.bytes.len();
         }
@@ -81,7 +81,7 @@ impl MessageFragments {
 mod tests {
     use super::*;
 
-    fn signed(of: u64) -> Key {
+    fn signed(of: u64) -> FragmentKey {
         (MessageFormat::V4, of)
     }
 

@@ -22,7 +22,7 @@ pub struct Metrics {
     /// Times that pushes passed this node by; the transport counts those of its own there, too.
     pub gaps: Counter,
     beats_refused: Family<RefusedCause, Counter>,
-    differences: Family<About, Counter>,
+    differences: Family<DifferenceLabel, Counter>,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -31,7 +31,7 @@ struct RefusedCause {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct About {
+struct DifferenceLabel {
     about: &'static str,
 }
 
@@ -57,7 +57,7 @@ impl Metrics {
             drop(metrics.beats_refused.get_or_create(&RefusedCause { cause }));
         }
         for about in ["settings", "clock"] {
-            drop(metrics.differences.get_or_create(&About { about }));
+            drop(metrics.differences.get_or_create(&DifferenceLabel { about }));
         }
         metrics
     }
@@ -69,6 +69,6 @@ impl Metrics {
 
     /// Another node differs from this one.
     pub fn differs(&self, about: &'static str) {
-        self.differences.get_or_create(&About { about }).inc();
+        self.differences.get_or_create(&DifferenceLabel { about }).inc();
     }
 }

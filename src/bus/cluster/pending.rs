@@ -12,7 +12,7 @@ use wellhead_proto::ids::NodeId;
 pub(super) struct Pending<T>(Mutex<HashMap<u64, mpsc::UnboundedSender<(NodeId, T)>>>);
 
 /// A question that waits. Nothing comes any more once this is dropped.
-pub(super) struct Waiting<'a, T> {
+pub(super) struct PendingMessages<'a, T> {
     pending: &'a Pending<T>,
     /// Its number.
     pub(super) id: u64,
@@ -28,10 +28,10 @@ impl<T> Default for Pending<T> {
 
 impl<T> Pending<T> {
     /// Wait for answers to the question `id`.
-    pub(super) fn wait(&self, id: u64) -> Waiting<'_, T> {
+    pub(super) fn wait(&self, id: u64) -> PendingMessages<'_, T> {
         let (answer, answers) = mpsc::unbounded_channel();
         self.lock().insert(id, answer);
-        Waiting { pending: self, id, answers }
+        PendingMessages { pending: self, id, answers }
     }
 
     /// Does somebody wait for answers to the question `id`? Through this they come.
@@ -44,7 +44,7 @@ impl<T> Pending<T> {
     }
 }
 
-impl<T> Drop for Waiting<'_, T> {
+impl<T> Drop for PendingMessages<'_, T> {
     fn drop(&mut self) {
         self.pending.lock().remove(&self.id);
     }

@@ -57,7 +57,7 @@ pub(super) struct BadFrame;
 
 /// A frame ready to be written. Clones share the message.
 #[derive(Clone, Debug)]
-pub(super) struct Frame {
+pub(super) struct BusFrame {
     pub(super) head: SmallVec<[u8; 16]>,
     pub(super) body: Bytes,
 }
@@ -72,7 +72,7 @@ pub(super) fn max_frame(message: usize) -> usize {
     message.saturating_add(OVERHEAD).max(GREETING).min(u32::MAX as usize)
 }
 
-impl Frame {
+impl BusFrame {
     /// How much memory it takes.
     pub(super) fn size(&self) -> usize {
         size_of::<Self>() + self.body.len()
@@ -88,18 +88,18 @@ impl Frame {
 }
 
 impl ToBroker {
-    pub(super) fn frame(self) -> Frame {
+    pub(super) fn frame(self) -> BusFrame {
         match self {
             Self::Hello { version, node, heartbeat } => {
                 let mut rest = SmallVec::<[u8; 8]>::from_slice(&version.to_be_bytes());
                 rest.extend_from_slice(&u32::from(node).to_be_bytes());
-                Frame::new(0, &rest, heartbeat)
+                BusFrame::new(0, &rest, heartbeat)
             }
-            Self::Listen(subject) => Frame::new(1, &pack(subject), Bytes::new()),
-            Self::Unlisten(subject) => Frame::new(2, &pack(subject), Bytes::new()),
-            Self::Send(subject, message) => Frame::new(3, &pack(subject), message),
-            Self::Ping(number) => Frame::new(4, &number.to_be_bytes(), Bytes::new()),
-            Self::Goodbye => Frame::new(5, &[], Bytes::new()),
+            Self::Listen(subject) => BusFrame::new(1, &pack(subject), Bytes::new()),
+            Self::Unlisten(subject) => BusFrame::new(2, &pack(subject), Bytes::new()),
+            Self::Send(subject, message) => BusFrame::new(3, &pack(subject), message),
+            Self::Ping(number) => BusFrame::new(4, &number.to_be_bytes(), Bytes::new()),
+            Self::Goodbye => BusFrame::new(5, &[], Bytes::new()),
         }
     }
 
@@ -132,13 +132,13 @@ impl ToBroker {
 }
 
 impl ToClient {
-    pub(super) fn frame(self) -> Frame {
+    pub(super) fn frame(self) -> BusFrame {
         match self {
-            Self::Welcome { version, payload } => Frame::new(0, &version.to_be_bytes(), payload),
-            Self::Heard(subject, message) => Frame::new(1, &pack(subject), message),
-            Self::Pong(number) => Frame::new(2, &number.to_be_bytes(), Bytes::new()),
-            Self::CutOff => Frame::new(3, &[], Bytes::new()),
-            Self::Goodbye => Frame::new(4, &[], Bytes::new()),
+            Self::Welcome { version, payload } => BusFrame::new(0, &version.to_be_bytes(), payload),
+            Self::Heard(subject, message) => BusFrame::new(1, &pack(subject), message),
+            Self::Pong(number) => BusFrame::new(2, &number.to_be_bytes(), Bytes::new()),
+            Self::CutOff => BusFrame::new(3, &[], Bytes::new()),
+            Self::Goodbye => BusFrame::new(4, &[], Bytes::new()),
         }
     }
 
@@ -193,13 +193,13 @@ mod tests {
 
     use super::*;
 
-    fn written(frame: &Frame) -> BytesMut {
+    fn written(frame: &BusFrame) -> BytesMut {
         let mut bytes = BytesMut::from(frame.head.as_slice());
         bytes.extend_from_slice(&frame.body);
         bytes
     }
 
-    fn read(frame: &Frame) -> Bytes {
+    fn read(frame: &BusFrame) -> Bytes {
         codec(1_024).decode(&mut written(frame)).unwrap().unwrap().freeze()
     }
 

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::frame::Frame;
+use super::frame::BusFrame;
 
 /// Frames are gathered up to this size; larger messages are written from where they are.
 const GATHER: usize = 64 * 1_024;
@@ -33,7 +33,7 @@ pub(super) struct Outbound {
 
 #[derive(Default)]
 struct Queue {
-    frames: VecDeque<Frame>,
+    frames: VecDeque<BusFrame>,
     /// Of the frames that wait and of those that are being written.
     bytes: usize,
     /// No more frames are taken: those in the queue are the last.
@@ -57,7 +57,7 @@ impl Outbound {
     }
 
     /// Queue `frame`, unless there is no room. A single frame always has room.
-    pub(super) fn push(&self, frame: Frame) -> Result<(), NotTaken> {
+    pub(super) fn push(&self, frame: BusFrame) -> Result<(), NotTaken> {
         let mut queue = self.queue();
         if queue.ended {
             return Err(NotTaken::Ended);
@@ -95,7 +95,7 @@ impl Outbound {
     }
 
     /// Queue `frame`, room or not: one of the few that keep the connection going.
-    pub(super) fn push_urgent(&self, frame: Frame) {
+    pub(super) fn push_urgent(&self, frame: BusFrame) {
         let mut queue = self.queue();
         if !queue.ended {
             queue.take(frame);
@@ -105,7 +105,7 @@ impl Outbound {
     }
 
     /// Queue `frame` as the last. `false` if another was the last.
-    pub(super) fn push_last(&self, frame: Frame) -> bool {
+    pub(super) fn push_last(&self, frame: BusFrame) -> bool {
         let mut queue = self.queue();
         if queue.ended {
             return false;
@@ -119,14 +119,14 @@ impl Outbound {
     }
 
     /// Drop what waits and queue `frame` as the last. How many were dropped, unless another was the last.
-    pub(super) fn cut_off(&self, frame: Frame) -> Option<usize> {
+    pub(super) fn cut_off(&self, frame: BusFrame) -> Option<usize> {
         let mut queue = self.queue();
         if queue.ended {
             return None;
         }
         let frames = mem::take(&mut queue.frames);
         let dropped = frames.len();
-        queue.bytes -= frames.iter().map(Frame::size).sum::<usize>();
+        queue.bytes -= frames.iter().map(BusFrame::size).sum::<usize>();
         queue.take(frame);
         queue.ended = true;
         drop(queue);
@@ -193,7 +193,7 @@ impl Outbound {
     }
 
     /// Take the next frames; their bytes, and whether there will be no more.
-    fn next(&self, batch: &mut Vec<Frame>) -> (usize, bool) {
+    fn next(&self, batch: &mut Vec<BusFrame>) -> (usize, bool) {
         let mut queue = self.queue();
         let mut bytes = 0;
         while bytes < GATHER
@@ -211,7 +211,7 @@ impl Outbound {
 }
 
 impl Queue {
-    fn take(&mut self, frame: Frame) {
+    fn take(&mut self, frame: BusFrame) {
         self.bytes += frame.size();
         self.frames.push_back(frame);
     }
@@ -226,7 +226,7 @@ mod tests {
     use crate::bus::local::frame::ToClient;
     use crate::bus::pubsub::Subject;
 
-    fn frame(bytes: usize) -> Frame {
+    fn frame(bytes: usize) -> BusFrame {
         ToClient::Heard(Subject::Everyone, Bytes::from(vec![7; bytes])).frame()
     }
 

@@ -138,16 +138,16 @@ mod tests {
     use super::*;
 
     /// A folder of this test, removed at its end.
-    struct Folder(PathBuf);
+    struct SocketFolder(PathBuf);
 
-    impl Folder {
+    impl SocketFolder {
         fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("wellhead-socket-{}-{name}", std::process::id()));
             Self(path)
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for SocketFolder {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn only_we_may_open_the_socket_and_its_folder() {
-        let folder = Folder::new("mode");
+        let folder = SocketFolder::new("mode");
         let path = folder.0.join("deep/bus.sock");
         let (_listener, file) = bind(&path).unwrap();
         assert_eq!(mode(&path), 0o600);
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_second_master_is_refused_and_a_dead_one_replaced() {
-        let folder = Folder::new("owned");
+        let folder = SocketFolder::new("owned");
         let path = folder.0.join("bus.sock");
         let first = bind(&path).unwrap();
         let error = bind(&path).err().expect("it has an owner");
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn one_that_listens_without_the_lock_is_an_owner_too() {
-        let folder = Folder::new("foreign");
+        let folder = SocketFolder::new("foreign");
         fs::create_dir_all(&folder.0).unwrap();
         let path = folder.0.join("bus.sock");
         let _foreign = UnixListener::bind(&path).unwrap();
@@ -211,7 +211,7 @@ mod tests {
             assert!(matches!(error, SocketError::NoPath { .. }) && error.to_string().contains("NATS"), "{error}");
         }
         assert_eq!(long.len(), MAX_PATH + 1);
-        let folder = Folder::new("else");
+        let folder = SocketFolder::new("else");
         fs::create_dir_all(&folder.0).unwrap();
         let file = folder.0.join("data");
         fs::write(&file, "precious").unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Folder, from_file, from_variable, refused};
+use super::{SettingsFolder, from_file, from_variable, refused};
 use crate::settings::{
     BusAddress, load,
     place::SettingsError,
@@ -10,7 +10,7 @@ use crate::settings::{
 };
 
 /// A file for nodes on NATS, and more of it.
-fn on_nats(folder: &Folder, more: &str) -> String {
+fn on_nats(folder: &SettingsFolder, more: &str) -> String {
     let secret = "s".repeat(32);
     let cluster = format!("[cluster]\nbus = \"nats://127.0.0.1:4222\"\nsecret = \"{secret}\"\n");
     format!("{cluster}[jwt]\npublic_keys = [\"{}\"]\n{more}", folder.key("public.pem"))
@@ -55,7 +55,7 @@ fn a_bus_is_local_or_one_or_more_servers() {
 
 #[test]
 fn nodes_on_nats_share_a_secret_and_keys() {
-    let folder = Folder::new("on-nats");
+    let folder = SettingsFolder::new("on-nats");
     for roles in [Roles::Standalone, Roles::Master, Roles::Slave] {
         assert!(matches!(plan(&on_nats(&folder, ""), roles).unwrap().topology, Topology::Nats(_)));
         let keyless = on_nats(&folder, "").replace("public_keys", "require_exp = true #");
@@ -71,7 +71,7 @@ fn nodes_on_nats_share_a_secret_and_keys() {
 
 #[test]
 fn there_is_one_way_to_prove_to_nats_who_we_are() {
-    let folder = Folder::new("nats-credentials");
+    let folder = SettingsFolder::new("nats-credentials");
     let secret = folder.write("password", "hush\n").display().to_string();
     let nats = |more: &str| match plan(&on_nats(&folder, more), Roles::Master) {
         Ok(Plan { topology: Topology::Nats(nats), .. }) => Ok(nats),
@@ -100,7 +100,7 @@ fn there_is_one_way_to_prove_to_nats_who_we_are() {
 
 #[test]
 fn nats_on_another_machine_is_warned_about_unless_it_is_kept_closed() {
-    let folder = Folder::new("nats-warnings");
+    let folder = SettingsFolder::new("nats-warnings");
     let warned = |bus: &str, more: &str| {
         let text = on_nats(&folder, more).replace("nats://127.0.0.1:4222", bus);
         plan(&text, Roles::Slave).unwrap().warnings.iter().any(|warning| warning.contains("without credentials"))
@@ -126,7 +126,7 @@ fn a_socket_is_a_file_on_this_machine() {
         assert!(plan(&text, Roles::Standalone).is_ok(), "standalone opens none");
     }
     // of the file's folder, written there or not: master and slave meet wherever they are started
-    let folder = Folder::new("socket");
+    let folder = SettingsFolder::new("socket");
     for text in ["", "[cluster]\nsocket = \"run/bus.sock\"", "[cluster]\nname = \"a\""] {
         let file = folder.write("w.toml", text);
         let loaded = load::load(Some(&file), &[]).unwrap();

@@ -108,7 +108,7 @@ fn variables_of_its_own_make_one_app() {
     let [app] = pushers(&plan)[..] else { panic!("{:?}", plan.tenants) };
     assert_eq!((app.key.as_str(), app.id.as_str(), &app.secret[..]), ("demo", "1", secret.1.as_bytes()));
 
-    let folder = Folder::new("app-variables");
+    let folder = SettingsFolder::new("app-variables");
     let file = folder.write("secret", "in a file, long enough\n").display().to_string();
     let secret_file = ("WELLHEAD_APP_SECRET_FILE", file.as_str());
     let plan = Plan::new(&from_variables(&[key, id, secret_file]).unwrap(), Roles::Standalone).unwrap();

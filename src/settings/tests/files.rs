@@ -8,7 +8,7 @@ use crate::signing::SigningKey;
 const MARK: &str = "\u{feff}";
 
 /// A key of a master's own, so that no other thing is refused.
-fn keyed(folder: &Folder) -> String {
+fn keyed(folder: &SettingsFolder) -> String {
     format!("[jwt]\npublic_keys = [\"{}\"]\n", folder.key("public.pem"))
 }
 
@@ -23,7 +23,7 @@ fn rsa_of(bits: usize) -> String {
 
 #[test]
 fn an_rsa_key_of_a_size_that_verifies_nothing_is_refused_with_its_file() {
-    let folder = Folder::new("rsa-bits");
+    let folder = SettingsFolder::new("rsa-bits");
     for bits in [1_024, 2_040, 16_384] {
         let file = folder.write("keys/rsa.pem", &rsa_of(bits)).display().to_string();
         let error = refused(&format!("[jwt]\npublic_keys = [\"{file}\"]"));
@@ -42,7 +42,7 @@ fn plan(text: &str, roles: Roles) -> Plan {
 
 #[test]
 fn a_cluster_secret_that_could_be_guessed_is_refused_on_every_bus() {
-    let folder = Folder::new("cluster-secret");
+    let folder = SettingsFolder::new("cluster-secret");
     let (short, long) = ("s".repeat(31), "s".repeat(32));
     let file = folder.write("short", &format!("{MARK}{short}\n")).display().to_string();
     for bus in ["local", "nats://127.0.0.1:4222"] {
@@ -63,7 +63,7 @@ fn a_cluster_secret_that_could_be_guessed_is_refused_on_every_bus() {
 
 #[test]
 fn a_byte_order_mark_is_no_part_of_what_is_read() {
-    let folder = Folder::new("marks");
+    let folder = SettingsFolder::new("marks");
     let marked = |name: &str, text: &str| folder.write(name, &format!("{MARK}{text}")).display().to_string();
     let secret = "a secret in a file, long enough to use";
     let file = marked("secret", &format!("{secret}\r\n"));
@@ -75,7 +75,7 @@ fn a_byte_order_mark_is_no_part_of_what_is_read() {
     let app = format!("[[apps.listed]]\nkey = \"a\"\nid = \"1\"\nsecret_file = \"{file}\"");
     assert_eq!(pushers(&plan(&app, Roles::Standalone))[0].secret, secret.as_bytes());
 
-    let pair = KeyPair::generate(Kind::Rs256).unwrap();
+    let pair = KeyPair::generate(KeyKind::Rs256).unwrap();
     let public = marked("keys/marked.pem", &pair.public);
     assert!(!plan(&format!("[jwt]\npublic_keys = [\"{public}\"]"), Roles::Standalone).development);
     let private = marked("keys/marked-private.pem", &pair.private);
@@ -95,7 +95,7 @@ fn a_byte_order_mark_is_no_part_of_what_is_read() {
 
 #[test]
 fn what_a_library_reads_by_itself_must_not_begin_with_a_byte_order_mark() {
-    let folder = Folder::new("tls-marks");
+    let folder = SettingsFolder::new("tls-marks");
     let marked = folder.write("marked", &format!("{MARK}-----BEGIN CERTIFICATE-----")).display().to_string();
     let nats = format!(
         "{}[cluster]\nbus = \"nats://127.0.0.1:4222\"\nsecret = \"{}\"\n[nats.tls]\n",
@@ -114,7 +114,7 @@ fn what_a_library_reads_by_itself_must_not_begin_with_a_byte_order_mark() {
 
 #[test]
 fn a_master_without_push_keys_is_warned_about_unless_it_is_for_development() {
-    let folder = Folder::new("keyless");
+    let folder = SettingsFolder::new("keyless");
     let warned = |text: &str, roles| {
         let warnings = plan(text, roles).warnings;
         warnings.iter().any(|warning| warning.contains("passes requests on") && warning.contains("keys push"))

@@ -15,7 +15,7 @@ fn plan(text: &str) -> Plan {
 
 #[test]
 fn an_app_with_an_id_and_a_secret_is_pushers() {
-    let folder = Folder::new("pusher");
+    let folder = SettingsFolder::new("pusher");
     let file = folder.write("secret", "in a file, long enough\n").display().to_string();
     let text = format!(
         "[pusher]\nmaster_prefix = \"/push/\"\n[[apps.listed]]\nkey = \"plain\"\n{APP}client_events = true\n\
@@ -70,7 +70,7 @@ fn an_apps_secret_is_shown_nowhere_and_comes_from_the_folder_of_its_file() {
     let warnings = plan.warnings.join("\n");
     assert!(warnings.contains("shorter than 16 bytes") && !warnings.contains("hush"), "{warnings}");
 
-    let folder = Folder::new("pusher-file");
+    let folder = SettingsFolder::new("pusher-file");
     folder.write("app.secret", "in the same folder");
     let text = "[[apps.listed]]\nkey = \"a\"\nid = \"1\"\nsecret_file = \"app.secret\"\n";
     let loaded = load::load(Some(&folder.write("w.toml", text)), &[]).unwrap();

@@ -122,7 +122,7 @@ fn numbers_that_were_meant_as_secrets_are_not_shown() {
 
 #[test]
 fn what_the_files_of_secrets_hold_is_not_shown() {
-    let folder = Folder::new("planted");
+    let folder = SettingsFolder::new("planted");
     let short = folder.write("short", "hush\n").display().to_string();
     let binary = folder.0.join("binary");
     fs::write(&binary, b"hush\xFF").unwrap();

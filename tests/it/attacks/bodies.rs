@@ -9,7 +9,7 @@ use super::{Bystander, figure, pour, sized};
 use crate::support::{
     http::{Http, Reply},
     keys::now,
-    pusher::{App, DEMO, setup},
+    pusher::{DEMO, TestApp, setup},
     server::Server,
     until,
 };
@@ -30,8 +30,8 @@ async fn refusal(address: SocketAddr, target: &str) -> Reply {
 async fn credentials_are_judged_before_the_body() {
     let server = setup().start().await;
     let path = format!("/apps/{}/events", DEMO.id);
-    let signed = |app: App, at: u64| format!("{path}?{}", app.signed("POST", &path, &[], "not what comes", at));
-    let forged = App { secret: "a guess", ..DEMO };
+    let signed = |app: TestApp, at: u64| format!("{path}?{}", app.signed("POST", &path, &[], "not what comes", at));
+    let forged = TestApp { secret: "a guess", ..DEMO };
     for target in [
         "/apps/nobody/events".to_owned(),
         path.clone(),

@@ -13,24 +13,24 @@ use wellhead::bus::{
 };
 use wellhead_proto::{ids::NodeId, membership::Heartbeat};
 
-use super::node::Node;
+use super::node::BusNode;
 use crate::support::{
-    memory::Net,
-    nats::{Folder, NatsServer},
+    memory::MemoryNet,
+    nats::{NatsServer, TestFolder},
     random::Random,
 };
 
 /// Something that a bus of several nodes stands on.
-pub trait Carrier: Sized {
+pub trait BusCarrier: Sized {
     /// One that runs.
     fn started() -> Self;
 
     /// One more node.
-    fn node(&mut self, slave: bool) -> Node;
+    fn node(&mut self, slave: bool) -> BusNode;
 }
 
 /// One whose middle can be taken away, and brought back.
-pub trait Breakable: Carrier {
+pub trait Breakable: BusCarrier {
     fn stop(&mut self);
     fn start(&mut self);
 }
@@ -54,14 +54,14 @@ fn runtime() -> (Handle, ArbiterHandle, oneshot::Sender<()>) {
     (handle, arbiter, stop)
 }
 
-fn joining(number: u32, slave: bool) -> (ClusterBuilder, Node) {
+fn joining(number: u32, slave: bool) -> (ClusterBuilder, BusNode) {
     let (handle, arbiter, stop) = runtime();
     let _entered = handle.enter();
     let beat = beat(number, slave);
     let joining = ClusterBuilder::new(beat, &arbiter, &mut Registry::default());
     let BusHandle::Cluster(cluster) = joining.bus() else { unreachable!("it is one of several") };
-    let node = Node::new(beat.node, Arc::new(ClusterBus(cluster.clone())), Some(cluster));
-    let node = Node { _runtime: Some(stop), ..node };
+    let node = BusNode::new(beat.node, Arc::new(ClusterBus(cluster.clone())), Some(cluster));
+    let node = BusNode { _runtime: Some(stop), ..node };
     if slave {
         node.bus.attach(node.book.clone());
     }
@@ -69,17 +69,17 @@ fn joining(number: u32, slave: bool) -> (ClusterBuilder, Node) {
 }
 
 /// A real server.
-pub struct Nats {
+pub struct NatsCarrier {
     server: NatsServer,
     nodes: u32,
 }
 
-impl Carrier for Nats {
+impl BusCarrier for NatsCarrier {
     fn started() -> Self {
         Self { server: NatsServer::started(""), nodes: 0 }
     }
 
-    fn node(&mut self, slave: bool) -> Node {
+    fn node(&mut self, slave: bool) -> BusNode {
         self.nodes += 1;
         let (joining, node) = joining(self.nodes, slave);
         joining.over_nats(self.server.settings(), "contract").expect("a thread");
@@ -87,7 +87,7 @@ impl Carrier for Nats {
     }
 }
 
-impl Breakable for Nats {
+impl Breakable for NatsCarrier {
     fn stop(&mut self) {
         self.server.kill();
     }
@@ -99,7 +99,7 @@ impl Breakable for Nats {
 
 /// Processes of one machine: the first node owns the socket, and is a master.
 pub struct Local {
-    folder: Folder,
+    folder: TestFolder,
     owned: bool,
     nodes: u32,
 }
@@ -110,12 +110,12 @@ impl Local {
     }
 }
 
-impl Carrier for Local {
+impl BusCarrier for Local {
     fn started() -> Self {
-        Self { folder: Folder::new(), owned: false, nodes: 0 }
+        Self { folder: TestFolder::new(), owned: false, nodes: 0 }
     }
 
-    fn node(&mut self, slave: bool) -> Node {
+    fn node(&mut self, slave: bool) -> BusNode {
         self.nodes += 1;
         let (joining, node) = joining(self.nodes, slave);
         let limits = LocalLimits::default();
@@ -130,25 +130,25 @@ impl Carrier for Local {
 }
 
 /// A transport in memory, on which everything takes its time, and large messages travel in many pieces.
-pub struct Memory {
-    net: Net,
+pub struct MemoryCarrier {
+    net: MemoryNet,
     nodes: u32,
 }
 
-impl Carrier for Memory {
+impl BusCarrier for MemoryCarrier {
     fn started() -> Self {
-        Self { net: Net::new(Random::new(7)), nodes: 0 }
+        Self { net: MemoryNet::new(Random::new(7)), nodes: 0 }
     }
 
-    fn node(&mut self, slave: bool) -> Node {
+    fn node(&mut self, slave: bool) -> BusNode {
         self.nodes += 1;
         let (handle, arbiter, stop) = runtime();
         let _entered = handle.enter();
         let beat = beat(self.nodes, slave);
         let cluster = Cluster::new(beat, Metrics::default(), &arbiter);
         let pubsub = self.net.pubsub(cluster.handler(), 128 << 10);
-        let node = Node::new(beat.node, Arc::new(ClusterBus(cluster.clone())), Some(cluster.clone()));
-        let node = Node { _runtime: Some(stop), ..node };
+        let node = BusNode::new(beat.node, Arc::new(ClusterBus(cluster.clone())), Some(cluster.clone()));
+        let node = BusNode { _runtime: Some(stop), ..node };
         if slave {
             node.bus.attach(node.book.clone());
         }

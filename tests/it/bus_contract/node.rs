@@ -24,20 +24,20 @@ use wellhead_proto::{
 
 use crate::support::within;
 
-pub struct Node {
+pub struct BusNode {
     pub id: NodeId,
     pub bus: Arc<dyn Bus>,
     /// None on the bus of a single process.
     pub cluster: Option<Arc<Cluster>>,
-    pub book: Arc<Book>,
+    pub book: Arc<ReceivedItems>,
     /// What its tasks run on; it ends with the node.
     pub _runtime: Option<oneshot::Sender<()>>,
 }
 
 /// What a node heard.
 #[derive(Default)]
-pub struct Book {
-    pages: Mutex<Vec<Heard>>,
+pub struct ReceivedItems {
+    pages: Mutex<Vec<ReceivedMessage>>,
     written: watch::Sender<usize>,
     /// What every question is answered with.
     answer: Mutex<BTreeSet<String>>,
@@ -46,15 +46,15 @@ pub struct Book {
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Heard {
+pub enum ReceivedMessage {
     Push(Envelope),
     Announcement(MemberAnnouncement),
     CoordinationMessage(NodeId, CoordinationMessage),
     Gap(Gap),
 }
 
-impl Book {
-    fn write(&self, heard: Heard) {
+impl ReceivedItems {
+    fn write(&self, heard: ReceivedMessage) {
         let mut pages = self.pages.lock().unwrap();
         pages.push(heard);
         self.written.send_replace(pages.len());
@@ -69,7 +69,7 @@ impl Book {
     }
 
     /// Everything so far.
-    pub fn all(&self) -> Vec<Heard> {
+    pub fn all(&self) -> Vec<ReceivedMessage> {
         self.pages.lock().unwrap().clone()
     }
 
@@ -79,7 +79,7 @@ impl Book {
     }
 
     /// Wait until `count` things have been heard.
-    pub async fn has(&self, count: usize) -> Vec<Heard> {
+    pub async fn has(&self, count: usize) -> Vec<ReceivedMessage> {
         let mut written = self.written.subscribe();
         drop(within(&format!("{count} things are heard"), written.wait_for(|written| *written >= count)).await);
         self.all()
@@ -103,8 +103,8 @@ impl Book {
 }
 
 /// What a push says; large ones are told by their first word.
-fn text_of(heard: &Heard) -> Option<String> {
-    let Heard::Push(Envelope { command, .. }) = heard else { return None };
+fn text_of(heard: &ReceivedMessage) -> Option<String> {
+    let ReceivedMessage::Push(Envelope { command, .. }) = heard else { return None };
     let (Command::Publish { event: Event { data, .. }, .. } | Command::Direct { data, .. }) = command else {
         return None;
     };
@@ -112,9 +112,9 @@ fn text_of(heard: &Heard) -> Option<String> {
     Some(text.split(' ').next().unwrap_or_default().to_owned())
 }
 
-impl BusHandler for Book {
+impl BusHandler for ReceivedItems {
     fn deliver(&self, envelope: Envelope) {
-        self.write(Heard::Push(envelope));
+        self.write(ReceivedMessage::Push(envelope));
     }
 
     fn has_room(&self) -> bool {
@@ -126,14 +126,14 @@ impl BusHandler for Book {
     }
 
     fn announced(&self, announcement: MemberAnnouncement) {
-        self.write(Heard::Announcement(announcement));
+        self.write(ReceivedMessage::Announcement(announcement));
     }
 
     /// The pattern is the name of the only channel here.
     fn publish_matching(&self, push: PublishMatching) -> BoxFuture<NameHashes> {
         let PublishMatching { app, pattern, event, .. } = push;
         let command = Command::Publish { channel: pattern.parse().expect("a name"), event, except: None };
-        self.write(Heard::Push(Envelope { app, command }));
+        self.write(ReceivedMessage::Push(Envelope { app, command }));
         Box::pin(std::future::ready([name_hash(&pattern)].into()))
     }
 
@@ -162,7 +162,7 @@ impl BusHandler for Book {
 
     fn report(&self, from: NodeId, reports: Vec<CoordinationMessage>) {
         for report in reports {
-            self.write(Heard::CoordinationMessage(from, report));
+            self.write(ReceivedMessage::CoordinationMessage(from, report));
         }
     }
 
@@ -171,11 +171,11 @@ impl BusHandler for Book {
     }
 
     fn gap(&self, gap: Gap) {
-        self.write(Heard::Gap(gap));
+        self.write(ReceivedMessage::Gap(gap));
     }
 }
 
-impl Node {
+impl BusNode {
     /// A node on `bus`; its book hears what it is meant to.
     pub fn new(id: NodeId, bus: Arc<dyn Bus>, cluster: Option<Arc<Cluster>>) -> Self {
         Self { id, bus, cluster, book: Arc::default(), _runtime: None }

@@ -17,13 +17,13 @@ use wellhead_proto::{
 };
 
 use super::{
-    carriers::{Breakable, Carrier},
-    node::{Heard, Node, key, push, to_user},
+    carriers::{Breakable, BusCarrier},
+    node::{BusNode, ReceivedMessage, key, push, to_user},
 };
 use crate::support::{PATIENCE, until, within};
 
 /// A master and two slaves that know each other.
-async fn three<C: Carrier>() -> (C, Node, Node, Node) {
+async fn three<C: BusCarrier>() -> (C, BusNode, BusNode, BusNode) {
     let mut carrier = C::started();
     let (master, one, two) = (carrier.node(false), carrier.node(true), carrier.node(true));
     for node in [&master, &one, &two] {
@@ -32,7 +32,7 @@ async fn three<C: Carrier>() -> (C, Node, Node, Node) {
     (carrier, master, one, two)
 }
 
-pub async fn pushes_arrive_in_order_wherever_they_are_wanted<C: Carrier>() {
+pub async fn pushes_arrive_in_order_wherever_they_are_wanted<C: BusCarrier>() {
     let (_carrier, master, one, two) = three::<C>().await;
     let wants = (one.wants("a", "c").await, two.wants("a", "c").await);
     let texts: Vec<_> = (0..600).map(|n| n.to_string()).collect();
@@ -47,7 +47,7 @@ pub async fn pushes_arrive_in_order_wherever_they_are_wanted<C: Carrier>() {
     drop(wants);
 }
 
-pub async fn what_a_slave_pushes_reaches_everybody_and_itself_in_order<C: Carrier>() {
+pub async fn what_a_slave_pushes_reaches_everybody_and_itself_in_order<C: BusCarrier>() {
     let (_carrier, _master, one, two) = three::<C>().await;
     let wants = (one.wants("a", "c").await, two.wants("a", "c").await);
     let texts: Vec<_> = (0..300).map(|n| n.to_string()).collect();
@@ -61,7 +61,7 @@ pub async fn what_a_slave_pushes_reaches_everybody_and_itself_in_order<C: Carrie
     drop(wants);
 }
 
-pub async fn once_an_interest_is_confirmed_no_push_is_missed<C: Carrier>() {
+pub async fn once_an_interest_is_confirmed_no_push_is_missed<C: BusCarrier>() {
     let (_carrier, master, one, two) = three::<C>().await;
     let mut wants = Vec::new();
     for n in 0..1_000 {
@@ -80,7 +80,7 @@ pub async fn once_an_interest_is_confirmed_no_push_is_missed<C: Carrier>() {
     }
 }
 
-async fn a_node_hears_of_a_channel_only_while_it_wants_it<C: Carrier>() {
+async fn a_node_hears_of_a_channel_only_while_it_wants_it<C: BusCarrier>() {
     let (_carrier, master, one, two) = three::<C>().await;
     let wants = one.wants("a", "mine").await;
     for n in 0..200 {
@@ -115,18 +115,18 @@ async fn a_node_hears_of_a_channel_only_while_it_wants_it<C: Carrier>() {
     drop(again);
 }
 
-pub async fn what_is_for_users_reaches_every_slave_with_its_app<C: Carrier>() {
+pub async fn what_is_for_users_reaches_every_slave_with_its_app<C: BusCarrier>() {
     let (_carrier, master, one, two) = three::<C>().await;
     for app in ["a", "b"] {
         master.bus.publish(to_user(app, "ann", app)).await.expect("the bus is up");
     }
     for slave in [&one, &two] {
         let heard = slave.book.has(2).await;
-        assert_eq!(heard, ["a", "b"].map(|app| Heard::Push(to_user(app, "ann", app))));
+        assert_eq!(heard, ["a", "b"].map(|app| ReceivedMessage::Push(to_user(app, "ann", app))));
     }
 }
 
-pub async fn large_pushes_and_small_ones_keep_their_order<C: Carrier>() {
+pub async fn large_pushes_and_small_ones_keep_their_order<C: BusCarrier>() {
     let (_carrier, master, one, two) = three::<C>().await;
     let wants = (one.wants("a", "c").await, two.wants("a", "c").await);
     let large = "x".repeat(3 << 20);
@@ -140,13 +140,13 @@ pub async fn large_pushes_and_small_ones_keep_their_order<C: Carrier>() {
     texts.push("end".to_owned());
     for slave in [&one, &two] {
         assert_eq!(slave.book.hears("end").await, texts);
-        let Some(Heard::Push(envelope)) = slave.book.all().get(1).cloned() else { panic!("a push") };
+        let Some(ReceivedMessage::Push(envelope)) = slave.book.all().get(1).cloned() else { panic!("a push") };
         assert_eq!(envelope, push("a", "c", &format!("large-0 {large}")));
     }
     drop(wants);
 }
 
-pub async fn questions_are_answered_by_all_slaves_also_at_length<C: Carrier>() {
+pub async fn questions_are_answered_by_all_slaves_also_at_length<C: BusCarrier>() {
     let (_carrier, master, one, two) = three::<C>().await;
     let name = |n: usize| format!("a-user-with-a-name-like-{n:06}");
     // 100,000 users, of whom 20,000 are on both: some 2 MiB from each
@@ -173,7 +173,7 @@ pub async fn questions_are_answered_by_all_slaves_also_at_length<C: Carrier>() {
     }
 }
 
-pub async fn who_is_silent_is_named_and_waited_for_once<C: Carrier>() {
+pub async fn who_is_silent_is_named_and_waited_for_once<C: BusCarrier>() {
     let (_carrier, master, one, two) = three::<C>().await;
     one.book.answers(["ann".to_owned()]);
     two.book.answers(["bob".to_owned()]);
@@ -204,11 +204,11 @@ pub async fn who_is_silent_is_named_and_waited_for_once<C: Carrier>() {
     }
 }
 
-pub async fn one_node_can_be_asked<C: Carrier>() {
+pub async fn one_node_can_be_asked<C: BusCarrier>() {
     let (_carrier, master, one, two) = three::<C>().await;
     one.book.answers(["ann".to_owned()]);
     two.book.answers(["bob".to_owned()]);
-    let redeem = |node: &Node, from: NodeId, token: &str| {
+    let redeem = |node: &BusNode, from: NodeId, token: &str| {
         let bus = node.bus.clone();
         let token = token.to_owned();
         async move { within("an answer", bus.redeem(from, token, "a".parse().unwrap())).await }
@@ -223,7 +223,7 @@ pub async fn one_node_can_be_asked<C: Carrier>() {
     assert_eq!(redeem(&master, nobody, "bob").await, Err(BusError::Silent));
 }
 
-pub async fn a_push_to_a_pattern_is_answered_with_what_matched<C: Carrier>() {
+pub async fn a_push_to_a_pattern_is_answered_with_what_matched<C: BusCarrier>() {
     let (_carrier, master, one, two) = three::<C>().await;
     let push = |pattern: &str| PublishMatching {
         app: "a".parse().unwrap(),
@@ -240,7 +240,7 @@ pub async fn a_push_to_a_pattern_is_answered_with_what_matched<C: Carrier>() {
     }
 }
 
-pub async fn changes_of_members_keep_their_order_with_pushes<C: Carrier>() {
+pub async fn changes_of_members_keep_their_order_with_pushes<C: BusCarrier>() {
     let (_carrier, _master, one, two) = three::<C>().await;
     let wants = (one.wants("a", "c").await, two.wants("a", "c").await);
     let left = |no: usize| MemberAnnouncement {
@@ -251,8 +251,8 @@ pub async fn changes_of_members_keep_their_order_with_pushes<C: Carrier>() {
     for no in 0..50 {
         within("a push", one.bus.publish(push("a", "c", &no.to_string()))).await.expect("the bus is up");
         within("two", one.bus.announce(vec![left(2 * no), left(2 * no + 1)])).await.expect("the bus is up");
-        wanted.push(Heard::Push(push("a", "c", &no.to_string())));
-        wanted.extend([left(2 * no), left(2 * no + 1)].map(Heard::Announcement));
+        wanted.push(ReceivedMessage::Push(push("a", "c", &no.to_string())));
+        wanted.extend([left(2 * no), left(2 * no + 1)].map(ReceivedMessage::Announcement));
     }
     for slave in [&one, &two] {
         assert_eq!(slave.book.has(wanted.len()).await, wanted);
@@ -260,19 +260,19 @@ pub async fn changes_of_members_keep_their_order_with_pushes<C: Carrier>() {
     drop(wants);
 }
 
-pub async fn reports_arrive_in_order<C: Carrier>() {
+pub async fn reports_arrive_in_order<C: BusCarrier>() {
     let (_carrier, _master, one, two) = three::<C>().await;
     let report = |no: usize| CoordinationMessage::Request { number: no as u64 };
     for no in 0..250 {
         one.bus.report(two.id, vec![report(2 * no), report(2 * no + 1)]);
     }
     let heard = two.book.has(500).await;
-    let wanted: Vec<_> = (0..500).map(|no| Heard::CoordinationMessage(one.id, report(no))).collect();
+    let wanted: Vec<_> = (0..500).map(|no| ReceivedMessage::CoordinationMessage(one.id, report(no))).collect();
     assert_eq!(heard, wanted);
     assert_eq!(one.book.all(), []);
 }
 
-pub async fn who_says_goodbye_is_gone_at_once<C: Carrier>() {
+pub async fn who_says_goodbye_is_gone_at_once<C: BusCarrier>() {
     let (mut carrier, master, one, two) = three::<C>().await;
     let began = Instant::now();
     two.cluster.as_ref().expect("several").stop().await;
@@ -287,7 +287,7 @@ pub async fn who_says_goodbye_is_gone_at_once<C: Carrier>() {
 }
 
 /// Those that wait for seconds, at once.
-pub async fn what_is_listened_to_follows_what_is_wanted<C: Carrier>() {
+pub async fn what_is_listened_to_follows_what_is_wanted<C: BusCarrier>() {
     tokio::join!(
         a_node_hears_of_a_channel_only_while_it_wants_it::<C>(),
         changing_to_all_slots_and_back_loses_and_doubles_nothing::<C>(),
@@ -295,7 +295,7 @@ pub async fn what_is_listened_to_follows_what_is_wanted<C: Carrier>() {
 }
 
 /// Far above the limit of slots and far below it again, while pushes of all sizes go on.
-async fn changing_to_all_slots_and_back_loses_and_doubles_nothing<C: Carrier>() {
+async fn changing_to_all_slots_and_back_loses_and_doubles_nothing<C: BusCarrier>() {
     let (_carrier, master, one, two) = three::<C>().await;
     let cluster = one.cluster.as_ref().expect("several");
     cluster.limit_slots(40, 20);
@@ -400,7 +400,7 @@ pub async fn while_it_is_down_nothing_is_taken_and_nothing_stale_comes_after<C: 
 }
 
 /// On a bus without other nodes.
-pub async fn alone_pushes_arrive_in_order_and_questions_are_answered(bus: &dyn Bus, node: &Node) {
+pub async fn alone_pushes_arrive_in_order_and_questions_are_answered(bus: &dyn Bus, node: &BusNode) {
     assert!(bus.state().borrow().up && bus.state().borrow().roster_known);
     assert_eq!(*bus.state().borrow().slaves, [node.id]);
     let texts: Vec<_> = (0..600).map(|n| n.to_string()).collect();

@@ -9,16 +9,16 @@ use crate::support::{listener::Listener, server::Server, until};
 const CHANNELS: usize = 24;
 
 /// Every fact that any slave told: how often each channel was occupied, and vacated.
-type Facts = BTreeMap<String, (usize, usize)>;
+type FactCounts = BTreeMap<String, (usize, usize)>;
 
-fn facts<'a>(slaves: impl IntoIterator<Item = &'a Server>) -> Facts {
+fn facts<'a>(slaves: impl IntoIterator<Item = &'a Server>) -> FactCounts {
     let mut facts = facts_of_all(slaves);
     facts.retain(|channel, _| channel.starts_with('c'));
     facts
 }
 
-fn facts_of_all<'a>(slaves: impl IntoIterator<Item = &'a Server>) -> Facts {
-    let mut facts = Facts::new();
+fn facts_of_all<'a>(slaves: impl IntoIterator<Item = &'a Server>) -> FactCounts {
+    let mut facts = FactCounts::new();
     for slave in slaves {
         for (fact, channel) in slave.log.collect(|line| {
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
@@ -40,7 +40,7 @@ fn channel(n: usize) -> String {
 }
 
 /// Every channel has been occupied and vacated so often; by which, `of` tells.
-fn wanted(of: impl Fn(usize) -> (usize, usize)) -> Facts {
+fn wanted(of: impl Fn(usize) -> (usize, usize)) -> FactCounts {
     (0..CHANNELS).map(|n| (channel(n), of(n))).collect()
 }
 
@@ -68,7 +68,7 @@ async fn heard_by_all_keepers(field: &Field, client: &mut Listener, name: &str) 
 
 async fn facts_are_told_once(by: By) {
     let mut field = Field::start_with(by, 1, 3, |setup| setup.set("log.level", "debug")).await;
-    let come_to = async |what: &str, field: &Field, dead: &[Server], wanted: Facts| {
+    let come_to = async |what: &str, field: &Field, dead: &[Server], wanted: FactCounts| {
         until(what, wanted, || async { facts(field.slaves.iter().chain(dead)) }).await;
     };
     let mut dead = Vec::new();

@@ -8,7 +8,7 @@ use super::{
     field::{By, Field, all_push, all_sent, channels_of, followers, lost_by_all},
     load::{count, lost},
 };
-use crate::support::{backend::Backend, http::Http, listener::End, until, within};
+use crate::support::{backend::Backend, http::Http, listener::ListenerEnd, until, within};
 
 /// A socket is told this soon after a push that passed it by, at the latest: the slave is back after 5 s, or its sockets
 /// are told by then, and asks; what does not come within a second is missing.
@@ -92,7 +92,7 @@ async fn slave_killed_ten_times(by: By) {
         let killed = Instant::now();
         field.slaves[1].signal("KILL");
         field.slaves[1].ended().await;
-        assert_eq!(victim.ended().await, End::Broken);
+        assert_eq!(victim.ended().await, ListenerEnd::Broken);
         until("its users are gone", false, || async {
             field.masters[0].backend().await.names("/api/blue/online").await.contains(&user)
         })
@@ -217,7 +217,7 @@ async fn without_its_bus_a_master_refuses_and_a_slave_sends_its_clients_away() {
     assert_eq!(handshake.err().map(|reply| reply.status), Some(503));
     let end = listener.ended().await;
     let after = killed.elapsed();
-    assert!(matches!(&end, End::Closed(close) if close.code == 1001), "{end:?}");
+    assert!(matches!(&end, ListenerEnd::Closed(close) if close.code == 1001), "{end:?}");
     assert!(after > Duration::from_millis(4_500) && after < Duration::from_secs(9), "{after:?}");
     field.nats.as_mut().expect("NATS").start();
     field.is_whole().await;

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::load::{Addresses, Follower, Publisher, Sent, Stay, lost};
+use super::load::{Follower, LiveAddresses, Publisher, SentPush, Stay, lost};
 use crate::support::{
     backend::Backend,
     keys::signer,
-    ledger::{Kind, Mark},
+    ledger::{Mark, MarkKind},
     listener::Listener,
     nats::NatsServer,
     server::{Server, Setup},
@@ -14,12 +14,12 @@ use crate::support::{
 };
 
 /// Every target of the publishers: two apps with a channel of the same name, one more, and two users.
-pub const TARGETS: [(Kind, &str, &str); 5] = [
-    (Kind::Channel, "blue", "news"),
-    (Kind::Channel, "red", "news"),
-    (Kind::Channel, "blue", "more"),
-    (Kind::User, "blue", "user-0"),
-    (Kind::User, "red", "user-1"),
+pub const TARGETS: [(MarkKind, &str, &str); 5] = [
+    (MarkKind::Channel, "blue", "news"),
+    (MarkKind::Channel, "red", "news"),
+    (MarkKind::Channel, "blue", "more"),
+    (MarkKind::User, "blue", "user-0"),
+    (MarkKind::User, "red", "user-1"),
 ];
 /// Between two pushes of a publisher.
 pub const PACE: Duration = Duration::from_millis(8);
@@ -100,12 +100,12 @@ impl Field {
         }
     }
 
-    pub fn master_addresses(&self) -> Addresses {
-        Addresses::of(self.masters.iter().map(Server::master))
+    pub fn master_addresses(&self) -> LiveAddresses {
+        LiveAddresses::of(self.masters.iter().map(Server::master))
     }
 
-    pub fn slave_addresses(&self) -> Addresses {
-        Addresses::of(self.slaves.iter().map(Server::slave))
+    pub fn slave_addresses(&self) -> LiveAddresses {
+        LiveAddresses::of(self.slaves.iter().map(Server::slave))
     }
 
     /// Publishers that push to all targets, a hundred times a second each.
@@ -143,7 +143,7 @@ impl Field {
             for (kind, app, to) in TARGETS {
                 let mark = Mark { app: app.to_owned(), kind, to: to.to_owned(), by: 1_000 + by as u64, n };
                 match kind {
-                    Kind::User => backend.push_to_user(app, to, &mark.json()).await,
+                    MarkKind::User => backend.push_to_user(app, to, &mark.json()).await,
                     _ => backend.push(app, to, "e", &mark.json()).await,
                 };
                 for listener in listeners.iter().filter(|listener| wants(listener, &mark)) {
@@ -159,7 +159,7 @@ impl Field {
 fn wants(listener: &Listener, mark: &Mark) -> bool {
     listener.app == mark.app
         && match mark.kind {
-            Kind::User => listener.user == mark.to,
+            MarkKind::User => listener.user == mark.to,
             _ => channels_of(&listener.app, &listener.user).contains(&mark.to),
         }
 }
@@ -182,7 +182,7 @@ pub async fn all_push(publishers: &[Publisher], more: usize) {
 }
 
 /// Everything that was done by all.
-pub async fn all_sent(publishers: Vec<Publisher>) -> Vec<Sent> {
+pub async fn all_sent(publishers: Vec<Publisher>) -> Vec<SentPush> {
     let mut sent = Vec::new();
     for publisher in publishers {
         sent.extend(publisher.stop().await);
@@ -191,7 +191,7 @@ pub async fn all_sent(publishers: Vec<Publisher>) -> Vec<Sent> {
 }
 
 /// What listeners that stayed all the time have lost of what was sent after `from`.
-pub fn lost_by_all<'a>(sent: &'a [Sent], listeners: &[Listener], from: Instant) -> Vec<&'a Sent> {
+pub fn lost_by_all<'a>(sent: &'a [SentPush], listeners: &[Listener], from: Instant) -> Vec<&'a SentPush> {
     let lost = listeners.iter().flat_map(|listener| {
         assert_eq!(listener.end(), None, "{} of {} was to stay", listener.user, listener.app);
         lost(sent, listener, &channels_of(&listener.app, &listener.user), from, None)
@@ -200,7 +200,7 @@ pub fn lost_by_all<'a>(sent: &'a [Sent], listeners: &[Listener], from: Instant) 
 }
 
 /// Clients that come back: two of each app.
-pub fn followers(slaves: &Addresses) -> Vec<Follower> {
+pub fn followers(slaves: &LiveAddresses) -> Vec<Follower> {
     let follower = |number: usize| {
         let (app, user) = (["blue", "red"][number % 2], format!("user-{number}"));
         let channels = channels_of(app, &user);
@@ -211,7 +211,7 @@ pub fn followers(slaves: &Addresses) -> Vec<Follower> {
 }
 
 /// What a client lost during its stays; what was answered less than `margin` before a stay's end is counted apart.
-pub fn lost_in_stays<'a>(sent: &'a [Sent], stays: &[Stay], margin: Duration) -> (Vec<&'a Sent>, usize) {
+pub fn lost_in_stays<'a>(sent: &'a [SentPush], stays: &[Stay], margin: Duration) -> (Vec<&'a SentPush>, usize) {
     let (mut early, mut late) = (Vec::new(), 0);
     for stay in stays {
         let channels = channels_of(&stay.listener.app, &stay.listener.user);

@@ -160,7 +160,9 @@ impl OldNode {
             None => {
                 let path = field.setup.folder().join("run/bus.sock");
                 let hello = Hello { node: id, heartbeat: Bytes::new() };
-                UnixClient::connect(path, hello, LocalLimits::default(), Arc::new(ear), metrics).expect("a thread").wire
+                UnixClient::connect(path, hello, LocalLimits::default(), Arc::new(ear), metrics)
+                    .expect("a thread")
+                    .pubsub
             }
         };
         for subject in [Subject::Everyone, Subject::EverySlot, Subject::Node(id)] {

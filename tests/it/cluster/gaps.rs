@@ -7,8 +7,8 @@ use tokio::time::timeout;
 use super::field::{By, Field};
 use crate::support::{
     backend::Backend,
-    ledger::{Kind, Mark},
-    listener::{End, Listener},
+    ledger::{Mark, MarkKind},
+    listener::{Listener, ListenerEnd},
     nats::{NatsServer, free_address},
     proxy::Proxy,
     server::{Server, Setup},
@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 fn mark(n: u64) -> Mark {
-    Mark { app: "blue".into(), kind: Kind::Channel, to: "news".into(), by: 1, n }
+    Mark { app: "blue".into(), kind: MarkKind::Channel, to: "news".into(), by: 1, n }
 }
 
 fn at(setup: &Setup, address: SocketAddr) -> Setup {
@@ -59,7 +59,7 @@ async fn is_down(server: &Server) {
 
 async fn is_told(slave: &Server, listener: &Listener) {
     let end = listener.ended().await;
-    assert!(matches!(&end, End::Closed(close) if close.code == 1001), "{end:?}");
+    assert!(matches!(&end, ListenerEnd::Closed(close) if close.code == 1001), "{end:?}");
     slave.metric_becomes("wellhead_bus_gaps_total", "", 1.0).await;
 }
 
@@ -200,13 +200,13 @@ async fn every_kind_of_push_waits_for_slaves_that_are_not_back() {
         proxy.set_cut(true);
         nats.start();
         field.masters[0].wants_work().await;
-        let (kind, to) = if n == 1 { (Kind::Pattern, "^n") } else { (Kind::User, "ann") };
+        let (kind, to) = if n == 1 { (MarkKind::Pattern, "^n") } else { (MarkKind::User, "ann") };
         let mark = Mark { kind, to: to.into(), ..mark(n) };
         let data = mark.json();
         let pushed = tokio::spawn(async move {
             let mut backend = Backend::of(master).await;
             match kind {
-                Kind::Pattern => drop(backend.push_matching("blue", "^n", "e", &data).await),
+                MarkKind::Pattern => drop(backend.push_matching("blue", "^n", "e", &data).await),
                 _ => drop(backend.push_to_user("blue", "ann", &data).await),
             }
         });

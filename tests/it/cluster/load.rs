@@ -19,14 +19,14 @@ use tokio::{
 use crate::support::{
     PATIENCE, encoded,
     keys::signer,
-    ledger::{Kind, Mark},
+    ledger::{Mark, MarkKind},
     listener::Listener,
     within,
 };
 
 /// A push, and what became of it.
 #[derive(Clone, Debug)]
-pub struct Sent {
+pub struct SentPush {
     pub mark: Mark,
     pub began: Instant,
     pub answered: Instant,
@@ -34,7 +34,7 @@ pub struct Sent {
     pub status: Option<u16>,
 }
 
-impl Sent {
+impl SentPush {
     pub fn is_accepted(&self) -> bool {
         self.status == Some(200)
     }
@@ -45,12 +45,12 @@ pub struct Publisher {
     stop: watch::Sender<bool>,
     /// How many pushes have ended, whatever came of them.
     ended: watch::Receiver<usize>,
-    task: JoinHandle<Vec<Sent>>,
+    task: JoinHandle<Vec<SentPush>>,
 }
 
 impl Publisher {
     /// To `targets` in turn, one every `pace`, through whichever of `masters` answers.
-    pub fn start(masters: &Addresses, by: u64, targets: &[(Kind, &str, &str)], pace: Duration) -> Self {
+    pub fn start(masters: &LiveAddresses, by: u64, targets: &[(MarkKind, &str, &str)], pace: Duration) -> Self {
         let targets: Vec<_> = targets.iter().map(|&(kind, app, to)| (kind, app.to_owned(), to.to_owned())).collect();
         let (stop, stopped) = watch::channel(false);
         let (tell, ended) = watch::channel(0);
@@ -71,7 +71,7 @@ impl Publisher {
                     connection = None;
                     masters.turn();
                 }
-                sent.push(Sent { mark, began, answered: Instant::now(), status });
+                sent.push(SentPush { mark, began, answered: Instant::now(), status });
                 tell.send_replace(sent.len());
             }
             sent
@@ -87,7 +87,7 @@ impl Publisher {
     }
 
     /// Everything that it did.
-    pub async fn stop(self) -> Vec<Sent> {
+    pub async fn stop(self) -> Vec<SentPush> {
         self.stop.send_replace(true);
         within("a publisher stops", self.task).await.expect("it did not panic")
     }
@@ -95,9 +95,9 @@ impl Publisher {
 
 /// Where somebody listens at the moment.
 #[derive(Clone, Default)]
-pub struct Addresses(Arc<Mutex<(Vec<SocketAddr>, usize)>>);
+pub struct LiveAddresses(Arc<Mutex<(Vec<SocketAddr>, usize)>>);
 
-impl Addresses {
+impl LiveAddresses {
     pub fn of(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         let all = Self::default();
         all.are(addresses);
@@ -122,7 +122,7 @@ impl Addresses {
 
 async fn push(connection: &mut Option<(SocketAddr, TcpStream)>, master: SocketAddr, mark: &Mark) -> Option<u16> {
     let path = match mark.kind {
-        Kind::User => format!("/api/push/user/{}/{}", encoded(&mark.app), encoded(&mark.to)),
+        MarkKind::User => format!("/api/push/user/{}/{}", encoded(&mark.app), encoded(&mark.to)),
         _ => format!("/api/push/{}/{}/e", encoded(&mark.app), encoded(&mark.to)),
     };
     let body = format!("data={}", encoded(&mark.json()));
@@ -181,7 +181,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub fn start(slaves: &Addresses, number: usize, app: &str, channels: &[&str]) -> Self {
+    pub fn start(slaves: &LiveAddresses, number: usize, app: &str, channels: &[&str]) -> Self {
         let (stop, mut stopped) = watch::channel(false);
         let (tell, there) = watch::channel(false);
         let (slaves, app) = (slaves.clone(), app.to_owned());
@@ -242,18 +242,18 @@ async fn come(slave: SocketAddr, app: &str, user: &str, token: &str) -> Option<L
 
 /// Accepted pushes to any of `channels` of `app`, begun after `from` and answered before `to`, that were not heard.
 pub fn lost<'a>(
-    sent: &'a [Sent],
+    sent: &'a [SentPush],
     listener: &Listener,
     channels: &[String],
     from: Instant,
     to: Option<Instant>,
-) -> Vec<&'a Sent> {
+) -> Vec<&'a SentPush> {
     let heard: HashSet<_> = listener.heard().into_iter().map(|heard| heard.mark).collect();
-    let owed = |one: &&Sent| {
+    let owed = |one: &&SentPush| {
         one.is_accepted()
             && one.mark.app == listener.app
-            && (one.mark.kind == Kind::Channel && channels.contains(&one.mark.to)
-                || one.mark.kind == Kind::User && one.mark.to == listener.user)
+            && (one.mark.kind == MarkKind::Channel && channels.contains(&one.mark.to)
+                || one.mark.kind == MarkKind::User && one.mark.to == listener.user)
             && one.began > from
             && to.is_none_or(|to| one.answered < to)
     };
@@ -261,7 +261,7 @@ pub fn lost<'a>(
 }
 
 /// How many were accepted, refused with 503, and left without an answer; nothing else may be.
-pub fn count(sent: &[Sent]) -> (usize, usize, usize) {
+pub fn count(sent: &[SentPush]) -> (usize, usize, usize) {
     let (mut accepted, mut refused, mut broken) = (0, 0, 0);
     for one in sent {
         match one.status {

@@ -3,7 +3,7 @@
 use super::field::{By, Field};
 use crate::support::{
     client::path,
-    pusher::{App, DEMO, OTHER},
+    pusher::{DEMO, OTHER, TestApp},
     server::{Server, Setup},
     until,
     websocket::WebSocket,
@@ -66,7 +66,7 @@ async fn apps_that_differ_are_named_once_on_both_sides() {
     const WORDS: &str = "has other settings than this one";
     let listed = DEMO.listed("");
     let field = Field::start_with(By::Nats, 1, 1, |setup| setup.toml(&listed)).await;
-    let other = App { secret: "another secret of demo", ..DEMO }.listed("") + &OTHER.listed("");
+    let other = TestApp { secret: "another secret of demo", ..DEMO }.listed("") + &OTHER.listed("");
     let odd = beside(&field).set("cluster.secret", super::field::SECRET).toml(&other).role("slave").start().await;
     for server in field.masters.iter().chain(&field.slaves) {
         says(server, WORDS, 1).await;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::support::{
     keys::signer,
-    listener::{End, Listener},
+    listener::{Listener, ListenerEnd},
     proxy::Proxy,
     until,
 };
@@ -44,7 +44,7 @@ async fn a_slave_cut_off_from_nats_sends_its_clients_away_and_comes_back_by_itse
     assert_eq!(refused.err().map(|reply| reply.status), Some(503));
     let end = far.ended().await;
     let closed = cut.elapsed();
-    assert!(matches!(&end, End::Closed(close) if close.code == 1001), "{end:?}");
+    assert!(matches!(&end, ListenerEnd::Closed(close) if close.code == 1001), "{end:?}");
     until("the others miss it", false, || async {
         field.masters[0].backend().await.names("/api/blue/online").await.contains(&"far".to_owned())
     })

@@ -6,11 +6,11 @@ use std::{fs, path::PathBuf, process::Command};
 use wellhead::settings::load::load;
 
 use super::blocks::Block;
-use crate::support::nats::Folder;
+use crate::support::nats::TestFolder;
 
 /// What is wrong with it, if something is.
 pub fn check(block: &Block) -> Result<(), String> {
-    let folder = Folder::new();
+    let folder = TestFolder::new();
     let file = |name: &str, text: &str| {
         let path = folder.0.join(name);
         fs::write(&path, text).map(|()| path).map_err(|error| error.to_string())

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::blocks::Block;
-use crate::support::nats::Folder;
+use crate::support::nats::TestFolder;
 
 /// How long a block may take. A whole cluster starts in one, while other tests run on the same two cores.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,9 +22,9 @@ const DRIVER: &str = "ip link set lo up && while read -r n; do \
 
 /// Terminals in one folder.
 pub struct Terminals {
-    folder: Folder,
+    folder: TestFolder,
     /// Where what they say is kept, apart from what they make.
-    records: Folder,
+    records: TestFolder,
     driver: Child,
     input: ChildStdin,
     opened: usize,
@@ -47,7 +47,7 @@ impl Terminals {
     }
 
     pub fn open() -> Self {
-        let (folder, records) = (Folder::new(), Folder::new());
+        let (folder, records) = (TestFolder::new(), TestFolder::new());
         let program = Path::new(env!("CARGO_BIN_EXE_wellhead")).parent().expect("it is in a folder");
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new("unshare");

@@ -1,6 +1,6 @@
 //! Two apps never hear of each other, whatever is pushed or asked.
 
-use crate::support::{client::Event, server::Server};
+use crate::support::{client::ReceivedEvent, server::Server};
 
 #[tokio::test]
 async fn no_push_of_one_app_reaches_another() {
@@ -28,9 +28,9 @@ async fn no_push_of_one_app_reaches_another() {
     }
 
     backend.push("ours", "news", "e", "8").await;
-    assert_eq!(ours.next_event().await, Event::new("news", "e", "8"), "ours heard nothing of all that");
+    assert_eq!(ours.next_event().await, ReceivedEvent::new("news", "e", "8"), "ours heard nothing of all that");
     for data in ["1", "2", "3"] {
-        assert_eq!(theirs.next_event().await, Event::new("news", "e", data));
+        assert_eq!(theirs.next_event().await, ReceivedEvent::new("news", "e", data));
     }
     for text in ["4", "5"] {
         assert_eq!(theirs.socket.text().await, text);

@@ -1,7 +1,7 @@
 //! Names of every kind arrive as they are, and a limit is a limit.
 
 use crate::support::{
-    client::{Client, Event},
+    client::{Client, ReceivedEvent},
     encoded, quoted,
     server::Server,
 };
@@ -42,16 +42,16 @@ async fn channels_and_events_may_have_any_name() {
     for name in ODD {
         let reply = backend.push("demo", name, name, "1").await;
         assert_eq!(reply.json()["channel"], name);
-        assert_eq!(ann.next_event().await, Event::new(name, name, "1"));
+        assert_eq!(ann.next_event().await, ReceivedEvent::new(name, name, "1"));
 
         let path = format!("/v1/apps/demo/channels/{}/messages", encoded(name));
         let reply = backend.json("POST", &path, &format!(r#"{{"event":{},"data":2}}"#, quoted(name))).await;
         assert_eq!(reply.status, 200, "{name}: {reply:?}");
-        assert_eq!(ann.next_event().await, Event::new(name, name, "2"));
+        assert_eq!(ann.next_event().await, ReceivedEvent::new(name, name, "2"));
 
         let pattern = escaped(name);
         assert_eq!(backend.push_matching("demo", &pattern, name, "3").await, 1, "{pattern}");
-        assert_eq!(ann.next_event().await, Event::new(name, name, "3"));
+        assert_eq!(ann.next_event().await, ReceivedEvent::new(name, name, "3"));
 
         let users = backend.names(&format!("/api/demo/online/bychannel/{}", encoded(name))).await;
         assert_eq!(users, ["ann"], "{name}");
@@ -81,7 +81,7 @@ async fn apps_and_users_may_have_any_name() {
     for name in ODD {
         let mut ann = server.client(name, name, &["*"]).await.subscribed("news").await;
         backend.push(name, "news", "e", "1").await;
-        assert_eq!(ann.next_event().await, Event::new("news", "e", "1"));
+        assert_eq!(ann.next_event().await, ReceivedEvent::new("news", "e", "1"));
         let reply = backend.push_to_user(name, name, "2").await;
         assert_eq!(reply.json()["user_id"], name);
         assert_eq!(ann.socket.text().await, "2");
@@ -107,7 +107,7 @@ async fn names_have_1024_bytes_at_most() {
     for name in [&fits, &wide] {
         assert_eq!(ann.subscribe(name).await, "gusher.subscribe_succeeded");
         backend.push("demo", name, name, "1").await;
-        assert_eq!(ann.next_event().await, Event::new(name, name, "1"));
+        assert_eq!(ann.next_event().await, ReceivedEvent::new(name, name, "1"));
     }
     backend.push_to_user("demo", &fits, "1").await;
     assert_eq!(ann.socket.text().await, "1");

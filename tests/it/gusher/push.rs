@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{client::Event, quoted, server::Server};
+use crate::support::{client::ReceivedEvent, quoted, server::Server};
 
 #[tokio::test]
 async fn a_channel_push_answers_with_what_is_delivered() {
@@ -115,14 +115,14 @@ async fn a_pattern_push_reaches_what_it_matches_each_under_its_own_name() {
         assert_eq!(reply.text(), format!(r#"{{"total":{},"pattern":{}}}"#, matched.len(), quoted(pattern)));
         let mut got = Vec::new();
         for _ in matched {
-            let Event { channel, event, data } = ann.next_event().await;
+            let ReceivedEvent { channel, event, data } = ann.next_event().await;
             assert_eq!((event.as_str(), data.as_str()), ("hi", "1.0"));
             got.push(channel);
         }
         got.sort();
         assert_eq!(got, matched, "{pattern}");
         if matched.contains(&"AA") {
-            assert_eq!(bob.next_event().await, Event::new("AA", "hi", "1.0"));
+            assert_eq!(bob.next_event().await, ReceivedEvent::new("AA", "hi", "1.0"));
         }
     }
     assert_eq!(backend.push_matching("nobody-here", ".", "hi", "1").await, 0);
@@ -136,9 +136,9 @@ async fn a_batch_is_delivered_in_its_order() {
     let items = r#"[{"channel":"a","event":"x","data":1.0},{"EVENT":"y","Channel":"a","extra":[],"data":{"z":1,"a":2}},{"channel":"a"}]"#;
     let reply = backend.accepted("/api/push_batch/demo", &[("batch_data", items)]).await;
     assert_eq!(reply.text(), format!(r#"{{"total":3,"cap":{}}}"#, items.len()));
-    assert_eq!(ann.next_event().await, Event::new("a", "x", "1.0"));
-    assert_eq!(ann.next_event().await, Event::new("a", "y", r#"{"z":1,"a":2}"#));
-    assert_eq!(ann.next_event().await, Event::new("a", "", "null"));
+    assert_eq!(ann.next_event().await, ReceivedEvent::new("a", "x", "1.0"));
+    assert_eq!(ann.next_event().await, ReceivedEvent::new("a", "y", r#"{"z":1,"a":2}"#));
+    assert_eq!(ann.next_event().await, ReceivedEvent::new("a", "", "null"));
     for (nothing, cap) in [("[]", 2), ("null", 4), (" [] ", 4)] {
         let reply = backend.accepted("/api/push_batch/demo", &[("batch_data", nothing)]).await;
         assert_eq!(reply.text(), format!(r#"{{"total":0,"cap":{cap}}}"#));
@@ -244,8 +244,8 @@ async fn reload_replaces_what_a_user_may_and_keeps_what_it_still_may() {
     for (channel, data) in [("gone", "0"), ("room-2", "1"), ("gg", "2")] {
         backend.push("demo", channel, "e", data).await;
     }
-    assert_eq!(ann.next_event().await, Event::new("room-2", "e", "1"));
-    assert_eq!(ann.next_event().await, Event::new("gg", "e", "2"));
+    assert_eq!(ann.next_event().await, ReceivedEvent::new("room-2", "e", "1"));
+    assert_eq!(ann.next_event().await, ReceivedEvent::new("gg", "e", "2"));
     assert_eq!(ann.subscribe("gone").await, "gusher.subscribe_error");
     assert_eq!(other.subscribe("x").await, "gusher.subscribe_error");
     assert_eq!(other.subscribe("room-9").await, "gusher.subscribe_succeeded");

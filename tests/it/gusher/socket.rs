@@ -258,7 +258,8 @@ async fn the_server_pings_keeps_who_answers_and_closes_who_does_not() {
     let mut dead = server.client("demo", "bob", &["*"]).await;
     within("pings", async {
         while alive.socket.pings < 10 {
-            if let Some(crate::support::websocket::Frame { opcode: PING, payload }) = alive.socket.frame().await {
+            if let Some(crate::support::websocket::ReceivedFrame { opcode: PING, payload }) = alive.socket.frame().await
+            {
                 assert!(payload.is_empty(), "as in the original");
                 alive.socket.send(PONG, &payload).await;
                 alive.socket.pings += 1;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{client::Event, http::Reply, server::Server};
+use crate::support::{client::ReceivedEvent, http::Reply, server::Server};
 
 #[track_caller]
 fn answers(reply: &Reply, body: &str) {
@@ -32,7 +32,7 @@ async fn channel_pushes() {
     ] {
         let reply = backend.json("POST", path, body).await;
         answers(&reply, &format!(r#"{{"channel":"news","event":"e","data":{delivered}}}"#));
-        assert_eq!(ann.next_event().await, Event::new("news", "e", delivered));
+        assert_eq!(ann.next_event().await, ReceivedEvent::new("news", "e", delivered));
     }
     refuses(&backend.json("POST", path, "").await, "body decode error");
     refuses(&backend.json("POST", path, "event=e").await, "body decode error");
@@ -51,12 +51,12 @@ async fn pattern_and_batch_pushes() {
     let path = "/v1/apps/demo/messages";
     let reply = backend.json("POST", path, r#"{"channel_pattern":"^a1$","event":"e","data":1.0}"#).await;
     answers(&reply, r#"{"total":1,"pattern":"^a1$"}"#);
-    assert_eq!(ann.next_event().await, Event::new("a1", "e", "1.0"));
+    assert_eq!(ann.next_event().await, ReceivedEvent::new("a1", "e", "1.0"));
     answers(
         &backend.json("POST", path, r#"{"channel_pattern":"2","event":"e"}"#).await,
         r#"{"total":1,"pattern":"2"}"#,
     );
-    assert_eq!(ann.next_event().await, Event::new("a2", "e", "null"));
+    assert_eq!(ann.next_event().await, ReceivedEvent::new("a2", "e", "null"));
     refuses(&backend.json("POST", path, r#"{"event":"e"}"#).await, "empty param");
     refuses(&backend.json("POST", path, r#"{"channel_pattern":"a"}"#).await, "empty param");
     let pattern = r#"{"channel_pattern":"(","event":"e"}"#;
@@ -66,8 +66,8 @@ async fn pattern_and_batch_pushes() {
     let path = "/v1/apps/demo/messages/batch";
     let items = r#"[{"channel":"a1","event":"e","data":1.0},{"channel":"a2","event":"f"}]"#;
     answers(&backend.json("POST", path, items).await, r#"{"total":2}"#);
-    assert_eq!(ann.next_event().await, Event::new("a1", "e", "1.0"));
-    assert_eq!(ann.next_event().await, Event::new("a2", "f", "null"));
+    assert_eq!(ann.next_event().await, ReceivedEvent::new("a1", "e", "1.0"));
+    assert_eq!(ann.next_event().await, ReceivedEvent::new("a2", "f", "null"));
     answers(&backend.json("POST", path, "[]").await, r#"{"total":0}"#);
     assert_eq!(backend.json("POST", path, r#"[{"channel":1}]"#).await.status, 400);
 }

@@ -7,7 +7,7 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::support::{
     client::command,
-    pusher::{DEMO, Pusher, Said, setup},
+    pusher::{DEMO, PusherClient, PusherMessage, setup},
     quoted, until,
     websocket::{TEXT, WebSocket, frame, header},
 };
@@ -21,7 +21,7 @@ const FOR_EVER: &str = "1h";
 async fn unfinished_messages_have_a_budget_and_the_largest_go_first() {
     let server = setup().set("limits.memory", "4MiB").start().await;
     let mut ann = server.listener_on("demo", "ann", "news").await;
-    let mut bob = Pusher::connect(server.slave(), DEMO).await.subscribed("news").await;
+    let mut bob = PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await;
     // these have begun a message, too, a small one
     let rest = [&mut ann.socket, &mut bob.socket].map(|socket| (socket, frame(TEXT, b"{\"event\":\"x\"}")));
     let mut whole = Vec::new();
@@ -32,7 +32,7 @@ async fn unfinished_messages_have_a_budget_and_the_largest_go_first() {
     let mut held: Vec<WebSocket> = Vec::new();
     for _ in 0..EACH {
         held.push(server.client("demo", "eve", &["*"]).await.socket);
-        held.push(Pusher::connect(server.slave(), DEMO).await.socket);
+        held.push(PusherClient::connect(server.slave(), DEMO).await.socket);
     }
     // one half of each dialect's sends one long frame, the other one in fragments, each all but its end
     for (no, socket) in held.iter_mut().enumerate() {
@@ -61,7 +61,7 @@ async fn unfinished_messages_have_a_budget_and_the_largest_go_first() {
     let mut backend = server.backend().await;
     backend.push("demo", "news", "e", "1").await;
     assert_eq!(ann.next_event().await.data, "1");
-    assert_eq!(bob.next().await, Said::event("news", "e", "1"));
+    assert_eq!(bob.next().await, PusherMessage::event("news", "e", "1"));
     bob.socket.send_bytes(&whole[1][8..]).await.expect("it is open");
     assert!(bob.error().await.1.contains("Unsupported event"));
     ann.socket.send_bytes(&whole[0][8..]).await.expect("it is open");
@@ -76,7 +76,7 @@ async fn what_all_are_behind_has_a_budget() {
     for no in 0..12 {
         deaf.push(server.listener_on("demo", "deaf", &format!("c{no}")).await);
     }
-    let mut bob = Pusher::connect(server.slave(), DEMO).await.subscribed("news").await;
+    let mut bob = PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await;
     // one large frame makes nobody slow, but for each of them there is another
     for no in 0..12 {
         backend.push("demo", &format!("c{no}"), "e", &"x".repeat(4 << 20)).await;
@@ -86,7 +86,7 @@ async fn what_all_are_behind_has_a_budget() {
     until("it is enough", true, || async { server.metric("wellhead_memory_held_bytes", "").await <= 8.4e6 }).await;
     assert!(closed().await < 12.0, "not all of them");
     backend.push("demo", "news", "e", "1").await;
-    assert_eq!(bob.next().await, Said::event("news", "e", "1"));
+    assert_eq!(bob.next().await, PusherMessage::event("news", "e", "1"));
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn a_large_push_to_many_readers_is_one_piece_of_memory() {
     let mut readers = Vec::new();
     for _ in 0..40 {
         let ann = server.listener_on("demo", "ann", "news").await;
-        readers.push((ann, Pusher::connect(server.slave(), DEMO).await.subscribed("news").await));
+        readers.push((ann, PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await));
     }
     server.backend().await.push("demo", "news", "e", &"x".repeat(LARGE)).await;
     server.metric_becomes("wellhead_deliveries_total", "", 80.0).await;
@@ -122,7 +122,7 @@ async fn who_does_not_read_its_errors_is_not_heard_until_it_does() {
     for no in 0..2 * EACH {
         sockets.push(match no % 2 {
             0 => server.client("demo", "eve", &["*"]).await.socket,
-            _ => Pusher::connect(server.slave(), DEMO).await.socket,
+            _ => PusherClient::connect(server.slave(), DEMO).await.socket,
         });
     }
     let before = server.resident();

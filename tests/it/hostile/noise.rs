@@ -10,9 +10,9 @@ use crate::support::{
 };
 
 /// A small generator (xorshift); the tests need variety, not secrecy.
-struct Random(u64);
+struct NoiseRandom(u64);
 
-impl Random {
+impl NoiseRandom {
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -55,7 +55,7 @@ async fn serves_on(server: &Server) {
 #[tokio::test]
 async fn noise_instead_of_http() {
     let server = Server::start().await;
-    let mut random = Random(0x5EED);
+    let mut random = NoiseRandom(0x5EED);
     for round in 0..300 {
         let address = [server.master(), server.slave(), server.admin()][round % 3];
         let mut http = Http::to(address).await;
@@ -81,7 +81,7 @@ async fn noise_instead_of_http() {
 async fn noise_instead_of_frames() {
     let server = Server::start().await;
     let token = server.token("demo", "noise", &["*"]).await;
-    let (mut random, mut read) = (Random(0xF4A3), 0);
+    let (mut random, mut read) = (NoiseRandom(0xF4A3), 0);
     for round in 0..300 {
         let mut client = Client::connect(server.slave(), "demo", &token).await;
         let good = [

@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::support::{
     client::Client,
-    pusher::{DEMO, Pusher, setup},
+    pusher::{DEMO, PusherClient, setup},
     server::Setup,
     within,
 };
@@ -86,7 +86,7 @@ const LARGE: usize = 9 << 20;
 async fn a_large_frame_and_what_follows_it_reach_whoever_reads() {
     let server = setup().start().await;
     let mut ann = server.listener_on("demo", "ann", "news").await;
-    let mut bob = Pusher::connect(server.slave(), DEMO).await.subscribed("news").await;
+    let mut bob = PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await;
     let mut backend = server.backend().await;
     let large = "x".repeat(LARGE);
     for data in [&large, "small", &large, "small"] {
@@ -108,7 +108,7 @@ async fn a_large_frame_saves_nobody_who_never_reads() {
     let server = setup().start().await;
     let mut bob = server.listener_on("demo", "bob", "news").await;
     let _deaf = server.listener_on("demo", "deaf", "news").await;
-    let _deaf_too = Pusher::connect(server.slave(), DEMO).await.subscribed("news").await;
+    let _deaf_too = PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await;
     let mut backend = server.backend().await;
     backend.push("demo", "news", "e", &"x".repeat(LARGE)).await;
     bob.next_event().await;
@@ -127,7 +127,7 @@ async fn who_keeps_reading_may_take_longer_than_the_stall_and_who_drips_may_not(
     let setup = limits.iter().fold(setup(), |setup, (key, value)| setup.set(key, value));
     let server = setup.start().await;
     let mut steady = server.listener_on("demo", "steady", "news").await;
-    let mut steady_too = Pusher::connect(server.slave(), DEMO).await.subscribed("news").await;
+    let mut steady_too = PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await;
     let mut drip = server.listener_on("demo", "drip", "news").await;
     server.backend().await.push("demo", "news", "e", &"x".repeat(LARGE)).await;
     // it goes on after its end: what its kernel has is left to it

@@ -17,14 +17,14 @@ use wellhead_proto::{
 
 use super::{
     lag,
-    place::End,
-    plain::{NEVER, Push, matches},
+    place::NodeEnd,
+    plain::{ModelPush, NEVER, matches},
     stood_still,
-    world::{APPS, CHANNELS, PATTERNS, World},
+    world::{APPS, CHANNELS, ModelWorld, PATTERNS},
 };
 use crate::support::{
     PATIENCE,
-    ledger::{Kind, Mark},
+    ledger::{Mark, MarkKind},
     within,
 };
 
@@ -46,7 +46,7 @@ fn accept<T: ResultPart + PartialEq + Debug + Clone>(answered: Result<T, T>, wan
     }
 }
 
-impl World {
+impl ModelWorld {
     /// Wait until the slaves have noticed who left.
     pub(super) async fn counted(&mut self) {
         let master = self.master();
@@ -69,8 +69,8 @@ impl World {
     pub(super) async fn push_matching(&mut self) {
         let (app, pattern) = (APPS[self.random.below(2)], PATTERNS[self.random.below(PATTERNS.len())]);
         let began = self.clock.tick();
-        let mark = Mark { app: app.to_owned(), kind: Kind::Pattern, to: pattern.to_owned(), by: 0, n: began };
-        self.plain.borrow_mut().pushes.push(Push { mark: mark.clone(), began, settled: NEVER });
+        let mark = Mark { app: app.to_owned(), kind: MarkKind::Pattern, to: pattern.to_owned(), by: 0, n: began };
+        self.plain.borrow_mut().pushes.push(ModelPush { mark: mark.clone(), began, settled: NEVER });
         let push = PublishMatching {
             app: app.parse().expect("a name"),
             pattern: pattern.to_owned(),
@@ -138,8 +138,8 @@ impl World {
         }
     }
 
-    /// The whole answer of some master, but for the dead; or a part of it: see [`World::or_late`].
-    pub(super) async fn gather<Q: TypedQuery>(&self, master: &End, query: Q) -> Result<Q::Result, Q::Result> {
+    /// The whole answer of some master, but for the dead; or a part of it: see [`ModelWorld::or_late`].
+    pub(super) async fn gather<Q: TypedQuery>(&self, master: &NodeEnd, query: Q) -> Result<Q::Result, Q::Result> {
         let bus: Arc<dyn Bus> = master.bus.clone();
         self.or_late(master, bus.query(query)).await
     }
@@ -148,7 +148,7 @@ impl World {
     /// are back when this is.
     async fn or_late<T>(
         &self,
-        master: &End,
+        master: &NodeEnd,
         asked: impl Future<Output = Result<Gathered<T>, BusError>>,
     ) -> Result<T, T> {
         let before = lag();

@@ -24,11 +24,11 @@ use wellhead_proto::{
     origin::Origins,
     tenants::{TenantDirectory, Tenants},
 };
-use wellhead_slave::{Opened, Rejected, Setup, Slave, Transport, settings};
+use wellhead_slave::{Opened, Rejected, Slave, SlaveSetup, Transport, settings};
 
 use crate::support::{
     keys::claims,
-    memory::{MemoryPubSub, Net},
+    memory::{MemoryNet, MemoryPubSub},
     within,
 };
 
@@ -41,16 +41,16 @@ pub fn token(app: &str, user: &str) -> String {
 }
 
 /// A node's end of the bus.
-pub struct End {
+pub struct NodeEnd {
     pub id: NodeId,
     pub bus: Arc<ClusterBus>,
     pub cluster: Arc<Cluster>,
     pub pubsub: Arc<MemoryPubSub>,
 }
 
-impl End {
-    /// A node that is not begun yet: see [`End::begin`].
-    fn new(net: &Net, number: u32, slave: bool, most: usize) -> Self {
+impl NodeEnd {
+    /// A node that is not begun yet: see [`NodeEnd::begin`].
+    fn new(net: &MemoryNet, number: u32, slave: bool, most: usize) -> Self {
         let id = NodeId::from_random(number);
         let beat = Heartbeat::new(id, slave, u64::from(number));
         let cluster = Cluster::new(beat, Metrics::default(), &actix_rt::Arbiter::current());
@@ -63,7 +63,7 @@ impl End {
     }
 
     /// A master.
-    pub fn master(net: &Net, number: u32, most: usize) -> Self {
+    pub fn master(net: &MemoryNet, number: u32, most: usize) -> Self {
         let end = Self::new(net, number, false, most);
         end.begin();
         end
@@ -80,23 +80,23 @@ impl End {
 
 /// A slave.
 pub struct SlaveNode {
-    pub end: End,
+    pub end: NodeEnd,
     pub address: SocketAddr,
     slave: Slave,
     accepting: JoinHandle<()>,
 }
 
 impl SlaveNode {
-    pub async fn start(net: &Net, number: u32, most: usize) -> Self {
-        let end = End::new(net, number, true, most);
+    pub async fn start(net: &MemoryNet, number: u32, most: usize) -> Self {
+        let end = NodeEnd::new(net, number, true, most);
         let key = Key::from_secret(SECRET).expect("long enough");
         let seal = SocketIdSeal::new(SECRET);
         let tenants = Tenants::new(Keyring::new(vec![key], false), [], true, Origins::any());
-        let setup = Setup {
+        let setup = SlaveSetup {
             node: end.id,
             settings: settings::Settings::default(),
             limits: settings::Limits::default(),
-            tokens: settings::Tokens::default(),
+            tokens: settings::TokenSettings::default(),
             cluster: "model".to_owned(),
             secret: SECRET.to_vec(),
             tenants: Arc::new(TenantDirectory::new(tenants)),
@@ -121,7 +121,7 @@ impl SlaveNode {
     }
 
     /// End at once; nobody is told.
-    pub fn kill(&self, net: &Net) {
+    pub fn kill(&self, net: &MemoryNet) {
         self.accepting.abort();
         net.cut(&self.end.pubsub);
     }

@@ -4,24 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wellhead_proto::query::{ChannelState, ChannelStates, Listing, name_hash};
 
-use crate::support::ledger::{Heard, Kind, Mark};
+use crate::support::ledger::{HeardMark, Mark, MarkKind};
 
 /// Moments in the order in which they happened.
-pub type Moment = u64;
+pub type ModelTime = u64;
 /// Not yet.
-pub const NEVER: Moment = Moment::MAX;
+pub const NEVER: ModelTime = ModelTime::MAX;
 
 /// From somewhere between `asked` and `begun` until somewhere between `leaving` and `over`.
 #[derive(Clone, Copy, Debug)]
 pub struct While {
-    pub asked: Moment,
-    pub begun: Moment,
-    pub leaving: Moment,
-    pub over: Moment,
+    pub asked: ModelTime,
+    pub begun: ModelTime,
+    pub leaving: ModelTime,
+    pub over: ModelTime,
 }
 
 impl While {
-    pub fn since(asked: Moment) -> Self {
+    pub fn since(asked: ModelTime) -> Self {
         Self { asked, begun: NEVER, leaving: NEVER, over: NEVER }
     }
 
@@ -30,19 +30,19 @@ impl While {
     }
 
     /// All the time from `from` to `to`.
-    fn surely(&self, from: Moment, to: Moment) -> bool {
+    fn surely(&self, from: ModelTime, to: ModelTime) -> bool {
         self.begun < from && self.leaving > to
     }
 
     /// At some moment from `from` to `to`.
-    fn perhaps(&self, from: Moment, to: Moment) -> bool {
+    fn perhaps(&self, from: ModelTime, to: ModelTime) -> bool {
         self.asked < to && self.over > from
     }
 }
 
 /// One socket.
 #[derive(Clone, Debug)]
-pub struct Socket {
+pub struct ModelSocket {
     pub app: String,
     pub user: String,
     /// The slave that holds it.
@@ -52,7 +52,7 @@ pub struct Socket {
     pub on: Vec<(String, While)>,
 }
 
-impl Socket {
+impl ModelSocket {
     pub fn is_open(&self) -> bool {
         self.open.is_now()
     }
@@ -63,14 +63,14 @@ impl Socket {
     }
 
     /// It begins to end.
-    pub fn leaving(&mut self, moment: Moment) {
+    pub fn leaving(&mut self, moment: ModelTime) {
         for stay in self.on.iter_mut().map(|(_, on)| on).chain([&mut self.open]) {
             stay.leaving = stay.leaving.min(moment);
         }
     }
 
     /// It has ended.
-    pub fn over(&mut self, moment: Moment) {
+    pub fn over(&mut self, moment: ModelTime) {
         for stay in self.on.iter_mut().map(|(_, on)| on).chain([&mut self.open]) {
             stay.over = stay.over.min(moment);
         }
@@ -79,20 +79,20 @@ impl Socket {
 
 /// One push that was accepted.
 #[derive(Clone, Debug)]
-pub struct Push {
+pub struct ModelPush {
     pub mark: Mark,
-    pub began: Moment,
+    pub began: ModelTime,
     /// By then it had arrived wherever it was to.
-    pub settled: Moment,
+    pub settled: ModelTime,
 }
 
-impl Push {
+impl ModelPush {
     /// Does it go to `channel`?
     fn goes_to(&self, channel: &str) -> bool {
         match self.mark.kind {
-            Kind::Channel => self.mark.to == channel,
-            Kind::Pattern => matches(&self.mark.to, channel),
-            Kind::User => false,
+            MarkKind::Channel => self.mark.to == channel,
+            MarkKind::Pattern => matches(&self.mark.to, channel),
+            MarkKind::User => false,
         }
     }
 }
@@ -105,12 +105,12 @@ pub fn matches(pattern: &str, channel: &str) -> bool {
 /// Everything that was done.
 #[derive(Default)]
 pub struct Plain {
-    pub sockets: Vec<Socket>,
-    pub pushes: Vec<Push>,
+    pub sockets: Vec<ModelSocket>,
+    pub pushes: Vec<ModelPush>,
 }
 
 impl Plain {
-    fn open(&self, app: &str) -> impl Iterator<Item = &Socket> {
+    fn open(&self, app: &str) -> impl Iterator<Item = &ModelSocket> {
         self.sockets.iter().filter(move |socket| socket.app == app && socket.is_open())
     }
 
@@ -118,11 +118,11 @@ impl Plain {
     pub fn names(&self, app: &str, of: &Listing) -> BTreeSet<String> {
         let open = self.open(app);
         match of {
-            Listing::Channels(_) => open.flat_map(Socket::channels).collect(),
+            Listing::Channels(_) => open.flat_map(ModelSocket::channels).collect(),
             Listing::Users { within: None } => open.map(|socket| socket.user.clone()).collect(),
             Listing::Users { within: Some(_) } => panic!("the model asks no such thing"),
             Listing::UsersOf(channel) => {
-                let on = |socket: &&Socket| socket.channels().contains(channel.as_str());
+                let on = |socket: &&ModelSocket| socket.channels().contains(channel.as_str());
                 open.filter(on).map(|socket| socket.user.clone()).collect()
             }
         }
@@ -149,14 +149,14 @@ impl Plain {
     }
 
     /// Everything under way has arrived by `moment`.
-    pub fn settle(&mut self, moment: Moment) {
+    pub fn settle(&mut self, moment: ModelTime) {
         for push in &mut self.pushes {
             push.settled = push.settled.min(moment);
         }
     }
 
     /// Did socket `no` hear what it must, and nothing that it may not?
-    pub fn judge(&self, no: usize, heard: &[Heard]) {
+    pub fn judge(&self, no: usize, heard: &[HeardMark]) {
         let socket = &self.sockets[no];
         let came: BTreeSet<_> = heard.iter().map(|heard| (&heard.mark, heard.channel.as_deref())).collect();
         let mut allowed = BTreeSet::new();
@@ -174,7 +174,7 @@ impl Plain {
                     );
                 }
             };
-            if push.mark.kind == Kind::User {
+            if push.mark.kind == MarkKind::User {
                 if push.mark.to == socket.user {
                     judge(&[socket.open], None);
                 }
@@ -186,7 +186,7 @@ impl Plain {
                 judge(&stays, Some(channel));
             }
         }
-        for Heard { channel, mark } in heard {
+        for HeardMark { channel, mark } in heard {
             let allowed = allowed.contains(&(mark.clone(), channel.clone()));
             assert!(allowed, "{} of {} should not have heard {mark:?} on {channel:?}", socket.user, socket.app);
         }

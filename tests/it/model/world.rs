@@ -11,13 +11,13 @@ use wellhead::bus::pubsub::PubSub;
 use wellhead_proto::{bus::Bus, channel::ChannelPattern, ids::NodeId, query::Listing};
 
 use super::{
-    place::{End, SlaveNode, token},
-    plain::{Moment, NEVER, Plain, Push, Socket, While},
+    place::{NodeEnd, SlaveNode, token},
+    plain::{ModelPush, ModelSocket, ModelTime, NEVER, Plain, While},
 };
 use crate::support::{
-    ledger::{Kind, Mark},
+    ledger::{Mark, MarkKind},
     listener::{self, Listener},
-    memory::Net,
+    memory::MemoryNet,
     random::Random,
     within,
 };
@@ -31,7 +31,7 @@ const STEPS: usize = 36;
 
 /// Live once; how much was done.
 pub async fn live(seed: u64) -> u64 {
-    let mut world = World::begin(Random::new(seed)).await;
+    let mut world = ModelWorld::begin(Random::new(seed)).await;
     for _ in 0..STEPS {
         world.step().await;
     }
@@ -40,25 +40,25 @@ pub async fn live(seed: u64) -> u64 {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Clock(Rc<Cell<Moment>>);
+pub(super) struct ModelClock(Rc<Cell<ModelTime>>);
 
-impl Clock {
-    pub(super) fn tick(&self) -> Moment {
+impl ModelClock {
+    pub(super) fn tick(&self) -> ModelTime {
         self.0.set(self.0.get() + 1);
         self.0.get()
     }
 
-    fn now(&self) -> Moment {
+    fn now(&self) -> ModelTime {
         self.0.get()
     }
 }
 
-pub(super) struct World {
+pub(super) struct ModelWorld {
     pub(super) random: Random,
-    net: Net,
-    pub(super) clock: Clock,
+    net: MemoryNet,
+    pub(super) clock: ModelClock,
     pub(super) plain: Rc<RefCell<Plain>>,
-    pub(super) masters: Vec<Rc<End>>,
+    pub(super) masters: Vec<Rc<NodeEnd>>,
     slaves: Vec<SlaveNode>,
     /// Killed, and not missed yet.
     pub(super) dead: Vec<(NodeId, Instant)>,
@@ -69,15 +69,15 @@ pub(super) struct World {
     most: usize,
 }
 
-impl World {
+impl ModelWorld {
     async fn begin(mut random: Random) -> Self {
-        let net = Net::new(random.fork());
+        let net = MemoryNet::new(random.fork());
         // now and then everything travels in pieces
         let most = if random.once_in(4) { 160 } else { 1 << 20 };
         let mut world = Self {
             random,
             net,
-            clock: Clock::default(),
+            clock: ModelClock::default(),
             plain: Rc::default(),
             masters: Vec::new(),
             slaves: Vec::new(),
@@ -88,7 +88,7 @@ impl World {
         };
         for _ in 0..3 {
             let number = world.number();
-            world.masters.push(Rc::new(End::master(&world.net, number, most)));
+            world.masters.push(Rc::new(NodeEnd::master(&world.net, number, most)));
         }
         for _ in 0..3 {
             world.start().await;
@@ -101,7 +101,7 @@ impl World {
         self.next_node
     }
 
-    pub(super) fn master(&mut self) -> Rc<End> {
+    pub(super) fn master(&mut self) -> Rc<NodeEnd> {
         self.random.pick(&self.masters).expect("three").clone()
     }
 
@@ -153,7 +153,7 @@ impl World {
         for no in its.drain(..) {
             let client = self.clients[no].as_ref().expect("it was open");
             let end = client.ended().await;
-            assert!(matches!(&end, listener::End::Closed(close) if close.code == 1001), "{end:?}");
+            assert!(matches!(&end, listener::ListenerEnd::Closed(close) if close.code == 1001), "{end:?}");
             self.plain.borrow_mut().sockets[no].over(over);
         }
         self.forgotten(slave.end.id).await;
@@ -219,8 +219,13 @@ impl World {
         let open = While::since(self.clock.tick());
         let client = Listener::connect(slave.address, app, user, &token(app, user)).await;
         let open = While { begun: self.clock.tick(), ..open };
-        let socket =
-            Socket { app: app.to_owned(), user: user.to_owned(), slave: slave.end.id.into(), open, on: Vec::new() };
+        let socket = ModelSocket {
+            app: app.to_owned(),
+            user: user.to_owned(),
+            slave: slave.end.id.into(),
+            open,
+            on: Vec::new(),
+        };
         self.plain.borrow_mut().sockets.push(socket);
         self.clients.push(Some(client));
     }
@@ -267,9 +272,10 @@ impl World {
             }));
         }
         for lane in 0..many {
-            let (kind, app) = (if self.random.once_in(4) { Kind::User } else { Kind::Channel }, self.random.below(2));
+            let (kind, app) =
+                (if self.random.once_in(4) { MarkKind::User } else { MarkKind::Channel }, self.random.below(2));
             let to = match kind {
-                Kind::User => USERS[self.random.below(USERS.len())],
+                MarkKind::User => USERS[self.random.below(USERS.len())],
                 _ => CHANNELS[self.random.below(CHANNELS.len())],
             };
             let master = self.random.below(self.masters.len());
@@ -278,7 +284,7 @@ impl World {
             deeds.push(Box::pin(async move {
                 let began = clock.tick();
                 let mark = Mark { app: APPS[app].to_owned(), kind, to: to.to_owned(), by, n: began };
-                plain.borrow_mut().pushes.push(Push { mark: mark.clone(), began, settled: NEVER });
+                plain.borrow_mut().pushes.push(ModelPush { mark: mark.clone(), began, settled: NEVER });
                 within("a push", master.bus.publish(mark.envelope())).await.expect("the bus is up");
                 None
             }));
@@ -308,7 +314,7 @@ impl World {
 }
 
 /// The stay on a channel that goes on, or is about to begin.
-fn on<'a>(socket: &'a mut Socket, channel: &str) -> &'a mut While {
+fn on<'a>(socket: &'a mut ModelSocket, channel: &str) -> &'a mut While {
     let stays = socket.on.iter_mut().rev().find(|(on, stay)| on == channel && stay.over == NEVER);
     &mut stays.expect("it was begun").1
 }

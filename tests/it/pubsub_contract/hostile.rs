@@ -8,7 +8,7 @@ use tokio::{
 };
 use wellhead::bus::{local::VERSION, pubsub::Subject::Slot};
 
-use super::{Carrier, local::ClientList};
+use super::{PubSubCarrier, local::ClientList};
 use crate::support::within;
 
 /// A process that speaks bytes of its own on the socket.

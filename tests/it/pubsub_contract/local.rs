@@ -19,26 +19,26 @@ use wellhead::bus::{
 use wellhead_proto::ids::NodeId;
 
 use super::{
-    Carrier,
-    node::{Node, RecordingHandler},
+    PubSubCarrier,
+    node::{PubSubNode, RecordingHandler},
 };
-use crate::support::{nats::Folder, until, within};
+use crate::support::{nats::TestFolder, until, within};
 
 const LIMITS: LocalLimits = LocalLimits { message: 2 << 20, queue: 16 << 20 };
 
 /// Links of one machine; the exchange is there for them only.
 pub struct ClientList {
-    pub folder: Folder,
+    pub folder: TestFolder,
     pub exchange: Option<Arc<UnixBroker>>,
-    pub porter: Arc<Book>,
+    pub porter: Arc<SeenClients>,
     nodes: u32,
 }
 
 /// Writes down who comes and goes.
 #[derive(Default)]
-pub struct Book(Mutex<Vec<String>>);
+pub struct SeenClients(Mutex<Vec<String>>);
 
-impl ClientWatcher for Book {
+impl ClientWatcher for SeenClients {
     fn came(&self, node: NodeId, beat: Bytes) {
         self.0.lock().unwrap().push(format!("{node} came: {}", String::from_utf8_lossy(&beat)));
     }
@@ -48,7 +48,7 @@ impl ClientWatcher for Book {
     }
 }
 
-impl Book {
+impl SeenClients {
     pub async fn says(&self, wanted: &[&str]) {
         let wanted: Vec<String> = wanted.iter().map(|&line| line.to_owned()).collect();
         until("the porter's book", wanted, || async { self.0.lock().unwrap().clone() }).await;
@@ -61,30 +61,30 @@ impl ClientList {
     }
 
     /// A master that welcomes with these words, and itself as a node.
-    pub fn exchange(&self, welcome: &'static str) -> Result<(Arc<UnixBroker>, Node), SocketError> {
+    pub fn exchange(&self, welcome: &'static str) -> Result<(Arc<UnixBroker>, PubSubNode), SocketError> {
         let (welcome, handler) = (Bytes::from_static(welcome.as_bytes()), RecordingHandler::new());
         let mut registry = Registry::default();
         let metrics = PubSubMetrics::new(&mut registry);
         let exchange = UnixBroker::bind(&self.path(), welcome, LIMITS, handler.clone(), self.porter.clone(), metrics)?;
-        Ok((exchange.clone(), Node { pubsub: exchange, handler, registry }))
+        Ok((exchange.clone(), PubSubNode { pubsub: exchange, handler, registry }))
     }
 
-    pub fn link(&self, node: u32) -> (Node, watch::Receiver<Option<Bytes>>) {
+    pub fn link(&self, node: u32) -> (PubSubNode, watch::Receiver<Option<Bytes>>) {
         let hello = Hello { node: NodeId::from_random(node), heartbeat: format!("beat of {node}").into() };
         let handler = RecordingHandler::new();
         let mut registry = Registry::default();
         let metrics = PubSubMetrics::new(&mut registry);
         let client = UnixClient::connect(self.path(), hello, LIMITS, handler.clone(), metrics).expect("a good path");
-        (Node { pubsub: client.pubsub, handler, registry }, client.welcome)
+        (PubSubNode { pubsub: client.pubsub, handler, registry }, client.welcome)
     }
 }
 
-impl Carrier for ClientList {
+impl PubSubCarrier for ClientList {
     const FLOOD: usize = 4 * LIMITS.queue;
     const CUTS_OFF: bool = true;
 
     fn prepared() -> Self {
-        Self { folder: Folder::new(), exchange: None, porter: Arc::default(), nodes: 0 }
+        Self { folder: TestFolder::new(), exchange: None, porter: Arc::default(), nodes: 0 }
     }
 
     fn start(&mut self) {
@@ -100,7 +100,7 @@ impl Carrier for ClientList {
         std::thread::spawn(close).join().expect("it closes");
     }
 
-    fn node(&mut self) -> Node {
+    fn node(&mut self) -> PubSubNode {
         self.nodes += 1;
         self.link(self.nodes).0
     }
@@ -109,10 +109,10 @@ impl Carrier for ClientList {
 /// The same, but the first node is the exchange itself.
 pub struct BrokerFirst {
     links: ClientList,
-    first: Option<Node>,
+    first: Option<PubSubNode>,
 }
 
-impl Carrier for BrokerFirst {
+impl PubSubCarrier for BrokerFirst {
     const FLOOD: usize = ClientList::FLOOD;
     const CUTS_OFF: bool = true;
 
@@ -131,7 +131,7 @@ impl Carrier for BrokerFirst {
         self.links.stop();
     }
 
-    fn node(&mut self) -> Node {
+    fn node(&mut self) -> PubSubNode {
         self.first.take().unwrap_or_else(|| self.links.node())
     }
 }

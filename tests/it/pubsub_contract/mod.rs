@@ -8,10 +8,10 @@ mod nats_doors;
 mod node;
 mod suite;
 
-use self::node::Node;
+use self::node::PubSubNode;
 
 /// Something that carries between nodes, and can be taken away and brought back.
-pub trait Carrier: Sized {
+pub trait PubSubCarrier: Sized {
     /// One that is not there yet.
     fn prepared() -> Self;
 
@@ -21,7 +21,7 @@ pub trait Carrier: Sized {
     fn stop(&mut self);
 
     /// One more node.
-    fn node(&mut self) -> Node;
+    fn node(&mut self) -> PubSubNode;
 
     /// More bytes than may wait for a node.
     const FLOOD: usize;
@@ -71,7 +71,7 @@ macro_rules! contract_of {
     };
 }
 
-contract_of!(nats_keeps_the_contract, super::nats::Nats);
+contract_of!(nats_keeps_the_contract, super::nats::NatsPubSubCarrier);
 contract_of!(links_keep_the_contract, super::local::ClientList);
 contract!(
     the_exchange_keeps_the_contract,

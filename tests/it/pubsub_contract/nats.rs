@@ -11,14 +11,14 @@ use wellhead::bus::{
 use wellhead_proto::bus::BusError;
 
 use super::{
-    Carrier,
-    node::{Node, RecordingHandler},
+    PubSubCarrier,
+    node::{PubSubNode, RecordingHandler},
 };
 use crate::support::{nats::NatsServer, until};
 
-pub struct Nats(NatsServer);
+pub struct NatsPubSubCarrier(NatsServer);
 
-impl Carrier for Nats {
+impl PubSubCarrier for NatsPubSubCarrier {
     const FLOOD: usize = 80 << 20;
     const CUTS_OFF: bool = false;
 
@@ -34,21 +34,21 @@ impl Carrier for Nats {
         self.0.kill();
     }
 
-    fn node(&mut self) -> Node {
+    fn node(&mut self) -> PubSubNode {
         node(self.0.settings())
     }
 }
 
-pub fn node(settings: NatsSettings) -> Node {
+pub fn node(settings: NatsSettings) -> PubSubNode {
     node_of("wellhead", settings)
 }
 
-fn node_of(cluster: &str, settings: NatsSettings) -> Node {
+fn node_of(cluster: &str, settings: NatsSettings) -> PubSubNode {
     let handler = RecordingHandler::new();
     let mut registry = Registry::default();
     let metrics = PubSubMetrics::new(&mut registry);
     let pubsub = nats::connect(settings, cluster, handler.clone(), metrics).expect("a thread");
-    Node { pubsub, handler, registry }
+    PubSubNode { pubsub, handler, registry }
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ struct StandsStill {
 }
 
 impl StandsStill {
-    fn from_now(node: &Node) -> Self {
+    fn from_now(node: &PubSubNode) -> Self {
         let handler = node.handler.clone();
         let (end, ended) = std::sync::mpsc::channel();
         let (begun, begins) = std::sync::mpsc::channel();

@@ -10,13 +10,13 @@ use wellhead::bus::{
     pubsub::Subject::Slot,
 };
 
-use super::{nats::node, node::Node};
+use super::{nats::node, node::PubSubNode};
 use crate::support::{
-    nats::{Folder, NatsServer},
+    nats::{NatsServer, TestFolder},
     until,
 };
 
-async fn is_let_in(settings: NatsSettings) -> Node {
+async fn is_let_in(settings: NatsSettings) -> PubSubNode {
     assert_eq!(settings.check(), Ok(()));
     let node = node(settings).up().await.listens(&[Slot(1)]).await;
     node.send(Slot(1), "inside").await;
@@ -149,7 +149,7 @@ fn openssl(folder: &Path, arguments: &str) {
 }
 
 /// An authority `name`, and a certificate `signed` by it.
-fn authority(folder: &Folder, name: &str, signed: &[&str]) {
+fn authority(folder: &TestFolder, name: &str, signed: &[&str]) {
     let folder = &folder.0;
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     openssl(folder, &format!("req -x509 {key} -keyout {name}.key -out {name}.pem -days 2 -subj /CN={name}"));
@@ -167,7 +167,7 @@ fn authority(folder: &Folder, name: &str, signed: &[&str]) {
 
 #[tokio::test]
 async fn over_tls_with_an_authority_of_our_own() {
-    let folder = Folder::new();
+    let folder = TestFolder::new();
     authority(&folder, "ca", &["server", "node"]);
     authority(&folder, "other", &["stranger"]);
     let at = |name: &str| folder.0.join(name);

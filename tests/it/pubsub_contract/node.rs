@@ -13,7 +13,7 @@ use wellhead_proto::bus::{BoxFuture, BusError};
 
 use crate::support::{until, within};
 
-pub struct Node {
+pub struct PubSubNode {
     pub pubsub: Arc<dyn PubSub>,
     pub handler: Arc<RecordingHandler>,
     pub registry: Registry,
@@ -98,7 +98,7 @@ impl MessageHandler for RecordingHandler {
     }
 }
 
-impl Node {
+impl PubSubNode {
     /// The same, once it is up.
     pub async fn up(self) -> Self {
         self.is(true).await;

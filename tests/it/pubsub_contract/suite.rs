@@ -12,19 +12,19 @@ use bytes::Bytes;
 use wellhead::bus::pubsub::Subject::{self, EverySlot, Everyone, Slot};
 use wellhead_proto::{bus::BusError, ids::NodeId};
 
-use super::{Carrier, node::Node};
+use super::{PubSubCarrier, node::PubSubNode};
 use crate::support::within;
 
 const MEBIBYTE: usize = 1 << 20;
 
-async fn pair<C: Carrier>() -> (C, Node, Node) {
+async fn pair<C: PubSubCarrier>() -> (C, PubSubNode, PubSubNode) {
     let mut carrier = C::started();
     let one = carrier.node().up().await;
     let other = carrier.node().up().await;
     (carrier, one, other)
 }
 
-pub async fn what_is_sent_to_a_subject_arrives_in_order<C: Carrier>() {
+pub async fn what_is_sent_to_a_subject_arrives_in_order<C: PubSubCarrier>() {
     let (_carrier, ann, bob) = pair::<C>().await;
     let subjects = [Slot(1), Slot(65_535), Everyone, Subject::Node(NodeId::from_random(7))];
     let bob = bob.listens(&subjects).await;
@@ -43,7 +43,7 @@ pub async fn what_is_sent_to_a_subject_arrives_in_order<C: Carrier>() {
     assert!(subjects.iter().all(|subject| last[subject] == 2_000));
 }
 
-pub async fn a_burst_is_not_too_much_for_a_reader_that_reads<C: Carrier>() {
+pub async fn a_burst_is_not_too_much_for_a_reader_that_reads<C: PubSubCarrier>() {
     let (_carrier, ann, bob) = pair::<C>().await;
     let bob = bob.listens(&[EverySlot]).await;
     const BURST: u32 = 200_000;
@@ -57,7 +57,7 @@ pub async fn a_burst_is_not_too_much_for_a_reader_that_reads<C: Carrier>() {
     assert_eq!(bob.handler.gaps(), 0);
 }
 
-pub async fn a_node_hears_itself_and_listening_twice_is_once<C: Carrier>() {
+pub async fn a_node_hears_itself_and_listening_twice_is_once<C: PubSubCarrier>() {
     let (_carrier, ann, _bob) = pair::<C>().await;
     let ann = ann.listens(&[Slot(4), Slot(4)]).await.listens(&[Slot(4)]).await;
     ann.send(Slot(4), "a").await;
@@ -66,7 +66,7 @@ pub async fn a_node_hears_itself_and_listening_twice_is_once<C: Carrier>() {
     ann.hears(Slot(4), "b").await;
 }
 
-pub async fn what_is_not_listened_to_is_not_heard<C: Carrier>() {
+pub async fn what_is_not_listened_to_is_not_heard<C: PubSubCarrier>() {
     let (_carrier, ann, bob) = pair::<C>().await;
     let bob = bob.listens(&[Slot(1), Slot(2)]).await;
     ann.send(Slot(3), "not listened to").await;
@@ -89,7 +89,7 @@ pub async fn what_is_not_listened_to_is_not_heard<C: Carrier>() {
     bob.hears(Slot(2), "fourth").await;
 }
 
-pub async fn after_a_confirmation_no_later_message_is_missed<C: Carrier>() {
+pub async fn after_a_confirmation_no_later_message_is_missed<C: PubSubCarrier>() {
     let (_carrier, ann, bob) = pair::<C>().await;
     for slot in 0..1_000 {
         bob.pubsub.listen(Slot(slot));
@@ -103,7 +103,7 @@ pub async fn after_a_confirmation_no_later_message_is_missed<C: Carrier>() {
     }
 }
 
-pub async fn all_who_wait_are_confirmed<C: Carrier>() {
+pub async fn all_who_wait_are_confirmed<C: PubSubCarrier>() {
     let (_carrier, ann, _bob) = pair::<C>().await;
     let waiting: Vec<_> = (0..500)
         .map(|slot| {
@@ -119,7 +119,7 @@ pub async fn all_who_wait_are_confirmed<C: Carrier>() {
     }
 }
 
-pub async fn every_slot_is_heard_at_once<C: Carrier>() {
+pub async fn every_slot_is_heard_at_once<C: PubSubCarrier>() {
     let (_carrier, ann, bob) = pair::<C>().await;
     let bob = bob.listens(&[EverySlot, Everyone]).await;
     for slot in [0, 1, 40_000, 65_535] {
@@ -142,7 +142,7 @@ pub async fn every_slot_is_heard_at_once<C: Carrier>() {
     bob.hears(Slot(1), "once").await;
 }
 
-pub async fn a_message_of_a_mebibyte_arrives_and_a_larger_one_than_allowed_is_refused<C: Carrier>() {
+pub async fn a_message_of_a_mebibyte_arrives_and_a_larger_one_than_allowed_is_refused<C: PubSubCarrier>() {
     let (_carrier, ann, bob) = pair::<C>().await;
     let bob = bob.listens(&[Slot(1)]).await;
     let limit = ann.pubsub.max_message().expect("both have a limit");
@@ -161,7 +161,7 @@ pub async fn a_message_of_a_mebibyte_arrives_and_a_larger_one_than_allowed_is_re
     bob.hears(Slot(1), "").await;
 }
 
-pub async fn who_closes_sends_what_is_queued<C: Carrier>() {
+pub async fn who_closes_sends_what_is_queued<C: PubSubCarrier>() {
     let (_carrier, ann, bob) = pair::<C>().await;
     let bob = bob.listens(&[Slot(1)]).await;
     for number in 0..500 {
@@ -175,7 +175,7 @@ pub async fn who_closes_sends_what_is_queued<C: Carrier>() {
     }
 }
 
-pub async fn a_reader_without_room_loses_but_is_told_and_nobody_else_loses<C: Carrier>() {
+pub async fn a_reader_without_room_loses_but_is_told_and_nobody_else_loses<C: PubSubCarrier>() {
     let (mut carrier, ann, bob) = pair::<C>().await;
     let cat = carrier.node().up().await.listens(&[Slot(1)]).await;
     let bob = bob.listens(&[Slot(1)]).await;
@@ -217,7 +217,7 @@ pub async fn a_reader_without_room_loses_but_is_told_and_nobody_else_loses<C: Ca
     assert_eq!((bob.handler.gaps(), cat.handler.gaps(), ann.handler.gaps()), (1, 0, 0));
 }
 
-pub async fn nodes_wait_for_their_server<C: Carrier>() {
+pub async fn nodes_wait_for_their_server<C: PubSubCarrier>() {
     let mut carrier = C::prepared();
     let ann = carrier.node();
     let bob = carrier.node();
@@ -231,7 +231,7 @@ pub async fn nodes_wait_for_their_server<C: Carrier>() {
     bob.hears(Slot(1), "there at last").await;
 }
 
-pub async fn after_a_restart_everything_is_listened_to_and_nothing_stale_comes<C: Carrier>() {
+pub async fn after_a_restart_everything_is_listened_to_and_nothing_stale_comes<C: PubSubCarrier>() {
     let (mut carrier, ann, bob) = pair::<C>().await;
     let bob = bob.listens(&[Slot(1), Slot(2), EverySlot]).await;
     ann.send(Everyone, "nobody listens").await;
@@ -266,7 +266,7 @@ const BEFORE: u8 = 0;
 const WITHOUT: u8 = 1;
 const AFTER: u8 = 2;
 
-pub async fn nothing_that_was_taken_before_a_restart_comes_after_it<C: Carrier>() {
+pub async fn nothing_that_was_taken_before_a_restart_comes_after_it<C: PubSubCarrier>() {
     let (mut carrier, ann, bob) = pair::<C>().await;
     let bob = bob.listens(&[Slot(1)]).await;
     let phase = Arc::new(AtomicU8::new(BEFORE));

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::{
-    member::{Member, users},
-    pusher::{Api, DEMO, Pusher, Said, channel_data, joined, setup},
+    member::{PresenceClient, users},
+    pusher::{Api, DEMO, PusherClient, PusherMessage, channel_data, joined, setup},
     random::Random,
     server::Server,
     until,
@@ -15,21 +15,21 @@ use crate::support::{
 };
 
 /// Somebody who listens, and whom nothing may disturb.
-async fn bystander(server: &Server) -> (Pusher, Api) {
-    let mut bob = Pusher::connect(server.slave(), DEMO).await.subscribed("news").await;
+async fn bystander(server: &Server) -> (PusherClient, Api) {
+    let mut bob = PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await;
     bob.join("presence-room", "bob").await;
     (bob, Api::of(server, DEMO).await)
 }
 
-async fn is_untouched((bob, api): &mut (Pusher, Api)) {
+async fn is_untouched((bob, api): &mut (PusherClient, Api)) {
     api.trigger("news", "e", "still here").await;
-    assert_eq!(bob.next().await, Said::event("news", "e", "still here"));
+    assert_eq!(bob.next().await, PusherMessage::event("news", "e", "still here"));
 }
 
 #[tokio::test]
 async fn a_wish_of_the_wrong_types_is_told_to_its_channel_too() {
     let server = setup().start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await.subscribed("mine").await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("mine").await;
     for channel in ["mine", "private-a", "presence-a"] {
         for rest in [r#""auth":7"#, r#""auth":{"x":1}"#, r#""auth":"a","channel_data":{"user_id":"7"}"#] {
             let wish = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}",{rest}}}}}"#);
@@ -44,7 +44,7 @@ async fn a_wish_of_the_wrong_types_is_told_to_its_channel_too() {
 async fn a_frame_that_makes_no_sense_is_told_so_and_the_socket_stays() {
     let server = setup().start().await;
     let mut other = bystander(&server).await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await.subscribed("mine").await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("mine").await;
     let nested = format!(r#"{{"event":"pusher:subscribe","data":{}}}"#, "[".repeat(60_000));
     let deep =
         format!(r#"{{"event":"client-e","channel":"private-a","data":{}{}}}"#, "[".repeat(5_000), "]".repeat(5_000));
@@ -93,7 +93,7 @@ async fn a_frame_that_makes_no_sense_is_told_so_and_the_socket_stays() {
     is_untouched(&mut other).await;
     // it is as good as ever
     other.1.trigger("mine", "e", "1").await;
-    assert_eq!(ann.next().await, Said::event("mine", "e", "1"));
+    assert_eq!(ann.next().await, PusherMessage::event("mine", "e", "1"));
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_frame_that_breaks_the_protocol_ends_its_socket_only() {
         ("a message over the limit", frame(TEXT, &vec![b' '; (64 << 10) + 1]), 1009),
         ("a length of 2^40", [header(0x81, true, 1 << 40), vec![0; 4]].concat(), 1009),
     ] {
-        let mut ann = Pusher::connect(server.slave(), DEMO).await.subscribed("mine").await;
+        let mut ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("mine").await;
         // the server may stop reading before all is sent
         let _ = ann.socket.send_bytes(&bytes).await;
         assert_eq!(ann.closed().await.code, code, "{what}");
@@ -123,12 +123,15 @@ async fn a_frame_that_breaks_the_protocol_ends_its_socket_only() {
 async fn ten_thousand_subscriptions_of_one_socket_end_at_its_limit() {
     let server = setup().start().await;
     let mut other = bystander(&server).await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await;
     for n in 0..10_000 {
         let channel = format!("c{n}");
         ann.wish(&channel, None).await;
         if n < 1_000 {
-            assert_eq!(ann.next().await, Said::event(&channel, "pusher_internal:subscription_succeeded", "{}"));
+            assert_eq!(
+                ann.next().await,
+                PusherMessage::event(&channel, "pusher_internal:subscription_succeeded", "{}")
+            );
         } else {
             let (status, words) = ann.barred(&channel).await;
             assert_eq!((status, words.contains("1000")), (403, true), "{words}");
@@ -138,7 +141,7 @@ async fn ten_thousand_subscriptions_of_one_socket_end_at_its_limit() {
     ann.unsubscribe("c7").await;
     ann.subscribe("c9999").await;
     other.1.trigger("c9999", "e", "1").await;
-    assert_eq!(ann.next().await, Said::event("c9999", "e", "1"));
+    assert_eq!(ann.next().await, PusherMessage::event("c9999", "e", "1"));
     let reply = other.1.ask("/channels", &[("filter_by_prefix", "c")]).await;
     assert_eq!(reply["channels"].as_object().map(serde_json::Map::len), Some(1_000));
     is_untouched(&mut other).await;
@@ -153,7 +156,7 @@ async fn ten_thousand_subscriptions_of_one_socket_end_at_its_limit() {
 #[tokio::test]
 async fn ten_thousand_subscriptions_are_possible_where_they_are_allowed() {
     let server = setup().set("limits.subscriptions", "10000").start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await;
     for n in 0..10_000 {
         ann.subscribe(&format!("c{n}")).await;
     }
@@ -161,7 +164,7 @@ async fn ten_thousand_subscriptions_are_possible_where_they_are_allowed() {
     for n in (0..10_000).step_by(997) {
         let channel = format!("c{n}");
         api.trigger(&channel, "e", "1").await;
-        assert_eq!(ann.next().await, Said::event(&channel, "e", "1"));
+        assert_eq!(ann.next().await, PusherMessage::event(&channel, "e", "1"));
     }
 }
 
@@ -172,7 +175,7 @@ async fn who_floods_without_reading_is_slowed_down_or_sent_off_and_memory_stays(
     let before = server.resident();
     let mut floods = Vec::new();
     for kind in ["pusher:ping", "pusher:subscribe", "nonsense", "client-e"] {
-        let mut one = Pusher::connect(server.slave(), DEMO).await;
+        let mut one = PusherClient::connect(server.slave(), DEMO).await;
         floods.push(tokio::spawn(async move {
             for n in 0..40_000_u32 {
                 let data =
@@ -203,8 +206,8 @@ async fn who_floods_without_reading_is_slowed_down_or_sent_off_and_memory_stays(
 async fn a_flood_of_client_events_is_one_apps_own_trouble() {
     let server = setup().start().await;
     let mut other = bystander(&server).await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await.subscribed("private-desk").await;
-    let mut eve = Pusher::connect(server.slave(), DEMO).await.subscribed("private-desk").await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("private-desk").await;
+    let mut eve = PusherClient::connect(server.slave(), DEMO).await.subscribed("private-desk").await;
     let (mut refused, began) = (0_u64, std::time::Instant::now());
     for n in 0..5_000 {
         ann.whisper("private-desk", "client-e", &json!(n)).await;
@@ -238,14 +241,16 @@ async fn a_flood_of_client_events_is_one_apps_own_trouble() {
 async fn a_flood_of_members_leaves_every_list_right() {
     let server = setup().start().await;
     let mut other = bystander(&server).await;
-    let join = async |user| Member::join(Pusher::connect(server.slave(), DEMO).await, "presence-flood", user).await;
+    let join = async |user| {
+        PresenceClient::join(PusherClient::connect(server.slave(), DEMO).await, "presence-flood", user).await
+    };
     let mut watchers = [join("watcher-0").await, join("watcher-1").await];
     for watcher in &mut watchers {
         watcher.sees(&users(["watcher-0", "watcher-1"])).await;
     }
     let mut flooders = Vec::new();
     for user in ["ann", "eve"] {
-        let mut one = Pusher::connect(server.slave(), DEMO).await;
+        let mut one = PusherClient::connect(server.slave(), DEMO).await;
         flooders.push(tokio::spawn(async move {
             for _ in 0..500 {
                 one.wish("presence-flood", Some(&channel_data(user))).await;
@@ -285,7 +290,7 @@ async fn noise_never_harms_the_others() {
     let server = setup().start().await;
     let mut other = bystander(&server).await;
     let mut random = Random::new(7);
-    let mut ann = Pusher::connect(server.slave(), DEMO).await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await;
     let id = ann.id.clone();
     let data = channel_data("ann");
     let auth = DEMO.auth(&id, "presence-a", Some(&data));

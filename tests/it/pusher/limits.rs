@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::support::{
-    member::Member,
-    pusher::{Api, DEMO, OTHER, Pusher, Said, channel_data, joined, setup},
+    member::PresenceClient,
+    pusher::{Api, DEMO, OTHER, PusherClient, PusherMessage, channel_data, joined, setup},
     quoted,
     server::Setup,
 };
@@ -23,7 +23,7 @@ fn event(fields: Value) -> Value {
 #[tokio::test]
 async fn of_what_is_published() {
     let server = setup().start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await.subscribed("news").await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await;
     let mut api = Api::of(&server, DEMO).await;
     let name = |length: usize| "c".repeat(length);
     let names = |count: usize| (0..count).map(|n| format!("c{n}")).collect::<Vec<_>>();
@@ -77,10 +77,10 @@ async fn of_what_is_published() {
         ("e".to_owned(), name(10_240)),
         ("e".to_owned(), "ä".repeat(5_120)),
     ] {
-        assert_eq!(ann.next().await, Said::event("news", &name, data));
+        assert_eq!(ann.next().await, PusherMessage::event("news", &name, data));
     }
     for _ in 0..10 {
-        assert_eq!(ann.next().await, Said::event("news", "e", "1"));
+        assert_eq!(ann.next().await, PusherMessage::event("news", "e", "1"));
     }
     ann.is_quiet().await;
 }
@@ -88,7 +88,7 @@ async fn of_what_is_published() {
 #[tokio::test]
 async fn of_names_that_are_subscribed_to() {
     let server = setup().start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await;
     for prefix in ["", "private-", "presence-"] {
         for (length, fits) in [(200, true), (201, false), (60_000, false)] {
             let name = format!("{prefix}{}", "x".repeat(length - prefix.len()));
@@ -115,11 +115,11 @@ fn with_info(user: &str, bytes: usize) -> String {
 #[tokio::test]
 async fn of_members() {
     let server = setup().start().await;
-    let connect = || Pusher::connect(server.slave(), DEMO);
-    let mut first = Member::join(connect().await, "presence-hall", "user-00").await;
+    let connect = || PusherClient::connect(server.slave(), DEMO);
+    let mut first = PresenceClient::join(connect().await, "presence-hall", "user-00").await;
     let mut others = Vec::new();
     for n in 1..100 {
-        others.push(Member::join(connect().await, "presence-hall", &format!("user-{n:02}")).await);
+        others.push(PresenceClient::join(connect().await, "presence-hall", &format!("user-{n:02}")).await);
     }
     let mut all: BTreeSet<_> = (0..100).map(|n| format!("user-{n:02}")).collect();
     first.sees(&all).await;
@@ -128,12 +128,12 @@ async fn of_members() {
     late.wish("presence-hall", Some(&channel_data("late"))).await;
     let (status, words) = late.barred("presence-hall").await;
     assert_eq!((status, words.contains("100")), (403, true), "{words}");
-    let mut again = Member::join(connect().await, "presence-hall", "user-50").await;
+    let mut again = PresenceClient::join(connect().await, "presence-hall", "user-50").await;
     again.sees(&all).await;
     // room again
     others.pop().expect("some").client.unsubscribe("presence-hall").await;
     assert_eq!(first.hears().await, "-user-99");
-    let mut late = Member::join(late, "presence-hall", "late").await;
+    let mut late = PresenceClient::join(late, "presence-hall", "late").await;
     all.remove("user-99");
     all.insert("late".to_owned());
     for member in [&mut first, &mut again, &mut late] {
@@ -163,8 +163,8 @@ async fn of_what_clients_say() {
     // more than ten of them, to come to the other limits
     let generous = DEMO.listed("client_events = true\nlimits = { client_events = 1000 }");
     let server = Setup::keyed().toml(&generous).start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await.subscribed("private-desk").await;
-    let mut bob = Pusher::connect(server.slave(), DEMO).await.subscribed("private-desk").await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("private-desk").await;
+    let mut bob = PusherClient::connect(server.slave(), DEMO).await.subscribed("private-desk").await;
     let name = |length: usize| format!("client-{}", "n".repeat(length - 7));
     for (what, event, data, fits) in [
         ("a name", name(200), json!(1), true),
@@ -176,7 +176,7 @@ async fn of_what_clients_say() {
     ] {
         ann.whisper("private-desk", &event, &data).await;
         if fits {
-            assert_eq!(bob.next().await, Said::event("private-desk", &event, data), "{what}");
+            assert_eq!(bob.next().await, PusherMessage::event("private-desk", &event, data), "{what}");
         } else {
             assert_eq!(ann.error().await.0, None, "{what}");
         }
@@ -187,8 +187,8 @@ async fn of_what_clients_say() {
 #[tokio::test]
 async fn of_how_often_clients_say_it() {
     let server = setup().start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await.subscribed("private-desk").await;
-    let mut bob = Pusher::connect(server.slave(), DEMO).await.subscribed("private-desk").await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("private-desk").await;
+    let mut bob = PusherClient::connect(server.slave(), DEMO).await.subscribed("private-desk").await;
     // all at once, in one write
     let say = |n: usize| json!({ "event": "client-n", "channel": "private-desk", "data": n }).to_string();
     let bytes: Vec<_> = (0..30)
@@ -196,7 +196,7 @@ async fn of_how_often_clients_say_it() {
         .collect();
     ann.socket.send_bytes(&bytes).await.expect("open");
     for n in 0..10 {
-        assert_eq!(bob.next().await, Said::event("private-desk", "client-n", n));
+        assert_eq!(bob.next().await, PusherMessage::event("private-desk", "client-n", n));
     }
     // while they were read a tenth of a second may have passed, but not a whole one
     let mut refused = 0;
@@ -212,7 +212,7 @@ async fn of_how_often_clients_say_it() {
     assert!((10..=20).contains(&refused), "{refused} of 30");
     // another socket has an allowance of its own, and this one gets more
     bob.whisper("private-desk", "client-b", &json!(1)).await;
-    assert_eq!(ann.next().await, Said::event("private-desk", "client-b", 1));
+    assert_eq!(ann.next().await, PusherMessage::event("private-desk", "client-b", 1));
     crate::support::within("it may speak again", async {
         loop {
             ann.whisper("private-desk", "client-again", &json!(1)).await;
@@ -254,9 +254,9 @@ async fn each_app_has_its_own() {
     assert_eq!(Api::of(&server, DEMO).await.post("/batch_events", &two).await.status, 400);
     assert_eq!(Api::of(&server, OTHER).await.post("/batch_events", &two).await.status, 200);
     for (app, second) in [(DEMO, false), (OTHER, true)] {
-        let mut ann = Pusher::connect(server.slave(), app).await;
+        let mut ann = PusherClient::connect(server.slave(), app).await;
         assert_eq!(ann.join("presence-a", "ann").await, ["ann"]);
-        let mut bob = Pusher::connect(server.slave(), app).await;
+        let mut bob = PusherClient::connect(server.slave(), app).await;
         bob.wish("presence-a", Some(&channel_data("bob"))).await;
         if second {
             assert!(joined(&bob.next().await, "presence-a").contains(&"bob".to_owned()));

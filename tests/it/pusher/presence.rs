@@ -10,8 +10,8 @@ use serde_json::json;
 use crate::{
     cluster::field::{By, Field},
     support::{
-        member::{Member, users},
-        pusher::{Api, DEMO, Pusher, Said, channel_data},
+        member::{PresenceClient, users},
+        pusher::{Api, DEMO, PusherClient, PusherMessage, channel_data},
         until,
     },
 };
@@ -23,12 +23,12 @@ async fn field(by: By, slaves: usize, more: &str) -> Field {
     Field::start_with(by, 1, slaves, |setup| setup.toml(&listed)).await
 }
 
-async fn connect(field: &Field, slave: usize) -> Pusher {
-    Pusher::connect(field.slaves[slave].slave(), DEMO).await
+async fn connect(field: &Field, slave: usize) -> PusherClient {
+    PusherClient::connect(field.slaves[slave].slave(), DEMO).await
 }
 
-async fn join(field: &Field, slave: usize, user: &str) -> Member {
-    Member::join(connect(field, slave).await, ROOM, user).await
+async fn join(field: &Field, slave: usize, user: &str) -> PresenceClient {
+    PresenceClient::join(connect(field, slave).await, ROOM, user).await
 }
 
 async fn api(field: &Field) -> Api {
@@ -81,14 +81,14 @@ async fn a_member_is_there_from_the_first_connection_to_the_last(by: By) {
 
     // a number is a name; another channel and other kinds of channels play no part
     let data = r#"{"user_id":7,"user_info":{"name":"7"}}"#;
-    let mut seven = Member::join_as(connect(&field, 1).await, ROOM, "7", data).await;
+    let mut seven = PresenceClient::join_as(connect(&field, 1).await, ROOM, "7", data).await;
     assert_eq!(seven.there, users(["7", "amy", "ann", "ben"]));
     assert_eq!(ann.hears().await, "+7");
     seven.client.join("presence-other", "ann").await;
     seven.client.subscribe("private-room").await;
     // what a member says carries its name to the other slave
     seven.client.whisper(ROOM, "client-e", &json!({ "x": 1 })).await;
-    assert_eq!(ann.client.next().await, Said::event(ROOM, "client-e", json!({ "x": 1 })).by("7"));
+    assert_eq!(ann.client.next().await, PusherMessage::event(ROOM, "client-e", json!({ "x": 1 })).by("7"));
     seven.client.socket.leave().await;
     assert_eq!(ann.hears().await, "-7");
     ann.is_quiet().await;
@@ -127,7 +127,7 @@ async fn the_limit_of_members_counts_the_whole_cluster() {
         late.wish(ROOM, Some(&channel_data("late"))).await;
         assert_eq!(late.barred(ROOM).await.0, 403);
         // who is there already may come once more
-        Member::join(late, ROOM, "eve").await.sees(&all).await;
+        PresenceClient::join(late, ROOM, "eve").await.sees(&all).await;
     }
     bob.client.socket.leave().await;
     assert_eq!(ann.hears().await, "-bob");

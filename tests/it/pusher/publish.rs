@@ -3,14 +3,14 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    pusher::{Api, DEMO, Pusher, Said, setup},
+    pusher::{Api, DEMO, PusherClient, PusherMessage, setup},
     quoted, until,
 };
 
 #[tokio::test]
 async fn data_arrives_byte_for_byte() {
     let server = setup().start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await.subscribed("news").await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await;
     let mut api = Api::of(&server, DEMO).await;
     for data in [
         "",
@@ -25,28 +25,28 @@ async fn data_arrives_byte_for_byte() {
         "</script>",
     ] {
         api.trigger("news", "e", data).await;
-        assert_eq!(ann.next().await, Said::event("news", "e", data));
+        assert_eq!(ann.next().await, PusherMessage::event("news", "e", data));
     }
     // any characters in a name, as Laravel's
     for name in ["App\\Events\\OrderShipped", ".custom", "a b", "ä", "client-like", "pusher:like", "\"", "\n"] {
         api.trigger("news", name, "1").await;
-        assert_eq!(ann.next().await, Said::event("news", name, "1"));
+        assert_eq!(ann.next().await, PusherMessage::event("news", name, "1"));
     }
 }
 
 #[tokio::test]
 async fn one_event_to_several_channels_comes_once_on_each() {
     let server = setup().start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await.subscribed("a").await.subscribed("b").await;
-    let mut bob = Pusher::connect(server.slave(), DEMO).await.subscribed("b").await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("a").await.subscribed("b").await;
+    let mut bob = PusherClient::connect(server.slave(), DEMO).await.subscribed("b").await;
     let mut api = Api::of(&server, DEMO).await;
     let body = json!({ "name": "e", "channels": ["a", "b", "a", "c", "b"], "data": "1", "info": "subscription_count,user_count" });
     let reply = api.post("/events", &body).await;
     let wanted = json!({ "channels": { "a": { "subscription_count": 1 }, "b": { "subscription_count": 2 }, "c": { "subscription_count": 0 } } });
     assert_eq!((reply.status, reply.json()), (200, wanted));
-    assert_eq!(ann.next().await, Said::event("a", "e", "1"));
-    assert_eq!(ann.next().await, Said::event("b", "e", "1"));
-    assert_eq!(bob.next().await, Said::event("b", "e", "1"));
+    assert_eq!(ann.next().await, PusherMessage::event("a", "e", "1"));
+    assert_eq!(ann.next().await, PusherMessage::event("b", "e", "1"));
+    assert_eq!(bob.next().await, PusherMessage::event("b", "e", "1"));
     ann.is_quiet().await;
     bob.is_quiet().await;
 }
@@ -54,7 +54,7 @@ async fn one_event_to_several_channels_comes_once_on_each() {
 #[tokio::test]
 async fn a_batch_is_all_or_nothing_and_in_order() {
     let server = setup().start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await.subscribed("a").await.subscribed("b").await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("a").await.subscribed("b").await;
     let mut api = Api::of(&server, DEMO).await;
     let event = |channel: &str, n: usize| json!({ "name": "e", "channel": channel, "data": n.to_string() });
     for bad in [
@@ -93,16 +93,16 @@ async fn a_batch_is_all_or_nothing_and_in_order() {
 #[tokio::test]
 async fn one_socket_can_be_left_out() {
     let server = setup().start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await.subscribed("a").await;
-    let mut bob = Pusher::connect(server.slave(), DEMO).await.subscribed("a").await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("a").await;
+    let mut bob = PusherClient::connect(server.slave(), DEMO).await.subscribed("a").await;
     let mut api = Api::of(&server, DEMO).await;
     for (id, reach_ann) in [(json!(ann.id), false), (json!("123.456"), true), (json!("0.0"), true), (Value::Null, true)]
     {
         let body = json!({ "name": "e", "channel": "a", "data": "1", "socket_id": id });
         assert_eq!(api.post("/events", &body).await.is(), (200, "{}"), "{id}");
-        assert_eq!(bob.next().await, Said::event("a", "e", "1"));
+        assert_eq!(bob.next().await, PusherMessage::event("a", "e", "1"));
         if reach_ann {
-            assert_eq!(ann.next().await, Said::event("a", "e", "1"), "{id}");
+            assert_eq!(ann.next().await, PusherMessage::event("a", "e", "1"), "{id}");
         }
         ann.is_quiet().await;
     }
@@ -175,9 +175,9 @@ async fn what_is_wrong_with_a_body_is_said_in_plain_text() {
 #[tokio::test]
 async fn queries_say_how_it_stands() {
     let server = setup().start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await.subscribed("news").await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await;
     ann.join("presence-a", "ann").await;
-    let mut bob = Pusher::connect(server.slave(), DEMO).await;
+    let mut bob = PusherClient::connect(server.slave(), DEMO).await;
     bob.join("presence-a", "ann").await;
     bob.join("presence-b", "bob").await;
     let mut api = Api::of(&server, DEMO).await;

@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 
 use crate::support::{
-    pusher::{DEMO, Pusher},
+    pusher::{DEMO, PusherClient},
     server::Setup,
     within,
 };
@@ -22,7 +22,7 @@ async fn php_and_ruby_sign_what_we_accept_with_and_without_a_prefix() {
             continue;
         }
         let server = Setup::keyed().set("pusher.master_prefix", prefix).toml(&DEMO.listed("")).start().await;
-        let mut page = Pusher::connect(server.slave(), DEMO).await;
+        let mut page = PusherClient::connect(server.slave(), DEMO).await;
         page.subscribe("news").await;
         let script = format!("{}/tests/clients/{script}", env!("CARGO_MANIFEST_DIR"));
         let base = format!("http://{}{base}", server.master());

@@ -6,7 +6,7 @@ use crate::support::{
     encoded,
     http::Http,
     keys::now,
-    pusher::{Api, App, DEMO, OTHER, Pusher, Said, setup},
+    pusher::{Api, DEMO, OTHER, PusherClient, PusherMessage, TestApp, setup},
     server::Setup,
 };
 
@@ -28,7 +28,7 @@ fn without(query: &str, name: &str) -> String {
 #[tokio::test]
 async fn a_request_that_is_not_signed_as_it_should_be_is_refused_and_nothing_is_published() {
     let server = setup().start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await.subscribed("news").await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await;
     let mut http = Http::to(server.master()).await;
     let good = DEMO.signed("POST", PATH, &[], BODY, now());
 
@@ -44,7 +44,7 @@ async fn a_request_that_is_not_signed_as_it_should_be_is_refused_and_nothing_is_
     // so is everything else
     for (what, query) in [
         ("a parameter more", format!("{good}&more=1")),
-        ("another secret", App { secret: OTHER.secret, ..DEMO }.signed("POST", PATH, &[], BODY, now())),
+        ("another secret", TestApp { secret: OTHER.secret, ..DEMO }.signed("POST", PATH, &[], BODY, now())),
         ("another method", DEMO.signed("GET", PATH, &[], BODY, now())),
         ("another path", DEMO.signed("POST", "/apps/17/batch_events", &[], BODY, now())),
         ("upper case", {
@@ -52,7 +52,7 @@ async fn a_request_that_is_not_signed_as_it_should_be_is_refused_and_nothing_is_
             format!("{rest}auth_signature={}", signature.to_uppercase())
         }),
         ("half of it", good[..good.len() - 32].to_owned()),
-        ("another app's key", App { id: DEMO.id, ..OTHER }.signed("POST", PATH, &[], BODY, now())),
+        ("another app's key", TestApp { id: DEMO.id, ..OTHER }.signed("POST", PATH, &[], BODY, now())),
     ] {
         let (status, words) = post(&mut http, PATH, &query, BODY).await;
         assert_eq!(status, 401, "{what}: {words}");
@@ -77,7 +77,7 @@ async fn a_request_that_is_not_signed_as_it_should_be_is_refused_and_nothing_is_
         assert_eq!((status, words.starts_with("Timestamp expired: Given timestamp (")), (401, true), "{words}");
         assert!(words.contains(") not within 600s of server time ("), "{words}");
     }
-    let unknown = App { id: "99", ..DEMO };
+    let unknown = TestApp { id: "99", ..DEMO };
     let path = "/apps/99/events";
     assert_eq!(post(&mut http, path, &unknown.signed("POST", path, &[], BODY, now()), BODY).await.0, 404);
 
@@ -87,7 +87,7 @@ async fn a_request_that_is_not_signed_as_it_should_be_is_refused_and_nothing_is_
         let reply = http.call("POST", &format!("{PATH}?{query}"), &[], BODY).await;
         assert_eq!(reply.is(), (200, "{}"));
         assert_eq!(reply.header("content-type"), Some("application/json"));
-        assert_eq!(ann.next().await, Said::event("news", "e", "1"));
+        assert_eq!(ann.next().await, PusherMessage::event("news", "e", "1"));
     }
     ann.is_quiet().await;
 }
@@ -95,21 +95,21 @@ async fn a_request_that_is_not_signed_as_it_should_be_is_refused_and_nothing_is_
 #[tokio::test]
 async fn a_secret_opens_its_own_app_only() {
     let server = setup().start().await;
-    let mut demo = Pusher::connect(server.slave(), DEMO).await.subscribed("news").await;
-    let mut other = Pusher::connect(server.slave(), OTHER).await.subscribed("news").await;
+    let mut demo = PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await;
+    let mut other = PusherClient::connect(server.slave(), OTHER).await.subscribed("news").await;
     Api::of(&server, OTHER).await.trigger("news", "e", "for other").await;
-    assert_eq!(other.next().await, Said::event("news", "e", "for other"));
+    assert_eq!(other.next().await, PusherMessage::event("news", "e", "for other"));
     demo.is_quiet().await;
     let mut api = Api::of(&server, DEMO).await;
     assert_eq!(api.counts("news").await, (1, None));
     // one app's backend at the other's door
-    let mut stranger = Api::of(&server, App { id: OTHER.id, ..DEMO }).await;
+    let mut stranger = Api::of(&server, TestApp { id: OTHER.id, ..DEMO }).await;
     let reply = stranger.post("/events", &json!({ "name": "e", "channel": "news", "data": "1" })).await;
     assert_eq!(reply.is(), (401, "Unknown auth_key"));
     assert_eq!(stranger.get("/channels", &[]).await.status, 401);
     // a subscription that the other app's secret signs
-    let mut thief = Pusher::connect(server.slave(), DEMO).await;
-    for app in [OTHER, App { key: DEMO.key, ..OTHER }, App { secret: DEMO.secret, ..OTHER }] {
+    let mut thief = PusherClient::connect(server.slave(), DEMO).await;
+    for app in [OTHER, TestApp { key: DEMO.key, ..OTHER }, TestApp { secret: DEMO.secret, ..OTHER }] {
         let auth = app.auth(&thief.id, "private-desk", None);
         thief.say("pusher:subscribe", &json!({ "channel": "private-desk", "auth": auth })).await;
         assert_eq!(thief.barred("private-desk").await.0, 401);
@@ -121,7 +121,7 @@ async fn a_secret_opens_its_own_app_only() {
 #[tokio::test]
 async fn queries_as_every_library_signs_them() {
     let server = setup().start().await;
-    let _ann = Pusher::connect(server.slave(), DEMO).await.subscribed("news").await;
+    let _ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await;
     let mut http = Http::to(server.master()).await;
     let path = "/apps/17/channels";
     let at = now().to_string();
@@ -167,7 +167,7 @@ async fn a_prefix_stands_before_the_path_and_is_not_signed() {
     let ann =
         crate::support::websocket::WebSocket::open(server.slave(), &format!("/sockets{}", DEMO.path()), &[]).await;
     assert!(ann.is_ok());
-    assert_eq!(Pusher::open(server.slave(), DEMO).await.err().map(|reply| reply.status), Some(404));
+    assert_eq!(PusherClient::open(server.slave(), DEMO).await.err().map(|reply| reply.status), Some(404));
     let mut http = Http::to(server.master()).await;
     let query = DEMO.signed("POST", PATH, &[], BODY, now());
     let reply = http.call("POST", &format!("/push/er{PATH}?{query}"), &[], BODY).await;
@@ -179,7 +179,7 @@ async fn a_prefix_stands_before_the_path_and_is_not_signed() {
 async fn only_listed_apps_with_a_secret_are_served() {
     let server = Setup::keyed().toml("[[apps.listed]]\nkey = \"plain\"\n").toml(&OTHER.listed("")).start().await;
     for key in ["plain", "demo", "nobody"] {
-        let app = App { key, id: key, secret: "" };
+        let app = TestApp { key, id: key, secret: "" };
         let mut client =
             crate::support::websocket::WebSocket::open(server.slave(), &app.path(), &[]).await.expect("101");
         assert!(client.text().await.contains("4001"));
@@ -189,7 +189,7 @@ async fn only_listed_apps_with_a_secret_are_served() {
     }
     // without any, there is nothing of Pusher
     let server = Setup::keyed().start().await;
-    assert_eq!(Pusher::open(server.slave(), DEMO).await.err().map(|reply| reply.status), Some(404));
+    assert_eq!(PusherClient::open(server.slave(), DEMO).await.err().map(|reply| reply.status), Some(404));
     assert_eq!(Api::of(&server, DEMO).await.get("/channels", &[]).await.status, 404);
 }
 
@@ -198,10 +198,10 @@ async fn push_keys_play_no_part() {
     let sha256 = "0".repeat(64);
     let key = format!("[[push_keys]]\nname = \"backend\"\nsha256 = \"{sha256}\"\n");
     let server = setup().toml(&key).start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await.subscribed("news").await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await;
     assert_eq!(server.backend().await.form("/api/push/demo/news/e", &[("data", "1")]).await.status, 401);
     Api::of(&server, DEMO).await.trigger("news", "e", "signed").await;
-    assert_eq!(ann.next().await, Said::event("news", "e", "signed"));
+    assert_eq!(ann.next().await, PusherMessage::event("news", "e", "signed"));
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::support::{
     http::Http,
-    member::{Member, users},
-    pusher::{Api, App, DEMO, OTHER, Pusher, Said, channel_data, joined, said, setup},
+    member::{PresenceClient, users},
+    pusher::{Api, DEMO, OTHER, PusherClient, PusherMessage, TestApp, channel_data, joined, said, setup},
     server::{Server, Setup},
     websocket::{HANDSHAKE, WebSocket},
 };
@@ -106,17 +106,20 @@ async fn what_is_no_handshake_is_refused_over_http() {
 #[tokio::test]
 async fn public_private_and_encrypted_channels() {
     let server = setup().start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await;
     let mut api = Api::of(&server, DEMO).await;
     // pusher-js sends an empty auth for a public channel, and whatever it is, it is ignored
     for (channel, auth) in [("a", json!("")), ("b", json!("nonsense"))] {
         ann.say("pusher:subscribe", &json!({ "channel": channel, "auth": auth })).await;
-        assert_eq!(ann.next().await, Said::event(channel, "pusher_internal:subscription_succeeded", "{}"));
+        assert_eq!(ann.next().await, PusherMessage::event(channel, "pusher_internal:subscription_succeeded", "{}"));
     }
     for channel in ["news", "private-desk", "private-encrypted-safe", "private", "Presence-a", "a_b-c=d@e,f.g;h"] {
         ann.subscribe(channel).await;
         api.trigger(channel, "e", r#"{"nonce":"bm9uY2U=","ciphertext":"Y2lwaGVy"}"#).await;
-        assert_eq!(ann.next().await, Said::event(channel, "e", r#"{"nonce":"bm9uY2U=","ciphertext":"Y2lwaGVy"}"#));
+        assert_eq!(
+            ann.next().await,
+            PusherMessage::event(channel, "e", r#"{"nonce":"bm9uY2U=","ciphertext":"Y2lwaGVy"}"#)
+        );
     }
     // the data of a command may be a string of JSON, as servers write it
     let wish = json!({ "channel": "private-again", "auth": DEMO.auth(&ann.id, "private-again", None) });
@@ -134,7 +137,7 @@ async fn public_private_and_encrypted_channels() {
     ann.wish("a", None).await;
     assert_eq!(ann.error().await, (None, "Existing subscription to channel a".to_owned()));
     api.trigger("a", "e", "1").await;
-    assert_eq!(ann.next().await, Said::event("a", "e", "1"));
+    assert_eq!(ann.next().await, PusherMessage::event("a", "e", "1"));
     ann.unsubscribe("a").await;
     ann.unsubscribe("a").await;
     let words = "No current subscription to channel a, or subscription in progress";
@@ -149,10 +152,10 @@ async fn public_private_and_encrypted_channels() {
 #[tokio::test]
 async fn a_bad_auth_is_told_to_the_socket_and_to_the_channel() {
     let server = setup().start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await.subscribed("news").await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await;
     let id = ann.id.clone();
     let good = DEMO.auth(&id, "private-a", None);
-    let forged = |app: App, signed: &str| format!("{}:{}", app.key, app.sign(signed));
+    let forged = |app: TestApp, signed: &str| format!("{}:{}", app.key, app.sign(signed));
     let elsewhere = format!("{id}:private-b");
     for (auth, words) in [
         (json!(forged(DEMO, &elsewhere)), "Invalid signature: Expected HMAC SHA256 hex digest of"),
@@ -179,7 +182,7 @@ async fn a_bad_auth_is_told_to_the_socket_and_to_the_channel() {
     ann.say("pusher:subscribe", &json!({ "channel": "private-a", "auth": good })).await;
     assert_eq!(ann.next().await.event, "pusher_internal:subscription_succeeded");
     // what was signed for one socket is nothing to another
-    let mut bob = Pusher::connect(server.slave(), DEMO).await;
+    let mut bob = PusherClient::connect(server.slave(), DEMO).await;
     bob.say("pusher:subscribe", &json!({ "channel": "private-a", "auth": good })).await;
     assert_eq!(bob.barred("private-a").await.0, 401);
     for name in ["a b", "a/b", "ä", "#server-to-user-7", "#a", "", "a:b", "a\n"] {
@@ -193,7 +196,7 @@ async fn a_bad_auth_is_told_to_the_socket_and_to_the_channel() {
 #[tokio::test]
 async fn members_are_who_their_backend_says() {
     let server = setup().start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await;
     for (n, data, id, info) in [
         (0, r#"{"user_id":"7","user_info":{"name":"Ann"}}"#, "7", json!({ "name": "Ann" })),
         (1, r#"{"user_id": "7", "user_info": {"name": "Ann"}}"#, "7", json!({ "name": "Ann" })),
@@ -218,7 +221,7 @@ async fn members_are_who_their_backend_says() {
     ann.wish("presence-n", Some(r#"{"user_id":1,"user_info":{"n":12345678901234567890.10}}"#)).await;
     assert!(ann.next().await.data.as_str().expect("text").contains("12345678901234567890.10"));
 
-    let mut bob = Pusher::connect(server.slave(), DEMO).await;
+    let mut bob = PusherClient::connect(server.slave(), DEMO).await;
     for data in [
         "",
         "{",
@@ -246,7 +249,7 @@ async fn members_are_who_their_backend_says() {
             assert_eq!(status, 400, "{data}: {words}");
         }
     }
-    let mut eve = Pusher::connect(server.slave(), DEMO).await;
+    let mut eve = PusherClient::connect(server.slave(), DEMO).await;
     // signed, but not sent; or sent otherwise than signed
     let auth = DEMO.auth(&eve.id, "presence-x", Some(&channel_data("eve")));
     eve.say("pusher:subscribe", &json!({ "channel": "presence-x", "auth": auth })).await;
@@ -266,10 +269,12 @@ async fn members_are_who_their_backend_says() {
 #[tokio::test]
 async fn clients_speak_to_each_other() {
     let server = setup().start().await;
-    let ann = Pusher::connect(server.slave(), DEMO).await.subscribed("private-desk").await;
-    let bob = Pusher::connect(server.slave(), DEMO).await.subscribed("private-desk").await;
-    let mut members =
-        [Member::join(ann, "presence-room", "ann").await, Member::join(bob, "presence-room", "bob").await];
+    let ann = PusherClient::connect(server.slave(), DEMO).await.subscribed("private-desk").await;
+    let bob = PusherClient::connect(server.slave(), DEMO).await.subscribed("private-desk").await;
+    let mut members = [
+        PresenceClient::join(ann, "presence-room", "ann").await,
+        PresenceClient::join(bob, "presence-room", "bob").await,
+    ];
     for member in &mut members {
         member.sees(&users(["ann", "bob"])).await;
     }
@@ -277,17 +282,17 @@ async fn clients_speak_to_each_other() {
     // what is no string stays what it is; at most ten of them
     for data in [json!({ "x": 1 }), json!("text"), json!("{\"x\":1}"), json!(null), json!([1]), json!(1.5)] {
         ann.whisper("private-desk", "client-e", &data).await;
-        assert_eq!(bob.next().await, Said::event("private-desk", "client-e", data));
+        assert_eq!(bob.next().await, PusherMessage::event("private-desk", "client-e", data));
     }
     // who says nothing is not said to have said null
     bob.socket.send_text(r#"{"event":"client-e","channel":"private-desk"}"#).await;
     assert_eq!(ann.socket.text().await, r#"{"event":"client-e","channel":"private-desk"}"#);
     bob.whisper("presence-room", "client-e", &json!({ "x": 1 })).await;
-    assert_eq!(ann.next().await, Said::event("presence-room", "client-e", json!({ "x": 1 })).by("bob"));
+    assert_eq!(ann.next().await, PusherMessage::event("presence-room", "client-e", json!({ "x": 1 })).by("bob"));
     // a backend has no user id
     Api::of(&server, DEMO).await.trigger("presence-room", "client-e", "1").await;
-    assert_eq!(ann.next().await, Said::event("presence-room", "client-e", "1"));
-    assert_eq!(bob.next().await, Said::event("presence-room", "client-e", "1"));
+    assert_eq!(ann.next().await, PusherMessage::event("presence-room", "client-e", "1"));
+    assert_eq!(bob.next().await, PusherMessage::event("presence-room", "client-e", "1"));
 
     ann.subscribe("news").await;
     for (event, channel, words) in [
@@ -309,7 +314,7 @@ async fn clients_speak_to_each_other() {
     ann.is_quiet().await;
     bob.is_quiet().await;
     // an app that has not switched it on
-    let mut eve = Pusher::connect(server.slave(), OTHER).await.subscribed("private-desk").await;
+    let mut eve = PusherClient::connect(server.slave(), OTHER).await.subscribed("private-desk").await;
     eve.whisper("private-desk", "client-e", &json!(1)).await;
     let words = "To send client events, you must enable this feature in the Settings page of your dashboard.";
     assert_eq!(eve.error().await, (None, words.to_owned()));
@@ -320,14 +325,14 @@ async fn a_shutdown_says_come_back_in_a_moment_where_nobody_else_is() {
     let mut server = setup().start().await;
     let mut crowd = Vec::new();
     for user in ["ann", "bob", "eve"] {
-        let mut one = Pusher::connect(server.slave(), DEMO).await.subscribed("news").await;
+        let mut one = PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await;
         one.join(&format!("presence-{user}"), user).await;
         crowd.push(one);
     }
     Api::of(&server, DEMO).await.trigger("news", "last", "1").await;
     server.signal("TERM");
     for one in &mut crowd {
-        assert_eq!(one.next().await, Said::event("news", "last", "1"), "what was accepted is delivered first");
+        assert_eq!(one.next().await, PusherMessage::event("news", "last", "1"), "what was accepted is delivered first");
         let (code, words) = one.error().await;
         let close = one.closed().await;
         assert_eq!((code, close.code, close.reason), (Some(4100), 4100, words));
@@ -338,8 +343,8 @@ async fn a_shutdown_says_come_back_in_a_moment_where_nobody_else_is() {
 #[tokio::test]
 async fn who_does_not_answer_a_ping_is_told_so() {
     let server = setup().set("slave.ping_interval", "1s").set("slave.pong_timeout", "1s").start().await;
-    let mut ann = Pusher::connect(server.slave(), DEMO).await;
-    let mut bob = Pusher::connect(server.slave(), DEMO).await.subscribed("news").await;
+    let mut ann = PusherClient::connect(server.slave(), DEMO).await;
+    let mut bob = PusherClient::connect(server.slave(), DEMO).await.subscribed("news").await;
     // bob reads all the time, so that his pings are answered
     let bob = tokio::spawn(async move { bob.next().await });
     let frame = loop {
@@ -352,5 +357,5 @@ async fn who_does_not_answer_a_ping_is_told_so() {
     assert_eq!((&*said.event, &said.data["code"]), ("pusher:error", &json!(4201)), "{said:?}");
     assert_eq!(ann.closed().await.code, 4201);
     Api::of(&server, DEMO).await.trigger("news", "e", "1").await;
-    assert_eq!(bob.await.expect("he is connected"), Said::event("news", "e", "1"));
+    assert_eq!(bob.await.expect("he is connected"), PusherMessage::event("news", "e", "1"));
 }

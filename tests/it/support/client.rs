@@ -17,14 +17,14 @@ pub struct Client {
 
 /// A pushed event.
 #[derive(Debug, Eq, PartialEq)]
-pub struct Event {
+pub struct ReceivedEvent {
     pub channel: String,
     pub event: String,
     /// As it came, byte for byte.
     pub data: String,
 }
 
-impl Event {
+impl ReceivedEvent {
     pub fn new(channel: &str, event: &str, data: &str) -> Self {
         Self { channel: channel.to_owned(), event: event.to_owned(), data: data.to_owned() }
     }
@@ -77,7 +77,7 @@ impl Client {
     }
 
     /// The next event, which is what comes next.
-    pub async fn next_event(&mut self) -> Event {
+    pub async fn next_event(&mut self) -> ReceivedEvent {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Pushed<'a> {
@@ -88,7 +88,7 @@ impl Client {
         }
         let text = self.socket.text().await;
         let pushed: Pushed<'_> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-        Event { channel: pushed.channel, event: pushed.event, data: pushed.data.get().to_owned() }
+        ReceivedEvent { channel: pushed.channel, event: pushed.event, data: pushed.data.get().to_owned() }
     }
 
     /// Its own id, which every reply carries.

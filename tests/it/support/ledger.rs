@@ -12,7 +12,7 @@ use wellhead_proto::{
 
 /// How something was pushed. Order is promised within one kind.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-pub enum Kind {
+pub enum MarkKind {
     Channel,
     User,
     Pattern,
@@ -22,7 +22,7 @@ pub enum Kind {
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Mark {
     pub app: String,
-    pub kind: Kind,
+    pub kind: MarkKind,
     /// The channel, user or pattern.
     pub to: String,
     /// The publisher, who pushes one after the other.
@@ -45,7 +45,7 @@ impl Mark {
     /// As the bus carries it, to a channel or a user.
     pub fn envelope(&self) -> Envelope {
         let command = match self.kind {
-            Kind::User => {
+            MarkKind::User => {
                 let to = Target::User(self.to.parse().expect("a name"));
                 Command::Direct { to, data: Payload::Json(self.json().into()) }
             }
@@ -57,21 +57,21 @@ impl Mark {
 
 /// Something that reached a socket.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Heard {
+pub struct HeardMark {
     /// The channel that it came on; none for what was pushed to a user.
     pub channel: Option<String>,
     pub mark: Mark,
 }
 
 /// Hold what one socket of `user` of `app` heard, in that order, to the promises.
-pub fn check(app: &str, user: &str, heard: &[Heard]) {
-    let mut last: HashMap<(Kind, Option<&str>, u64), u64> = HashMap::new();
-    for one @ Heard { channel, mark } in heard {
+pub fn check(app: &str, user: &str, heard: &[HeardMark]) {
+    let mut last: HashMap<(MarkKind, Option<&str>, u64), u64> = HashMap::new();
+    for one @ HeardMark { channel, mark } in heard {
         assert_eq!(mark.app, app, "a message of another app reached {user}: {one:?}");
         match mark.kind {
-            Kind::Channel => assert_eq!(channel.as_ref(), Some(&mark.to), "on another channel: {one:?}"),
-            Kind::User => assert_eq!((channel, mark.to.as_str()), (&None, user), "for somebody else: {one:?}"),
-            Kind::Pattern => assert!(channel.is_some(), "on no channel: {one:?}"),
+            MarkKind::Channel => assert_eq!(channel.as_ref(), Some(&mark.to), "on another channel: {one:?}"),
+            MarkKind::User => assert_eq!((channel, mark.to.as_str()), (&None, user), "for somebody else: {one:?}"),
+            MarkKind::Pattern => assert!(channel.is_some(), "on no channel: {one:?}"),
         }
         let before = last.insert((mark.kind, channel.as_deref(), mark.by), mark.n);
         assert!(

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     client::{command, path},
     http::Reply,
-    ledger::{Heard, Mark, check},
+    ledger::{HeardMark, Mark, check},
     quoted,
     websocket::{CLOSE, Close, PING, PONG, TEXT, WebSocket},
     within,
@@ -22,26 +22,26 @@ use super::{
 pub struct Listener {
     pub app: String,
     pub user: String,
-    say: mpsc::UnboundedSender<Say>,
+    say: mpsc::UnboundedSender<ListenerCommand>,
     replies: mpsc::UnboundedReceiver<(String, Value)>,
-    heard: Arc<Mutex<Vec<Heard>>>,
-    state: watch::Receiver<State>,
+    heard: Arc<Mutex<Vec<HeardMark>>>,
+    state: watch::Receiver<ListenerState>,
 }
 
-enum Say {
+enum ListenerCommand {
     Text(String),
     Leave,
 }
 
 #[derive(Clone, Debug, Default)]
-struct State {
+struct ListenerState {
     heard: usize,
-    end: Option<End>,
+    end: Option<ListenerEnd>,
 }
 
 /// How a socket ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum End {
+pub enum ListenerEnd {
     /// With a close frame of the server's.
     Closed(Close),
     /// Because this client said so.
@@ -56,8 +56,8 @@ impl Listener {
         let socket = WebSocket::open(slave, &path(app, token), &[]).await?;
         let (say, said) = mpsc::unbounded_channel();
         let (reply, replies) = mpsc::unbounded_channel();
-        let (tell, state) = watch::channel(State::default());
-        let heard = Arc::<Mutex<Vec<Heard>>>::default();
+        let (tell, state) = watch::channel(ListenerState::default());
+        let heard = Arc::<Mutex<Vec<HeardMark>>>::default();
         tokio::spawn(run(socket, said, reply, heard.clone(), tell));
         Ok(Self { app: app.to_owned(), user: user.to_owned(), say, replies, heard, state })
     }
@@ -70,7 +70,7 @@ impl Listener {
 
     /// Send a command; what kind of reply comes, and its data. None if the socket ends first.
     pub async fn ask(&mut self, event: &str, data: &str) -> Option<(String, Value)> {
-        self.say.send(Say::Text(command(event, data))).ok()?;
+        self.say.send(ListenerCommand::Text(command(event, data))).ok()?;
         within("a reply", self.replies.recv()).await
     }
 
@@ -98,7 +98,7 @@ impl Listener {
     }
 
     /// Everything that came so far; it is held to the promises.
-    pub fn heard(&self) -> Vec<Heard> {
+    pub fn heard(&self) -> Vec<HeardMark> {
         let heard = self.heard.lock().expect("nobody panics with it").clone();
         check(&self.app, &self.user, &heard);
         heard
@@ -128,7 +128,7 @@ impl Listener {
     }
 
     /// Has it ended, and how?
-    pub fn end(&self) -> Option<End> {
+    pub fn end(&self) -> Option<ListenerEnd> {
         self.state.borrow().end.clone()
     }
 
@@ -140,41 +140,41 @@ impl Listener {
     }
 
     /// Wait for its end.
-    pub async fn ended(&self) -> End {
+    pub async fn ended(&self) -> ListenerEnd {
         let mut state = self.state.clone();
         let end = within("a socket ends", state.wait_for(|state| state.end.is_some())).await;
-        end.map_or(End::Broken, |state| state.end.clone().expect("it was waited for"))
+        end.map_or(ListenerEnd::Broken, |state| state.end.clone().expect("it was waited for"))
     }
 
     /// Say goodbye; back when the connection has ended.
-    pub async fn leave(&self) -> End {
-        let _ = self.say.send(Say::Leave);
+    pub async fn leave(&self) -> ListenerEnd {
+        let _ = self.say.send(ListenerCommand::Leave);
         self.ended().await
     }
 }
 
 async fn run(
     mut socket: WebSocket,
-    mut said: mpsc::UnboundedReceiver<Say>,
+    mut said: mpsc::UnboundedReceiver<ListenerCommand>,
     reply: mpsc::UnboundedSender<(String, Value)>,
-    heard: Arc<Mutex<Vec<Heard>>>,
-    tell: watch::Sender<State>,
+    heard: Arc<Mutex<Vec<HeardMark>>>,
+    tell: watch::Sender<ListenerState>,
 ) {
     let (mut leaving, mut closed) = (false, None);
     let end = loop {
         tokio::select! {
             say = said.recv() => {
                 let sent = match say {
-                    Some(Say::Text(text)) => socket.try_send(TEXT, text.as_bytes()).await,
-                    Some(Say::Leave) => {
+                    Some(ListenerCommand::Text(text)) => socket.try_send(TEXT, text.as_bytes()).await,
+                    Some(ListenerCommand::Leave) => {
                         leaving = true;
                         socket.try_send(CLOSE, &1000_u16.to_be_bytes()).await
                     }
                     // nobody holds it any more
-                    None => break End::Left,
+                    None => break ListenerEnd::Left,
                 };
                 if sent.is_err() {
-                    break End::Broken;
+                    break ListenerEnd::Broken;
                 }
             }
             frame = socket.try_frame() => match frame {
@@ -201,11 +201,11 @@ async fn run(
                     _ => {}
                 },
                 Ok(None) => break match closed {
-                    _ if leaving => End::Left,
-                    Some(close) => End::Closed(close),
-                    None => End::Broken,
+                    _ if leaving => ListenerEnd::Left,
+                    Some(close) => ListenerEnd::Closed(close),
+                    None => ListenerEnd::Broken,
                 },
-                Err(_) => break closed.map_or(End::Broken, End::Closed),
+                Err(_) => break closed.map_or(ListenerEnd::Broken, ListenerEnd::Closed),
             },
         }
     };
@@ -214,27 +214,27 @@ async fn run(
 
 enum Understood {
     Reply(String, Value),
-    Push(Heard),
+    Push(HeardMark),
 }
 
 fn understand(text: &str) -> Understood {
     #[derive(Deserialize)]
-    struct Message<'a> {
+    struct ListenerMessage<'a> {
         event: Option<String>,
         channel: Option<String>,
         #[serde(borrow)]
         data: Option<&'a RawValue>,
     }
-    let message: Message<'_> = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let message: ListenerMessage<'_> = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
     let mark = |json: &str| serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {text}"));
     match message {
-        Message { event: Some(event), data: Some(data), .. } if event.starts_with("gusher.") => {
+        ListenerMessage { event: Some(event), data: Some(data), .. } if event.starts_with("gusher.") => {
             Understood::Reply(event, serde_json::from_str(data.get()).expect("JSON"))
         }
-        Message { event: Some(_), channel: Some(channel), data: Some(data) } => {
-            Understood::Push(Heard { channel: Some(channel), mark: mark(data.get()) })
+        ListenerMessage { event: Some(_), channel: Some(channel), data: Some(data) } => {
+            Understood::Push(HeardMark { channel: Some(channel), mark: mark(data.get()) })
         }
         // the bare payload
-        _ => Understood::Push(Heard { channel: None, mark: mark(text) }),
+        _ => Understood::Push(HeardMark { channel: None, mark: mark(text) }),
     }
 }

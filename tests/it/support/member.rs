@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use super::pusher::{Pusher, Said, channel_data, joined};
+use super::pusher::{PusherClient, PusherMessage, channel_data, joined};
 
 /// One of them.
-pub struct Member {
-    pub client: Pusher,
+pub struct PresenceClient {
+    pub client: PusherClient,
     channel: String,
     user: String,
     /// Everybody, itself among them.
@@ -16,14 +16,14 @@ pub struct Member {
     pub told: Vec<String>,
 }
 
-impl Member {
+impl PresenceClient {
     /// `client` joins.
-    pub async fn join(client: Pusher, channel: &str, user: &str) -> Self {
+    pub async fn join(client: PusherClient, channel: &str, user: &str) -> Self {
         Self::join_as(client, channel, user, &channel_data(user)).await
     }
 
     /// The same with a `channel_data` of its own.
-    pub async fn join_as(mut client: Pusher, channel: &str, user: &str, channel_data: &str) -> Self {
+    pub async fn join_as(mut client: PusherClient, channel: &str, user: &str, channel_data: &str) -> Self {
         client.wish(channel, Some(channel_data)).await;
         let there: BTreeSet<_> = joined(&client.next().await, channel).into_iter().collect();
         assert!(there.contains(user), "itself among them: {there:?}");
@@ -31,7 +31,7 @@ impl Member {
     }
 
     /// It is told something.
-    pub fn take(&mut self, said: &Said) {
+    pub fn take(&mut self, said: &PusherMessage) {
         assert_eq!(said.channel.as_ref(), Some(&self.channel), "{said:?}");
         let data = said.inner();
         let user = data["user_id"].as_str().expect("a string").to_owned();

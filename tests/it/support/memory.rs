@@ -21,7 +21,7 @@ use super::random::Random;
 
 /// What all nodes are connected to.
 #[derive(Clone)]
-pub struct Net(Arc<Mutex<Middle>>);
+pub struct MemoryNet(Arc<Mutex<Middle>>);
 
 struct Middle {
     ports: Vec<Port>,
@@ -50,13 +50,13 @@ enum Down {
 
 /// A node's end.
 pub struct MemoryPubSub {
-    net: Net,
+    net: MemoryNet,
     port: usize,
     to_middle: mpsc::UnboundedSender<Up>,
     most: usize,
 }
 
-impl Net {
+impl MemoryNet {
     pub fn new(random: Random) -> Self {
         Self(Arc::new(Mutex::new(Middle { ports: Vec::new(), random })))
     }

@@ -15,9 +15,9 @@ use wellhead::bus::nats::NatsSettings;
 use super::PATIENCE;
 
 /// A folder of one test, removed at its end.
-pub struct Folder(pub PathBuf);
+pub struct TestFolder(pub PathBuf);
 
-impl Folder {
+impl TestFolder {
     pub fn new() -> Self {
         static LAST: AtomicUsize = AtomicUsize::new(0);
         let number = LAST.fetch_add(1, Ordering::Relaxed);
@@ -34,7 +34,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TestFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -42,7 +42,7 @@ impl Drop for Folder {
 
 /// A server that can be stopped and started again at the same address.
 pub struct NatsServer {
-    pub folder: Folder,
+    pub folder: TestFolder,
     pub address: SocketAddr,
     config: PathBuf,
     process: Option<Child>,
@@ -51,11 +51,11 @@ pub struct NatsServer {
 impl NatsServer {
     /// A place for a server with `config`, which does not run yet.
     pub fn prepared(config: &str) -> Self {
-        Self::prepared_in(Folder::new(), config)
+        Self::prepared_in(TestFolder::new(), config)
     }
 
     /// The same, in a folder that holds what `config` names.
-    pub fn prepared_in(folder: Folder, config: &str) -> Self {
+    pub fn prepared_in(folder: TestFolder, config: &str) -> Self {
         let address = free_address();
         let config = folder.write("nats.conf", &format!("listen: \"{address}\"\nmax_payload: 1MB\n{config}"));
         Self { folder, address, config, process: None }

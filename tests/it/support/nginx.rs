@@ -7,18 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{PATIENCE, nats::Folder};
+use super::{PATIENCE, nats::TestFolder};
 
 pub struct Nginx {
     pub address: SocketAddr,
     process: Child,
-    _folder: Folder,
+    _folder: TestFolder,
 }
 
 impl Nginx {
     /// Passes on to `to`; `more` stands beside `proxy_pass`.
     pub fn before(to: SocketAddr, more: &str) -> Self {
-        let folder = Folder::new();
+        let folder = TestFolder::new();
         let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
         let place = folder.0.display();
         let temporary = |kind: &str| format!("{kind}_temp_path {place}/{kind};\n");

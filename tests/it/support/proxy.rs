@@ -11,11 +11,11 @@ use tokio::{
 /// Forwards to a server.
 pub struct Proxy {
     pub address: SocketAddr,
-    way: watch::Sender<Way>,
+    way: watch::Sender<ProxyDirection>,
 }
 
 #[derive(Clone, Copy)]
-struct Way {
+struct ProxyDirection {
     to: SocketAddr,
     /// Nothing is closed, nothing comes through.
     cut: bool,
@@ -27,7 +27,7 @@ impl Proxy {
     pub async fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.2:0").await.expect("a free port");
         let address = listener.local_addr().expect("it listens");
-        let (way, watched) = watch::channel(Way { to: server, cut: false, breaks: 0 });
+        let (way, watched) = watch::channel(ProxyDirection { to: server, cut: false, breaks: 0 });
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 let way = watched.clone();
@@ -56,7 +56,7 @@ impl Proxy {
     }
 }
 
-async fn carry(near: TcpStream, way: watch::Receiver<Way>) {
+async fn carry(near: TcpStream, way: watch::Receiver<ProxyDirection>) {
     connected(way.clone()).await;
     let to = way.borrow().to;
     let Ok(far) = TcpStream::connect(to).await else { return };
@@ -67,15 +67,19 @@ async fn carry(near: TcpStream, way: watch::Receiver<Way>) {
     }
 }
 
-async fn connected(mut way: watch::Receiver<Way>) {
+async fn connected(mut way: watch::Receiver<ProxyDirection>) {
     let _ = way.wait_for(|way| !way.cut).await;
 }
 
-async fn broken(mut way: watch::Receiver<Way>, began: u32) {
+async fn broken(mut way: watch::Receiver<ProxyDirection>, began: u32) {
     let _ = way.wait_for(|way| way.breaks != began).await;
 }
 
-async fn forward(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, way: watch::Receiver<Way>) {
+async fn forward(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    way: watch::Receiver<ProxyDirection>,
+) {
     let mut buffer = vec![0; 64 << 10];
     loop {
         connected(way.clone()).await;

@@ -18,18 +18,18 @@ use super::{
 
 /// What a backend and a frontend know of an app.
 #[derive(Clone, Copy, Debug)]
-pub struct App {
+pub struct TestApp {
     pub key: &'static str,
     pub id: &'static str,
     pub secret: &'static str,
 }
 
 /// The app of most tests.
-pub const DEMO: App = App { key: "demo", id: "17", secret: "the secret of demo" };
+pub const DEMO: TestApp = TestApp { key: "demo", id: "17", secret: "the secret of demo" };
 /// Another one on the same server.
-pub const OTHER: App = App { key: "other", id: "18", secret: "the secret of other" };
+pub const OTHER: TestApp = TestApp { key: "other", id: "18", secret: "the secret of other" };
 
-impl App {
+impl TestApp {
     /// As `[[apps.listed]]`, with more of its table.
     pub fn listed(&self, more: &str) -> String {
         let Self { key, id, secret } = self;
@@ -83,11 +83,11 @@ pub fn hex(bytes: &[u8]) -> String {
 /// A backend that keeps its connection.
 pub struct Api {
     pub http: Http,
-    pub app: App,
+    pub app: TestApp,
 }
 
 impl Api {
-    pub async fn of(server: &Server, app: App) -> Self {
+    pub async fn of(server: &Server, app: TestApp) -> Self {
         Self { http: Http::to(server.master()).await, app }
     }
 
@@ -139,16 +139,16 @@ impl Api {
 }
 
 /// A client.
-pub struct Pusher {
+pub struct PusherClient {
     pub socket: WebSocket,
     /// Its socket id.
     pub id: String,
-    pub app: App,
+    pub app: TestApp,
 }
 
 /// What a server says: its event, its channel, and the rest as it came.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Said {
+pub struct PusherMessage {
     pub event: String,
     pub channel: Option<String>,
     pub data: Value,
@@ -156,7 +156,7 @@ pub struct Said {
     pub user_id: Option<String>,
 }
 
-impl Said {
+impl PusherMessage {
     /// A published event.
     pub fn event(channel: &str, event: &str, data: impl Into<Value>) -> Self {
         Self { event: event.to_owned(), channel: Some(channel.to_owned()), data: data.into(), user_id: None }
@@ -175,9 +175,9 @@ impl Said {
     }
 }
 
-impl Pusher {
+impl PusherClient {
     /// Connect, or hear why not over HTTP.
-    pub async fn open(slave: SocketAddr, app: App) -> Result<Self, Reply> {
+    pub async fn open(slave: SocketAddr, app: TestApp) -> Result<Self, Reply> {
         let socket = WebSocket::open(slave, &app.path(), &[]).await?;
         let mut client = Self { socket, id: String::new(), app };
         let hello = client.next().await;
@@ -188,12 +188,12 @@ impl Pusher {
         Ok(client)
     }
 
-    pub async fn connect(slave: SocketAddr, app: App) -> Self {
+    pub async fn connect(slave: SocketAddr, app: TestApp) -> Self {
         Self::open(slave, app).await.unwrap_or_else(|reply| panic!("refused: {reply:?}"))
     }
 
     /// The next thing that the server says.
-    pub async fn next(&mut self) -> Said {
+    pub async fn next(&mut self) -> PusherMessage {
         said(&self.socket.text().await)
     }
 
@@ -216,7 +216,7 @@ impl Pusher {
     /// Join a public or private channel.
     pub async fn subscribe(&mut self, channel: &str) {
         self.wish(channel, None).await;
-        let wanted = Said::event(channel, "pusher_internal:subscription_succeeded", "{}");
+        let wanted = PusherMessage::event(channel, "pusher_internal:subscription_succeeded", "{}");
         assert_eq!(self.next().await, wanted);
     }
 
@@ -279,13 +279,13 @@ impl Pusher {
 }
 
 /// One frame of a server.
-pub fn said(text: &str) -> Said {
+pub fn said(text: &str) -> PusherMessage {
     let said: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
     let string = |name: &str| said[name].as_str().map(ToOwned::to_owned);
     for name in said.as_object().expect("an object").keys() {
         assert!(["event", "channel", "data", "user_id"].contains(&name.as_str()), "{text}");
     }
-    Said {
+    PusherMessage {
         event: string("event").expect("an event"),
         channel: string("channel"),
         data: said["data"].clone(),
@@ -294,7 +294,7 @@ pub fn said(text: &str) -> Said {
 }
 
 /// The members that a newcomer is told of, in the order of their names.
-pub fn joined(said: &Said, channel: &str) -> Vec<String> {
+pub fn joined(said: &PusherMessage, channel: &str) -> Vec<String> {
     let wanted = ("pusher_internal:subscription_succeeded", Some(channel));
     assert_eq!((&*said.event, said.channel.as_deref()), wanted, "{said:?}");
     let data = said.inner();

@@ -182,8 +182,8 @@ impl Setup {
     pub fn launch(self) -> Server {
         let setup = self.set("log.format", "json");
         let mut child = setup.command().spawn().expect("the binary was built with this test");
-        let log = Log::of(child.stderr.take().expect("stderr is a pipe"));
-        let out = Log::of(child.stdout.take().expect("stdout is a pipe"));
+        let log = ServerLog::of(child.stderr.take().expect("stderr is a pipe"));
+        let out = ServerLog::of(child.stdout.take().expect("stdout is a pipe"));
         Server { child, log, out, listeners: Vec::new(), _dir: setup.dir }
     }
 }
@@ -192,9 +192,9 @@ impl Setup {
 pub struct Server {
     child: Child,
     /// Its log.
-    pub log: Log,
+    pub log: ServerLog,
     /// What it prints.
-    pub out: Log,
+    pub out: ServerLog,
     listeners: Vec<(String, SocketAddr)>,
     _dir: Arc<Dir>,
 }
@@ -355,12 +355,12 @@ impl Drop for Server {
 }
 
 /// The lines that a process writes, as they come.
-pub struct Log {
+pub struct ServerLog {
     lines: Arc<Mutex<Vec<String>>>,
     grown: watch::Receiver<usize>,
 }
 
-impl Log {
+impl ServerLog {
     pub fn of(from: impl Read + Send + 'static) -> Self {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (tell, grown) = watch::channel(0);

@@ -39,7 +39,7 @@ pub struct WebSocket {
 
 /// A frame of the server's.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Frame {
+pub struct ReceivedFrame {
     pub opcode: u8,
     pub payload: Vec<u8>,
 }
@@ -92,18 +92,18 @@ impl WebSocket {
     }
 
     /// The next frame, whatever it is; none at an orderly end.
-    pub async fn frame(&mut self) -> Option<Frame> {
+    pub async fn frame(&mut self) -> Option<ReceivedFrame> {
         within("a frame", self.frame_when_it_comes()).await
     }
 
-    async fn frame_when_it_comes(&mut self) -> Option<Frame> {
+    async fn frame_when_it_comes(&mut self) -> Option<ReceivedFrame> {
         let frame = self.try_frame().await.unwrap_or_else(|error| panic!("the connection broke: {error}"));
         assert!(frame.is_some() || self.unread.is_empty(), "half a frame at the end: {:?}", self.unread);
         frame
     }
 
     /// The next frame, whenever it comes; none at the end. May be dropped and called again.
-    pub async fn try_frame(&mut self) -> std::io::Result<Option<Frame>> {
+    pub async fn try_frame(&mut self) -> std::io::Result<Option<ReceivedFrame>> {
         loop {
             if let Some(frame) = parse(&mut self.unread) {
                 return Ok(Some(frame));
@@ -120,14 +120,14 @@ impl WebSocket {
     }
 
     /// The next frame that is not a ping (which is answered) or a pong (which is kept).
-    pub async fn next(&mut self) -> Option<Frame> {
+    pub async fn next(&mut self) -> Option<ReceivedFrame> {
         loop {
             match self.frame().await? {
-                Frame { opcode: PING, payload } => {
+                ReceivedFrame { opcode: PING, payload } => {
                     self.pings += 1;
                     let _ = self.send_bytes(&frame(PONG, &payload)).await;
                 }
-                Frame { opcode: PONG, payload } => self.pongs.push_back(payload),
+                ReceivedFrame { opcode: PONG, payload } => self.pongs.push_back(payload),
                 other => return Some(other),
             }
         }
@@ -136,7 +136,7 @@ impl WebSocket {
     /// The next text.
     pub async fn text(&mut self) -> String {
         match self.next().await {
-            Some(Frame { opcode: TEXT, payload }) => String::from_utf8(payload).expect("text frames are UTF-8"),
+            Some(ReceivedFrame { opcode: TEXT, payload }) => String::from_utf8(payload).expect("text frames are UTF-8"),
             other => panic!("wanted a text, got {}", describe(other.as_ref())),
         }
     }
@@ -147,7 +147,7 @@ impl WebSocket {
             return payload;
         }
         match self.frame().await {
-            Some(Frame { opcode: PONG, payload }) => payload,
+            Some(ReceivedFrame { opcode: PONG, payload }) => payload,
             other => panic!("wanted a pong, got {}", describe(other.as_ref())),
         }
     }
@@ -155,7 +155,7 @@ impl WebSocket {
     /// The close frame, which is next; it is answered and the connection ends in order, without a reset.
     pub async fn closed(&mut self) -> Close {
         let close = match self.next().await {
-            Some(Frame { opcode: CLOSE, payload }) => Close::from(payload.as_slice()),
+            Some(ReceivedFrame { opcode: CLOSE, payload }) => Close::from(payload.as_slice()),
             other => panic!("wanted a close, got {}", describe(other.as_ref())),
         };
         let _ = self.send_bytes(&frame(CLOSE, &close.code.to_be_bytes())).await;
@@ -168,7 +168,7 @@ impl WebSocket {
     pub async fn reads_only_good_frames(&mut self, time: Duration) -> usize {
         let mut frames = 0;
         let read = async {
-            while let Some(Frame { opcode, payload }) = self.next().await {
+            while let Some(ReceivedFrame { opcode, payload }) = self.next().await {
                 frames += 1;
                 match opcode {
                     TEXT => {
@@ -196,7 +196,9 @@ impl WebSocket {
         self.send(CLOSE, &1000_u16.to_be_bytes()).await;
         loop {
             match self.next().await {
-                Some(Frame { opcode: CLOSE, payload }) => assert_eq!(Close::from(payload.as_slice()).code, 1000),
+                Some(ReceivedFrame { opcode: CLOSE, payload }) => {
+                    assert_eq!(Close::from(payload.as_slice()).code, 1000)
+                }
                 Some(_) => {}
                 None => return,
             }
@@ -250,7 +252,7 @@ pub fn header(first: u8, masked: bool, length: u64) -> Vec<u8> {
 }
 
 /// The first whole frame of `unread`, which must be right in every way.
-fn parse(unread: &mut BytesMut) -> Option<Frame> {
+fn parse(unread: &mut BytesMut) -> Option<ReceivedFrame> {
     let (first, second) = (*unread.first()?, *unread.get(1)?);
     assert_eq!(first & 0x70, 0, "reserved bits are clear");
     assert_eq!(first & 0x80, 0x80, "servers of ours do not fragment");
@@ -276,14 +278,14 @@ fn parse(unread: &mut BytesMut) -> Option<Frame> {
         return None;
     }
     unread.advance(head);
-    Some(Frame { opcode, payload: unread.split_to(length).to_vec() })
+    Some(ReceivedFrame { opcode, payload: unread.split_to(length).to_vec() })
 }
 
-fn describe(frame: Option<&Frame>) -> String {
+fn describe(frame: Option<&ReceivedFrame>) -> String {
     match frame {
         None => "the end".to_owned(),
-        Some(Frame { opcode: CLOSE, payload }) => format!("a close: {:?}", Close::from(payload.as_slice())),
-        Some(Frame { opcode, payload }) => {
+        Some(ReceivedFrame { opcode: CLOSE, payload }) => format!("a close: {:?}", Close::from(payload.as_slice())),
+        Some(ReceivedFrame { opcode, payload }) => {
             let start = &payload[..payload.len().min(300)];
             format!("opcode {opcode}, {} bytes: {}", payload.len(), String::from_utf8_lossy(start))
         }

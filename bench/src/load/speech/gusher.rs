@@ -5,16 +5,16 @@ use std::ops::Range;
 use anyhow::Result;
 use serde_json::json;
 
-use super::{Post, Speech, has};
+use super::{PushRequest, Speech, has};
 use crate::load::track;
 
 /// The protocol; `raw` if what is pushed must look as subscribers shall see it.
-pub struct Gusher {
+pub struct GusherSpeech {
     /// A pushed body is passed on as it is, of a batch each line.
     pub raw: bool,
 }
 
-impl Speech for Gusher {
+impl Speech for GusherSpeech {
     fn path(&self, token: &str, _: &Range<usize>) -> String {
         format!("/v1/apps/bench/ws?token={token}")
     }
@@ -33,15 +33,15 @@ impl Speech for Gusher {
         has(payload, b"subscribe_succeeded")
     }
 
-    fn push(&self, channel: &str, data: &str) -> Post {
+    fn push(&self, channel: &str, data: &str) -> PushRequest {
         let body = if self.raw { track::frame(channel, data) } else { format!("{{\"event\":\"m\",\"data\":{data}}}") };
-        Post { target: format!("/v1/apps/bench/channels/{channel}/messages"), body }
+        PushRequest { target: format!("/v1/apps/bench/channels/{channel}/messages"), body }
     }
 
-    fn batch(&self, channels: &[String], data: &str) -> Post {
+    fn batch(&self, channels: &[String], data: &str) -> PushRequest {
         let messages: Vec<_> = channels.iter().map(|channel| track::frame(channel, data)).collect();
         // for who does not parse JSON, a line for each
         let body = if self.raw { messages.join("\n") } else { format!("[{}]", messages.join(",")) };
-        Post { target: "/v1/apps/bench/messages/batch".to_owned(), body }
+        PushRequest { target: "/v1/apps/bench/messages/batch".to_owned(), body }
     }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-pub use self::pusher::App;
+pub use self::pusher::BenchApp;
 use super::track::Layout;
 
 /// What a server speaks.
@@ -23,11 +23,11 @@ pub enum ServerProtocol {
     /// Nchan's: a channel is a path, a pushed body is passed on as it is.
     Nchan,
     /// Pusher's protocol 7, with a signature under each push.
-    Pusher(App),
+    Pusher(BenchApp),
 }
 
 /// A POST.
-pub struct Post {
+pub struct PushRequest {
     /// Path and query.
     pub target: String,
     /// What is sent.
@@ -51,10 +51,10 @@ pub trait Speech {
     fn is_joined(&self, payload: &[u8]) -> bool;
 
     /// A push of `data`, which is JSON, to one channel.
-    fn push(&self, channel: &str, data: &str) -> Post;
+    fn push(&self, channel: &str, data: &str) -> PushRequest;
 
     /// A push to many channels at once.
-    fn batch(&self, channels: &[String], data: &str) -> Post;
+    fn batch(&self, channels: &[String], data: &str) -> PushRequest;
 
     /// How frames look, where that is sure; otherwise the first one tells.
     fn layout(&self) -> Option<Layout> {
@@ -66,10 +66,10 @@ impl ServerProtocol {
     /// Its words.
     pub fn speech(&self) -> Box<dyn Speech> {
         match self {
-            Self::Gusher => Box::new(gusher::Gusher { raw: false }),
-            Self::Raw => Box::new(gusher::Gusher { raw: true }),
+            Self::Gusher => Box::new(gusher::GusherSpeech { raw: false }),
+            Self::Raw => Box::new(gusher::GusherSpeech { raw: true }),
             Self::Nchan => Box::new(nchan::Nchan),
-            Self::Pusher(app) => Box::new(pusher::Pusher(app.clone())),
+            Self::Pusher(app) => Box::new(pusher::PusherSpeech(app.clone())),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use anyhow::{Result, ensure};
 
-use super::{Post, Speech};
+use super::{PushRequest, Speech};
 use crate::load::track;
 
 /// The protocol, with subscribers at `/sub/NAME` and publishers at `/pub/NAME`.
@@ -24,12 +24,12 @@ impl Speech for Nchan {
         false
     }
 
-    fn push(&self, channel: &str, data: &str) -> Post {
-        Post { target: format!("/pub/{channel}"), body: track::frame(channel, data) }
+    fn push(&self, channel: &str, data: &str) -> PushRequest {
+        PushRequest { target: format!("/pub/{channel}"), body: track::frame(channel, data) }
     }
 
-    fn batch(&self, channels: &[String], data: &str) -> Post {
+    fn batch(&self, channels: &[String], data: &str) -> PushRequest {
         // never asked for: no workload with batches has Nchan in it
-        Post { target: format!("/pub/{}", channels.join(",")), body: track::frame(&channels[0], data) }
+        PushRequest { target: format!("/pub/{}", channels.join(",")), body: track::frame(&channels[0], data) }
     }
 }

@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::Sha256;
 
-use super::{Post, Speech, has};
+use super::{PushRequest, Speech, has};
 use crate::load::track::{self, Layout};
 
 /// An app as its backends know it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct App {
+pub struct BenchApp {
     /// As it stands in paths of the HTTP API.
     pub id: String,
     /// As it stands in a client's path.
@@ -28,16 +28,16 @@ pub struct App {
 }
 
 /// The protocol, for one app.
-pub struct Pusher(pub App);
+pub struct PusherSpeech(pub BenchApp);
 
-impl Pusher {
-    fn signed(&self, path: &str, body: String) -> Post {
+impl PusherSpeech {
+    fn signed(&self, path: &str, body: String) -> PushRequest {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Post { target: self.0.sign("POST", path, &body, now), body }
+        PushRequest { target: self.0.sign("POST", path, &body, now), body }
     }
 }
 
-impl App {
+impl BenchApp {
     /// `path` with the query that proves who asks, at `now` in Unix seconds.
     pub fn sign(&self, method: &str, path: &str, body: &str, now: u64) -> String {
         let md5 = hex(&Md5::digest(body));
@@ -51,7 +51,7 @@ impl App {
     }
 }
 
-impl Speech for Pusher {
+impl Speech for PusherSpeech {
     fn path(&self, _: &str, _: &Range<usize>) -> String {
         format!("/app/{}?protocol=7&client=bench&version=1.0", self.0.key)
     }
@@ -69,12 +69,12 @@ impl Speech for Pusher {
         has(payload, b"pusher_internal:subscription_succeeded")
     }
 
-    fn push(&self, channel: &str, data: &str) -> Post {
+    fn push(&self, channel: &str, data: &str) -> PushRequest {
         let body = format!("{{\"name\":\"m\",\"channel\":\"{channel}\",\"data\":{data}}}");
         self.signed(&format!("/apps/{}/events", self.0.id), body)
     }
 
-    fn batch(&self, channels: &[String], data: &str) -> Post {
+    fn batch(&self, channels: &[String], data: &str) -> PushRequest {
         let one = |channel| format!("{{\"name\":\"m\",\"channel\":\"{channel}\",\"data\":{data}}}");
         let events: Vec<_> = channels.iter().map(one).collect();
         let body = format!("{{\"batch\":[{}]}}", events.join(","));
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_push_is_signed_as_the_official_libraries_sign_it() {
-        let app = App { id: "42".into(), key: "wh-key".into(), secret: "wh-secret".into() };
+        let app = BenchApp { id: "42".into(), key: "wh-key".into(), secret: "wh-secret".into() };
         let body = r#"{"name":"ping","channels":["room-1"],"data":"{\"n\":1}"}"#;
         assert_eq!(
             app.sign("POST", "/apps/42/events", body, 1_700_000_000),

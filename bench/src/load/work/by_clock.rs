@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{PACERS, PATIENCE, worker::Worker};
-use crate::{histogram::Histogram, load::track::Clock};
+use crate::{histogram::Histogram, load::track::LoadClock};
 
 impl Worker<'_> {
     /// Pushes by the clock: what is late is late for those who wait, too.
@@ -17,7 +17,7 @@ impl Worker<'_> {
         let every = Duration::from_secs_f64(1.0 / per_second);
         // one publisher's number for all, so that the number of a push says when it was due
         let start = Instant::now() + every;
-        self.engine.track.clock = Clock::Due { start, every };
+        self.engine.track.clock = LoadClock::Due { start, every };
         // in turns: a connection on which nothing is asked for long is closed
         let mut free: VecDeque<usize> = (0..PACERS).collect();
         let mut progress = (0, Instant::now());

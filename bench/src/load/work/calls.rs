@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use super::{PATIENCE, worker::Worker};
 use crate::{
     histogram::Histogram,
-    load::track::{self, Clock},
+    load::track::{self, LoadClock},
 };
 
 impl Worker<'_> {
     /// Each pattern in turn; how long its answers took, and what they said.
     pub(super) fn patterns(&mut self, patterns: &[String], times: u64) -> Result<Value> {
-        self.engine.track.clock = Clock::None;
+        self.engine.track.clock = LoadClock::None;
         let mut reports = Vec::new();
         for pattern in patterns {
             let mut latency = Histogram::default();

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use self::{meter::Meter, worker::Worker};
 use super::{
     engine::Engine,
-    http::{self, Http},
-    job::{Job, LoadWork, Tokens},
+    http::{self, LoadHttp},
+    job::{Job, LoadWork, TokenSource},
     track::Track,
 };
 use crate::{metrics, proc};
@@ -41,9 +41,9 @@ pub fn carry_out(job: Job) -> Result<Value> {
     };
     ensure!(publishers < 100, "a frame has two digits for its publisher");
     let token = match &job.tokens {
-        Tokens::Given(token) => token.clone(),
-        Tokens::Shared(jwt) => exchange(&job, jwt)?,
-        Tokens::None | Tokens::Each(_) => String::new(),
+        TokenSource::Given(token) => token.clone(),
+        TokenSource::Shared(jwt) => exchange(&job, jwt)?,
+        TokenSource::None | TokenSource::Each(_) => String::new(),
     };
     let read = job.sockets + urgent + job.bystanders;
     let urgent_from = if urgent == 0 { usize::MAX } else { job.sockets };
@@ -125,7 +125,7 @@ fn resident(job: &Job) -> Result<Vec<f64>> {
 }
 
 fn exchange(job: &Job, jwt: &str) -> Result<String> {
-    let mut http = Http::connect(job.slaves[0])?;
+    let mut http = LoadHttp::connect(job.slaves[0])?;
     http.ask("POST", "/v1/auth", format!("{{\"jwt\":\"{jwt}\"}}").as_bytes())?;
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {

@@ -9,8 +9,8 @@ use super::PATIENCE;
 use crate::load::{
     engine::Engine,
     job::{Job, LoadWork},
-    speech::Post,
-    track::{self, Clock, Open},
+    speech::PushRequest,
+    track::{self, LoadClock, Open},
 };
 
 /// The publishers, and what they have done.
@@ -60,7 +60,7 @@ impl<'a> Worker<'a> {
                 })?;
             }
             &LoadWork::Acknowledged { pushes, publishers } => {
-                self.engine.track.clock = Clock::None;
+                self.engine.track.clock = LoadClock::None;
                 for publisher in 0..publishers {
                     self.push(publisher, 1)?;
                 }
@@ -131,7 +131,7 @@ impl<'a> Worker<'a> {
         self.send(publisher, &post)
     }
 
-    fn send(&mut self, publisher: usize, post: &Post) -> Result<()> {
+    fn send(&mut self, publisher: usize, post: &PushRequest) -> Result<()> {
         self.engine.publishers[publisher].ask("POST", &post.target, post.body.as_bytes())
     }
 

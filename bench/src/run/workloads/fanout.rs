@@ -1,6 +1,6 @@
 //! One channel, many sockets.
 
-use super::{Contender, Setup, Workload, measure::*};
+use super::{Contender, Workload, WorkloadSetup, measure::*};
 use crate::load::{Job, LoadWork};
 
 /// Sockets, bytes, deliveries in a full run, and whether a quick run has it.
@@ -13,7 +13,7 @@ const SHAPES: [(usize, usize, u64, bool); 5] = [
 ];
 
 /// All fan-outs, one and eight pushes under way.
-pub fn all(setup: &Setup) -> Vec<Workload> {
+pub fn all(setup: &WorkloadSetup) -> Vec<Workload> {
     let mut all = Vec::new();
     for (sockets, size, deliveries, in_quick) in SHAPES {
         if setup.quick && !in_quick {

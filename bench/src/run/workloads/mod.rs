@@ -8,7 +8,7 @@ mod single;
 use anyhow::{Result, ensure};
 
 pub use self::measure::{Goal, Measure};
-use super::{bench::Bench, contender::Contender, nchan, peer::Peer, uws};
+use super::{bench::Bench, contender::Contender, nchan, peer::PeerServer, uws};
 use crate::load::{Job, ServerProtocol};
 
 /// Something that is measured with several servers.
@@ -34,7 +34,7 @@ pub struct Workload {
 }
 
 /// What all workloads are made from.
-pub struct Setup {
+pub struct WorkloadSetup {
     quick: bool,
     rounds: usize,
     plain: Job,
@@ -42,7 +42,7 @@ pub struct Setup {
     others: Vec<Contender>,
 }
 
-impl Setup {
+impl WorkloadSetup {
     fn workload(
         &self,
         name: &str,
@@ -72,18 +72,19 @@ impl Setup {
 
     /// Peers that speak Pusher.
     fn pushers(&self) -> Vec<Contender> {
-        let speaks = |one: &Contender| matches!(one, Contender::Peer(Peer { protocol: ServerProtocol::Pusher(_), .. }));
+        let speaks =
+            |one: &Contender| matches!(one, Contender::Peer(PeerServer { protocol: ServerProtocol::Pusher(_), .. }));
         self.others.iter().copied().filter(speaks).collect()
     }
 }
 
 /// All of them, or those that `only` names: one by its name, or those whose names begin with one of its words.
-pub fn chosen(bench: &Bench, quick: bool, peers: &[Peer], only: Option<&str>) -> Result<Vec<Workload>> {
+pub fn chosen(bench: &Bench, quick: bool, peers: &[PeerServer], only: Option<&str>) -> Result<Vec<Workload>> {
     let nchan = nchan::module().map(|_| Contender::Nchan);
     let uws = uws::is_there().then_some(Contender::Uws);
     // they live as long as the program
     let peers = peers.iter().map(|peer| Contender::Peer(Box::leak(Box::new(peer.clone()))));
-    let setup = Setup {
+    let setup = WorkloadSetup {
         quick,
         rounds: if quick { 1 } else { 3 },
         plain: bench.job()?,

@@ -2,7 +2,7 @@
 
 use super::{
     Contender::{self, Nats, Pusher, Slaves, SlavesNats, Wellhead, Write},
-    Setup, Workload,
+    Workload, WorkloadSetup,
     measure::*,
 };
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A master and its slaves.
-pub fn cluster(setup: &Setup) -> Vec<Workload> {
+pub fn cluster(setup: &WorkloadSetup) -> Vec<Workload> {
     let mut all = Vec::new();
     let pushes = if setup.quick { 40 } else { 80 };
     let sockets = 5_000;
@@ -72,7 +72,7 @@ pub fn cluster(setup: &Setup) -> Vec<Workload> {
 const LIKE_GUSHER: Goal = Goal::Beside(Wellhead, 1.15);
 
 /// The same work in Pusher's words, beside gusher's.
-pub fn pusher(bench: &Bench, setup: &Setup) -> Vec<Workload> {
+pub fn pusher(bench: &Bench, setup: &WorkloadSetup) -> Vec<Workload> {
     if !bench.speaks_pusher() {
         return Vec::new();
     }

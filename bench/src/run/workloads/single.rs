@@ -5,11 +5,11 @@ use serde_json::Value;
 
 use super::{
     Contender::{Textbook, Undisturbed, Wellhead, Write},
-    Setup, Workload,
+    Workload, WorkloadSetup,
     measure::*,
 };
 use crate::{
-    load::{Job, LoadWork, Tokens},
+    load::{Job, LoadWork, TokenSource},
     run::bench::Bench,
 };
 
@@ -21,7 +21,7 @@ pub const BATCHES: f64 = 1.0;
 const IDLE: Goal = Goal::Beside(Textbook, 0.22);
 
 /// A channel for each socket.
-pub fn channels(setup: &Setup) -> Vec<Workload> {
+pub fn channels(setup: &WorkloadSetup) -> Vec<Workload> {
     let pushes = if setup.quick { 60_000 } else { 200_000 };
     let job =
         |window| Job { channels: 10_000, work: LoadWork::Windowed { pushes, window, batch: 1 }, ..setup.plain.clone() };
@@ -60,7 +60,7 @@ pub fn channels(setup: &Setup) -> Vec<Workload> {
 }
 
 /// Sockets that do nothing, and sockets that come.
-pub fn connections(bench: &Bench, setup: &Setup) -> Result<Vec<Workload>> {
+pub fn connections(bench: &Bench, setup: &WorkloadSetup) -> Result<Vec<Workload>> {
     let own: Result<Vec<_>> = (0..if setup.quick { 1_000 } else { 3_000 }).map(|no| bench.jwt(no)).collect();
     let own = own?;
     let idle = |sockets| Job { sockets, work: LoadWork::Idle, ..setup.plain.clone() };
@@ -102,7 +102,7 @@ pub fn connections(bench: &Bench, setup: &Setup) -> Result<Vec<Workload>> {
             "storm",
             "connect: /auth with an RS256 JWT of its own, upgrade, subscribe; baseline without /auth",
             &[Write, Wellhead],
-            Job { sockets: own.len(), tokens: Tokens::Each(own), work: LoadWork::Idle, ..setup.plain.clone() },
+            Job { sockets: own.len(), tokens: TokenSource::Each(own), work: LoadWork::Idle, ..setup.plain.clone() },
             vec![
                 measure("CPU µs per socket", &[Goal::Ratio(4.6)], |report| {
                     total(&report["connect"]["cpu"]) / number(&report["sockets"]) * 1e6
@@ -117,7 +117,7 @@ pub fn connections(bench: &Bench, setup: &Setup) -> Result<Vec<Workload>> {
 }
 
 /// Too much at once, and those who do not read.
-pub fn overload(setup: &Setup) -> Vec<Workload> {
+pub fn overload(setup: &WorkloadSetup) -> Vec<Workload> {
     let large = LoadWork::Windowed { pushes: if setup.quick { 200 } else { 300 }, window: 1, batch: 1 };
     vec![
         setup.workload(
@@ -172,7 +172,7 @@ pub fn overload(setup: &Setup) -> Vec<Workload> {
 }
 
 /// Pushes to patterns, and pushes by the clock.
-pub fn patterns_and_clock(setup: &Setup) -> Vec<Workload> {
+pub fn patterns_and_clock(setup: &WorkloadSetup) -> Vec<Workload> {
     let patterns = [("literal", "^c0050000$"), ("prefix", "^c00500"), ("unanchored, none matches", "77x[0-9]y")];
     let of_pattern = |at: usize| move |report: &Value| number(&report["extra"][at]["latency"]["p50"]) / 1e3;
     let measures = patterns.iter().enumerate().map(|(at, (kind, _))| {

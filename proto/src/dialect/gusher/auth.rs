@@ -13,7 +13,7 @@ use crate::{
 
 use super::api::{
     JSON, TEXT,
-    form::{Params, has_type},
+    form::{FormParams, has_type},
     json, pong,
 };
 
@@ -103,7 +103,7 @@ fn v1_jwt(call: &ApiCall<'_>) -> String {
     {
         return json::string(Some(jwt)).unwrap_or_default().into_owned();
     }
-    Params::of(call).value("jwt")
+    FormParams::of(call).value("jwt")
 }
 
 fn v3_jwt(call: &ApiCall<'_>) -> Result<String, Refusal> {
@@ -142,7 +142,7 @@ pub fn connect_request(call: &ApiCall<'_>) -> Result<ConnectRequest, Refusal> {
     if !door {
         return Err(Refusal::NotFound);
     }
-    let token = Params::in_query(call).value("token");
+    let token = FormParams::in_query(call).value("token");
     if token.is_empty() || app.is_empty() {
         return Err(Refusal::CredentialsMissing);
     }

@@ -23,13 +23,13 @@ pub struct GusherProtocol {
     socket: SocketId,
     seal: SocketIdSeal,
     /// What the action under way is about; the outcome decides how its reply ends.
-    asked: Option<Asked>,
+    asked: Option<GusherPending>,
 }
 
-enum Asked {
+enum GusherPending {
     Ping(Box<str>),
     /// A command whose reply is `<event>_succeeded` or `<event>_error`, with this data either way.
-    Command {
+    GusherCommand {
         event: &'static str,
         data: Box<str>,
     },
@@ -40,7 +40,7 @@ const SUBSCRIBE: &str = "gusher.subscribe";
 
 /// A client's command. Other keys are ignored; a repeated key is malformed.
 #[derive(Deserialize)]
-struct Command<'a> {
+struct GusherCommand<'a> {
     #[serde(borrow)]
     event: std::borrow::Cow<'a, str>,
     #[serde(borrow)]
@@ -89,7 +89,7 @@ impl GusherProtocol {
     }
 
     fn ask(&mut self, event: &'static str, data: String, action: Action) -> Action {
-        self.asked = Some(Asked::Command { event, data: data.into() });
+        self.asked = Some(GusherPending::GusherCommand { event, data: data.into() });
         action
     }
 
@@ -114,7 +114,7 @@ impl GusherProtocol {
         // whatever is no list counts as an empty one, and a number in it as its text, as in the original
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Item {
+        enum ChannelItem {
             Name(String),
             Number(serde_json::Number),
         }
@@ -124,12 +124,13 @@ impl GusherProtocol {
             multi_channel: Option<&'a RawValue>,
         }
         let Channels { multi_channel } = parse(data)?;
-        let items: Vec<Item> = multi_channel.and_then(|list| serde_json::from_str(list.get()).ok()).unwrap_or_default();
+        let items: Vec<ChannelItem> =
+            multi_channel.and_then(|list| serde_json::from_str(list.get()).ok()).unwrap_or_default();
         let names: Vec<String> = items
             .into_iter()
             .map(|item| match item {
-                Item::Name(name) => name,
-                Item::Number(number) => number.to_string(),
+                ChannelItem::Name(name) => name,
+                ChannelItem::Number(number) => number.to_string(),
             })
             .collect();
         let shown = format!(r#"{{"channel":{}}}"#, list(names.iter().map(String::as_str)));
@@ -150,17 +151,17 @@ impl Protocol for GusherProtocol {
         let ClientMessage::Text(text) = message else {
             return Err(CloseCause::UnsupportedData);
         };
-        let Command { event, data } = object(&text)?;
+        let GusherCommand { event, data } = object(&text)?;
         match &*event {
             "gusher.ping" => {
-                self.asked = Some(Asked::Ping(data.get().into()));
+                self.asked = Some(GusherPending::Ping(data.get().into()));
                 Ok(Action::Ping)
             }
             SUBSCRIBE => self.one_channel(SUBSCRIBE, data, |channel| Action::Subscribe(vec![channel])),
             "gusher.multi_subscribe" => self.many_channels(data),
             "gusher.unsubscribe" => self.one_channel("gusher.unsubscribe", data, Action::Unsubscribe),
             "gusher.querychannel" => {
-                self.asked = Some(Asked::Grants);
+                self.asked = Some(GusherPending::Grants);
                 Ok(Action::ListGrants)
             }
             // nothing takes remote commands, so every one is refused
@@ -175,18 +176,18 @@ impl Protocol for GusherProtocol {
 
     fn reply(&mut self, outcome: ActionOutcome<'_>) -> Option<Frame> {
         Some(match (self.asked.take()?, outcome) {
-            (Asked::Ping(data), ActionOutcome::Here { unix_seconds }) => {
+            (GusherPending::Ping(data), ActionOutcome::Here { unix_seconds }) => {
                 self.frame("gusher.pong_succeeded", &data, Some(unix_seconds))
             }
-            (Asked::Grants, ActionOutcome::Grants(grants)) => {
+            (GusherPending::Grants, ActionOutcome::Grants(grants)) => {
                 let data = format!(r#"{{"channels":{}}}"#, patterns(grants));
                 self.frame("gusher.querychannel_succeeded", &data, None)
             }
-            (Asked::Command { event, data }, ActionOutcome::Done) => {
+            (GusherPending::GusherCommand { event, data }, ActionOutcome::Done) => {
                 self.frame(&format!("{event}_succeeded"), &data, None)
             }
-            (Asked::Command { event, data }, _) => self.frame(&format!("{event}_error"), &data, None),
-            (Asked::Ping(_) | Asked::Grants, _) => return None,
+            (GusherPending::GusherCommand { event, data }, _) => self.frame(&format!("{event}_error"), &data, None),
+            (GusherPending::Ping(_) | GusherPending::Grants, _) => return None,
         })
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     refusal::Refusal,
 };
 
-use super::{apps::PusherApp, protocol::frames, sign::Params};
+use super::{apps::PusherApp, protocol::frames, sign::SignedParams};
 
 /// Numbers of these routes begin here, above those of the master's.
 const FIRST: usize = 1 << 16;
@@ -48,7 +48,7 @@ pub fn connect_request(call: &ApiCall<'_>) -> Result<ConnectRequest, Refusal> {
         let words = "not in this cluster. Did you forget to specify the cluster?";
         return Err(coded(4001, "unknown_app", format!("App key {key} {words}")));
     };
-    let params = Params::of(call.query);
+    let params = SignedParams::of(call.query);
     let protocol = params.text("protocol").unwrap_or_default();
     match &*protocol {
         "5" | "6" | "7" => Ok(ConnectRequest {

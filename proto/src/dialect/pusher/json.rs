@@ -50,14 +50,14 @@ mod tests {
     #[test]
     fn an_object_is_one_and_not_a_list_of_its_values() {
         #[derive(Debug, Deserialize)]
-        struct One {
+        struct OneField {
             a: u8,
         }
-        assert_eq!(object::<One>(b" \n{\"a\":1, \"b\":[]} ").unwrap().a, 1);
+        assert_eq!(object::<OneField>(b" \n{\"a\":1, \"b\":[]} ").unwrap().a, 1);
         for json in ["[1]", "", "{", "{\"a\":1}x", "{\"a\":1,\"a\":1}", "\"a\""] {
-            assert!(object::<One>(json.as_bytes()).is_err(), "{json}");
+            assert!(object::<OneField>(json.as_bytes()).is_err(), "{json}");
         }
         let deep = format!("{{\"a\":1,\"b\":{}{}}}", "[".repeat(200_000), "]".repeat(200_000));
-        assert!(object::<One>(deep.as_bytes()).is_ok());
+        assert!(object::<OneField>(deep.as_bytes()).is_ok());
     }
 }

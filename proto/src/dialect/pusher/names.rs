@@ -4,7 +4,7 @@ use crate::ids::ChannelName;
 
 /// Who may subscribe, and what of it is seen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum ChannelKind {
     /// Everybody.
     Public,
     /// Whoever shows a signature; encrypted channels are such.
@@ -13,7 +13,7 @@ pub enum Kind {
     Presence,
 }
 
-impl Kind {
+impl ChannelKind {
     /// What the name says.
     pub fn of(name: &str) -> Self {
         if name.starts_with("private-") {
@@ -57,20 +57,20 @@ mod tests {
     #[test]
     fn the_beginning_of_a_name_says_its_kind() {
         for (name, kind, cache) in [
-            ("news", Kind::Public, false),
-            ("private-a", Kind::Private, false),
-            ("private-encrypted-a", Kind::Private, false),
-            ("presence-a", Kind::Presence, false),
-            ("cache-a", Kind::Public, true),
-            ("private-cache-a", Kind::Private, true),
-            ("private-encrypted-cache-a", Kind::Private, true),
-            ("presence-cache-a", Kind::Presence, true),
-            ("private", Kind::Public, false),
-            ("presence", Kind::Public, false),
-            ("Private-a", Kind::Public, false),
-            ("my-cache-a", Kind::Public, false),
+            ("news", ChannelKind::Public, false),
+            ("private-a", ChannelKind::Private, false),
+            ("private-encrypted-a", ChannelKind::Private, false),
+            ("presence-a", ChannelKind::Presence, false),
+            ("cache-a", ChannelKind::Public, true),
+            ("private-cache-a", ChannelKind::Private, true),
+            ("private-encrypted-cache-a", ChannelKind::Private, true),
+            ("presence-cache-a", ChannelKind::Presence, true),
+            ("private", ChannelKind::Public, false),
+            ("presence", ChannelKind::Public, false),
+            ("Private-a", ChannelKind::Public, false),
+            ("my-cache-a", ChannelKind::Public, false),
         ] {
-            assert_eq!((Kind::of(name), is_cache(name)), (kind, cache), "{name}");
+            assert_eq!((ChannelKind::of(name), is_cache(name)), (kind, cache), "{name}");
         }
     }
 

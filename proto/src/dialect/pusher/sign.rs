@@ -18,11 +18,11 @@ const SIGNATURE: &[u8] = b"auth_signature";
 const OF_THE_SIGNATURE: [&[u8]; 5] = [b"auth_key", b"auth_timestamp", b"auth_version", b"body_md5", SIGNATURE];
 
 /// The parameters of a query, decoded, their names in lower case.
-pub struct Params<'a>(SmallVec<[Param<'a>; 8]>);
+pub struct SignedParams<'a>(SmallVec<[Param<'a>; 8]>);
 
 type Param<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
-impl<'a> Params<'a> {
+impl<'a> SignedParams<'a> {
     /// Read them. A `+` is a plus sign: libraries write a blank as `%20`, and Node and Go escape nothing at all.
     pub fn of(query: &'a str) -> Self {
         let pair = |pair: &'a [u8]| {
@@ -81,7 +81,7 @@ fn decoded(written: &[u8]) -> Cow<'_, [u8]> {
 /// # Errors
 ///
 /// 401, with the text that people search for.
-pub fn verify(app: &PusherApp, head: &ApiCall<'_>, path: &str, params: &Params<'_>) -> Result<(), Refusal> {
+pub fn verify(app: &PusherApp, head: &ApiCall<'_>, path: &str, params: &SignedParams<'_>) -> Result<(), Refusal> {
     let needed = |name: &str| {
         let missing =
             || unauthorized("unsigned", format!("Parameter {name} is missing: requests to this path are signed"));
@@ -150,7 +150,7 @@ fn iso(seconds: u64) -> String {
 /// # Errors
 ///
 /// 401, with the text that people search for.
-pub fn check_body(params: &Params<'_>, body: &[u8]) -> Result<(), Refusal> {
+pub fn check_body(params: &SignedParams<'_>, body: &[u8]) -> Result<(), Refusal> {
     match params.bytes(b"body_md5") {
         None if body.is_empty() => Ok(()),
         None => Err(body_is_not_signed()),

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::Key;
+use super::LedgerKey;
 
 /// How long a member may be away before that is announced, unless the settings say otherwise.
 pub const GRACE: Duration = Duration::from_millis(500);
@@ -15,8 +15,8 @@ pub(super) struct Graces {
     /// How long each is.
     length: Duration,
     now: Duration,
-    until: BTreeMap<Key, Duration>,
-    in_order: BTreeSet<(Duration, Key)>,
+    until: BTreeMap<LedgerKey, Duration>,
+    in_order: BTreeSet<(Duration, LedgerKey)>,
 }
 
 impl Graces {
@@ -31,7 +31,7 @@ impl Graces {
     }
 
     /// Is the grace of `key`, on which nobody is, over? It begins now if it has not. One that is over is forgotten.
-    pub(super) fn is_over(&mut self, key: &Key) -> bool {
+    pub(super) fn is_over(&mut self, key: &LedgerKey) -> bool {
         match self.until.get(key) {
             None => {
                 let until = self.now.saturating_add(self.length);
@@ -45,12 +45,12 @@ impl Graces {
     }
 
     /// Has `key` a grace?
-    pub(super) fn has(&self, key: &Key) -> bool {
+    pub(super) fn has(&self, key: &LedgerKey) -> bool {
         self.until.contains_key(key)
     }
 
     /// The grace of `key` is no longer needed. `true` if there was one.
-    pub(super) fn end(&mut self, key: &Key) -> bool {
+    pub(super) fn end(&mut self, key: &LedgerKey) -> bool {
         // most keys that are decided about have none, and most of the time nobody has
         if self.until.is_empty() {
             return false;
@@ -62,7 +62,7 @@ impl Graces {
     }
 
     /// The grace of `key` is over at once.
-    pub(super) fn cut_short(&mut self, key: &Key) {
+    pub(super) fn cut_short(&mut self, key: &LedgerKey) {
         self.end(key);
         self.until.insert(key.clone(), Duration::ZERO);
         self.in_order.insert((Duration::ZERO, key.clone()));
@@ -74,7 +74,7 @@ impl Graces {
     }
 
     /// Those that are over.
-    pub(super) fn due(&self) -> Vec<Key> {
+    pub(super) fn due(&self) -> Vec<LedgerKey> {
         self.in_order.iter().take_while(|(until, _)| *until <= self.now).map(|(_, key)| key.clone()).collect()
     }
 

@@ -26,7 +26,7 @@ const LAST_EPOCH: u64 = u64::MAX >> 1;
 
 /// A [`CoordinatedKey`] with its channel by number. As long as it lives, the number is that channel's.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Key {
+pub enum LedgerKey {
     /// A channel.
     Channel(ChannelRef),
     /// A member of a channel.
@@ -46,7 +46,7 @@ pub enum KeyRef<'a> {
     User(&'a AppId, &'a UserId),
 }
 
-impl Key {
+impl LedgerKey {
     /// The key of what another slave names.
     pub fn of(names: &Arc<ChannelTable>, key: &CoordinatedKey) -> Self {
         let refer = |channel: &ChannelKey| names.refer(&channel.app, &channel.name);
@@ -93,22 +93,22 @@ impl Key {
 
 impl KeyRef<'_> {
     /// The same with a reference of its own to its channel, which is referred to.
-    pub fn referring(self, names: &Arc<ChannelTable>) -> Key {
+    pub fn referring(self, names: &Arc<ChannelTable>) -> LedgerKey {
         match self {
-            Self::Channel(channel) => Key::Channel(names.refer_to(channel)),
-            Self::Member(channel, user) => Key::Member(names.refer_to(channel), user.clone()),
-            Self::User(app, user) => Key::User(app.clone(), user.clone()),
+            Self::Channel(channel) => LedgerKey::Channel(names.refer_to(channel)),
+            Self::Member(channel, user) => LedgerKey::Member(names.refer_to(channel), user.clone()),
+            Self::User(app, user) => LedgerKey::User(app.clone(), user.clone()),
         }
     }
 }
 
-impl PartialOrd for Key {
+impl PartialOrd for LedgerKey {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Key {
+impl Ord for LedgerKey {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.borrow().cmp(&other.borrow())
     }
@@ -221,7 +221,7 @@ pub struct Ledger {
     members: BTreeMap<(ChannelId, UserId), (Record, Infos)>,
     users: BTreeMap<(AppId, UserId), Record>,
     /// Vacated keys with the epoch they had then, oldest first.
-    vacant: VecDeque<(Key, u64)>,
+    vacant: VecDeque<(LedgerKey, u64)>,
     /// How many of them are remembered.
     most_vacant: usize,
 }
@@ -272,7 +272,7 @@ impl Ledger {
     }
 
     /// The key of a record.
-    pub fn key(&self, key: KeyRef<'_>) -> Key {
+    pub fn key(&self, key: KeyRef<'_>) -> LedgerKey {
         key.referring(&self.names)
     }
 
@@ -304,7 +304,7 @@ impl Ledger {
     }
 
     /// What a key is hashed to, whether there is a record of it or not.
-    pub fn place(&self, key: &Key) -> u64 {
+    pub fn place(&self, key: &LedgerKey) -> u64 {
         self.get(key.borrow()).map_or_else(|| key.place(), |record| record.place)
     }
 
@@ -320,16 +320,16 @@ impl Ledger {
     }
 
     /// The record of `key`, made if there is none. Whoever leaves it empty calls [`Ledger::tidy`].
-    pub fn open(&mut self, key: &Key) -> &mut Record {
+    pub fn open(&mut self, key: &LedgerKey) -> &mut Record {
         if self.get(key.borrow()).is_none() {
             let record = Record::new(key.place());
             match key {
-                Key::Channel(channel) => self.channels.put(channel.clone().into_id().number(), record),
-                Key::Member(channel, user) => {
+                LedgerKey::Channel(channel) => self.channels.put(channel.clone().into_id().number(), record),
+                LedgerKey::Member(channel, user) => {
                     let member = (channel.clone().into_id(), user.clone());
                     self.members.insert(member, (record, Infos::default()));
                 }
-                Key::User(app, user) => drop(self.users.insert((app.clone(), user.clone()), record)),
+                LedgerKey::User(app, user) => drop(self.users.insert((app.clone(), user.clone()), record)),
             }
         }
         self.get_mut(key.borrow()).expect("it was inserted if it was missing")
@@ -370,7 +370,7 @@ impl Ledger {
     }
 
     /// `slave` claims `key`.
-    pub fn add_claimant(&mut self, key: &Key, slave: NodeId, info: Option<Arc<str>>) -> &Record {
+    pub fn add_claimant(&mut self, key: &LedgerKey, slave: NodeId, info: Option<Arc<str>>) -> &Record {
         self.open(key).claimants.add(slave);
         if let Some(infos) = self.infos_mut(key.borrow())
             && infos.announced.is_none()
@@ -408,7 +408,7 @@ impl Ledger {
     }
 
     /// Somebody hands over what was announced of `key`. `true` if it is news.
-    pub fn hand_over(&mut self, key: &Key, epoch: u64) -> bool {
+    pub fn hand_over(&mut self, key: &LedgerKey, epoch: u64) -> bool {
         if !(1..=LAST_EPOCH).contains(&epoch) {
             return false;
         }
@@ -441,7 +441,7 @@ impl Ledger {
 
     /// `key` was announced as vacant. That is remembered for a while, for who still knows an older epoch of it; a
     /// slave that never met another (`alone`) forgets it at once.
-    pub fn vacated(&mut self, key: &Key, alone: bool) {
+    pub fn vacated(&mut self, key: &LedgerKey, alone: bool) {
         if alone {
             return self.forget(key.borrow());
         }
@@ -475,9 +475,9 @@ mod tests {
         Ledger::new(Arc::new(ChannelTable::of_one_stripe()))
     }
 
-    fn key(ledger: &Ledger, no: usize) -> Key {
+    fn key(ledger: &Ledger, no: usize) -> LedgerKey {
         let channel = ChannelKey { app: "app".parse().unwrap(), name: no.to_string().parse().unwrap() };
-        Key::of(ledger.names(), &channel.into())
+        LedgerKey::of(ledger.names(), &channel.into())
     }
 
     fn epoch(ledger: &Ledger, no: usize) -> Option<u64> {
@@ -548,9 +548,10 @@ mod tests {
     fn names_are_held_as_long_as_something_is_known_and_no_longer() {
         let mut ledger = ledger();
         let names = ledger.names().clone();
-        let member = Key::Member(names.refer(&"app".parse().unwrap(), &"m".parse().unwrap()), "ann".parse().unwrap());
+        let member =
+            LedgerKey::Member(names.refer(&"app".parse().unwrap(), &"m".parse().unwrap()), "ann".parse().unwrap());
         ledger.add_claimant(&member, NodeId::from_random(1), None);
-        let user = Key::User("app".parse().unwrap(), "ann".parse().unwrap());
+        let user = LedgerKey::User("app".parse().unwrap(), "ann".parse().unwrap());
         ledger.open(&user).claim = Some(0);
         open(&mut ledger, 1, 1);
         assert_eq!(names.len(), 2);

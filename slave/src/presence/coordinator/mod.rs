@@ -59,7 +59,7 @@ use wellhead_proto::{
     membership::{coordinators_at, place_of_channel},
 };
 
-pub use self::{grace::GRACE, ledger::Key};
+pub use self::{grace::GRACE, ledger::LedgerKey};
 use self::{
     grace::Graces,
     ledger::{KeyRef, Ledger},
@@ -169,7 +169,7 @@ impl Coordinator {
     }
 
     /// The first of this slave's sockets came to `key`. `info`: what the others may know of a member.
-    pub fn claim(&mut self, key: &Key, info: Option<&str>, out: &mut Outcome) {
+    pub fn claim(&mut self, key: &LedgerKey, info: Option<&str>, out: &mut Outcome) {
         if self.ledger.get(key.borrow()).is_none_or(|record| record.claim.is_none()) {
             self.comes_back(key, info, out);
             self.ledger.open(key).claim = Some(0);
@@ -181,7 +181,7 @@ impl Coordinator {
     }
 
     /// The last of them left.
-    pub fn withdraw(&mut self, key: &Key, out: &mut Outcome) {
+    pub fn withdraw(&mut self, key: &LedgerKey, out: &mut Outcome) {
         if self.ledger.get_mut(key.borrow()).is_some_and(|record| record.claim.take().is_some()) {
             if let Some(infos) = self.ledger.infos_mut(key.borrow()) {
                 infos.claimed = None;
@@ -191,7 +191,7 @@ impl Coordinator {
         }
     }
 
-    fn tell_claim(&mut self, key: &Key, out: &mut Outcome) {
+    fn tell_claim(&mut self, key: &LedgerKey, out: &mut Outcome) {
         let place = self.ledger.place(key);
         for slave in self.coordinators(place) {
             self.tell(slave, || self.claim_message(key.borrow()), out);
@@ -227,7 +227,7 @@ impl Coordinator {
             CoordinationMessage::Answer { number } => self.begin_answer(from, number),
             CoordinationMessage::Claim { key, claimed, epoch, info } => {
                 if self.is_answering(from) {
-                    let key = Key::of(self.ledger.names(), &key);
+                    let key = LedgerKey::of(self.ledger.names(), &key);
                     match claimed {
                         true => self.peer_claims(from, &key, epoch, info, out),
                         false => self.peer_withdraws(from, &key, out),
@@ -235,13 +235,13 @@ impl Coordinator {
                 }
             }
             CoordinationMessage::Handover { key, epoch } => {
-                let key = Key::of(self.ledger.names(), &key);
+                let key = LedgerKey::of(self.ledger.names(), &key);
                 self.learn(from, &key, epoch, out);
                 self.decide(&key, out);
                 self.ledger.tidy(key.borrow());
             }
             CoordinationMessage::Announced { key, epoch } => {
-                let key = Key::of(self.ledger.names(), &key);
+                let key = LedgerKey::of(self.ledger.names(), &key);
                 if let Some(known) = self.ledger.get_mut(key.borrow()).and_then(|record| record.claim.as_mut()) {
                     *known = epoch.max(*known);
                 }
@@ -361,7 +361,7 @@ impl Coordinator {
     }
 
     /// Announce a change of `key`, if there is one and it is this slave's to announce.
-    fn decide(&mut self, key: &Key, out: &mut Outcome) {
+    fn decide(&mut self, key: &LedgerKey, out: &mut Outcome) {
         if !self.agreed {
             return;
         }
@@ -410,7 +410,7 @@ impl Coordinator {
 
     /// Somebody comes to `key`. A member that is away and comes back with other `info` has left first: nobody would be told
     /// of the new one otherwise.
-    fn comes_back(&mut self, key: &Key, info: Option<&str>, out: &mut Outcome) {
+    fn comes_back(&mut self, key: &LedgerKey, info: Option<&str>, out: &mut Outcome) {
         let as_another = || self.ledger.infos(key.borrow()).is_some_and(|infos| infos.announced.as_deref() != info);
         if self.graces.has(key) && as_another() {
             self.graces.cut_short(key);

@@ -6,7 +6,7 @@ use wellhead_proto::{coordination::CoordinationMessage, ids::NodeId};
 
 use super::{
     Coordinator, Outcome, both, is_one_of,
-    ledger::{Key, KeyRef},
+    ledger::{KeyRef, LedgerKey},
 };
 use crate::channels::ChannelTable;
 
@@ -18,7 +18,7 @@ pub(super) struct Peer {
     answer: Answered,
     /// The number of its request that was answered.
     served: Option<u64>,
-    handed_over: BTreeSet<Key>,
+    handed_over: BTreeSet<LedgerKey>,
     round: u64,
     confirmed: u64,
 }
@@ -100,7 +100,7 @@ impl Coordinator {
     pub(super) fn peer_claims(
         &mut self,
         from: NodeId,
-        key: &Key,
+        key: &LedgerKey,
         epoch: u64,
         info: Option<Arc<str>>,
         out: &mut Outcome,
@@ -115,14 +115,14 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn peer_withdraws(&mut self, from: NodeId, key: &Key, out: &mut Outcome) {
+    pub(super) fn peer_withdraws(&mut self, from: NodeId, key: &LedgerKey, out: &mut Outcome) {
         let keep = self.sweep_due || self.is_to_be_known(key.borrow(), self.ledger.place(key));
         self.ledger.remove_claimant(key.borrow(), from, keep);
         self.decide(key, out);
     }
 
     /// What was announced stays announced, whoever says so.
-    pub(super) fn learn(&mut self, from: NodeId, key: &Key, epoch: u64, out: &mut Outcome) {
+    pub(super) fn learn(&mut self, from: NodeId, key: &LedgerKey, epoch: u64, out: &mut Outcome) {
         let news = self.ledger.hand_over(key, epoch);
         let agrees = self.peers.get(&from).is_some_and(|peer| peer.agrees(&self.slaves));
         let place = self.ledger.place(key);

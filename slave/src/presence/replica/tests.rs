@@ -136,7 +136,7 @@ fn a_channel_that_nobody_is_on_is_forgotten_and_its_numbers_are_not() {
 
 const USERS: [&str; 3] = ["ann", "bob", "eve"];
 
-struct Socket {
+struct ReplicaSocket {
     user: &'static str,
     since: u64,
     told: BTreeSet<String>,
@@ -144,9 +144,9 @@ struct Socket {
 
 /// A slave with its sockets, and what is under way to it and from it.
 #[derive(Default)]
-struct Slave {
+struct ReplicaSlave {
     replica: MemberReplica,
-    sockets: Vec<Socket>,
+    sockets: Vec<ReplicaSocket>,
     to_coordinator: VecDeque<(&'static str, bool)>,
     facts: VecDeque<MemberChange>,
     lists: VecDeque<(u64, BTreeMap<UserId, ByteString>)>,
@@ -154,14 +154,14 @@ struct Slave {
     lost: bool,
 }
 
-struct World {
+struct ReplicaWorld {
     random: u64,
-    slaves: Vec<Slave>,
+    slaves: Vec<ReplicaSlave>,
     /// The coordinator's table: who holds whom.
     held: BTreeMap<&'static str, BTreeSet<usize>>,
 }
 
-impl World {
+impl ReplicaWorld {
     fn below(&mut self, limit: usize) -> usize {
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.random >> 33) as usize % limit
@@ -204,7 +204,7 @@ impl World {
         slave.replica.uninvite(channel().id());
         let mut told: BTreeSet<_> = came.members.keys().map(ToString::to_string).collect();
         assert!(told.remove(user));
-        slave.sockets.push(Socket { user, since: came.number, told });
+        slave.sockets.push(ReplicaSocket { user, since: came.number, told });
         if came.first {
             slave.to_coordinator.push_back((user, true));
         }
@@ -295,8 +295,8 @@ impl World {
 }
 
 fn live(seed: u64) {
-    let mut world = World { random: seed, slaves: Vec::new(), held: BTreeMap::new() };
-    world.slaves.resize_with(3, Slave::default);
+    let mut world = ReplicaWorld { random: seed, slaves: Vec::new(), held: BTreeMap::new() };
+    world.slaves.resize_with(3, ReplicaSlave::default);
     for _ in 0..80 {
         let no = world.below(3);
         match world.below(12) {

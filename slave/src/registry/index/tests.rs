@@ -20,7 +20,7 @@ fn channel(no: u8) -> ChannelName {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum IndexStep {
     Enter { socket: u8, app: u8, user: u8 },
     Exit { socket: u8 },
     Join { socket: u8, channel: u8 },
@@ -29,15 +29,15 @@ enum Step {
     EndWalk,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = IndexStep> {
     let no = 0..24u8;
     prop_oneof![
-        4 => (no.clone(), no.clone(), no.clone()).prop_map(|(socket, app, user)| Step::Enter { socket, app, user }),
-        2 => no.clone().prop_map(|socket| Step::Exit { socket }),
-        8 => (no.clone(), no.clone()).prop_map(|(socket, channel)| Step::Join { socket, channel }),
-        6 => (no.clone(), no.clone()).prop_map(|(socket, channel)| Step::Leave { socket, channel }),
-        1 => (no.clone(), no).prop_map(|(app, channel)| Step::BeginWalk { app, channel }),
-        1 => Just(Step::EndWalk),
+        4 => (no.clone(), no.clone(), no.clone()).prop_map(|(socket, app, user)| IndexStep::Enter { socket, app, user }),
+        2 => no.clone().prop_map(|socket| IndexStep::Exit { socket }),
+        8 => (no.clone(), no.clone()).prop_map(|(socket, channel)| IndexStep::Join { socket, channel }),
+        6 => (no.clone(), no.clone()).prop_map(|(socket, channel)| IndexStep::Leave { socket, channel }),
+        1 => (no.clone(), no).prop_map(|(app, channel)| IndexStep::BeginWalk { app, channel }),
+        1 => Just(IndexStep::EndWalk),
     ]
 }
 
@@ -73,16 +73,16 @@ proptest! {
                 occupied(&model, &app).into_keys().map(move |name| ChannelKey { app: app.clone(), name })
             }).collect();
             match step {
-                Step::Enter { socket, app: a, user: u } if !model.contains_key(&socket) => {
+                IndexStep::Enter { socket, app: a, user: u } if !model.contains_key(&socket) => {
                     index.open(u32::from(socket), app(a), user(u), socket);
                     model.insert(socket, (app(a), user(u), BTreeSet::new()));
                 }
-                Step::Exit { socket } => {
+                IndexStep::Exit { socket } => {
                     let gone = index.close(u32::from(socket));
                     prop_assert_eq!(gone.as_ref().map(|(it, _)| *it), model.remove(&socket).map(|_| socket));
                     change = gone.map(|(_, change)| change).unwrap_or_default();
                 }
-                Step::Join { socket, channel: c } if model.contains_key(&socket) => {
+                IndexStep::Join { socket, channel: c } if model.contains_key(&socket) => {
                     let local_socket = index.local_socket_of(u32::from(socket)).unwrap();
                     index.subscribe(local_socket, &channel(c), Some(format!("tag{c}").into()), &mut change);
                     model.get_mut(&socket).unwrap().2.insert(channel(c));
@@ -90,17 +90,17 @@ proptest! {
                     let tag = format!("tag{c}");
                     prop_assert_eq!(index.tag(local_socket, local_channel), Some(tag.as_str()));
                 }
-                Step::Leave { socket, channel: c } if model.contains_key(&socket) => {
+                IndexStep::Leave { socket, channel: c } if model.contains_key(&socket) => {
                     let local_socket = index.local_socket_of(u32::from(socket)).unwrap();
                     let was_on = model.get_mut(&socket).unwrap().2.remove(&channel(c));
                     prop_assert_eq!(index.is_on(local_socket, &channel(c)), was_on);
                     prop_assert_eq!(index.unsubscribe(local_socket, &channel(c), &mut change), was_on);
                 }
-                Step::BeginWalk { app: a, channel: c } if walked.is_none() => {
+                IndexStep::BeginWalk { app: a, channel: c } if walked.is_none() => {
                     walked = index.local_channel(&app(a), &channel(c));
                     walked.inspect(|&local_channel| index.pin(local_channel));
                 }
-                Step::EndWalk => {
+                IndexStep::EndWalk => {
                     if let Some(local_channel) = walked.take() {
                         let occupied = index.occupied(local_channel) > 0;
                         prop_assert_eq!(index.unpin(local_channel), occupied);

@@ -13,18 +13,18 @@ use wellhead_proto::{
     query::{NameHashes, name_hash},
 };
 
-use super::{Push, Shard, SocketNo};
+use super::{QueuedPush, Shard, SocketNo};
 use crate::{
     backlog::Permit,
     registry::{
-        message::{Pending, Question},
-        shard::users::Waiting,
+        message::{PendingAnswer, RunningQuery},
+        shard::users::WaitingForCommand,
         survey::{Found, SLICE, Survey},
     },
 };
 
 /// A question under way.
-pub(super) enum Task {
+pub(super) enum QueryTask {
     Survey(Survey),
     Push(PatternPush),
 }
@@ -49,34 +49,34 @@ const PUSH: usize = 4;
 
 impl Shard {
     /// Answer a question; for a push to a pattern, push.
-    pub fn ask(&mut self, question: Question, permit: Permit) {
+    pub fn ask(&mut self, question: RunningQuery, permit: Permit) {
         if self.is_held() {
-            self.waiting.push_back(Waiting::Question(question, permit));
+            self.waiting.push_back(WaitingForCommand::Question(question, permit));
         } else {
             self.begin(question, permit);
         }
     }
 
     /// The first slice at once, if this turn has room for it: most questions need no more.
-    pub(super) fn begin(&mut self, question: Question, permit: Permit) {
+    pub(super) fn begin(&mut self, question: RunningQuery, permit: Permit) {
         let index = &mut self.index;
         let survey = match question {
-            Question::Publish(Pending { query, reply }) => {
+            RunningQuery::Publish(PendingAnswer { query, reply }) => {
                 let push = self.push(&query, permit, reply);
-                return self.pursue_next(Task::Push(push));
+                return self.pursue_next(QueryTask::Push(push));
             }
-            Question::Names(Pending { query, reply }) => {
+            RunningQuery::Names(PendingAnswer { query, reply }) => {
                 Survey::list(&query.app, &query.of, Found::names(reply), index)
             }
-            Question::Count(Pending { query, reply }) => {
+            RunningQuery::Count(PendingAnswer { query, reply }) => {
                 Survey::list(&query.app, &query.of, Found::hashes(reply), index)
             }
-            Question::States(Pending { query, reply }) => Survey::states(query, reply),
-            Question::Members(Pending { query, reply }) => Survey::members(&query, reply, index),
-            Question::Grants(Pending { query, reply }) => Survey::grants(&query, reply, index),
-            Question::Stats(Pending { reply, .. }) => Survey::stats(reply, index),
+            RunningQuery::States(PendingAnswer { query, reply }) => Survey::states(query, reply),
+            RunningQuery::Members(PendingAnswer { query, reply }) => Survey::members(&query, reply, index),
+            RunningQuery::Grants(PendingAnswer { query, reply }) => Survey::grants(&query, reply, index),
+            RunningQuery::Stats(PendingAnswer { reply, .. }) => Survey::stats(reply, index),
         };
-        self.pursue_next(Task::Survey(survey));
+        self.pursue_next(QueryTask::Survey(survey));
     }
 
     fn push(&mut self, push: &PublishMatching, permit: Permit, reply: oneshot::Sender<NameHashes>) -> PatternPush {
@@ -94,7 +94,7 @@ impl Shard {
         }
     }
 
-    fn pursue_next(&mut self, task: Task) {
+    fn pursue_next(&mut self, task: QueryTask) {
         self.questions.push_back(task);
         if self.spent < self.chunk {
             self.pursue();
@@ -105,8 +105,8 @@ impl Shard {
     pub(super) fn pursue(&mut self) {
         let Some(mut task) = self.questions.pop_front() else { return };
         let over = match &mut task {
-            Task::Survey(survey) => survey.look(&mut self.index, &self.members),
-            Task::Push(push) => self.push_on(push),
+            QueryTask::Survey(survey) => survey.look(&mut self.index, &self.members),
+            QueryTask::Push(push) => self.push_on(push),
         };
         if !over {
             // it was a whole slice
@@ -115,16 +115,16 @@ impl Shard {
         }
         self.spent += 1;
         match task {
-            Task::Survey(survey) => survey.answer(),
+            QueryTask::Survey(survey) => survey.answer(),
             // fails only if nobody waits for it any more
-            Task::Push(push) => drop(push.reply.send(push.matched)),
+            QueryTask::Push(push) => drop(push.reply.send(push.matched)),
         }
     }
 
     /// A socket comes to a channel while questions are under way.
     pub(super) fn note_join(&mut self, local_socket: SocketNo, channel: &ChannelName) {
         for task in &mut self.questions {
-            if let Task::Survey(survey) = task {
+            if let QueryTask::Survey(survey) = task {
                 survey.note_join(self.index.app_of(local_socket), self.index.user_of(local_socket), channel);
             }
         }
@@ -164,13 +164,13 @@ impl Shard {
             let channel = self.index.name_of(local_channel).clone();
             push.matched.insert(name_hash(channel.as_str()));
             let permit = Some(push.permit.another());
-            self.publish(local_channel, Push::new(channel, push.event.clone(), None, permit, push.since));
+            self.publish(local_channel, QueuedPush::new(channel, push.event.clone(), None, permit, push.since));
         }
         over
     }
 }
 
-impl Task {
+impl QueryTask {
     /// A user opens a socket while the question is under way.
     pub(super) fn note(&mut self, app: &AppId, user: &UserId) {
         if let Self::Survey(survey) = self {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::registry::survey::SLICE;
 
-async fn crowd(scene: &mut Scene, many: usize) -> Vec<Client> {
+async fn crowd(scene: &mut Scene, many: usize) -> Vec<TestClient> {
     let mut crowd = Vec::new();
     for _ in 0..many {
         let client = scene.client(0).await;
@@ -51,7 +51,7 @@ async fn a_reload_within_some_channels_leaves_each_socket_what_it_has_elsewhere(
     let mut crowd = crowd(&mut scene, 3 * CHUNK).await;
     let patterns = |names: &[&str]| names.iter().map(|&name| name.try_into().unwrap()).collect::<Vec<_>>();
     let local_socket_of =
-        |scene: &Scene, client: &Client| scene.shard.index.local_socket_of(client.id.counter()).unwrap();
+        |scene: &Scene, client: &TestClient| scene.shard.index.local_socket_of(client.id.counter()).unwrap();
     for (no, client) in crowd.iter().enumerate() {
         let (local_socket, own) = (local_socket_of(&scene, client), format!("own{}", no % 3));
         let grants = scene.shard.grants.share(patterns(&["c*", &own]));
@@ -65,7 +65,7 @@ async fn a_reload_within_some_channels_leaves_each_socket_what_it_has_elsewhere(
     assert!((1..=CHUNK).contains(&held(&scene)), "one turn reaches no more");
     scene.push("c", "1", None);
     // whoever asks after the reload hears what is in force then
-    let (names, turns) = scene.ask(grants_of_ann(), Question::Grants);
+    let (names, turns) = scene.ask(grants_of_ann(), RunningQuery::Grants);
     assert!(turns >= 2, "{turns}");
     assert_eq!(names, Names::from(["c2", "c3", "own0", "own1", "own2"].map(str::to_owned)));
     scene.flush();
@@ -107,7 +107,7 @@ async fn what_a_user_may_is_found_in_slices() {
     let names: std::collections::BTreeSet<_> = (0..9 * SLICE).map(|no| format!("{no:06}")).collect();
     let grants = names.iter().map(|name| name.as_str().try_into().unwrap()).collect();
     scene.shard.index.at_mut(local_socket).grants = scene.shard.grants.share(grants);
-    let (found, turns) = scene.ask(grants_of_ann(), Question::Grants);
+    let (found, turns) = scene.ask(grants_of_ann(), RunningQuery::Grants);
     assert_eq!(found, names);
     assert!((8..20).contains(&turns), "{turns}");
 }
@@ -165,13 +165,13 @@ async fn a_push_to_a_pattern_looks_at_so_many_channels_a_turn() {
         within: vec![ChannelPattern::everything()],
         event: Event::new("e".parse().unwrap(), Payload::sniff("1".into())),
     };
-    let (matched, turns) = scene.ask(matching("0$"), Question::Publish);
+    let (matched, turns) = scene.ask(matching("0$"), RunningQuery::Publish);
     assert_eq!(matched.len(), 9 * SLICE / 10 + 1);
     assert!((2..20).contains(&turns), "{turns}");
     scene.flush();
     let heard = client.reads(matched.len()).await;
     let expected: Vec<_> = (0..9 * SLICE).step_by(10).map(|no| format!("c{no:06}:1")).collect();
     assert_eq!(heard, expected, "each once");
-    assert_eq!(scene.ask(matching("^c000007$"), Question::Publish), ([name_hash("c000007")].into(), 0));
+    assert_eq!(scene.ask(matching("^c000007$"), RunningQuery::Publish), ([name_hash("c000007")].into(), 0));
     scene.flush();
 }

@@ -9,7 +9,7 @@ use wellhead_proto::{
     notice::Denial,
 };
 
-use super::{Change, ChannelNo, Push, Shard, SocketNo, Waiting};
+use super::{Change, ChannelNo, QueuedPush, Shard, SocketNo, WaitingForCommand};
 use crate::{
     backlog::Permit,
     channels::ChannelRef,
@@ -48,7 +48,7 @@ impl Shard {
     /// Tell the members on a channel what has changed.
     pub fn tell_members(&mut self, channel: ChannelRef, update: MemberUpdate, permit: Permit) {
         if self.is_held() {
-            self.waiting.push_back(Waiting::Members(channel, update, permit));
+            self.waiting.push_back(WaitingForCommand::Members(channel, update, permit));
         } else {
             self.announce(&channel, update, permit);
         }
@@ -59,7 +59,7 @@ impl Shard {
             && self.members.has(local_channel)
         {
             let name = self.index.name_of(local_channel).clone();
-            self.publish(local_channel, Push::members(name, update, permit, Instant::now()));
+            self.publish(local_channel, QueuedPush::members(name, update, permit, Instant::now()));
         }
     }
 

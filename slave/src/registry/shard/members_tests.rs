@@ -18,7 +18,7 @@ fn member(user: &str) -> Member {
 
 impl Scene {
     /// The socket comes as `user`; the members that it is shown.
-    fn attend(&mut self, client: &Client, channel: &str, user: &str) -> Result<Vec<String>, Denial> {
+    fn attend(&mut self, client: &TestClient, channel: &str, user: &str) -> Result<Vec<String>, Denial> {
         let members = self.shard.attend(client.id, &key(channel), &member(user), 3, Some("".into()))?;
         Ok(members.keys().map(ToString::to_string).collect())
     }
@@ -38,7 +38,7 @@ impl Scene {
 
     fn users_of(&mut self, channel: &str) -> Names {
         let of = Listing::UsersOf(channel.parse().unwrap());
-        self.ask(NamesQuery { app: "app".parse().unwrap(), of }, Question::Names).0
+        self.ask(NamesQuery { app: "app".parse().unwrap(), of }, RunningQuery::Names).0
     }
 }
 
@@ -125,7 +125,7 @@ async fn who_ends_is_a_member_no_more_and_lists_know_members_by_their_names() {
     assert_eq!(scene.attend(&late, "q", "m-joe").unwrap(), ["m-bob", "m-joe"]);
     assert_eq!(scene.users_of("p"), names(&["ann", "m-bob"]));
     let query = MembersQuery { app: "app".parse().unwrap(), channel: "q".parse().unwrap() };
-    let members = scene.ask(query, Question::Members).0;
+    let members = scene.ask(query, RunningQuery::Members).0;
     assert_eq!(members, ["m-bob", "m-joe"].map(|user| (user.parse().unwrap(), "{}".into())).into());
     for client in [&bob, &late] {
         scene.shard.close(client.id);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 use wellhead_proto::frame::Frame;
 
-use super::{Broadcast, Deferred, LocalSocket, Push, Shard, Slice};
+use super::{Broadcast, Deferred, LocalSocket, QueuedPush, Shard, Slice};
 use crate::{encodings::Encodings, numbers::ChannelNo, presence::local::LocalMember};
 
 /// Sockets of a channel that are looked at together: in a large one none of them is in the processor's caches, and
@@ -15,7 +15,7 @@ const GROUP: usize = 16;
 impl Shard {
     /// Every push to a channel comes this way: behind a walk that is under way, chunk by chunk if the channel is large, and
     /// at once otherwise.
-    pub(super) fn publish(&mut self, local_channel: ChannelNo, mut push: Push) {
+    pub(super) fn publish(&mut self, local_channel: ChannelNo, mut push: QueuedPush) {
         let size = self.index.occupied(local_channel);
         if let Some(permit) = &mut push.permit {
             permit.set_deliveries(size.max(1));
@@ -35,7 +35,7 @@ impl Shard {
     }
 
     /// Most channels have one socket: it needs no run, and nothing is kept for others.
-    fn publish_alone(&mut self, local_channel: ChannelNo, push: &Push) {
+    fn publish_alone(&mut self, local_channel: ChannelNo, push: &QueuedPush) {
         self.spent += 1;
         self.finished.push(push.since);
         let Some((_, no, local_socket)) = self.index.sockets_from(local_channel, 0).next() else { return };

@@ -22,7 +22,7 @@ use crate::{
     presence::MemberUpdate,
     registry::{
         grants::{Grants, replaced},
-        message::{Delivery, Question},
+        message::{Delivery, RunningQuery},
     },
 };
 
@@ -31,7 +31,7 @@ const JUDGED: usize = 4;
 
 /// A command that is not carried out for all of them yet.
 pub(super) struct UserOrder {
-    what: What,
+    what: UserCommand,
     /// The sockets that it has not reached yet, by their numbers in the node: those of the index may be given anew meanwhile.
     sockets: vec::IntoIter<u32>,
     /// What they are told, encoded once for each encoding as long as they are told the same; nothing if its dialect has no
@@ -41,7 +41,7 @@ pub(super) struct UserOrder {
 }
 
 /// What is to be done for each socket.
-pub(super) enum What {
+pub(super) enum UserCommand {
     /// Hand it this.
     Direct(Payload),
     /// Let it subscribe to others from now on.
@@ -60,13 +60,13 @@ pub(super) struct Reload {
 }
 
 /// What waits for its end.
-pub(super) enum Waiting {
+pub(super) enum WaitingForCommand {
     /// A further command.
     Delivery(Delivery, Instant),
     /// A change of a channel's members.
     Members(ChannelRef, MemberUpdate, Permit),
     /// A question.
-    Question(Question, Permit),
+    Question(RunningQuery, Permit),
 }
 
 impl Shard {
@@ -76,7 +76,7 @@ impl Shard {
     }
 
     /// Reach the sockets of a user, as many as fit into this turn.
-    pub(super) fn order(&mut self, app: &AppId, user: &UserId, what: What, permit: Permit) {
+    pub(super) fn order(&mut self, app: &AppId, user: &UserId, what: UserCommand, permit: Permit) {
         let local_sockets = self.index.local_sockets_of(app, user);
         let sockets: Vec<_> = local_sockets.iter().map(|&local_socket| self.index.socket_of(local_socket)).collect();
         let mut order = UserOrder { what, sockets: sockets.into_iter(), frames: SmallVec::new(), _ticket: permit };
@@ -95,9 +95,9 @@ impl Shard {
                 continue;
             }
             match self.waiting.pop_front() {
-                Some(Waiting::Delivery(order, since)) => self.carry_out(order, since),
-                Some(Waiting::Members(channel, update, permit)) => self.announce(&channel, update, permit),
-                Some(Waiting::Question(question, permit)) => self.begin(question, permit),
+                Some(WaitingForCommand::Delivery(order, since)) => self.carry_out(order, since),
+                Some(WaitingForCommand::Members(channel, update, permit)) => self.announce(&channel, update, permit),
+                Some(WaitingForCommand::Question(question, permit)) => self.begin(question, permit),
                 None => return,
             }
         }
@@ -110,17 +110,17 @@ impl Shard {
             let Some(local_socket) = self.index.local_socket_of(socket) else { continue };
             self.spent += 1;
             let heard = match &mut order.what {
-                What::Direct(_) => true,
-                What::Reload(reload) => {
+                UserCommand::Direct(_) => true,
+                UserCommand::Reload(reload) => {
                     if self.reload(local_socket, reload) {
                         order.frames.clear();
                     }
                     true
                 }
-                What::Grant(channel, last) => self.grant(local_socket, channel, last),
+                UserCommand::Grant(channel, last) => self.grant(local_socket, channel, last),
             };
             if heard && let Some(frame) = order.frame(self.index.at(local_socket).encoding, self) {
-                if matches!(order.what, What::Direct(_)) {
+                if matches!(order.what, UserCommand::Direct(_)) {
                     self.metrics.deliveries.inc();
                 }
                 self.enqueue(local_socket, frame);
@@ -216,7 +216,7 @@ impl UserOrder {
     }
 }
 
-impl What {
+impl UserCommand {
     fn told(&self, encoding: &Encoding) -> Option<Frame> {
         let notice = match self {
             Self::Direct(data) => Notice::Direct(data),

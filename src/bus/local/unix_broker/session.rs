@@ -30,7 +30,7 @@ const PARTING: Duration = Duration::from_secs(30);
 /// How many subjects a client may listen to: every slot, and a few more.
 const MAX_LISTENS: usize = (1 << 16) + 64;
 
-type Frames = FramedRead<OwnedReadHalf, LengthDelimitedCodec>;
+type BrokerFrames = FramedRead<OwnedReadHalf, LengthDelimitedCodec>;
 
 /// How a client ended.
 enum ClientEnd {
@@ -85,7 +85,7 @@ pub(super) async fn serve(shared: Arc<BrokerShared>, stream: UnixStream) {
 }
 
 /// Who is it, and does it speak as we do?
-async fn greet(frames: &mut Frames, write: &mut OwnedWriteHalf) -> Result<(NodeId, Bytes), String> {
+async fn greet(frames: &mut BrokerFrames, write: &mut OwnedWriteHalf) -> Result<(NodeId, Bytes), String> {
     let frame = match frames.next().await {
         Some(Ok(frame)) => frame.freeze(),
         Some(Err(error)) => return Err(error.to_string()),
@@ -106,7 +106,7 @@ async fn greet(frames: &mut Frames, write: &mut OwnedWriteHalf) -> Result<(NodeI
 }
 
 /// Obey what the client says, until it ends.
-async fn listen(shared: &BrokerShared, id: ClientId, out: &Outbound, frames: &mut Frames) -> ClientEnd {
+async fn listen(shared: &BrokerShared, id: ClientId, out: &Outbound, frames: &mut BrokerFrames) -> ClientEnd {
     loop {
         let frame = match frames.next().await {
             Some(Ok(frame)) => frame.freeze(),

@@ -6,8 +6,8 @@ use super::{ROOM, api, connect, field, join};
 use crate::{
     cluster::field::By,
     support::{
-        member::Member,
-        pusher::{Api, DEMO, Pusher, channel_data, joined},
+        member::PresenceClient,
+        pusher::{Api, DEMO, PusherClient, channel_data, joined},
         random::Random,
         until, within,
     },
@@ -32,7 +32,7 @@ async fn every_list_comes_out_right(by: By) {
             let mut random = Random::new(number as u64);
             // three users on three slaves each, so that first and last connections meet
             let user = format!("user-{}", number / 3);
-            let mut client = Pusher::connect(slave, DEMO).await;
+            let mut client = PusherClient::connect(slave, DEMO).await;
             let mut joins = 0;
             for _ in 0..60 {
                 client.wish(ROOM, Some(&channel_data(&user))).await;
@@ -48,7 +48,7 @@ async fn every_list_comes_out_right(by: By) {
                 if random.once_in(8) {
                     // gone without a word
                     drop(client);
-                    client = Pusher::connect(slave, DEMO).await;
+                    client = PusherClient::connect(slave, DEMO).await;
                 } else {
                     client.unsubscribe(ROOM).await;
                 }
@@ -86,7 +86,7 @@ async fn every_list_comes_out_right(by: By) {
     }
 }
 
-async fn rejoin(mut client: Pusher, user: &str) -> Pusher {
+async fn rejoin(mut client: PusherClient, user: &str) -> PusherClient {
     client.wish(ROOM, Some(&channel_data(user))).await;
     while client.next().await.event != "pusher_internal:subscription_succeeded" {}
     client
@@ -115,7 +115,7 @@ async fn a_crowd_that_comes_at_once_is_whole(by: By) {
         .into_iter()
         .map(|(client, user, all)| {
             tokio::spawn(async move {
-                let mut member = Member::join(client, ROOM, &user).await;
+                let mut member = PresenceClient::join(client, ROOM, &user).await;
                 member.sees(&all).await;
                 member
             })

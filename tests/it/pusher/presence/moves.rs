@@ -6,8 +6,8 @@ use super::{ROOM, api, connect, join};
 use crate::{
     cluster::field::{By, Field},
     support::{
-        member::{Member, users},
-        pusher::{Api, DEMO, Pusher, channel_data, joined, setup},
+        member::{PresenceClient, users},
+        pusher::{Api, DEMO, PusherClient, channel_data, joined, setup},
         until,
     },
 };
@@ -24,7 +24,7 @@ enum Move {
 }
 
 /// `old` goes and `new` comes, as one user.
-async fn moves(user: &str, mut old: Pusher, new: &mut Pusher, how: Move) {
+async fn moves(user: &str, mut old: PusherClient, new: &mut PusherClient, how: Move) {
     match how {
         Move::LeaveThenJoin => {
             old.unsubscribe(ROOM).await;
@@ -90,23 +90,23 @@ async fn a_hundred_moves_are_no_change_on_one_machine() {
 #[tokio::test]
 async fn a_member_who_is_away_is_a_member_for_the_others_and_no_socket_for_the_backend() {
     let server = setup().set("slave.member_grace", FOR_EVER).start().await;
-    let client = || Pusher::connect(server.slave(), DEMO);
+    let client = || PusherClient::connect(server.slave(), DEMO);
     let counts = || async { Api::of(&server, DEMO).await.counts(ROOM).await };
-    let mut ann = Member::join(client().await, ROOM, "ann").await;
-    let mut bob = Member::join(client().await, ROOM, "bob").await;
+    let mut ann = PresenceClient::join(client().await, ROOM, "ann").await;
+    let mut bob = PresenceClient::join(client().await, ROOM, "bob").await;
     assert_eq!(ann.hears().await, "+bob");
     bob.sees(&users(["ann", "bob"])).await;
     bob.client.unsubscribe(ROOM).await;
     bob.is_quiet().await;
     until("the backend counts sockets", (1, Some(1)), counts).await;
-    let mut late = Member::join(client().await, ROOM, "late").await;
+    let mut late = PresenceClient::join(client().await, ROOM, "late").await;
     assert_eq!(late.there, users(["ann", "bob", "late"]));
     assert_eq!(ann.hears().await, "+late", "and nothing of bob");
 
     // who comes back as somebody else has left before
     late.client.unsubscribe(ROOM).await;
     let data = r#"{"user_id":"late","user_info":{"name":"another"}}"#;
-    let late = Member::join_as(late.client, ROOM, "late", data).await;
+    let late = PresenceClient::join_as(late.client, ROOM, "late", data).await;
     assert_eq!(late.there, users(["ann", "bob", "late"]));
     assert_eq!(ann.hears().await, "-late");
     let said = ann.client.next().await;
@@ -124,16 +124,16 @@ async fn a_member_who_is_away_for_longer_has_left() {
             None => setup().start().await,
             Some(set) => setup().set("slave.member_grace", set).start().await,
         };
-        let client = || Pusher::connect(server.slave(), DEMO);
-        let mut ann = Member::join(client().await, ROOM, "ann").await;
-        let mut bob = Member::join(client().await, ROOM, "bob").await;
+        let client = || PusherClient::connect(server.slave(), DEMO);
+        let mut ann = PresenceClient::join(client().await, ROOM, "ann").await;
+        let mut bob = PresenceClient::join(client().await, ROOM, "bob").await;
         assert_eq!(ann.hears().await, "+bob");
         bob.sees(&users(["ann", "bob"])).await;
         let (left, late) = (Instant::now(), client().await);
         bob.client.unsubscribe(ROOM).await;
         bob.is_quiet().await;
         // who comes meanwhile is given the member, and told when it is over; who comes later is not
-        let mut late = Member::join(late, ROOM, "late").await;
+        let mut late = PresenceClient::join(late, ROOM, "late").await;
         late.sees(&users(["ann", "late"])).await;
         ann.sees(&users(["ann", "late"])).await;
         assert!(left.elapsed() >= Duration::from_millis(grace), "the grace was {:?}", left.elapsed());

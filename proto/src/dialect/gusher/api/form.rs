@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use crate::dialect::contract::{ApiCall, Headers};
 
 /// The parameters of one request.
-pub struct Params<'a> {
+pub struct FormParams<'a> {
     /// The body, if it says that it is a form.
     body: &'a [u8],
     query: &'a str,
 }
 
-impl<'a> Params<'a> {
+impl<'a> FormParams<'a> {
     /// The parameters of `call`. A body of another type counts as empty.
     pub fn of(call: &'a ApiCall<'_>) -> Self {
         let body = if has_type(call.headers, "application/x-www-form-urlencoded") { &call.body[..] } else { &[] };
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     fn value(body: &str, query: &str, name: &str) -> String {
-        Params { body: body.as_bytes(), query }.value(name)
+        FormParams { body: body.as_bytes(), query }.value(name)
     }
 
     #[test]

@@ -50,14 +50,14 @@ fn objects_in<'a, const N: usize>(
     keys: &[&str; N],
     each: impl FnMut(Values<'a, N>) -> Result<(), &'static str>,
 ) -> Result<(), Error> {
-    List { element: || Object(keys), each }.deserialize(&mut json)?;
+    EachElement { element: || Object(keys), each }.deserialize(&mut json)?;
     if rest == Rest::Blank { json.end() } else { Ok(()) }
 }
 
 /// The strings in the list that the whole of `text` is, handed to `each` one after the other.
 pub fn strings(text: &str, each: impl FnMut(String) -> Result<(), &'static str>) -> Result<(), Error> {
     let mut json = serde_json::Deserializer::from_str(text);
-    List { element: || Text, each }.deserialize(&mut json)?;
+    EachElement { element: || AnyString, each }.deserialize(&mut json)?;
     json.end()
 }
 
@@ -67,14 +67,14 @@ pub fn string(value: Option<&RawValue>) -> Result<Cow<'_, str>, Error> {
     // it is one JSON value, so what begins with a quote ends with one; without escapes it stands there as it is
     match value.get().strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
         Some(text) if !text.contains('\\') => Ok(Cow::Borrowed(text)),
-        _ => Text.deserialize(&mut serde_json::Deserializer::from_str(value.get())).map(Cow::Owned),
+        _ => AnyString.deserialize(&mut serde_json::Deserializer::from_str(value.get())).map(Cow::Owned),
     }
 }
 
 /// A string, or `null` for the empty one.
-struct Text;
+struct AnyString;
 
-impl<'de> DeserializeSeed<'de> for Text {
+impl<'de> DeserializeSeed<'de> for AnyString {
     type Value = String;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<String, D::Error> {
@@ -106,7 +106,7 @@ impl<'de, const N: usize> Visitor<'de> for Object<'_, N> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut values = [None; N];
-        while let Some(place) = map.next_key_seed(Place(self.0))? {
+        while let Some(place) = map.next_key_seed(KeyPlace(self.0))? {
             match place {
                 Some(place) => values[place] = Some(map.next_value()?),
                 None => {
@@ -119,9 +119,9 @@ impl<'de, const N: usize> Visitor<'de> for Object<'_, N> {
 }
 
 /// Which of the keys a key is.
-struct Place<'k>(&'k [&'k str]);
+struct KeyPlace<'k>(&'k [&'k str]);
 
-impl<'de> DeserializeSeed<'de> for Place<'_> {
+impl<'de> DeserializeSeed<'de> for KeyPlace<'_> {
     type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
@@ -129,7 +129,7 @@ impl<'de> DeserializeSeed<'de> for Place<'_> {
     }
 }
 
-impl Visitor<'_> for Place<'_> {
+impl Visitor<'_> for KeyPlace<'_> {
     type Value = Option<usize>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,12 +142,12 @@ impl Visitor<'_> for Place<'_> {
 }
 
 /// A list, or `null` for the empty one. Its elements are never held together: a body of a few MiB can hold millions.
-struct List<M, F> {
+struct EachElement<M, F> {
     element: M,
     each: F,
 }
 
-impl<'de, S, M, F> DeserializeSeed<'de> for List<M, F>
+impl<'de, S, M, F> DeserializeSeed<'de> for EachElement<M, F>
 where
     S: DeserializeSeed<'de>,
     M: FnMut() -> S,
@@ -160,7 +160,7 @@ where
     }
 }
 
-impl<'de, S, M, F> Visitor<'de> for List<M, F>
+impl<'de, S, M, F> Visitor<'de> for EachElement<M, F>
 where
     S: DeserializeSeed<'de>,
     M: FnMut() -> S,

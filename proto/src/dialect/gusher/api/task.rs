@@ -91,13 +91,13 @@ pub fn payload(data: Option<&RawValue>) -> Payload {
 }
 
 /// Channel pushes of one request, in order.
-pub struct Batch {
+pub struct PushBatch {
     app: AppId,
     items: usize,
     envelopes: Vec<Envelope>,
 }
 
-impl Batch {
+impl PushBatch {
     /// None yet, of a body of so many bytes.
     pub fn new(app: AppId, bytes: usize) -> Self {
         // a guess that spares most batches the growing, and no more

@@ -10,14 +10,14 @@ use crate::{
 };
 
 use super::{
-    form::Params,
+    form::FormParams,
     json::{self, Rest},
-    task::{self, Batch, MAX_ITEMS, app, bad_name, malformed, segments},
+    task::{self, MAX_ITEMS, PushBatch, app, bad_name, malformed, segments},
 };
 
 pub fn push_channel(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key, channel, event] = segments(call).map_err(|_| malformed("empty param"))?;
-    let data = Params::of(call).value("data");
+    let data = FormParams::of(call).value("data");
     if data.is_empty() {
         return Err(malformed("empty data"));
     }
@@ -26,7 +26,7 @@ pub fn push_channel(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterReques
 
 pub fn push_pattern(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key] = segments(call)?;
-    let params = Params::of(call);
+    let params = FormParams::of(call);
     task::push_pattern(app(app_key)?, params.value("channel_pattern"), &params.value("event"), || {
         let data = params.value("data");
         if data.is_empty() { Err(malformed("empty data")) } else { Ok(Payload::sniff(data.into())) }
@@ -35,11 +35,11 @@ pub fn push_pattern(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterReques
 
 pub fn push_batch(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key] = segments(call)?;
-    let data = Params::of(call).value("batch_data");
+    let data = FormParams::of(call).value("batch_data");
     if data.is_empty() {
         return Err(malformed("empty batch data"));
     }
-    let mut batch = Batch::new(app(app_key)?, data.len());
+    let mut batch = PushBatch::new(app(app_key)?, data.len());
     json::objects(data.as_bytes(), Rest::Blank, ["channel", "event", "data"], |[channel, event, data]| {
         let (channel, event) = (json::string(channel), json::string(event));
         let (channel, event) = (channel.map_err(|_| "channel")?, event.map_err(|_| "event")?);
@@ -52,27 +52,27 @@ pub fn push_batch(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest,
 
 pub fn push_user(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key, user] = segments(call)?;
-    let data = Params::of(call).value("data");
+    let data = FormParams::of(call).value("data");
     task::push_user(app(app_key)?, user, Payload::sniff(data.clone().into()), move || quote(&data))
 }
 
 pub fn push_socket(call: &ApiCall<'_>, seal: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key, socket] = segments(call)?;
-    let data = Params::of(call).value("data");
+    let data = FormParams::of(call).value("data");
     let payload = Payload::sniff(data.clone().into());
     Ok(task::push_socket(app(app_key)?, socket, payload, move || quote(&data), seal))
 }
 
 pub fn reload(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key, user] = segments(call)?;
-    let data = Params::of(call).value("data");
+    let data = FormParams::of(call).value("data");
     let channels = patterns(&data, "data unmarshal error")?;
     task::reload(app(app_key)?, user, channels, move || quote(&data), |list| quote(&list))
 }
 
 pub fn grant(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key, user] = segments(call)?;
-    let channel = Params::of(call).value("data");
+    let channel = FormParams::of(call).value("data");
     if channel.is_empty() {
         return Err(malformed("data empty error"));
     }
@@ -80,7 +80,7 @@ pub fn grant(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refu
 }
 
 pub fn decode(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
-    let jwt = Params::of(call).value("data");
+    let jwt = FormParams::of(call).value("data");
     if jwt.is_empty() {
         return Err(malformed("data error"));
     }

@@ -12,7 +12,7 @@ use crate::{
 use super::{
     JSON,
     json::{self, Rest},
-    task::{self, Batch, app, malformed, payload, segments},
+    task::{self, PushBatch, app, malformed, payload, segments},
     v1::patterns,
 };
 
@@ -35,7 +35,7 @@ pub fn push_pattern(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterReques
 
 pub fn push_batch(call: &ApiCall<'_>, _: &SocketIdSeal) -> Result<MasterRequest, Refusal> {
     let [app_key] = segments(call)?;
-    let mut batch = Batch::new(app(app_key)?, call.body.len());
+    let mut batch = PushBatch::new(app(app_key)?, call.body.len());
     let mut refused = None;
     json::objects(&call.body, Rest::Ignored, ["channel", "event", "data"], |[channel, event, data]| {
         let (channel, event) = (json::string(channel), json::string(event));

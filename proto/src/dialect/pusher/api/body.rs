@@ -25,7 +25,7 @@ pub fn field<'a>(name: &str, value: Option<&'a RawValue>) -> Result<Option<Cow<'
 /// The list that `value` is, if it has at most `most` elements; `None` if it has more.
 pub fn list<'a, T: Deserialize<'a>>(value: &'a RawValue, most: usize) -> Result<Option<Vec<T>>, serde_json::Error> {
     let mut json = serde_json::Deserializer::from_str(value.get());
-    match (List { most, item: PhantomData }).deserialize(&mut json) {
+    match (BoundedList { most, item: PhantomData }).deserialize(&mut json) {
         Ok(items) => Ok(Some(items)),
         Err(why) if why.to_string().starts_with(TOO_MANY) => Ok(None),
         Err(why) => Err(why),
@@ -34,12 +34,12 @@ pub fn list<'a, T: Deserialize<'a>>(value: &'a RawValue, most: usize) -> Result<
 
 const TOO_MANY: &str = "too many elements";
 
-struct List<T> {
+struct BoundedList<T> {
     most: usize,
     item: PhantomData<T>,
 }
 
-impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for List<T> {
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for BoundedList<T> {
     type Value = Vec<T>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Vec<T>, D::Error> {
@@ -47,7 +47,7 @@ impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for List<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+impl<'de, T: Deserialize<'de>> Visitor<'de> for BoundedList<T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,7 +1,7 @@
 //! What a backend wants to know of channels beside what it does (`info`), and how it is written.
 
 use crate::{
-    dialect::pusher::names::{Kind, is_cache},
+    dialect::pusher::names::{ChannelKind, is_cache},
     ids::{AppId, ChannelName},
     query::{ChannelState, StatesOf, StatesQuery},
 };
@@ -26,14 +26,14 @@ impl Info {
 
     /// Ask for the state of these channels, as far as it matters.
     pub fn query(self, app: &AppId, of: Vec<ChannelName>) -> StatesQuery {
-        let members = self.users && of.iter().any(|name| Kind::of(name.as_str()) == Kind::Presence);
+        let members = self.users && of.iter().any(|name| ChannelKind::of(name.as_str()) == ChannelKind::Presence);
         StatesQuery { app: app.clone(), of: StatesOf::Named(of), members }
     }
 
     /// The attributes of a channel as the fields of an object, without braces. What does not apply to the channel is left
     /// out.
     pub fn write(self, name: &str, state: &ChannelState) -> String {
-        let users = (self.users && Kind::of(name) == Kind::Presence)
+        let users = (self.users && ChannelKind::of(name) == ChannelKind::Presence)
             .then(|| format!(r#""user_count":{}"#, state.members.len()));
         let subscriptions = self.subscriptions.then(|| format!(r#""subscription_count":{}"#, state.subscriptions));
         users.into_iter().chain(subscriptions).collect::<Vec<_>>().join(",")
@@ -41,7 +41,7 @@ impl Info {
 
     /// Is something asked for that this channel cannot have?
     pub fn misses(self, name: &str) -> Option<&'static str> {
-        if self.users && Kind::of(name) != Kind::Presence {
+        if self.users && ChannelKind::of(name) != ChannelKind::Presence {
             Some("Cannot retrieve the user count unless the channel is a presence channel")
         } else if self.cache && !is_cache(name) {
             Some("Cannot retrieve the cache unless the channel is a cache channel")

@@ -13,26 +13,26 @@ use crate::{
 
 use super::{
     apps::PusherApp,
-    sign::{Params, check_body, verify},
+    sign::{SignedParams, check_body, verify},
 };
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// A request with a valid signature.
-struct Request<'a> {
+struct SignedRequest<'a> {
     /// Its app.
     app: &'a PusherApp,
     /// The channel in the path; empty if there is none.
     channel: &'a str,
-    params: Params<'a>,
+    params: SignedParams<'a>,
     body: &'a [u8],
 }
 
 struct SignedRoute {
     method: &'static str,
     path: &'static str,
-    handle: fn(&Request<'_>) -> Result<MasterRequest, Refusal>,
+    handle: fn(&SignedRequest<'_>) -> Result<MasterRequest, Refusal>,
 }
 
 const ROUTES: &[SignedRoute] = &[
@@ -72,16 +72,16 @@ fn target<'a>(call: &'a ApiCall<'_>) -> Result<(&'a PusherApp, &'a str), Refusal
 /// Is the head of a request signed by the app that it is for?
 pub fn authenticate(prefix: &str, head: &ApiCall<'_>) -> Result<(), Refusal> {
     let (app, _) = target(head)?;
-    verify(app, head, head.path.strip_prefix(prefix).unwrap_or(head.path), &Params::of(head.query))
+    verify(app, head, head.path.strip_prefix(prefix).unwrap_or(head.path), &SignedParams::of(head.query))
 }
 
 /// What the master does for a request whose head was signed.
 pub fn call(call: &ApiCall<'_>) -> Result<MasterRequest, Refusal> {
     let route = ROUTES.get(call.route_id).ok_or(Refusal::NotFound)?;
     let (app, channel) = target(call)?;
-    let params = Params::of(call.query);
+    let params = SignedParams::of(call.query);
     check_body(&params, &call.body)?;
-    (route.handle)(&Request { app, channel, params, body: &call.body })
+    (route.handle)(&SignedRequest { app, channel, params, body: &call.body })
 }
 
 /// In plain text: libraries hand it through as it is (pusher.md §1.12).

@@ -20,7 +20,7 @@ use crate::{
 };
 
 use super::{
-    Request, bad,
+    SignedRequest, bad,
     body::{field, list, object},
     info::Info,
     json,
@@ -44,13 +44,13 @@ struct Written<'a> {
 }
 
 #[derive(Deserialize)]
-struct Batch<'a> {
+struct BatchBody<'a> {
     #[serde(borrow, default)]
     batch: Option<&'a RawValue>,
 }
 
 /// An event that may be published.
-struct Checked {
+struct CheckedEvent {
     event: Event,
     /// Each once.
     channels: Vec<ChannelName>,
@@ -59,8 +59,8 @@ struct Checked {
 }
 
 /// `POST /apps/{id}/events`.
-pub fn event(request: &Request<'_>) -> Result<MasterRequest, Refusal> {
-    let Request { app, body, .. } = request;
+pub fn event(request: &SignedRequest<'_>) -> Result<MasterRequest, Refusal> {
+    let SignedRequest { app, body, .. } = request;
     let limits = &app.limits;
     let written: Written<'_> = object(body, "The body")?;
     let channels = match (written.channels, field("channel", written.channel)?) {
@@ -80,10 +80,10 @@ pub fn event(request: &Request<'_>) -> Result<MasterRequest, Refusal> {
 }
 
 /// `POST /apps/{id}/batch_events`: all of them or none.
-pub fn batch(request: &Request<'_>) -> Result<MasterRequest, Refusal> {
-    let Request { app, body, .. } = request;
+pub fn batch(request: &SignedRequest<'_>) -> Result<MasterRequest, Refusal> {
+    let SignedRequest { app, body, .. } = request;
     let (app, limits) = (&app.key, &app.limits);
-    let Batch { batch } = object(body, "The body")?;
+    let BatchBody { batch } = object(body, "The body")?;
     let batch = batch.ok_or_else(|| bad("batch is missing"))?;
     let events: Vec<&RawValue> = list(batch, limits.batch)
         .map_err(|_| bad("batch must be a list of events"))?
@@ -114,7 +114,7 @@ pub fn batch(request: &Request<'_>) -> Result<MasterRequest, Refusal> {
     Ok(MasterRequest::PublishAndQuery { envelopes, query, reply: Box::new(reply) })
 }
 
-fn element(event: &RawValue, limits: &AppLimits) -> Result<Checked, Refusal> {
+fn element(event: &RawValue, limits: &AppLimits) -> Result<CheckedEvent, Refusal> {
     let written: Written<'_> = object(event.get().as_bytes(), "An event")?;
     let channel = field("channel", written.channel)?.ok_or_else(|| bad("channel is missing"))?;
     let channels = vec![named(&channel, limits)?];
@@ -132,7 +132,7 @@ fn in_batch(number: usize, why: Refusal) -> Refusal {
 }
 
 /// Everything but the channels.
-fn check(written: Written<'_>, channels: Vec<ChannelName>, limits: &AppLimits) -> Result<Checked, Refusal> {
+fn check(written: Written<'_>, channels: Vec<ChannelName>, limits: &AppLimits) -> Result<CheckedEvent, Refusal> {
     let name = field("name", written.name)?.filter(|name| !name.is_empty()).ok_or_else(|| bad("name is missing"))?;
     if name.chars().count() > limits.event_name {
         return Err(bad(format!("name is too long: it may have {} characters", limits.event_name)));
@@ -151,10 +151,10 @@ fn check(written: Written<'_>, channels: Vec<ChannelName>, limits: &AppLimits) -
     };
     let info = field("info", written.info)?.map(|list| Info::of(&list));
     let event = Event::new(name, Payload::Text(ByteString::from(data.into_owned())));
-    Ok(Checked { event, channels, except, info })
+    Ok(CheckedEvent { event, channels, except, info })
 }
 
-impl Checked {
+impl CheckedEvent {
     fn envelopes(self, app: &AppId) -> Vec<Envelope> {
         let Self { event, channels, except, .. } = self;
         let envelope = |channel| {

@@ -3,7 +3,7 @@
 use crate::{
     dialect::{
         contract::{MasterRequest, QueryRequest},
-        pusher::names::{self, Kind},
+        pusher::names::{self, ChannelKind},
     },
     event::quote,
     ids::ChannelName,
@@ -11,14 +11,14 @@ use crate::{
     refusal::Refusal,
 };
 
-use super::{Request, bad, info::Info, json};
+use super::{SignedRequest, bad, info::Info, json};
 
 /// `GET /apps/{id}/channels`.
-pub fn channels(request: &Request<'_>) -> Result<MasterRequest, Refusal> {
+pub fn channels(request: &SignedRequest<'_>) -> Result<MasterRequest, Refusal> {
     let info = info(request);
     let prefix = request.params.text("filter_by_prefix").unwrap_or_default().into_owned();
     // counting users of channels that have none would be asked by mistake
-    if info.users && Kind::of(&prefix) != Kind::Presence {
+    if info.users && ChannelKind::of(&prefix) != ChannelKind::Presence {
         return Err(bad(
             "user_count may only be requested for presence channels - please supply filter_by_prefix beginning with presence-",
         ));
@@ -34,7 +34,7 @@ pub fn channels(request: &Request<'_>) -> Result<MasterRequest, Refusal> {
 }
 
 /// `GET /apps/{id}/channels/{channel}`.
-pub fn channel(request: &Request<'_>) -> Result<MasterRequest, Refusal> {
+pub fn channel(request: &SignedRequest<'_>) -> Result<MasterRequest, Refusal> {
     let (info, name) = (info(request), channel_name(request)?);
     if let Some(words) = info.misses(name.as_str()) {
         return Err(bad(words));
@@ -53,14 +53,14 @@ pub fn channel(request: &Request<'_>) -> Result<MasterRequest, Refusal> {
 }
 
 /// `GET /apps/{id}/channels/{channel}/users`.
-pub fn users(request: &Request<'_>) -> Result<MasterRequest, Refusal> {
+pub fn users(request: &SignedRequest<'_>) -> Result<MasterRequest, Refusal> {
     let extraneous = request.params.extraneous();
     if !extraneous.is_empty() {
         let names = extraneous.join(", ");
         return Err(bad(format!("The following query string parameters are extraneous: {names}")));
     }
     let name = channel_name(request)?;
-    if Kind::of(name.as_str()) != Kind::Presence {
+    if ChannelKind::of(name.as_str()) != ChannelKind::Presence {
         return Err(bad("Users can only be retrieved for presence channels"));
     }
     let query = MembersQuery { app: request.app.key.clone(), channel: name };
@@ -71,10 +71,10 @@ pub fn users(request: &Request<'_>) -> Result<MasterRequest, Refusal> {
     Ok(MasterRequest::Query(QueryRequest::Members(query, Box::new(reply))))
 }
 
-fn info(request: &Request<'_>) -> Info {
+fn info(request: &SignedRequest<'_>) -> Info {
     request.params.text("info").map(|list| Info::of(&list)).unwrap_or_default()
 }
 
-fn channel_name(request: &Request<'_>) -> Result<ChannelName, Refusal> {
+fn channel_name(request: &SignedRequest<'_>) -> Result<ChannelName, Refusal> {
     names::channel(request.channel, request.app.limits.channel_name.bytes()).map_err(bad)
 }

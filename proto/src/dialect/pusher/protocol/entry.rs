@@ -11,7 +11,7 @@ use crate::{
         AppLimits,
         apps::PusherApp,
         json::{object, text},
-        names::{self, Kind},
+        names::{self, ChannelKind},
     },
     ids::SocketId,
     member::Member,
@@ -26,18 +26,18 @@ use super::{
 pub fn judge(app: &PusherApp, socket: SocketId, wish: &Wish<'_>) -> Result<AuthorizedSubscribe, NotSubscribed> {
     let limits = &app.limits;
     let channel = names::channel(&wish.channel, limits.channel_name.bytes()).map_err(NotSubscribed::malformed)?;
-    let kind = Kind::of(channel.as_str());
-    if kind != Kind::Public {
+    let kind = ChannelKind::of(channel.as_str());
+    if kind != ChannelKind::Public {
         check(app, socket, wish)?;
     }
     let member = match kind {
-        Kind::Presence => {
+        ChannelKind::Presence => {
             let data = wish.channel_data.as_deref().ok_or_else(|| {
                 NotSubscribed::malformed("channel_data is missing: a presence channel shows who is there")
             })?;
             Some(member(data, limits)?)
         }
-        Kind::Public | Kind::Private => None,
+        ChannelKind::Public | ChannelKind::Private => None,
     };
     Ok(AuthorizedSubscribe { channel, member, most_members: limits.presence_members })
 }
@@ -70,13 +70,13 @@ fn check(app: &PusherApp, socket: SocketId, wish: &Wish<'_>) -> Result<(), NotSu
 /// The member that signed `channel_data` speaks of.
 fn member(channel_data: &str, limits: &AppLimits) -> Result<Member, NotSubscribed> {
     #[derive(Deserialize)]
-    struct Data<'a> {
+    struct MemberData<'a> {
         #[serde(borrow, default)]
         user_id: Option<&'a RawValue>,
         #[serde(borrow, default)]
         user_info: Option<&'a RawValue>,
     }
-    let data: Data<'_> =
+    let data: MemberData<'_> =
         object(channel_data.as_bytes()).map_err(|_| NotSubscribed::malformed("channel_data must be a JSON object"))?;
     let no_id = || NotSubscribed::malformed("channel_data must have a user_id, which is a string or a number");
     // Laravel's are numbers

@@ -124,7 +124,7 @@ fn internal(event: &str, channel: &ChannelName, data: &str) -> Frame {
 /// A published event. A backend's data is a string, that of a client what it was, if it was anything.
 fn published(channel: &ChannelName, event: &Event) -> Frame {
     let mut text =
-        Text::with_capacity(64 + channel.as_str().len() + event.name.as_str().len() + event.data.len() * 9 / 8);
+        JsonText::with_capacity(64 + channel.as_str().len() + event.name.as_str().len() + event.data.len() * 9 / 8);
     text.raw(r#"{"event":"#).string(event.name.as_str());
     text.raw(r#","channel":"#).string(channel.as_str());
     match (&event.data, &event.sender) {
@@ -150,9 +150,9 @@ fn direct(data: &Payload) -> Frame {
 }
 
 /// JSON as it is written, into one buffer.
-struct Text(Vec<u8>);
+struct JsonText(Vec<u8>);
 
-impl Text {
+impl JsonText {
     fn with_capacity(bytes: usize) -> Self {
         Self(Vec::with_capacity(bytes))
     }

@@ -24,13 +24,13 @@ use crate::{
 use self::{
     allowance::Allowance,
     frames::{NotSubscribed, error, quoted},
-    said::{Said, Unreadable},
+    said::{ClientFrame, Unreadable},
 };
 use super::{
     AppLimits,
     apps::PusherApp,
     json::text,
-    names::{self, Kind},
+    names::{self, ChannelKind},
 };
 
 /// What is remembered of one socket. Most sockets are idle: it is kept small.
@@ -38,21 +38,21 @@ pub struct PusherProtocol {
     app: AppId,
     socket: SocketId,
     /// What the action under way is about.
-    asked: Option<Box<Asked>>,
+    asked: Option<Box<PusherPending>>,
     /// The presence channels of the socket, with the member that it is there.
     member_of: Vec<(ChannelName, UserId)>,
     /// How many events it may still publish.
     allowance: Allowance,
 }
 
-enum Asked {
+enum PusherPending {
     Enter { channel: ChannelName, user: Option<UserId> },
     Leave(ChannelName),
     Say(ChannelName),
 }
 
 /// The reply to a frame that is refused without asking the slave.
-type No = Frame;
+type RefusalFrame = Frame;
 
 impl PusherProtocol {
     pub fn new(app: AppId, socket: SocketId) -> Self {
@@ -74,19 +74,25 @@ impl PusherProtocol {
             Err(why) => return refuse(&wish.channel, why.reason, why.told(&wish.channel)),
         };
         let user = entry.member.as_ref().map(|member| member.user.clone());
-        self.asked = Some(Box::new(Asked::Enter { channel: entry.channel.clone(), user }));
+        self.asked = Some(Box::new(PusherPending::Enter { channel: entry.channel.clone(), user }));
         Action::Enter(entry)
     }
 
-    fn unsubscribe(&mut self, data: Option<&RawValue>) -> Result<Action, No> {
+    fn unsubscribe(&mut self, data: Option<&RawValue>) -> Result<Action, RefusalFrame> {
         // only the channel counts; nobody is on one that cannot have that name
         let channel = said::channel(data).ok_or_else(|| error(None, said::NO_CHANNEL))?;
         let channel = ChannelName::try_from(&*channel).map_err(|_| no_subscription(&channel))?;
-        self.asked = Some(Box::new(Asked::Leave(channel.clone())));
+        self.asked = Some(Box::new(PusherPending::Leave(channel.clone())));
         Ok(Action::Unsubscribe(channel))
     }
 
-    fn say(&mut self, app: &PusherApp, event: &str, said: &Said<'_>, now: Duration) -> Result<Action, No> {
+    fn say(
+        &mut self,
+        app: &PusherApp,
+        event: &str,
+        said: &ClientFrame<'_>,
+        now: Duration,
+    ) -> Result<Action, RefusalFrame> {
         let no = |words: &str| error(None, words);
         if !app.client_events {
             return Err(no(
@@ -94,7 +100,7 @@ impl PusherProtocol {
             ));
         }
         let channel = said.channel.and_then(text).ok_or_else(|| no("A client event needs a channel"))?;
-        if Kind::of(&channel) == Kind::Public {
+        if ChannelKind::of(&channel) == ChannelKind::Public {
             return Err(no("Client events are only supported on private and presence channels"));
         }
         let limits = &app.limits;
@@ -123,12 +129,12 @@ impl PusherProtocol {
         }
         let member = self.member_of.iter().find(|(name, _)| *name == channel);
         let sender = member.map_or(Sender::Socket, |(_, user)| Sender::Member(user.clone()));
-        self.asked = Some(Box::new(Asked::Say(channel.clone())));
+        self.asked = Some(Box::new(PusherPending::Say(channel.clone())));
         Ok(Action::Say { channel, event: Event { name, data, sender: Some(sender) } })
     }
 
     /// The app as it is now. It may be gone, with the socket still open.
-    fn app<'t>(&self, tenants: &'t Tenants) -> Result<&'t PusherApp, No> {
+    fn app<'t>(&self, tenants: &'t Tenants) -> Result<&'t PusherApp, RefusalFrame> {
         let gone = || error(Some(4001), &format!("App key {} not in this cluster any more", self.app));
         tenants.app(&self.app).of().ok_or_else(gone)
     }
@@ -183,35 +189,35 @@ impl Protocol for PusherProtocol {
 
     fn reply(&mut self, outcome: ActionOutcome<'_>) -> Option<Frame> {
         match (*self.asked.take()?, outcome) {
-            (Asked::Enter { channel, user }, ActionOutcome::Done) => {
+            (PusherPending::Enter { channel, user }, ActionOutcome::Done) => {
                 self.entered(&channel, user);
                 Some(frames::succeeded(&channel))
             }
-            (Asked::Enter { channel, user }, ActionOutcome::Joined { members }) => {
+            (PusherPending::Enter { channel, user }, ActionOutcome::Joined { members }) => {
                 self.entered(&channel, user);
                 Some(frames::succeeded_with(&channel, members))
             }
-            (Asked::Enter { channel, .. }, ActionOutcome::Barred(denial)) => Some(denied(&channel, denial)),
-            (Asked::Enter { channel, .. }, _) => Some(
+            (PusherPending::Enter { channel, .. }, ActionOutcome::Barred(denial)) => Some(denied(&channel, denial)),
+            (PusherPending::Enter { channel, .. }, _) => Some(
                 NotSubscribed::limit(format!("Channel {channel} cannot be subscribed to now")).told(channel.as_str()),
             ),
-            (Asked::Leave(channel), ActionOutcome::Done) => {
+            (PusherPending::Leave(channel), ActionOutcome::Done) => {
                 self.left(&channel);
                 None
             }
-            (Asked::Leave(channel), ActionOutcome::Denied) => Some(no_subscription(channel.as_str())),
-            (Asked::Say(channel), ActionOutcome::Denied) => Some(error(None, &not_on(channel.as_str()))),
-            (Asked::Say(channel), ActionOutcome::Failed) => Some(error(
+            (PusherPending::Leave(channel), ActionOutcome::Denied) => Some(no_subscription(channel.as_str())),
+            (PusherPending::Say(channel), ActionOutcome::Denied) => Some(error(None, &not_on(channel.as_str()))),
+            (PusherPending::Say(channel), ActionOutcome::Failed) => Some(error(
                 None,
                 &format!("Client event lost: channel {channel} cannot be reached now, try again later"),
             )),
-            (Asked::Leave(_) | Asked::Say(_), _) => None,
+            (PusherPending::Leave(_) | PusherPending::Say(_), _) => None,
         }
     }
 }
 
 /// A subscribe that cannot be parsed is refused like any other if it names its channel.
-fn unreadable(channel: Option<&str>) -> No {
+fn unreadable(channel: Option<&str>) -> RefusalFrame {
     match channel {
         Some(channel) => NotSubscribed::malformed(said::NO_WISH).told(channel),
         None => error(None, said::NO_WISH),

@@ -9,7 +9,7 @@ use crate::dialect::pusher::json::{object, text};
 
 /// A client's frame. Other keys are ignored, a repeated one is malformed.
 #[derive(Deserialize)]
-pub struct Said<'a> {
+pub struct ClientFrame<'a> {
     #[serde(borrow)]
     event: &'a RawValue,
     /// The channel; only events of clients have it here.
@@ -32,9 +32,9 @@ pub struct Wish<'a> {
 }
 
 /// A frame and the name of its event.
-pub fn read(message: &str) -> Result<(Cow<'_, str>, Said<'_>), &'static str> {
+pub fn read(message: &str) -> Result<(Cow<'_, str>, ClientFrame<'_>), &'static str> {
     const WORDS: &str = "Invalid message: it must be a JSON object with the name of an event";
-    let said: Said<'_> = object(message.as_bytes()).map_err(|_| WORDS)?;
+    let said: ClientFrame<'_> = object(message.as_bytes()).map_err(|_| WORDS)?;
     Ok((text(said.event).ok_or(WORDS)?, said))
 }
 
@@ -83,12 +83,12 @@ pub fn wish<'a>(data: Option<&'a RawValue>) -> Result<Wish<'a>, Unreadable> {
 /// The one channel that the data of a subscription names, whatever else it says.
 pub fn channel(data: Option<&RawValue>) -> Option<String> {
     #[derive(Deserialize)]
-    struct Data<'a> {
+    struct ChannelData<'a> {
         #[serde(borrow)]
         channel: &'a RawValue,
     }
     let json = unwrapped(data?)?;
-    let data: Data<'_> = object(json.as_bytes()).ok()?;
+    let data: ChannelData<'_> = object(json.as_bytes()).ok()?;
     text(data.channel).map(Cow::into_owned)
 }
 

@@ -21,53 +21,53 @@ use crate::{
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Case {
+struct TalkCase {
     name: String,
-    steps: Vec<Step>,
+    steps: Vec<TalkStep>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Step {
+struct TalkStep {
     says: String,
     #[serde(default)]
     at_ms: u64,
     does: Value,
     /// Of the action; then `hears` is what the client gets.
-    outcome: Option<Came>,
+    outcome: Option<GoldenOutcome>,
     #[serde(default)]
     hears: Vec<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Came {
+enum GoldenOutcome {
     Done,
     Denied,
-    Barred(Barred),
+    Barred(GoldenDenial),
     Joined(Vec<(UserId, String)>),
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Barred {
+enum GoldenDenial {
     AlreadyThere,
     TooManySubscriptions(usize),
     Full(usize),
 }
 
 /// A socket of an app, and the tenants that are in force for it.
-struct Client {
+struct TestTalk {
     talk: PusherProtocol,
     tenants: Tenants,
 }
 
-fn talk(app: PusherApp) -> Client {
+fn talk(app: PusherApp) -> TestTalk {
     let talk = PusherProtocol::new(app.key.clone(), SocketId::new(NodeId::try_from(11).unwrap(), 22));
-    Client { talk, tenants: tenants([app]) }
+    TestTalk { talk, tenants: tenants([app]) }
 }
 
-impl Client {
+impl TestTalk {
     fn greeting(&mut self) -> Option<Frame> {
         self.talk.greeting(&self.tenants)
     }
@@ -116,18 +116,18 @@ fn shown(action: &Action) -> Value {
     }
 }
 
-fn tell(talk: &mut Client, came: &Came) -> Vec<String> {
+fn tell(talk: &mut TestTalk, came: &GoldenOutcome) -> Vec<String> {
     let members: Vec<_>;
     let infos: Vec<ByteString>;
     let outcome = match came {
-        Came::Done => ActionOutcome::Done,
-        Came::Denied => ActionOutcome::Denied,
-        Came::Barred(Barred::AlreadyThere) => ActionOutcome::Barred(Denial::AlreadyThere),
-        Came::Barred(Barred::TooManySubscriptions(most)) => {
+        GoldenOutcome::Done => ActionOutcome::Done,
+        GoldenOutcome::Denied => ActionOutcome::Denied,
+        GoldenOutcome::Barred(GoldenDenial::AlreadyThere) => ActionOutcome::Barred(Denial::AlreadyThere),
+        GoldenOutcome::Barred(GoldenDenial::TooManySubscriptions(most)) => {
             ActionOutcome::Barred(Denial::TooManySubscriptions { most: *most })
         }
-        Came::Barred(Barred::Full(most)) => ActionOutcome::Barred(Denial::Full { most: *most }),
-        Came::Joined(joined) => {
+        GoldenOutcome::Barred(GoldenDenial::Full(most)) => ActionOutcome::Barred(Denial::Full { most: *most }),
+        GoldenOutcome::Joined(joined) => {
             infos = joined.iter().map(|(_, info)| info.as_str().into()).collect();
             members = joined.iter().map(|(user, _)| user).zip(&infos).collect();
             ActionOutcome::Joined { members: &members }
@@ -138,7 +138,7 @@ fn tell(talk: &mut Client, came: &Came) -> Vec<String> {
 
 #[test]
 fn conversations() {
-    for Case { name, steps } in golden::read("pusher/talks.json") {
+    for TalkCase { name, steps } in golden::read("pusher/talks.json") {
         let mut talk = talk(app());
         for (number, step) in steps.into_iter().enumerate() {
             let at = Duration::from_secs(1_700_000_000) + Duration::from_millis(step.at_ms);
@@ -154,13 +154,13 @@ fn conversations() {
 #[test]
 fn events() {
     #[derive(Deserialize)]
-    struct Case {
+    struct EventCase {
         name: String,
         channel: ChannelName,
         event: GoldenEvent,
         frame: String,
     }
-    for Case { name, channel, event, frame } in golden::read("pusher/events.json") {
+    for EventCase { name, channel, event, frame } in golden::read("pusher/events.json") {
         let event = event.into();
         let encoded = frames::encode(Notice::Event { channel: &channel, event: &event }).unwrap();
         assert_eq!(texts(&encoded), [frame], "{name}");
@@ -199,7 +199,7 @@ fn members_come_and_go() {
 fn what_an_app_may_is_looked_up_when_its_client_asks() {
     let mut client = talk(PusherApp { client_events: false, ..app() });
     let event = r#"{"event":"client-x","channel":"private-a","data":{}}"#;
-    let says = |client: &mut Client| client.receive(ClientMessage::Text(event.into()), Duration::ZERO).unwrap();
+    let says = |client: &mut TestTalk| client.receive(ClientMessage::Text(event.into()), Duration::ZERO).unwrap();
     assert!(matches!(says(&mut client), Action::Answer(_)));
     client.tenants = tenants([app()]);
     assert!(matches!(says(&mut client), Action::Say { .. }));

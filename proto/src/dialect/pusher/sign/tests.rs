@@ -26,7 +26,7 @@ fn check(method: &str, path: &str, query: &str, body: &[u8], now: u64) -> Result
         now: Duration::from_secs(now),
         tenants: &tenants([app()]),
     };
-    let params = Params::of(query);
+    let params = SignedParams::of(query);
     let judged = verify(&app(), &call, path, &params);
     judged.and_then(|()| check_body(&params, body)).map_err(|why| {
         assert!(matches!(why, Refusal::Coded { code: 401, .. }), "{why:?}");
@@ -170,7 +170,8 @@ fn a_bad_signature_is_told_what_should_have_been_signed_but_never_the_signature(
 
 #[test]
 fn parameters_that_belong_to_no_signature_are_named() {
-    let params = Params::of("auth_key=a&info=x&auth_signature=b&Body_md5=c&with%20=&auth_timestamp=&auth_version=");
+    let params =
+        SignedParams::of("auth_key=a&info=x&auth_signature=b&Body_md5=c&with%20=&auth_timestamp=&auth_version=");
     assert_eq!(params.extraneous(), ["info", "with "]);
 }
 

@@ -14,7 +14,7 @@ use wellhead_proto::{
 use super::{KEYS, Mode};
 use crate::{
     channels::ChannelTable,
-    presence::coordinator::{Coordinator, Fact, GRACE, Key, Outcome},
+    presence::coordinator::{Coordinator, Fact, GRACE, LedgerKey, Outcome},
 };
 
 /// What travels from one slave to another.
@@ -223,7 +223,7 @@ impl SimWorld {
         let node = self.nodes.get_mut(&id).unwrap();
         let held = node.held.insert(key) || !node.held.remove(&key);
         let mut out = Outcome::default();
-        let named = Key::of(node.coordinator.ledger.names(), &self.keys[key]);
+        let named = LedgerKey::of(node.coordinator.ledger.names(), &self.keys[key]);
         match held {
             true => node.coordinator.claim(&named, Some("of ann"), &mut out),
             false => node.coordinator.withdraw(&named, &mut out),

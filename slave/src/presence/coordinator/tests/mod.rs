@@ -19,7 +19,7 @@ use wellhead_proto::{
     membership::coordinators,
 };
 
-use super::{Coordinator, Fact, GRACE, Key, Outcome};
+use super::{Coordinator, Fact, GRACE, LedgerKey, Outcome};
 use crate::channels::ChannelTable;
 
 fn node(no: u32) -> NodeId {
@@ -113,7 +113,7 @@ impl Net {
     fn held_as(&mut self, no: u32, key: &CoordinatedKey, held: bool, info: Option<String>) {
         let mut out = Outcome::default();
         let slave = self.slave(no);
-        let key = Key::of(slave.ledger.names(), key);
+        let key = LedgerKey::of(slave.ledger.names(), key);
         match held {
             true => slave.claim(&key, info.as_deref(), &mut out),
             false => slave.withdraw(&key, &mut out),
