@@ -16,6 +16,7 @@ mod lifecycle;
 mod logs;
 mod metrics;
 mod model;
+mod names;
 mod presence;
 mod pubsub_contract;
 mod push;
