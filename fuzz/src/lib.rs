@@ -158,7 +158,7 @@ impl<'a> FuzzRequest<'a> {
     fn connect_request(&self, router: &Router, matched: &Matched) {
         let (dialect, route_id) = (router.dialect(matched), router.route(matched).route_id);
         let Err(why) = dialect.connect_request(&self.as_call(router, matched)) else { return };
-        match dialect.turn_away(route_id, &why) {
+        match dialect.reject_socket(route_id, &why) {
             None => check_reply(&dialect.refuse(route_id, &why)),
             Some(turned_away) => {
                 check_frame(turned_away.says);
