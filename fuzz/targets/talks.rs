@@ -43,7 +43,7 @@ fn talk(dialect: &dyn Dialect, variant: Variant, text: &str) {
                 let _ = protocol.tag();
             }
             Err(cause) => {
-                dialect.farewell(cause).into_iter().for_each(check_frame);
+                dialect.closing(cause).into_iter().for_each(check_frame);
                 let (_, reason) = dialect.close(cause);
                 assert!(reason.len() <= 123, "it fits a close frame");
                 return;

@@ -334,10 +334,10 @@ mod tests {
             let all: Vec<_> = slaves.iter().map(|&no| node(no)).collect();
             let gone = all[gone.index(all.len())];
             for channel in (0..50).map(channel) {
-                let (coordinator, deputy) = coordinators(all.iter().copied(), &channel);
+                let (coordinator, standby) = coordinators(all.iter().copied(), &channel);
                 let (after, _) = coordinators(all.iter().copied().filter(|&node| node != gone), &channel);
-                prop_assert_ne!(coordinator, deputy);
-                prop_assert_eq!(after, if coordinator == Some(gone) { deputy } else { coordinator });
+                prop_assert_ne!(coordinator, standby);
+                prop_assert_eq!(after, if coordinator == Some(gone) { standby } else { coordinator });
             }
         }
     }

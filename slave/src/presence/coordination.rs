@@ -167,7 +167,7 @@ impl Coordination {
         let result = act(&mut coordinator, &mut out);
         let due = coordinator.due();
         self.due.send_if_modified(|next| std::mem::replace(next, due) != due);
-        for (to, messages) in out.letters(TOGETHER) {
+        for (to, messages) in out.batches(TOGETHER) {
             self.bus.report(to, messages);
         }
         self.facts.publish(out.facts);

@@ -363,7 +363,7 @@ mod tests {
         assert!(!slots.counts((3, 0), true), "it came the old mode, a second ago");
         assert!(slots.counts((4, 0), true) && !slots.counts((4, 0), false));
         assert!(slots.counts((5, 0), false) && !slots.counts((5, 0), true));
-        assert!((0..3).all(|piece| slots.counts((15, piece), piece == 1)), "each piece of a letter counts");
+        assert!((0..3).all(|piece| slots.counts((15, piece), piece == 1)), "each fragment of a message counts");
         assert!((0..3).all(|piece| !slots.counts((15, piece), piece != 1)), "once");
         let all = (0..4).map(SlotOrder::Unlisten).collect::<Vec<_>>();
         assert_eq!(tick(&mut slots, 6), all);

@@ -117,20 +117,20 @@ pub struct Outcome {
 
 impl Outcome {
     /// The messages, slave by slave, in messages of at most `most`; none are left then.
-    pub fn letters(&mut self, most: usize) -> Vec<(NodeId, Vec<CoordinationMessage>)> {
+    pub fn batches(&mut self, most: usize) -> Vec<(NodeId, Vec<CoordinationMessage>)> {
         let mut open = BTreeMap::new();
-        let mut letters: Vec<(NodeId, Vec<CoordinationMessage>)> = Vec::new();
+        let mut batches: Vec<(NodeId, Vec<CoordinationMessage>)> = Vec::new();
         for (to, message) in self.messages.drain(..) {
-            let letter = *open.entry(to).or_insert(usize::MAX);
-            match letters.get_mut(letter) {
+            let batch = *open.entry(to).or_insert(usize::MAX);
+            match batches.get_mut(batch) {
                 Some((_, messages)) if messages.len() < most => messages.push(message),
                 _ => {
-                    open.insert(to, letters.len());
-                    letters.push((to, vec![message]));
+                    open.insert(to, batches.len());
+                    batches.push((to, vec![message]));
                 }
             }
         }
-        letters
+        batches
     }
 }
 

@@ -65,7 +65,7 @@ fn letters_keep_the_order_and_the_limit() {
     let tell = [(1, 1), (2, 2), (1, 3), (1, 4), (2, 5)].map(|(to, no)| (node(to), report(no)));
     let mut out = Outcome { messages: tell.to_vec(), ..Outcome::default() };
     assert_eq!(
-        out.letters(2),
+        out.batches(2),
         [(node(1), vec![report(1), report(3)]), (node(2), vec![report(2), report(5)]), (node(1), vec![report(4)]),]
     );
     assert_eq!(out, Outcome::default());
