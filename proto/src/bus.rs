@@ -206,7 +206,7 @@ pub trait BusHandler: Send + Sync {
     /// Answer another node.
     fn request(&self, request: NodeRequest) -> NodeResponse;
 
-    /// Another slave tells something about channels that this one keeps.
+    /// Another slave tells something about channels that this one coordinates.
     fn report(&self, from: NodeId, reports: Vec<CoordinationMessage>);
 
     /// The number that the next socket of this node gets.

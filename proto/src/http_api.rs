@@ -63,7 +63,7 @@ pub trait HttpApi: Clone + Send + Sync + 'static {
 #[derive(Clone)]
 pub struct Router {
     dialects: Vec<Arc<dyn Dialect>>,
-    /// Rows in the order of their dialects; the first that matches wins.
+    /// Routes in the order of their dialects; the first that matches wins.
     routes: Arc<[(usize, Route)]>,
     /// The shapes of their paths.
     shapes: Arc<[Shape]>,

@@ -19,7 +19,7 @@ pub const LEASE: Duration = Duration::from_secs(5);
 pub const MAX_NODES: usize = 1_024;
 
 /// Newcomers that are let onto a membership at once, and those of each second after. Whoever is too many comes again with its
-/// next beat.
+/// next heartbeat.
 const NEWCOMERS: u32 = 256;
 const NEWCOMERS_A_SECOND: u32 = 128;
 
@@ -28,7 +28,7 @@ const NEWCOMERS_A_SECOND: u32 = 128;
 pub struct Heartbeat {
     /// Which node.
     pub node: NodeId,
-    /// Does it hold sockets? Masters beat, too, so that two nodes of one id are noticed.
+    /// Does it hold sockets? Masters send heartbeats, too, so that two nodes of one id are noticed.
     pub slave: bool,
     /// Drawn at random when it starts: tells two nodes of one id apart, and a restarted node from its former self.
     pub incarnation: u64,
@@ -72,7 +72,7 @@ struct LiveNode {
     heard: Duration,
 }
 
-/// What a beat changed.
+/// What a heartbeat changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HeartbeatEffect {
     /// A node that was not on the membership.

@@ -138,7 +138,7 @@ enum RejectionForm {
 }
 
 async fn examine(state: &Arc<SlaveState>, head: Head<'_>) -> Result<Accepted, Rejection> {
-    // one value for the whole handshake: what it says of an app at the door holds to the end
+    // one value for the whole handshake: what it says of an app at the beginning holds to the end
     let tenants = state.tenants.load_full();
     let matched = state.router.find(Route::SOCKET, head.path, &tenants);
     let matched = matched.map_err(|reply| Rejection { reason: "not_found", how: RejectionForm::Reply(reply) })?;

@@ -48,7 +48,7 @@ async fn watch_bus(slave: Weak<SlaveState>, mut state: watch::Receiver<BusState>
         let Some(slave) = slave.upgrade() else { return };
         let open = slave.admission.open();
         warn!(open; "the bus has been down for {} s: {open} sockets are told to come back", WITHOUT_BUS.as_secs());
-        // whoever came back to this node at once would be turned away
+        // a client that came back to this node at once would be refused
         slave.registries.close_sockets(CloseCause::ShuttingDownAlone, None);
         drop(slave);
         if state.wait_for(BusState::serves).await.is_err() {

@@ -79,7 +79,8 @@ impl JoinBy {
         })
     }
 
-    /// Prepare the node that beats as `me`; what it signs with, which `given` makes of the owner's welcome where it is given.
+    /// Prepare the node whose heartbeat is `me`; what it signs with, which `given` makes of the owner's welcome where
+    /// it is given.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! From one connection to the next: when to try again, and what is said about it in the log. Each cause is said once
-//! until the bus is back.
+//! From one connection to the next: when to try again, and what is logged about it. Each cause is logged once until the
+//! bus is back.
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher, mem, time::Duration};
 
@@ -8,7 +8,7 @@ use rustc_hash::FxHashSet;
 
 use super::metrics::PubSubMetrics;
 
-/// Before the second try in a row; it doubles from there.
+/// The pause before the second consecutive try; it doubles from there.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Causes that are said in one backoff. Some hold numbers and never repeat.
 const SAID: usize = 8;

@@ -1,5 +1,6 @@
-//! Where messages wait for the handler's room: what comes off the transport is taken at once, so that a node that falls behind
-//! still hears its own confirmations. Bounded in bytes; over the bound all that waits is dropped and the handler told so.
+//! Where messages wait for the handler's room: what comes off the transport is taken at once, so that a node that falls
+//! behind still gets its own confirmations. Bounded in bytes; over the bound all that waits is dropped and the handler
+//! is notified.
 
 use std::{
     collections::VecDeque,
@@ -185,7 +186,7 @@ mod tests {
         }
     }
 
-    /// What the handler hears, when it has room, of what is in the buffer.
+    /// What the handler gets, when it has room, of what is in the buffer.
     async fn heard(
         buffer: &ReceiveBuffer,
         handler: &TestHandler,

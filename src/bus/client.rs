@@ -41,10 +41,10 @@ const TICK: Duration = Duration::from_millis(250);
 const STOPPED: Duration = Duration::from_secs(1);
 /// So many ticks between two probes.
 const PROBE: u32 = 4;
-/// How long the last words of a connection may take.
+/// How long a connection may take to send what is queued when it is closed.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// A kind of server, and how to speak with it.
+/// A kind of server: opens a connection to it and serves that.
 pub(super) trait BusTransport: Send + Sync + Sized + 'static {
     /// What callers hand messages to, for one connection.
     type Outlet: ClientOutlet;
@@ -92,7 +92,7 @@ pub(super) trait BusTransport: Send + Sync + Sized + 'static {
 
 /// The callers' half of one connection. What is handed over by one caller leaves in that order.
 pub(super) trait ClientOutlet: Send + Sync {
-    /// Hand over a message; back once it stands in the queue to the server.
+    /// Hand over a message; back once it is in the queue to the server.
     fn send(&self, subject: Subject, message: Bytes) -> impl Future<Output = Result<(), BusError>> + Send;
 
     fn listen(&self, subject: Subject);
@@ -244,7 +244,7 @@ impl<T: BusTransport> PubSub for ReconnectingClient<T> {
         }
         match timeout(CONFIRMATION, confirmed).await {
             Ok(Ok(confirmed)) => confirmed,
-            // the connection ended, and with it everybody's waiting
+            // the connection ended, and nobody waits for its confirmations any more
             Ok(Err(_)) | Err(_) => Err(BusError::Down),
         }
     }
@@ -275,7 +275,7 @@ impl<T: BusTransport> ClientConnections<T> {
     fn keep_connected(&self, mut stop: watch::Receiver<bool>) {
         let servers = self.transport.servers().max(1);
         let mut backoff = Backoff::new(servers, T::LAST_PAUSE);
-        // not every node at the first server
+        // so that not every node connects to the first server
         let mut server = backoff::random_below(servers);
         while !*stop.borrow() {
             let place = self.transport.place(server);

@@ -46,7 +46,7 @@ impl BusHandle {
         }
     }
 
-    /// Hang up.
+    /// Disconnect.
     pub async fn stop(&self) {
         match self {
             Self::Inside(bus) => bus.stop(),
@@ -63,7 +63,7 @@ impl BusHandle {
     }
 }
 
-/// A node that is to be one of several: it has no wire yet, and what it hears is attached before it gets one.
+/// Builds a node of a cluster. It has no transport yet: its handlers are attached before it gets one.
 pub struct ClusterBuilder {
     cluster: Arc<Cluster>,
     node: NodeId,
@@ -71,7 +71,7 @@ pub struct ClusterBuilder {
 }
 
 impl ClusterBuilder {
-    /// The node that beats as `me`; `registry` shows what it counts.
+    /// The node whose heartbeat is `me`; `registry` shows its metrics.
     pub fn new(me: Heartbeat, arbiter: &ArbiterHandle, registry: &mut Registry) -> Self {
         let metrics = PubSubMetrics::new(registry);
         let cluster = Cluster::new(me, Metrics::new(registry, metrics.gaps.clone()), arbiter);
@@ -84,12 +84,12 @@ impl ClusterBuilder {
         BusHandle::Cluster(self.cluster.clone())
     }
 
-    /// What it must have in common with the others; to be told before it speaks.
+    /// Sets what it must have in common with the others. To be called before it connects.
     pub fn share(&self, common: Common) {
         self.cluster.share(common);
     }
 
-    /// Speak over NATS, with the nodes of the cluster called `name`.
+    /// Connect over NATS to the nodes of the cluster called `name`.
     ///
     /// # Errors
     ///
@@ -120,13 +120,13 @@ impl ClusterBuilder {
     /// `socket` cannot be one, or the system gives us no thread.
     pub fn find_owner(&self, socket: &Path, limits: LocalLimits) -> Result<UnixClient, SocketError> {
         let handler: Arc<dyn MessageHandler> = self.cluster.handler();
-        // the owner puts us on its membership when we say that we are here, which we do once we can answer
-        // but it is told at once what we read, so that nothing is written to us that we do not
+        // the owner adds this node to its membership at its first heartbeat, which it sends once it can answer;
+        // it says at once which formats it reads, so that it gets no message in another
         let hello = Hello { node: self.node, heartbeat: Bytes::from_static(&[NodeMessage::VERSION]) };
         UnixClient::connect(socket.to_owned(), hello, limits, handler, self.metrics.clone())
     }
 
-    /// Speak over the socket of this machine, which another node owns.
+    /// Use the socket of this machine, which another node owns.
     pub fn as_guest(&self, pubsub: Arc<dyn PubSub>) {
         self.cluster.start(pubsub, HELLO);
     }

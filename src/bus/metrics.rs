@@ -11,7 +11,7 @@ use prometheus_client::{
 /// Upper bounds of the confirmation times that are told apart.
 const SECONDS: [f64; 12] = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 2.0];
 
-/// The counters of this process's wire; all its threads share them.
+/// The counters of this process's transport; all its threads share them.
 #[derive(Clone)]
 pub struct PubSubMetrics {
     pub(super) up: Gauge,

@@ -39,18 +39,18 @@ impl fmt::Display for Subject {
 /// A node's connection to the transport. At most once; keeps no history.
 ///
 /// Messages that one caller sends one after the other arrive everywhere in that order, as far as they go to the same
-/// subject. A node hears its own messages, if it listens to their subject.
+/// subject. A node receives its own messages, if it listens to their subject.
 #[async_trait]
 pub trait PubSub: Send + Sync {
     /// The number of the connection that is up; the next one has another.
     fn session(&self) -> Option<u32>;
 
-    /// Hand over a message; back once it stands in the queue to the server, and waiting while that is full.
+    /// Hand over a message; back once it is in the queue to the server, and waiting while that is full.
     ///
     /// # Errors
     ///
-    /// The wire is down, or stays full for longer than it makes anyone wait: then nobody gets the message. A message that
-    /// was taken while the transport was up is never sent after it came back.
+    /// The transport is down, or stays full for longer than it makes anyone wait: then nobody gets the message. A
+    /// message that was taken while the transport was up is never sent after it came back.
     async fn send(&self, subject: Subject, message: Bytes) -> Result<(), BusError> {
         let session = self.session().ok_or(BusError::Down)?;
         self.send_in(session, subject, message).await
@@ -63,10 +63,10 @@ pub trait PubSub: Send + Sync {
     /// As [`PubSub::send`]; and another connection is up.
     async fn send_in(&self, session: u32, subject: Subject, message: Bytes) -> Result<(), BusError>;
 
-    /// Hear `subject` from now on, also after the transport was down. Listening twice is listening once.
+    /// Receive `subject` from now on, also after the transport was down. Listening twice is listening once.
     fn listen(&self, subject: Subject);
 
-    /// Hear it no more.
+    /// Stop receiving it.
     fn unlisten(&self, subject: Subject);
 
     /// Back once everything that was sent and listened to before has reached the server, so that nothing later can be
@@ -74,7 +74,7 @@ pub trait PubSub: Send + Sync {
     ///
     /// # Errors
     ///
-    /// The wire went down in between, or no answer came in time.
+    /// The transport went down in between, or no answer came in time.
     async fn confirm(&self) -> Result<(), BusError>;
 
     /// The largest message, in bytes; `None` if there is no limit.
@@ -88,7 +88,7 @@ pub trait PubSub: Send + Sync {
     /// Is it up? It is once the server has everything that is listened to.
     fn state(&self) -> watch::Receiver<bool>;
 
-    /// Send what stands in the queue and hang up; for good.
+    /// Send what is in the queue and disconnect for good.
     async fn close(&self);
 }
 
@@ -108,7 +108,7 @@ pub trait MessageHandler: Send + Sync {
     /// Messages were lost although the transport is up: this node was too slow and was cut off.
     fn gap(&self);
 
-    /// A connection ended. Everything that came over it has been heard by now, and what is heard from now on comes over
-    /// another; what was sent in between was not heard.
+    /// A connection ended. Everything that came over it has been handled by now, and what comes from now on comes over
+    /// another. What was sent in between was missed.
     fn interrupted(&self);
 }

@@ -1,5 +1,6 @@
-//! The coordinator at work: what this slave's channels and the bus tell it, and what becomes of what it says. Messages go to
-//! the bus and facts into the stream, both under its lock, so that they leave in the order in which they were decided.
+//! Runs the coordinator. It passes claims of this slave's sockets and messages of other slaves to it, its messages to
+//! the bus, and its facts into the stream. Both happen under its lock, so they leave in the order in which they were
+//! decided.
 
 use std::{
     collections::BTreeMap,
@@ -98,8 +99,8 @@ impl Coordination {
         })
     }
 
-    /// It stands so with the bus. While it is down what is said is lost, and as long as not everybody is known nothing can
-    /// be decided: from then on this slave begins anew with everybody.
+    /// The state of the bus changed. While it is down what is said is lost, and as long as not everybody is known
+    /// nothing can be decided: from then on this slave begins anew with everybody.
     pub fn bus_changed(&self, state: &BusState) {
         self.with(|coordinator, out| match state.up && state.roster_known {
             true => coordinator.slaves_changed(&state.slaves, out),

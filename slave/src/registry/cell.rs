@@ -19,7 +19,7 @@ impl ShardCell {
         Rc::new(Self { shard: RefCell::new(shard), share: Rc::new(share) })
     }
 
-    /// See to it that the sockets hold no more than they may, if they have come to hold much. Costs nothing else.
+    /// Close sockets if together they hold too much memory. Counts only when they may have come to hold much.
     pub fn look_after(&self) {
         if self.share.is_due() {
             relief::look_after(&self.shard.borrow(), &self.share);

@@ -27,13 +27,13 @@ use crate::{
 /// Payload bytes that are delivered together: a socket should not get more at once than it may be behind.
 const MAX_TOGETHER: usize = 64 << 10;
 
-/// Something on its way to the sockets of one channel, encoded once for each encoding of its subscribers.
+/// A push to the sockets of one channel, encoded once for each encoding of its subscribers.
 pub struct QueuedPush {
     channel: ChannelName,
     body: PushBody,
     /// The socket that is left out.
     except: Option<SocketId>,
-    /// As sockets of each encoding get it, once that was asked for; nothing if its dialect has no word for it.
+    /// The frame for each encoding, made when it is first needed; nothing if the dialect has no word for it.
     encoded: SmallVec<[Option<Option<SharedFrame>>; 4]>,
     /// When it arrived.
     pub since: Instant,
@@ -41,7 +41,7 @@ pub struct QueuedPush {
     pub permit: Option<Permit>,
 }
 
-/// What is on its way.
+/// What is pushed.
 enum PushBody {
     /// An event, for all.
     Event(Event),
@@ -76,7 +76,7 @@ impl QueuedPush {
         Self { channel, body, except: None, encoded: SmallVec::new(), since, permit: Some(permit) }
     }
 
-    /// Does `socket` get it? `part` is its part among the members.
+    /// Does `socket` get it? `part` finds as which member the socket is on the channel.
     pub fn is_for<'a>(&self, socket: SocketId, part: impl Fn() -> Option<&'a LocalMember>) -> bool {
         match &self.body {
             PushBody::Event(_) => self.except != Some(socket),
@@ -90,12 +90,12 @@ impl QueuedPush {
         self.except.is_none() && matches!(self.body, PushBody::Event(_))
     }
 
-    /// It as a single socket gets it: nothing is kept for others.
+    /// Encodes it for a single socket, and keeps nothing for others.
     pub fn encode(&self, encoding: &Encoding) -> Option<SharedFrame> {
         encoding.encode(self.body.notice(&self.channel))
     }
 
-    /// It as sockets of that encoding get it, if they do.
+    /// The frame for sockets of that encoding, if they get one. It is kept for the next socket.
     pub fn encoded(&mut self, encoding: u8, encodings: &Encodings) -> Option<&SharedFrame> {
         let at = usize::from(encoding);
         if self.encoded.len() <= at {
@@ -122,7 +122,7 @@ pub struct PendingSubscribe {
     pub channels: Vec<ChannelName>,
     /// What its dialect remembers of the subscriptions.
     pub tag: Option<Box<str>>,
-    /// Said in the same step.
+    /// The reply, sent in the same step.
     pub reply: Option<Frame>,
     /// Told when it is subscribed.
     pub done: Option<oneshot::Sender<()>>,

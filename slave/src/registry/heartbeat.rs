@@ -12,7 +12,7 @@ use crate::{
     outbox::SocketEnd,
 };
 
-/// Look after every socket of a thread. Gives the bytes that are owed to all of them.
+/// Check every socket of a thread. Returns the bytes that are queued for all of them.
 pub fn beat(shard: &mut Shard, now: Now, config: &KeepAliveConfig) -> usize {
     let mut owed = 0;
     let mut todo: Vec<(SocketNo, KeepAliveVerdict)> = Vec::new();
@@ -27,7 +27,7 @@ pub fn beat(shard: &mut Shard, now: Now, config: &KeepAliveConfig) -> usize {
         }
         match local_socket.keep_alive.tick(now, local_socket.outbox.take_heard(), subscribed, config) {
             KeepAliveVerdict::Well => {}
-            // this thread may be the one that is late: what it has not read yet is an answer, too
+            // this thread may be late itself: an answer that it has not read yet counts, too
             KeepAliveVerdict::Dead if local_socket.outbox.transport().has_unread() => {
                 local_socket.keep_alive.is_alive()
             }

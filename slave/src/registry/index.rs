@@ -37,7 +37,7 @@ pub struct Index<S> {
     local_sockets: Slab<SocketEntry<S>>,
     sockets: FxHashMap<u32, SocketNo>,
     local_channels: Pages<LocalChannel>,
-    /// The rooms by the numbers of their channels.
+    /// The local number of each channel, by its number in the process.
     by_channel: HashTable<ChannelNo>,
     apps: Slab<AppIndex>,
     by_app: HashMap<AppId, AppNo, RandomState>,
@@ -71,7 +71,7 @@ struct LocalChannel {
     pins: u32,
 }
 
-/// The sockets of a channel in join order, with holes. Most rooms have one.
+/// The sockets of a channel in the order in which they subscribed, with holes. Most channels have one.
 enum JoinOrder {
     One(SocketNo),
     Many(Vec<SocketNo>),
@@ -79,7 +79,7 @@ enum JoinOrder {
 
 struct AppIndex {
     id: AppId,
-    /// The rooms in the order of their names, for prefixes.
+    /// The local channels in the order of their names, for prefixes.
     local_channels: BTreeMap<ChannelName, ChannelNo>,
     users: HashMap<UserId, SmallVec<[SocketNo; 2]>>,
     sockets: usize,
@@ -104,7 +104,7 @@ impl<S> Default for Index<S> {
 }
 
 impl<S> Index<S> {
-    /// Nobody sits anywhere yet; `names` holds the names of channels.
+    /// No sockets yet; `names` holds the names of channels.
     #[must_use]
     pub fn new(names: Arc<ChannelTable>) -> Self {
         Self {
@@ -203,7 +203,7 @@ impl<S> Index<S> {
         local_channel
     }
 
-    /// Put `local_socket` into a channel that has no room yet.
+    /// Subscribe `local_socket` to a channel that has no subscribers in this thread yet.
     fn subscribe_first(
         &mut self,
         no: SocketNo,
@@ -279,7 +279,7 @@ impl<S> Index<S> {
             entry.remove();
         }
         let (len, capacity) = (self.by_channel.len(), self.by_channel.capacity());
-        // what a crowd needed is given back when it has gone
+        // memory that a large crowd needed is freed when the crowd has gone
         if capacity > 64 + 8 * len {
             let Self { by_channel, local_channels, .. } = self;
             by_channel.shrink_to(2 * len, |&local_channel| hash(local_channels[local_channel].channel));
@@ -322,19 +322,19 @@ impl<S> Index<S> {
         self.local_channel_of(id).filter(is_it)
     }
 
-    /// The name of a channel's channel.
+    /// The name of a local channel.
     #[must_use]
     pub fn name_of(&self, local_channel: ChannelNo) -> &ChannelName {
         &self.local_channels[local_channel].name
     }
 
-    /// The number of a channel's channel.
+    /// The number in the process of a local channel.
     #[must_use]
     pub fn channel_of(&self, local_channel: ChannelNo) -> ChannelId {
         self.local_channels[local_channel].channel
     }
 
-    /// How many are in a channel.
+    /// How many sockets are subscribed to a channel.
     #[must_use]
     pub fn occupied(&self, local_channel: ChannelNo) -> usize {
         self.local_channels[local_channel].occupied as usize
@@ -424,7 +424,7 @@ impl<S> Index<S> {
             .map(|subscription| &self.local_channels[subscription.local_channel].name)
     }
 
-    /// Their rooms.
+    /// The local channels that it is subscribed to.
     pub fn rooms_of(&self, local_socket: SocketNo) -> impl Iterator<Item = ChannelNo> {
         self.local_sockets[local_socket as usize].local_channels.iter().map(|subscription| subscription.local_channel)
     }

@@ -49,7 +49,7 @@ pub struct Registry {
     began: Instant,
     clock: ThreadClock,
     metrics: Metrics,
-    /// What this thread last added to the node's gauge of what is owed.
+    /// What this thread last added to the node's gauge of queued bytes.
     shown: i64,
 }
 
@@ -60,7 +60,7 @@ impl Registry {
         Self { cell, keep_alive, began: Instant::now(), clock: ThreadClock::default(), metrics, shown: 0 }
     }
 
-    /// Beat a whole [`BEAT`] after the last was done: an interval would make up for those that it missed.
+    /// Schedule the next heartbeat a whole [`BEAT`] after this one. An interval would make up for those that it missed.
     fn beat_later(ctx: &mut Context<Self>) {
         ctx.run_later(BEAT, |registry, ctx| {
             registry.beat();
@@ -72,7 +72,7 @@ impl Registry {
         let now = self.clock.tick(self.began.elapsed());
         let mut shard = self.cell.shard.borrow_mut();
         let owed = heartbeat::beat(&mut shard, now, &self.keep_alive) as i64;
-        // a count is cheap now and then; what the others hold may have grown, too
+        // a count once a second is cheap; what the sockets of other threads hold may have grown, too
         relief::look_after(&shard, &self.cell.share);
         drop(shard);
         let memory = self.cell.share.memory();

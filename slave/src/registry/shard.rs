@@ -74,15 +74,15 @@ pub struct Shard {
     pub(super) index: Index<LocalSocket>,
     /// What the sockets may subscribe to.
     pub(super) grants: AllGrants,
-    /// Who of them is a member of what.
+    /// Which sockets are members of which presence channels.
     members: LocalMembers,
     encodings: Rc<Encodings>,
     fanout: Fanout,
     /// A command for a user with many sockets that is not carried out yet.
     order: Option<UserOrder>,
-    /// What arrived since.
+    /// Commands, queries and changes of members that arrived since.
     waiting: VecDeque<WaitingForCommand>,
-    /// Questions under way.
+    /// Queries, and pushes to patterns, that are in progress.
     questions: VecDeque<QueryTask>,
     /// Outboxes to flush after the drain.
     dirty: Vec<Rc<Outbox>>,
@@ -174,7 +174,7 @@ impl Shard {
         None
     }
 
-    /// A channel that the subscribe must wait for; the one whose turn it is does not count.
+    /// A channel with a broadcast in progress, which the subscribe must wait for; `but` does not count: it is its turn.
     fn busy_channel_of(&self, join: &PendingSubscribe, but: Option<ChannelNo>) -> Option<ChannelNo> {
         let app = self.index.app_of(self.index.local_socket_of(join.socket)?);
         let mut local_channels = join.channels.iter().filter_map(|channel| self.index.local_channel(app, channel));
@@ -190,7 +190,7 @@ impl Shard {
                 self.note_join(local_socket, channel);
             }
             self.note(change);
-            // the session that asks flushes its own outbox; waiting for a fan-out, it has had its turn
+            // the session that asks flushes its own outbox, unless the subscribe had to wait for a broadcast
             match (join.reply, &join.done) {
                 (Some(reply), None) => self.index.at(local_socket).outbox.reply(reply),
                 (Some(reply), Some(_)) => self.enqueue(local_socket, reply),
@@ -213,7 +213,7 @@ impl Shard {
         }
     }
 
-    /// What the socket of a socket may do and does.
+    /// What a socket may subscribe to and is subscribed to.
     pub(super) fn socket_view(&self, local_socket: SocketNo) -> LocalSocketView<'_> {
         LocalSocketView { index: &self.index, local_socket }
     }
@@ -264,7 +264,7 @@ impl Shard {
         self.metrics.deliveries.inc();
     }
 
-    /// Put a frame on the outbox of one socket; it leaves with the next flush.
+    /// Put a frame on the outbox of one socket; the next flush sends it.
     pub fn enqueue(&mut self, local_socket: SocketNo, frame: Frame) {
         let outbox = &self.index.at(local_socket).outbox;
         outbox.push(frame);

@@ -1,4 +1,4 @@
-//! A socket as its session sees it: the session's one way to what its thread holds.
+//! A socket as its session sees it: the only way for a session to reach the shard of its thread.
 
 use std::{collections::BTreeMap, rc::Rc};
 
@@ -36,7 +36,7 @@ pub struct NewSocket {
     pub outbox: Rc<Outbox>,
 }
 
-/// An open socket, until it is closed. Whatever is asked of a closed one comes to nothing.
+/// An open socket, until it is closed. Calls on a closed one have no effect.
 pub struct SocketHandle {
     cell: Rc<ShardCell>,
     id: SocketId,
@@ -81,7 +81,7 @@ impl SocketHandle {
         Some(shard.index.at(local_socket).grants.clone())
     }
 
-    /// Judge by what it may do and does.
+    /// Decide by what it may subscribe to and is subscribed to.
     pub fn judge<T>(&self, judge: impl FnOnce(&LocalSocketView<'_>) -> T) -> Option<T> {
         let shard = self.cell.shard.borrow();
         let local_socket = shard.index.local_socket_of(self.id.counter())?;
@@ -96,8 +96,8 @@ impl SocketHandle {
         Some(judge(&shard.socket_view(local_socket)))
     }
 
-    /// Subscribe it to channels and say `reply` in the same step, so that no event of theirs precedes it. If a broadcast to it is in progress on
-    /// one of them this waits for its end, and the answer tells when it is done.
+    /// Subscribe it to channels and say `reply` in the same step, so that no event of theirs precedes it. While a
+    /// broadcast to one of them is in progress this waits for its end, and the answer tells when it is done.
     pub fn subscribe(
         &self,
         channels: Vec<ChannelName>,
@@ -133,14 +133,14 @@ impl SocketHandle {
         self.cell.shard.borrow_mut().close(self.id);
     }
 
-    /// The same while its session panics, perhaps in the midst of one of these.
+    /// Close it while its session panics, perhaps inside one of these calls.
     pub fn close_after_panic(&self) {
         if let Ok(mut shard) = self.cell.shard.try_borrow_mut() {
             shard.close(self.id);
         }
     }
 
-    /// See to it that the sockets of the thread hold no more than they may.
+    /// Close sockets of the thread if together they hold too much memory.
     pub fn look_after(&self) {
         self.cell.look_after();
     }

@@ -1,6 +1,6 @@
-//! Who is here: what a thread answers to questions, from its index. A long answer is found in slices, between which the
-//! thread serves its sockets. Nobody is left out for that: whoever and whatever is there from the question to the answer
-//! is in it, and in it is only who was there at some moment of that time.
+//! Surveys: how a thread answers queries from its index. A long answer is found in slices, between which the thread
+//! serves its sockets. Users and channels that are there from the question to the answer are always in it. The answer
+//! holds only those that were there at some moment of that time.
 
 use std::{sync::Arc, vec};
 
@@ -31,7 +31,7 @@ pub trait Granted {
     fn grants(&self) -> Grants;
 }
 
-/// A question under way: where its next slice begins, what was found, and where the answer goes.
+/// A query in progress: where its next slice begins, what was found, and where the answer goes.
 pub(super) enum Survey {
     /// For channels, in the order of their names.
     Channels {
@@ -90,7 +90,7 @@ pub(super) enum Found {
     Hashes(NameHashes, oneshot::Sender<NameHashes>),
 }
 
-/// The places of a channel, which do not move as long as it is walked.
+/// The places of a channel. The channel is pinned, so they do not move while the survey visits them.
 pub(super) struct SurveyPlaces {
     /// `None`: nobody is on it.
     local_channel: Option<ChannelNo>,

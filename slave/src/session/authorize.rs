@@ -79,11 +79,11 @@ pub fn authorize(action: Action, socket: &impl SocketView, most: usize) -> Effec
         Action::Ping => Effect::TellTime,
         Action::ListGrants => Effect::TellGrants,
         Action::Subscribe(channels) => {
-            // what costs least comes first: who could not be on so many is refused before any of them is looked at
+            // the cheapest check comes first: too many channels are refused before any of them is looked at
             if channels.len() > most {
                 return Effect::DenySubscribe(channels, "too_many_subscriptions");
             }
-            // counted as if all were distinct: who names one twice near the limit is refused
+            // counted as if all were distinct: a client that names one twice near the limit is refused
             let new = channels.iter().filter(|channel| !socket.is_on(channel)).count();
             let fits = new == 0 || socket.subscriptions() + new <= most;
             if !fits {

@@ -78,7 +78,7 @@ impl<A: Actor<Context = Self>> SessionContext<A> {
     pub fn leave(&mut self, actor: &mut A) {
         if self.state != ActorState::Stopped {
             self.state = ActorState::Stopping;
-            // an actor that would rather go on cannot: its socket is gone
+            // the actor cannot refuse to stop: its socket is gone
             let (Running::Stop | Running::Continue) = Actor::stopping(actor, self);
             self.state = ActorState::Stopped;
             Actor::stopped(actor, self);

@@ -1,7 +1,7 @@
-//! What comes from a client, as a stream of frames. The validator sees each byte before the parser does. Reads only when every
-//! frame of the last read has been handled, so that no more is kept than one read and one unfinished frame; and what was
-//! kept goes when all of it has been handled: an idle socket has no buffer. As long as the client does not take the replies
-//! that it drew, nothing is heard.
+//! What comes from a client, as a stream of frames. The validator sees each byte before the parser does. Reads only
+//! when every frame of the last read has been handled, so that no more is kept than one read and one unfinished frame.
+//! The buffer is freed when all of it has been handled: an idle socket has none. As long as the client does not take
+//! its replies, nothing is read.
 
 use std::{
     cell::RefCell,
@@ -35,7 +35,7 @@ pub struct FrameReader {
     /// What was read and not handled, and frames and messages that are not whole.
     under_way: Option<Box<Unhandled>>,
     ended: bool,
-    /// Nothing was heard because the client does not take its replies.
+    /// Nothing was read because the client does not take its replies.
     withheld: bool,
 }
 
@@ -63,7 +63,7 @@ impl FrameReader {
         self.under_way.as_ref().map_or(0, |under_way| size_of::<Unhandled>() + under_way.bytes.capacity())
     }
 
-    /// Was nothing heard because the client does not take its replies?
+    /// Was nothing read because the client does not take its replies?
     pub fn is_withheld(&self) -> bool {
         self.withheld
     }

@@ -1,5 +1,5 @@
-//! One socket: commands in, replies out. An actor on the thread that holds the socket; what it may not keep waiting
-//! (a fan-out) passes it by, through the outbox.
+//! One socket: commands in, replies out. An actor on the thread that holds the socket. Pushes do not pass the actor:
+//! the shard puts them on the socket's outbox.
 
 mod actor;
 mod authorize;

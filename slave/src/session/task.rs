@@ -19,14 +19,14 @@ use crate::{
     outbox::{Outbox, SocketEnd},
 };
 
-/// How long what is owed may hold back the close frame.
+/// How long queued frames may hold back the close frame.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How long, and over how many bytes, the client may take to read the close frame and go.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 << 10;
 
-/// Runs a session until its socket ends. A future of its own making, and its last act a task of its own: thousands of idle
-/// sockets would hold the room for its timers, too.
+/// Runs a session until its socket ends. A hand-written future. The end of the socket, with its timers, is a task of
+/// its own: otherwise thousands of idle sockets would hold memory for those timers.
 pub struct SessionTask {
     session: Session,
     context: SessionContext<Session>,
@@ -48,7 +48,7 @@ impl Future for SessionTask {
         let Self { session, context, frame_reader, permit } = &mut *self;
         session.outbox.register_driver(cx);
         if session.outbox.is_behind() {
-            // whether the client takes its replies decides whether it is heard
+            // frames are read only while the client takes its replies
             session.outbox.drive(cx);
         }
         if context.poll(session, frame_reader, cx).is_ready() {
@@ -59,13 +59,13 @@ impl Future for SessionTask {
         session.outbox.drive(cx);
         session.outbox.note_unfinished(frame_reader.held() + session.unfinished());
         if frame_reader.is_withheld() && !session.outbox.has_refused_replies() {
-            // taken meanwhile; nobody else would say so
+            // the kernel took everything meanwhile, and nobody else would report it
             cx.waker().wake_by_ref();
         }
         session.socket.look_after();
         let Some(cause) = session.outbox.take_end() else { return Poll::Pending };
         let names = log_enabled!(Level::Debug).then(|| session.socket.names());
-        // from here on nobody finds the socket any more: presence is exact
+        // from here on no query finds the socket: presence is exact
         session.socket.close();
         context.leave(session);
         if let Some(permit) = permit.take() {
@@ -75,7 +75,7 @@ impl Future for SessionTask {
                 debug!(socket_id, app_id, user_id, reason; "socket {socket_id} ends: {reason}");
             }
             if cause != CloseCause::ClientGone {
-                // what the socket holds is wanted back: the close frame goes instead of it
+                // the socket's memory is needed: its queue is dropped, and the close frame sent instead
                 let instead = cause.is_for_room().then(|| session.goodbye(cause));
                 actix_rt::spawn(farewell(session.outbox.clone(), instead, permit));
             }
@@ -94,8 +94,8 @@ impl Drop for SessionTask {
     }
 }
 
-/// Send what is owed and the close frame behind it, and see that the client reads them. With `instead` what is owed is
-/// forgotten, and that is sent if the kernel takes it at once. The permit is kept until the connection has ended.
+/// Send what is queued and the close frame behind it, and wait until the client has read them. With `instead` the queue
+/// is dropped, and that is sent if the kernel takes it at once. The permit is kept until the connection has ended.
 async fn farewell(outbox: Rc<Outbox>, instead: Option<Frame>, _permit: ConnectionPermit) {
     let is_for_room = instead.is_some();
     let is_sent = match instead {
@@ -104,7 +104,7 @@ async fn farewell(outbox: Rc<Outbox>, instead: Option<Frame>, _permit: Connectio
     };
     let transport = outbox.transport();
     if is_sent {
-        // whoever is still there after that reads nothing
+        // a client that is still there after that reads nothing
         let _ = timeout(LINGER, transport.close_lingering(LINGER_BYTES, |_| false)).await;
     }
     if !is_sent || is_for_room {

@@ -1,4 +1,4 @@
-//! The end of the bus as the roles hold it: pushes that are confirmed, questions, interest.
+//! A node's end of the bus as the roles hold it: confirmed pushes, queries, interest.
 
 use std::sync::{Arc, PoisonError};
 
@@ -63,7 +63,7 @@ impl Bus for ClusterBus {
         let body = Body::PublishMatching { id: asked.waiting.id, from: self.0.me.node, push };
         timeout_at(asked.deadline, pushes.push(Subject::Everyone, body, true)).await.map_err(|_| BusError::Full)??;
         let collected = async { Ok(asked.collect(&mut state).await) };
-        // who orders a push is told that it was taken, as with any push, or that it was not
+        // as with any push, the publisher learns whether the bus took it
         let ((), Gathered { result, missing }) = tokio::try_join!(pushes.confirm(), collected)?;
         let result = ResultPart::from_result(result).ok_or(BusError::OtherKind)?;
         Ok(Gathered { result, missing })
@@ -132,7 +132,7 @@ impl<'a> Pushes<'a> {
         Ok(Self { cluster, pubsub, session, unconfirmed: Vec::new() })
     }
 
-    /// `once`: nobody says it again, so that whoever may have missed it must be able to ask.
+    /// `once`: nobody sends it again, so a node that may have missed it must be able to ask for it.
     async fn push(&mut self, subject: Subject, body: Body, once: bool) -> Result<(), BusError> {
         let (cluster, unconfirmed) = (self.cluster, &mut self.unconfirmed);
         let note = |message| {
@@ -214,7 +214,7 @@ impl Asked<'_> {
     async fn collect(mut self, state: &mut watch::Receiver<BusState>) -> Gathered<QueryResult> {
         while !self.owed.waited_for.is_empty() {
             let waited_for = &self.owed.waited_for;
-            // who leaves the membership meanwhile owes nothing any more
+            // a slave that leaves the membership meanwhile is not waited for
             let gone = state.wait_for(|state| waited_for.iter().any(|node| !state.slaves.contains(node)));
             tokio::select! {
                 answer = self.waiting.answers.recv() => {

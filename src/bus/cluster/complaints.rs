@@ -1,4 +1,4 @@
-//! What is refused over and over is said once per cause and minute, with how often it was. Pure.
+//! What is refused over and over is logged once per cause and minute, with how often it happened. Pure.
 
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
@@ -13,7 +13,7 @@ pub(super) struct Complaints {
 }
 
 impl Complaints {
-    /// It happened again: how often, if it is to be said now.
+    /// It happened again: how often, if it is to be logged now.
     pub(super) fn happened(&mut self, cause: &str, now: Duration) -> Option<u64> {
         let known = self.causes.len() < CAUSES || self.causes.contains_key(cause);
         let cause = if known { Cow::Owned(cause.to_owned()) } else { Cow::Borrowed("others") };

@@ -1,4 +1,5 @@
-//! Has this node heard everything that the others pushed? Pure; the time is passed in, as a span since any fixed moment.
+//! Has this node received everything that the others pushed? Pure; the time is passed in, as a span since any fixed
+//! moment.
 //!
 //! Messages of a node are numbered in the order in which it hands them to the bus, and each says over which of the
 //! sender's connections it travels. Over one connection of the sender and one of this node they arrive in that order and
@@ -26,7 +27,7 @@ use wellhead_proto::{
 /// The number of a message holds its sender above this bit.
 pub(super) const SENDER: u32 = 43;
 
-/// Who beats once a second is not silent for so long, unless something was lost.
+/// A node that sends a heartbeat once a second is not silent for so long, unless something was lost.
 const SILENCE: Duration = Duration::from_millis(BEAT.as_millis() as u64 * 8 / 5);
 /// How long an answer is waited for before the question is put again.
 const AGAIN: Duration = Duration::from_millis(500);

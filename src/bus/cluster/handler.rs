@@ -21,7 +21,7 @@ use super::{
 };
 use crate::bus::pubsub::{MessageHandler, Subject};
 
-/// What a node's wire tells what comes. Holds the node weakly: the transport belongs to it.
+/// Handles what a node's transport receives. Holds the node weakly: the transport belongs to the node.
 pub struct NodeMessageHandler {
     node: Weak<Cluster>,
     fragments: Mutex<MessageFragments>,
@@ -283,7 +283,7 @@ impl Cluster {
         self.membership.do_send(FromNode { news, waiting: self.membership_load.add() });
     }
 
-    /// Something came that is no message of this cluster.
+    /// What came is no message of this cluster: it is counted and refused.
     pub(super) fn refuse(&self, subject: Subject, why: &str) {
         self.metrics.refused.inc();
         let times = self.complaints.lock().unwrap_or_else(PoisonError::into_inner).happened(why, self.now());

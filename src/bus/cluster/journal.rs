@@ -1,5 +1,5 @@
-//! What this node handed to the bus lately and did not take back, so that it can tell a node that had no connection what
-//! passed it by. Pure.
+//! The latest pushes that this node handed to the bus, without those that were refused. A node that had no connection
+//! asks for what it missed. Pure.
 
 use std::collections::VecDeque;
 

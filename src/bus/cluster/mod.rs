@@ -1,7 +1,7 @@
-//! The bus of several nodes: who listens to what, questions and answers, who is there. Stands on any [`PubSub`].
+//! The bus of several nodes: interest, queries and their results, membership. It is built on any [`PubSub`].
 //!
-//! [`Cluster`] is what is used on the way of a push and a delivery, shared by all threads: the sending half, the slots, the
-//! open questions, what was heard without a hole. Who is there, and this node's place among them, is one actor's matter:
+//! [`Cluster`] is what pushes and deliveries use, shared by all threads: the sending half, the slots, the queries that
+//! wait for results, and which messages came without a gap. One actor owns the membership and this node's phase in it:
 //! `membership`.
 
 mod bus;
@@ -72,7 +72,7 @@ pub struct Cluster {
     /// Everything is measured from here.
     start: Instant,
     runtime: Handle,
-    /// What hears for this node; it holds this node in turn, so that the end lets go of it.
+    /// The slave of this node. It holds this node in turn, so the reference is dropped at the end.
     bus_handler: RwLock<Option<Arc<dyn BusHandler>>>,
     sender: MessageSender,
     interest: SlotInterest,
@@ -96,7 +96,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The end of a node that beats as `me`, whose membership lives on `arbiter`. It has no wire yet: see
+    /// The end of the node whose heartbeat is `me`; its membership lives on `arbiter`. It has no transport yet: see
     /// [`Cluster::start`]. Within a tokio runtime that lives as long as the process.
     #[must_use]
     pub fn new(me: Heartbeat, metrics: Metrics, arbiter: &ArbiterHandle) -> Arc<Self> {
@@ -144,14 +144,14 @@ impl Cluster {
         assert!(self.common.set((common, digest)).is_ok(), "a node tells once what it shares");
     }
 
-    /// What the transport is to tell.
+    /// The handler of what the transport receives.
     #[must_use]
     pub fn handler(self: &Arc<Self>) -> Arc<NodeMessageHandler> {
         Arc::new(NodeMessageHandler::new(self))
     }
 
     /// Begin, on `pubsub`, which was given [`Cluster::handler`]. `hello`: how long to wait for everybody's hello each time the
-    /// wire comes up, before the membership counts as known.
+    /// transport comes up, before the membership counts as known.
     ///
     /// # Panics
     ///
@@ -164,8 +164,8 @@ impl Cluster {
         self.runtime.spawn(interest::confirm(Arc::downgrade(self)));
     }
 
-    /// Say goodbye, so that nobody waits for this node any more. It still hears and answers: its sockets are closed one
-    /// after the other.
+    /// Say goodbye, so that nobody waits for this node any more. It still receives and answers while its sockets are
+    /// closed one after the other.
     pub async fn goodbye(&self) {
         let (heard, told) = oneshot::channel();
         self.membership.do_send(LeaveCluster(heard));
@@ -173,7 +173,7 @@ impl Cluster {
         let _ = timeout(DEADLINE, told).await;
     }
 
-    /// Say goodbye and hang up.
+    /// Say goodbye and disconnect.
     pub async fn stop(&self) {
         self.goodbye().await;
         // fails only if its thread ended before
@@ -199,7 +199,7 @@ impl Cluster {
         self.membership.do_send(FormatsChanged);
     }
 
-    /// A node whose connection broke is gone at once. The others hear of it from this one, which saw it.
+    /// A node whose connection broke is gone at once. This node, which saw it, tells the others.
     pub fn lost(&self, node: NodeId) {
         self.formats().unlinked(node);
         self.membership.do_send(Lost(node));
@@ -266,7 +266,7 @@ impl Cluster {
         self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Pushes passed this node by: tell its sockets.
+    /// This node missed pushes: its slave closes the sockets that may lack some.
     fn tell_gap(&self, gap: Gap) {
         self.metrics.gaps.inc();
         if let Some(bus_handler) = self.bus_handler() {

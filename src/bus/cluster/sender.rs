@@ -1,5 +1,5 @@
-//! What this node sends: every message gets its number here, in the order in which the bus gets it. What is sent of its own
-//! accord waits in one queue; pushes and queries are sent by whoever makes them.
+//! The sending half of a node: every message gets its number here, in the order in which the bus gets it. Heartbeats,
+//! reports and answers wait in one queue; pushes and queries are sent by whoever makes them.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
@@ -53,7 +53,7 @@ impl MessageSender {
         assert!(self.pubsub.set(pubsub).is_ok(), "a node begins once");
     }
 
-    /// The wire, up or down; none before the node begins.
+    /// The transport, up or down; none before the node begins.
     pub(super) fn pubsub(&self) -> Option<&Arc<dyn PubSub>> {
         self.pubsub.get()
     }

@@ -19,7 +19,7 @@ use wellhead_proto::{
     query::{NameHashes, Query, QueryResult},
 };
 
-/// How long a publisher waits for room before it is told that the bus is full.
+/// How long a publisher waits for room before it gets an error: the bus is full.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// After so many envelopes in a row a batch lets other requests of its thread have a turn.
@@ -40,12 +40,12 @@ impl InProcessBus {
         Self { bus_handler: OnceLock::new(), state: watch::Sender::new(state), patience: PATIENCE }
     }
 
-    /// From now on nothing is carried; whoever waits for room is told so at once.
+    /// From now on nothing is carried; publishers that wait for room get an error at once.
     pub fn stop(&self) {
         self.state.send_modify(|state| state.up = false);
     }
 
-    /// The slave's inbox, once the bus carries.
+    /// The slave's handler, once it is attached and while the bus is up.
     fn bus_handler(&self) -> Result<&Arc<dyn BusHandler>, BusError> {
         if !self.state.borrow().up {
             return Err(BusError::Down);
@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    /// A slave's inbox that remembers, and has room when it is told so.
+    /// A slave's handler that records what it gets, and has room when the test says so.
     struct RecordingInbox {
         heard: Mutex<Vec<Envelope>>,
         room: watch::Sender<bool>,

@@ -1,5 +1,5 @@
 //! What a slave knows of what is coordinated: what it claims itself, who else claims it, and what was announced. Channels
-//! stand in a dense table by their numbers; members and users, which most channels have none of, in ordered maps. So no
+//! are in a dense table by their numbers; members and users, which most channels have none of, in ordered maps. So no
 //! choice of names makes it slow, and a run of the simulation can be repeated.
 
 use std::{
@@ -21,7 +21,7 @@ use crate::{
 /// Vacant keys that are remembered at least, see [`Ledger::vacated`].
 const VACANT: usize = 65_536;
 
-/// Epochs above it are nobody's: so many changes do not happen.
+/// Epochs above it are refused: so many changes do not happen.
 const LAST_EPOCH: u64 = u64::MAX >> 1;
 
 /// A [`CoordinatedKey`] with its channel by number. As long as it lives, the number is that channel's.
@@ -335,7 +335,7 @@ impl Ledger {
         self.get_mut(key.borrow()).expect("it was inserted if it was missing")
     }
 
-    /// Drop a record in which nothing stands any more.
+    /// Drop a record that holds nothing any more.
     pub fn tidy(&mut self, key: KeyRef<'_>) {
         if self.get(key).is_some_and(Record::is_empty) {
             self.remove(key);

@@ -67,7 +67,7 @@ use self::{
 };
 use crate::channels::ChannelTable;
 
-/// What is told of a member of whom nothing is known: an empty object.
+/// The info of a member of whom nothing is known: an empty object.
 const NO_INFO: &str = "{}";
 
 /// What happened once in the cluster.
@@ -134,7 +134,7 @@ impl Outcome {
     }
 }
 
-/// A slave's part in coordinating the cluster. What each field says stands in the table above.
+/// A slave's part in coordinating the cluster. The table above says what each field means.
 pub struct Coordinator {
     me: NodeId,
     slaves: Vec<NodeId>,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::channels::ChannelTable;
 
-/// Another live slave. What each field says stands in the table of the module above.
+/// Another live slave. The table of the module above says what each field means.
 #[derive(Default)]
 pub(super) struct Peer {
     /// The number of what it was asked.

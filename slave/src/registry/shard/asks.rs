@@ -1,5 +1,5 @@
-//! Questions to a thread, and pushes to patterns, which are answered too. Long ones get one slice each time the thread has
-//! served its sockets, in turn.
+//! Queries of a thread, and pushes to patterns, which are answered too. Long ones get one slice each time the thread
+//! has served its sockets, in turn.
 
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// A question under way.
+/// A query in progress.
 pub(super) enum QueryTask {
     Survey(Survey),
     Push(PatternPush),

@@ -1,4 +1,5 @@
-//! Members among the sockets of a thread: how a socket comes as one, what it is told of the others, and how it goes.
+//! Members among the sockets of a thread: how a socket becomes one, which changes of the others it gets, and how it
+//! leaves.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -32,7 +33,7 @@ impl Shard {
         tag: Option<Box<str>>,
     ) -> Result<BTreeMap<UserId, ByteString>, Denial> {
         let Some(no) = self.index.local_socket_of(socket.counter()) else {
-            // it has ended: nobody hears the answer
+            // the socket has ended: nobody reads the answer
             return Ok(BTreeMap::new());
         };
         let presence = self.presence.clone();

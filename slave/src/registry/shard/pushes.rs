@@ -13,8 +13,8 @@ use crate::{encodings::Encodings, numbers::ChannelNo, presence::local::LocalMemb
 const GROUP: usize = 16;
 
 impl Shard {
-    /// Every push to a channel comes this way: behind a walk that is under way, chunk by chunk if the channel is large, and
-    /// at once otherwise.
+    /// Every push to a channel passes here. It is deferred if a broadcast to the channel is in progress, delivered
+    /// chunk by chunk if the channel is large, and at once otherwise.
     pub(super) fn publish(&mut self, local_channel: ChannelNo, mut push: QueuedPush) {
         let size = self.index.occupied(local_channel);
         if let Some(permit) = &mut push.permit {
@@ -34,7 +34,7 @@ impl Shard {
         }
     }
 
-    /// Most channels have one socket: it needs no run, and nothing is kept for others.
+    /// Most channels have one socket: it needs no broadcast, and no frame is kept for others.
     fn publish_alone(&mut self, local_channel: ChannelNo, push: &QueuedPush) {
         self.spent += 1;
         self.finished.push(push.since);
@@ -73,7 +73,7 @@ impl Shard {
             served += group.len();
             for &(place, no, local_socket, clear) in &group {
                 broadcast.place = place + 1;
-                // in a large push every socket gets one piece, which leaves at once
+                // in a large broadcast every socket gets one piece, which is sent at once
                 if at_once && let Some(block) = broadcast.block(local_socket.encoding, &self.encodings) {
                     if clear {
                         local_socket.outbox.send_now(block)

@@ -34,7 +34,7 @@ pub(super) struct UserOrder {
     what: UserCommand,
     /// The sockets that it has not reached yet, by their numbers in the node: those of the index may be given anew meanwhile.
     sockets: vec::IntoIter<u32>,
-    /// What they are told, encoded once for each encoding as long as they are told the same; nothing if its dialect has no
+    /// The notice for them, encoded once for each encoding as long as it is the same; nothing if the dialect has no
     /// word for it.
     frames: SmallVec<[Option<Option<Frame>>; 4]>,
     _ticket: Permit,
@@ -42,24 +42,24 @@ pub(super) struct UserOrder {
 
 /// What is to be done for each socket.
 pub(super) enum UserCommand {
-    /// Hand it this.
+    /// Deliver this payload.
     Direct(Payload),
-    /// Let it subscribe to others from now on.
+    /// Replace its grants.
     Reload(Reload),
-    /// Let it subscribe to this, too.
+    /// Add this grant.
     Grant(ChannelPattern, Option<(Grants, Option<Grants>)>),
 }
 
-/// Permissions in place of others.
+/// A reload: grants that replace others.
 pub(super) struct Reload {
     /// What lies inside these is replaced, and nothing else.
     within: PatternSet,
     channels: Vec<ChannelPattern>,
-    /// What became of the socket before: most often all of a user's hold the same.
+    /// The result for the socket before: most often all sockets of a user hold the same grants.
     last: Option<(Grants, Grants)>,
 }
 
-/// What waits for its end.
+/// What waits until the command for a user is done.
 pub(super) enum WaitingForCommand {
     /// A further command.
     Delivery(Delivery, Instant),
@@ -223,7 +223,7 @@ impl UserCommand {
             Self::Reload(Reload { last, .. }) => Notice::Reloaded(&last.as_ref()?.1),
             Self::Grant(channel, _) => Notice::Granted(channel),
         };
-        // it is of no subscription
+        // the notice belongs to no subscription
         Some(encoding.frame_of(encoding.encode(notice)?, || ""))
     }
 }

@@ -17,7 +17,7 @@ const NOTABLE: i64 = 5_000;
 pub(super) struct Clocks(BTreeMap<NodeId, NodeClock>);
 
 struct NodeClock {
-    /// By how much this node's clock is ahead, by each of the last beats, in milliseconds.
+    /// By how much this node's clock is ahead, by each of the last heartbeats, in milliseconds.
     ahead: [i64; BEATS],
     beats: usize,
     /// What was said of it last.
@@ -41,7 +41,7 @@ impl NodeClock {
 }
 
 impl Clocks {
-    /// A beat of `node` said that it is `theirs` while it is `ours` here.
+    /// A heartbeat of `node` said that it is `theirs` while it is `ours` here.
     pub(super) fn heard(&mut self, node: NodeId, theirs: u64, ours: u64, now: Duration) -> Option<News> {
         if !self.0.contains_key(&node) && self.0.len() >= MOST {
             let longest_gone = self.0.iter().min_by_key(|(_, clock)| clock.heard).map(|(&node, _)| node);
@@ -53,7 +53,7 @@ impl Clocks {
         clock.beats += 1;
         clock.heard = now;
         let ahead = clock.ahead();
-        // a beat alone may have waited here for long
+        // a single heartbeat may have waited here for long
         if clock.beats < BEATS || ahead.abs_diff(clock.said) <= NOTABLE.unsigned_abs() {
             return None;
         }

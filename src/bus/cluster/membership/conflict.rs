@@ -6,7 +6,7 @@ use wellhead_proto::membership::LEASE;
 
 /// A node that has been on the bus for less than this gives its number up: it has the fewer sockets.
 const YOUNG: Duration = Duration::from_secs(3);
-/// Between two answers to a rival: two old ones do not answer each other without end.
+/// Between two answers to a node of the same id: two old ones do not answer each other without end.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// What is known of rivals.
@@ -18,12 +18,12 @@ pub(super) struct NodeIdConflict {
     answered: Option<Duration>,
 }
 
-/// What to do about a rival.
+/// What to do about a node of the same id.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ConflictVerdict {
     /// Take another number.
     Yield,
-    /// Tell the rival that it has one.
+    /// Tell the other node that its id is taken.
     Answer,
     /// Wait for it to go.
     Wait,

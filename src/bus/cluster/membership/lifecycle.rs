@@ -22,7 +22,7 @@ const RETURN: Duration = Duration::from_millis(2_500);
 /// A tick so late means that this process stood still.
 const STOOD_STILL: Duration = Duration::from_secs(3);
 
-/// The wire went up or down, perhaps more than once.
+/// The transport went up or down, perhaps more than once.
 struct WireChanged;
 
 impl Handler<Begin> for MembershipActor {

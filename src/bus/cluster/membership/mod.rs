@@ -97,7 +97,7 @@ pub(super) struct MembershipActor {
     conflicts: watch::Sender<bool>,
 }
 
-/// The wire is there; `hello`: how long to wait for everybody's hello each time it comes up.
+/// The transport is there; `hello`: how long to wait for everybody's hello each time it comes up.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Begin {

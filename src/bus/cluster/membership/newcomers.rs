@@ -171,7 +171,7 @@ impl MembershipActor {
             );
         }
         if asks {
-            // it says so, too, and need not wait for our next beat
+            // it says so, too, and need not wait for our next heartbeat
             self.answer_hello(node_id, node);
         }
         self.stand_back_for_strangers(node, ctx);

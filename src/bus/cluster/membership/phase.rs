@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 /// The phase of a node. Each that has a `session` has a connection to the bus, and names it.
 pub(super) enum NodePhase {
-    /// It has no wire yet.
+    /// It has no transport yet.
     Starting,
     /// It hears nothing. It forgets nobody for that.
     Down,

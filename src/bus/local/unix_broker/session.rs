@@ -105,7 +105,7 @@ async fn greet(frames: &mut BrokerFrames, write: &mut OwnedWriteHalf) -> Result<
     }
 }
 
-/// Obey what the client says, until it ends.
+/// Carry out what the client sends, until its connection ends.
 async fn listen(shared: &BrokerShared, id: ClientId, out: &Outbound, frames: &mut BrokerFrames) -> ClientEnd {
     loop {
         let frame = match frames.next().await {
