@@ -336,7 +336,7 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// One of the kinds of frame that a dialect speaks (Phoenix knows two), counted from 0. What many sockets are sent is
+/// One of the encodings of a dialect (Phoenix has two), counted from 0. What many sockets are sent is
 /// encoded once for each.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Variant(pub u8);
@@ -350,7 +350,8 @@ pub enum ClientMessage {
     Binary(Bytes),
 }
 
-/// What a client is told over a socket that is opened only to be closed: some libraries look for the reason there.
+/// The last frame and close code of a socket that is opened only to be closed: some libraries look for the reason
+/// there.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RejectedSocket {
     /// The frame before the close frame.
@@ -423,10 +424,10 @@ pub trait Dialect: Send + Sync {
     /// The protocol state of a new socket of an app.
     fn open(&self, app: &AppId, variant: Variant, socket: SocketId) -> Box<dyn Protocol>;
 
-    /// What sockets of this variant are sent that they did not ask for; `None` if the dialect has no word for it.
+    /// The frame of a notice for sockets of this variant; `None` if the dialect has no such frame.
     fn encode(&self, variant: Variant, notice: Notice<'_>) -> Option<SharedFrame>;
 
-    /// What stands before a [`SharedFrame::Tail`] for one subscription; `tag` is what the protocol said of it when it
+    /// What goes before a [`SharedFrame::Tail`] for one subscription; `tag` is what the protocol said of it when it
     /// subscribed. Only for dialects that encode tails.
     fn head(&self, variant: Variant, tag: &str) -> String {
         let _ = (variant, tag);
@@ -455,7 +456,7 @@ pub trait Dialect: Send + Sync {
     }
 }
 
-/// The protocol of a dialect, as one socket speaks it: what the dialect remembers of the socket. A session asks for one
+/// The protocol of a dialect for one socket: what the dialect remembers of it. A session asks for one
 /// action, carries it out, tells the outcome, and only then comes with the next message; so the protocol may remember what
 /// the action was about.
 pub trait Protocol {
@@ -476,7 +477,7 @@ pub trait Protocol {
     /// The message is not understood: the socket closes.
     fn receive(&mut self, message: ClientMessage, tenants: &Tenants, now: Duration) -> Result<Action, CloseCause>;
 
-    /// What of a subscription stands in the head of its events (see [`Dialect::head`]).
+    /// What the head of a subscription's events contains of it (see [`Dialect::head`]).
     fn tag(&self) -> Option<Box<str>> {
         None
     }

@@ -41,12 +41,12 @@ pub struct NoKeys {}
 /// A dialect with its settings. Only [`Mount::new`] and the types must be said; the rest has a default that fits who has
 /// none of it.
 pub trait Mount: Dialect + Sized + 'static {
-    /// Keys of the process, nested as they stand in a file: `struct { pusher: Section }` is the section `[pusher]`. A
+    /// Keys of the process, nested as they are in a file: `struct { pusher: Section }` is the section `[pusher]`. A
     /// section that is there already, such as `[master]`, may be given further keys.
     type Settings: Keys;
-    /// Keys that stand in each of `[[apps.listed]]`.
+    /// Keys of each of `[[apps.listed]]`.
     type AppSettings: Keys;
-    /// What the dialect knows of an app: it stands in the directory of tenants ([`Tenant::of`], [`Tenants::by_id`]).
+    /// What the dialect knows of an app. It is kept in the directory of tenants ([`Tenant::of`], [`Tenants::by_id`]).
     type App: Send + Sync + 'static;
 
     /// Keys of an app that may come from variables `WELLHEAD_APP_KEY` and so on, which make one app: of each group one.
@@ -90,7 +90,7 @@ pub trait Mount: Dialect + Sized + 'static {
         Ok(apps.iter().map(|_| None).collect())
     }
 
-    /// What the dialect calls an app in places where its key does not stand.
+    /// The dialect's own id of an app, where the API uses that instead of the app's key.
     fn app_id(app: &Self::App) -> Option<String> {
         let _ = app;
         None
@@ -126,7 +126,7 @@ pub trait Mount: Dialect + Sized + 'static {
 /// One of `[[apps.listed]]`, as a dialect sees it.
 #[derive(Clone, Debug)]
 pub struct AppEntry<'a, S> {
-    /// Where it stands: `apps.listed.0`.
+    /// Its place in the settings: `apps.listed.0`.
     pub place: &'a str,
     /// Its key.
     pub key: &'a AppId,
@@ -188,9 +188,9 @@ impl BadSetting {
     }
 }
 
-/// Secrets that stand in the settings, or in files that these name.
+/// Secrets that are in the settings, or in files that these name.
 pub trait SecretFiles {
-    /// The secret `name` of `section`, which stands in the settings or in `file`, but not in both.
+    /// The secret `name` of `section`, which is in the settings or in `file`, but not in both.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
 //! gusher: the v1 form API and the v3 JSON API of gusher.cluster, and their WebSocket protocol (`docs/gusher.md` says
-//! what is spoken and what was fixed).
+//! what is supported and what was fixed).
 
 mod api;
 mod auth;

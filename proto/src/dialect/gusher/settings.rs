@@ -1,4 +1,4 @@
-//! What the settings say about gusher: where its v1 routes stand. Its v3 routes stand at the root.
+//! The settings of gusher: the prefixes of its v1 routes. Its v3 routes are at the root.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub struct Settings {
     pub slave: V1Rows,
 }
 
-/// Where v1 routes stand.
+/// The prefix of the v1 routes.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct V1Rows {

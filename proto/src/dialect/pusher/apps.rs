@@ -10,12 +10,12 @@ use crate::ids::AppId;
 
 use super::settings::AppLimits;
 
-/// An app as Pusher's libraries know it. It stands in the directory of tenants.
+/// An app as Pusher's libraries know it. It is kept in the directory of tenants.
 #[derive(Clone)]
 pub struct PusherApp {
     /// Its key, which is in the path of its sockets and names the app everywhere else in Wellhead.
     pub key: AppId,
-    /// Its id, which stands in the paths of the HTTP API.
+    /// Its id, which the paths of the HTTP API contain.
     pub id: String,
     /// Signs requests and permissions.
     pub secret: Vec<u8>,

@@ -40,7 +40,7 @@ pub fn no_upgrade(call: &ApiCall<'_>) -> Refusal {
     }
 }
 
-/// The app whose key is in the path, for a client of a protocol that we speak.
+/// The app whose key is in the path, for a client of a supported protocol version.
 pub fn connect_request(call: &ApiCall<'_>) -> Result<ConnectRequest, Refusal> {
     let coded = |code, reason, text: String| Refusal::Coded { code, reason, text: text.into() };
     let [key] = &call.segments[..] else { return Err(Refusal::NotFound) };

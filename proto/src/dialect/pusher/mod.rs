@@ -1,4 +1,4 @@
-//! Pusher Channels: the HTTP API with its signed requests, and protocol 7 (`docs/pusher.md` says what is spoken).
+//! Pusher Channels: the HTTP API with its signed requests, and protocol 7 (`docs/pusher.md` says what is supported).
 //! Comments here refer to the sections of that page as "pusher.md".
 
 mod api;

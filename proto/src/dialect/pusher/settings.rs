@@ -1,4 +1,4 @@
-//! What the settings say about Pusher: where its routes stand, and of each app its id, its secret and its limits.
+//! The settings of Pusher: the prefixes of its routes, and of each app its id, its secret and its limits.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,13 +25,13 @@ pub struct Settings {
     pub pusher: PusherRows,
 }
 
-/// Where Pusher's routes stand.
+/// The prefixes of Pusher's routes.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields, expecting = "struct Pusher")]
 pub struct PusherRows {
-    /// What stands before `/apps` on the master; usually empty, and no part of what is signed.
+    /// The prefix before `/apps` on the master; usually empty, and no part of what is signed.
     pub master_prefix: String,
-    /// What stands before `/app` on the slave; usually empty.
+    /// The prefix before `/app` on the slave; usually empty.
     pub slave_prefix: String,
 }
 
@@ -49,7 +49,7 @@ impl Settings {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PusherAppSettings {
-    /// Its id, as it stands in the paths of the HTTP API; without one, Pusher's libraries cannot use the app.
+    /// Its id, as in the paths of the HTTP API; without one, Pusher's libraries cannot use the app.
     pub id: String,
     /// What Pusher's libraries sign with.
     pub secret: Secret,
@@ -111,7 +111,7 @@ limits! {
     presence_id: usize = 128, at most LONGEST_NAME;
     /// Client events that one socket may send in a second.
     client_events: u32 = 10;
-    /// After how long a silent client should ask whether the server is there; told in the first frame.
+    /// After how long a silent client should ask whether the server is there; sent in the first frame.
     activity_timeout: Span = Span::seconds(120);
 }
 

@@ -30,7 +30,7 @@ struct MasterRoute {
     handle: fn(&ApiCall<'_>, &SocketIdSeal) -> Result<MasterRequest, Refusal>,
 }
 
-/// Where a route stands, and so which API it belongs to.
+/// The path of a route, and so which API it belongs to.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum RouteRoot {
     /// v1, behind the prefix.
@@ -41,7 +41,7 @@ enum RouteRoot {
     Root,
 }
 
-/// The bare routes stand last, so that they shadow nothing. `user` and `socket` win over an app of that name, as in the
+/// The bare routes come last, so that they shadow nothing. `user` and `socket` win over an app of that name, as in the
 /// original.
 #[rustfmt::skip]
 const ROUTES: &[MasterRoute] = &[

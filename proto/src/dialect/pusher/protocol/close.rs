@@ -9,7 +9,7 @@ pub fn close(cause: CloseCause) -> (u16, &'static str) {
     match cause {
         // at once: another server takes it
         CloseCause::ShuttingDown => (4200, "Server is shutting down, please reconnect"),
-        // not at once: who finds nobody listening waits 15 seconds for its next try
+        // not at once: a client that finds nobody listening waits 15 seconds before it tries again
         CloseCause::ShuttingDownAlone => (4100, "Server is shutting down, please reconnect in a moment"),
         CloseCause::PongTimeout => (4201, "Pong reply not received"),
         CloseCause::Idle => (4202, "Closed after inactivity"),

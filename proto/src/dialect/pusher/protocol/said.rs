@@ -46,7 +46,7 @@ pub const NO_CHANNEL: &str = "Invalid data: it must be a JSON object whose chann
 /// Data that is no [`Wish`].
 #[derive(Debug, Eq, PartialEq)]
 pub struct Unreadable {
-    /// The channel, if that much can be read: then the channel hears of it, too.
+    /// The channel, if that much can be read: then the error names it, too.
     pub channel: Option<String>,
 }
 
