@@ -89,7 +89,7 @@ struct RoleLabel {
 enum Method {
     Get,
     Head,
-    CoordinatedKey,
+    Post,
     Put,
     Delete,
     Options,
@@ -103,7 +103,7 @@ impl EncodeLabelValue for Method {
         encoder.write_str(match self {
             Self::Get => "GET",
             Self::Head => "HEAD",
-            Self::CoordinatedKey => "POST",
+            Self::Post => "POST",
             Self::Put => "PUT",
             Self::Delete => "DELETE",
             Self::Options => "OPTIONS",
@@ -175,7 +175,7 @@ impl Requests {
         let method = match method {
             "GET" => Method::Get,
             "HEAD" => Method::Head,
-            "POST" => Method::CoordinatedKey,
+            "POST" => Method::Post,
             "PUT" => Method::Put,
             "DELETE" => Method::Delete,
             "OPTIONS" => Method::Options,

@@ -133,12 +133,12 @@ impl MembershipActor {
     fn find_out(&mut self, session: u32, node: &Cluster, ctx: &mut Context<Self>) {
         let ends = node.now() + self.hello;
         let quiet = know_all_in(QUIET.min(self.hello), ctx);
-        self.enter(NodePhase::ClusterBuilder { session, ends, quiet }, ctx);
+        self.enter(NodePhase::Joining { session, ends, quiet }, ctx);
     }
 
     /// Somebody new was heard of: who else is there will be known a little later.
     pub(super) fn somebody_new(&mut self, node: &Cluster, ctx: &mut Context<Self>) {
-        if let NodePhase::ClusterBuilder { ends, quiet, .. } = &mut self.phase {
+        if let NodePhase::Joining { ends, quiet, .. } = &mut self.phase {
             ctx.cancel_future(*quiet);
             *quiet = know_all_in(QUIET.min(ends.saturating_sub(node.now())), ctx);
         }
@@ -146,7 +146,7 @@ impl MembershipActor {
 
     fn know_all(&mut self, ctx: &mut Context<Self>) {
         let Some(node) = self.node.upgrade() else { return };
-        if let NodePhase::ClusterBuilder { session, .. } = self.phase {
+        if let NodePhase::Joining { session, .. } = self.phase {
             self.enter(NodePhase::Known { session }, ctx);
             self.publish(&node);
         }
@@ -176,7 +176,7 @@ impl MembershipActor {
     /// Change the phase; what belongs to the old one ends.
     fn enter(&mut self, phase: NodePhase, ctx: &mut Context<Self>) {
         let before = std::mem::replace(&mut self.phase, phase);
-        if let NodePhase::ClusterBuilder { quiet, .. } = before {
+        if let NodePhase::Joining { quiet, .. } = before {
             ctx.cancel_future(quiet);
         }
         if before.stands_back()

@@ -12,7 +12,7 @@ pub(super) enum NodePhase {
     /// It hears nothing. It forgets nobody for that.
     Down,
     /// It is connected, and finds out who is there: until nobody new was heard of for a while, or until `ends`.
-    ClusterBuilder {
+    Joining {
         session: u32,
         ends: Duration,
         /// Ends the phase, unless somebody new is heard of before.
@@ -36,7 +36,7 @@ impl NodePhase {
     /// The connection, while there is one.
     pub(super) fn session(&self) -> Option<u32> {
         match *self {
-            Self::ClusterBuilder { session, .. } | Self::Known { session } | Self::StandingBack { session } => {
+            Self::Joining { session, .. } | Self::Known { session } | Self::StandingBack { session } => {
                 Some(session)
             }
             Self::Leaving { session, .. } => session,
@@ -49,7 +49,7 @@ impl NodePhase {
         match self {
             Self::Known { .. } | Self::StandingBack { .. } => true,
             Self::Leaving { session, .. } => session.is_some(),
-            Self::Starting | Self::Down | Self::ClusterBuilder { .. } | Self::Stopped => false,
+            Self::Starting | Self::Down | Self::Joining { .. } | Self::Stopped => false,
         }
     }
 
