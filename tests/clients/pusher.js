@@ -26,6 +26,9 @@ client_events = true
 /** Where every test runs. */
 export const places = { 'one slave': start, 'two slaves over NATS': startCluster };
 
+/** One host and one port for backends and pages. */
+export const onePort = (t, options) => start(t, { ...options, settings: { WELLHEAD_STANDALONE__LISTEN: '127.0.0.1:0' } });
+
 function backend(address, options = {}) {
   const [host, port] = address.split(':');
   return new Backend({ ...app, host, port, useTLS: false, encryptionMasterKeyBase64: masterKey, ...options });
