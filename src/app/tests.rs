@@ -45,9 +45,13 @@ async fn one_address_serves_both_roles_and_is_free_at_the_end() {
     for listen in [&mut settings.standalone.listen, &mut settings.master.admin] {
         *listen = "127.0.0.1:0".to_owned();
     }
-    let running = start(settings).await.unwrap();
+    let mut process = NodeProcess::new(settings.into(), Roles::Standalone).unwrap();
+    let running = process.bind().await.unwrap().serve().await.unwrap();
     let ListenAddresses { master, slave, admin } = running.addresses;
     assert_eq!(master, slave);
+    running.stop(Then::Again).await;
+    let running = process.bind().await.unwrap().serve().await.unwrap();
+    assert_eq!(running.addresses.slave, slave, "the next node of the process takes the same");
     let (both, admin) = (master.unwrap(), admin.unwrap());
     assert!(get(both, "/readyz").await.ends_with("\r\n\r\nready"));
     assert!(get(both, "/try").await.contains("<!doctype html>"));

@@ -146,7 +146,8 @@ impl Plan {
             warnings: Vec::new(),
         };
         // whose clients all have credentials of their dialect needs no key for tokens: then nobody comes with one
-        let development = keyless && !(plan.own_credentials().next().is_some() && plan.is_exposed());
+        let reached = plan.is_exposed() || plan.one_port;
+        let development = keyless && !(plan.own_credentials().next().is_some() && reached);
         let plan = Self { development, ..plan };
         check.clashes(&plan)?;
         check.paths(&plan)?;

@@ -163,6 +163,15 @@ async fn without_push_keys_nobody_pushes_there_not_even_from_this_machine() {
     let unsigned = http.get("/apps/17/channels").await;
     assert_eq!(unsigned.status, 401, "{unsigned:?}");
 
+    // a tutorial's app and nothing else is no development mode: a proxy that is not seen to be one reaches nothing more
+    let tutorial = at_one(with_app(Setup::development())).start().await;
+    let mut http = Http::to(tutorial.master()).await;
+    assert_eq!(http.get("/v1/stats").await.status, 401);
+    assert_eq!(http.get("/try").await.status, 404);
+    let mut eve = PusherClient::connect(tutorial.slave(), DEMO).await.subscribed("news").await;
+    Api::of(&tutorial, DEMO).await.trigger("news", "signed", "1").await;
+    assert_eq!(eve.next().await, PusherMessage::event("news", "signed", "1"));
+
     // whoever says so serves everybody
     let open = at_one(Setup::keyed()).set("master.open", "true").start().await;
     open.backend().await.push("demo", "news", "e", "1").await;

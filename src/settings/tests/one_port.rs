@@ -52,7 +52,11 @@ fn without_push_keys_nobody_is_served_there_but_in_development_mode() {
     let development = plan(HERE);
     assert!(development.development && development.warnings.is_empty(), "{:?}", development.warnings);
     assert_eq!(keyless(&development), [Keyless::ThisMachine; 2]);
-    assert_eq!(keyless(&plan(&format!("{HERE}{APP}"))), [Keyless::ThisMachine; 2], "without any other key");
+    // an app's secret is what the clients of a proxy come with: the throw-away key would open the rest to that proxy
+    let of_app = plan(&format!("{HERE}{APP}"));
+    assert!(!of_app.development && plan(APP).development);
+    assert_eq!(keyless(&of_app), [Keyless::Nobody, Keyless::Everybody]);
+    assert!(warned(&of_app).contains("only Pusher's clients"), "{:?}", of_app.warnings);
 
     let keyed = plan(&format!("{jwt}{HERE}"));
     assert_eq!(keyless(&keyed), [Keyless::Nobody, Keyless::Everybody]);
