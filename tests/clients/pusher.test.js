@@ -242,9 +242,10 @@ test('one host and one port are enough for backends and pages', async t => {
   assert.equal(await batched, 'two');
   assert.deepEqual(own, [['client-move', { x: 1 }], ['batched', 'two']]);
 
-  // what push keys guard is closed there, to this machine, too
+  // what push keys guard is closed there, to this machine, too, and nothing is left of development mode
   const refused = await fetch(`http://${server.master}/v1/apps/demo/channels`);
   assert.equal(refused.status, 401);
+  assert.equal(server.printed(), '');
 });
 
 test('a wrong key makes clients give up', async t => {
