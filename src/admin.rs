@@ -16,7 +16,7 @@ use prometheus_client::{
 use wellhead_master::{Master, keys::admit_holder};
 use wellhead_proto::{
     dialect::contract::{ApiReply, Right},
-    http_api::{Head, HttpApi, text as plain},
+    http_api::{Head, HttpApi, NotAdmitted, text as plain},
     refusal::Refusal,
     tenants::TenantDirectory,
 };
@@ -62,14 +62,17 @@ impl MetricsGuard {
 impl HttpApi for Admin {
     type Admitted = ();
 
-    fn admit(&self, head: Head<'_>) -> Result<(), ApiReply> {
+    fn admit(&self, head: Head<'_>) -> Result<(), NotAdmitted> {
         match (head.path, head.method) {
             ("/metrics", "GET" | "HEAD") => self.guard.admit(head).map_err(|why| {
                 let reply = self.refuse(&(), &why);
-                if reply.status == 401 { reply.with_header("WWW-Authenticate", "Bearer") } else { reply }
+                match reply.status {
+                    401 => reply.with_header("WWW-Authenticate", "Bearer").into(),
+                    _ => reply.into(),
+                }
             }),
-            ("/metrics", _) => Err(plain(405, "Method Not Allowed\n").with_header("Allow", "GET, HEAD")),
-            _ => Err(plain(404, "404 page not found\n")),
+            ("/metrics", _) => Err(plain(405, "Method Not Allowed\n").with_header("Allow", "GET, HEAD").into()),
+            _ => Err(NotAdmitted::NotMine),
         }
     }
 
@@ -85,7 +88,7 @@ impl HttpApi for Admin {
         }
     }
 
-    fn body_limit(&self) -> usize {
+    fn body_limit(&self, (): &()) -> usize {
         0
     }
 }
@@ -205,7 +208,7 @@ mod tests {
                 headers: &BearerHeader(key),
             };
             let admin = Admin::new(Registry::default(), guard.clone());
-            admin.admit(head).map_or_else(|reply| reply.status, |()| 200)
+            admin.admit(head).map_or_else(|no| no.into_reply(|| admin.not_found(head)).status, |()| 200)
         };
         assert_eq!(status(&MetricsGuard::Nobody, None), 200);
         for guard in [MetricsGuard::Master(master), MetricsGuard::PushKeys(tenants.clone())] {

@@ -151,9 +151,13 @@ impl PusherDemo {
         let Self { secret, requests, .. } = self;
         let body = format!(r#"{{"name":"hello","channel":"{CHANNEL}","data":"It works"}}"#);
         let path = format!("/apps/{APP_ID}/events");
+        let where_to = match master.to_string() {
+            master if master == slave => format!("requests and sockets to {master}"),
+            master => format!("requests to {master} and sockets to {slave}"),
+        };
         format!(
             "3. Or as Pusher's libraries do, with the app id {APP_ID}, the key {APP}, the secret {secret},\n   \
-             requests to {master} and sockets to {slave}, without TLS:\n\
+             {where_to}, without TLS:\n\
              \n\
              B='{body}'; \
              Q=\"auth_key={APP}&auth_timestamp=$(date +%s)&auth_version=1.0\
@@ -208,6 +212,8 @@ mod tests {
         let (master, slave) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2");
         let notice = development.notice(master, slave, None);
         assert!(notice.contains("--app 'a b' ") && !notice.contains("0. Start"), "{notice}");
+        let one = development.notice("127.0.0.1:2".parse().unwrap(), slave, None);
+        assert!(one.contains("--slave http://127.0.0.1:2 ") && one.contains("http://127.0.0.1:2/try"), "{one}");
         let alone = development.notice(master, slave, Some(Some(Path::new("a b.toml"))));
         assert!(alone.contains(" -c 'a b.toml' slave\n"), "{alone}");
         assert!(notice.contains("http://127.0.0.1:1/v1/apps/a%20b/channels/news/messages"), "{notice}");

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use log::{debug, error};
 use wellhead_proto::{
     dialect::contract::{ApiCall, ApiReply, Headers, MasterRequest, RouteAuth},
-    http_api::{Head, HttpApi, Matched},
+    http_api::{Head, HttpApi, Matched, NotAdmitted},
     ids::NodeId,
     refusal::Refusal,
     tenants::Tenants,
@@ -40,9 +40,9 @@ pub struct AdmittedRequest {
 impl HttpApi for Master {
     type Admitted = AdmittedRequest;
 
-    fn admit(&self, head: Head<'_>) -> Result<AdmittedRequest, ApiReply> {
+    fn admit(&self, head: Head<'_>) -> Result<AdmittedRequest, NotAdmitted> {
         let tenants = self.0.tenants.load_full();
-        let mut route = self.0.router.find(head.method, head.path, &tenants)?;
+        let mut route = self.0.router.find_own(head.method, head.path, &tenants)?;
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let caller = match self.0.router.route(&route).guard {
             RouteAuth::Open => Caller::Anyone,
@@ -53,7 +53,7 @@ impl HttpApi for Master {
                 route.segments = call.segments;
                 if let Err(why) = judged {
                     self.note_refused(&Caller::Anyone, &route, head, &why);
-                    return Err(self.0.router.refuse(&route, &why));
+                    return Err(self.0.router.refuse(&route, &why).into());
                 }
                 // a caller that the dialect authorizes is limited by the dialect, too
                 Caller::Anyone
@@ -63,11 +63,15 @@ impl HttpApi for Master {
                 Err(why) => {
                     self.0.metrics.not_admitted(&why);
                     debug!(method = head.method, path = head.path, reason = why.reason(); "caller refused: {why}");
-                    return Err(self.0.router.refuse(&route, &why));
+                    return Err(self.0.router.refuse(&route, &why).into());
                 }
             },
         };
         Ok(AdmittedRequest { route, caller, tenants, at })
+    }
+
+    fn not_found(&self, head: Head<'_>) -> ApiReply {
+        self.0.router.not_found(head.path, &self.0.tenants.load())
     }
 
     fn refuse(&self, admitted: &AdmittedRequest, why: &Refusal) -> ApiReply {
@@ -98,7 +102,7 @@ impl HttpApi for Master {
         })
     }
 
-    fn body_limit(&self) -> usize {
+    fn body_limit(&self, _: &AdmittedRequest) -> usize {
         self.0.body_limit
     }
 }

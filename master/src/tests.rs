@@ -137,7 +137,7 @@ async fn call_in(
     let head = Head { version, method, path, query, headers: &headers };
     match master.admit(head) {
         Ok(admitted) => master.serve(admitted, head, body.to_owned().into()).await,
-        Err(reply) => reply,
+        Err(no) => no.into_reply(|| master.not_found(head)),
     }
 }
 

@@ -46,8 +46,13 @@ pub trait HttpApi: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The reply that says no.
-    fn admit(&self, head: Head<'_>) -> Result<Self::Admitted, ApiReply>;
+    /// The path is none of its own, or the reply that says no.
+    fn admit(&self, head: Head<'_>) -> Result<Self::Admitted, NotAdmitted>;
+
+    /// What is said to those who ask for a path that nobody here has.
+    fn not_found(&self, _: Head<'_>) -> ApiReply {
+        nothing_there()
+    }
 
     /// How the route that was found says no.
     fn refuse(&self, admitted: &Self::Admitted, why: &Refusal) -> ApiReply;
@@ -55,8 +60,33 @@ pub trait HttpApi: Clone + Send + Sync + 'static {
     /// Do what the request asks. `head` is the one that was admitted.
     fn serve(&self, admitted: Self::Admitted, head: Head<'_>, body: Bytes) -> impl Future<Output = ApiReply>;
 
-    /// The largest body that is read, in bytes.
-    fn body_limit(&self) -> usize;
+    /// The largest body that is read of a request that was admitted, in bytes.
+    fn body_limit(&self, admitted: &Self::Admitted) -> usize;
+}
+
+/// Why a request is not admitted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum NotAdmitted {
+    /// None of the routes has such a path: where two roles share a listener, the other one is asked.
+    NotMine,
+    /// There is a route, and this says no.
+    Refused(ApiReply),
+}
+
+impl From<ApiReply> for NotAdmitted {
+    fn from(reply: ApiReply) -> Self {
+        Self::Refused(reply)
+    }
+}
+
+impl NotAdmitted {
+    /// The reply, where `not_found` is said if nobody has such a path.
+    pub fn into_reply(self, not_found: impl FnOnce() -> ApiReply) -> ApiReply {
+        match self {
+            Self::NotMine => not_found(),
+            Self::Refused(reply) => reply,
+        }
+    }
 }
 
 /// All routes of all dialects that one role serves.
@@ -93,6 +123,12 @@ impl Shape {
     fn fits(&self, given: &[&str]) -> bool {
         let fits = |(wanted, given): (&Option<Box<str>>, &&str)| wanted.as_deref().is_none_or(|text| text == *given);
         self.segments.len() == given.len() && self.segments.iter().zip(given).all(fits)
+    }
+
+    /// Does a path exist that fits both?
+    fn meets(&self, other: &Self) -> bool {
+        let meet = |(a, b): (&Option<Box<str>>, &Option<Box<str>>)| a.is_none() || b.is_none() || a == b;
+        self.segments.len() == other.segments.len() && self.segments.iter().zip(&other.segments).all(meet)
     }
 
     fn captured<'p>(&self, given: &[&'p str]) -> impl Iterator<Item = &'p str> {
@@ -145,6 +181,24 @@ impl Router {
     /// The reply for a path that nobody serves here (404, which says so if the other role does), a method that it has no route for (405), or a bad escape in it
     /// (400).
     pub fn find(&self, method: &str, path: &str, tenants: &Tenants) -> Result<Matched, ApiReply> {
+        self.find_own(method, path, tenants).map_err(|no| no.into_reply(|| self.not_found(path, tenants)))
+    }
+
+    /// What is said to those who ask for a path that has no route here: 404, which says so if the other role serves it.
+    #[must_use]
+    pub fn not_found(&self, path: &str, tenants: &Tenants) -> ApiReply {
+        let given: SmallVec<[&str; 16]> = path.split('/').collect();
+        let is_open = |dialect: usize| self.dialects[dialect].is_open(tenants);
+        let is_elsewhere = self.elsewhere.iter().any(|(dialect, shape)| shape.fits(&given) && is_open(*dialect));
+        if is_elsewhere { text(404, self.not_here) } else { nothing_there() }
+    }
+
+    /// The same as [`Router::find`] for who asks another router next.
+    ///
+    /// # Errors
+    ///
+    /// The path is none of this router's, or the reply for a method that it has no route for (405), or a bad escape (400).
+    pub fn find_own(&self, method: &str, path: &str, tenants: &Tenants) -> Result<Matched, NotAdmitted> {
         let method = if method == "HEAD" { "GET" } else { method };
         let mut first = None;
         let mut methods = BTreeSet::new();
@@ -162,15 +216,9 @@ impl Router {
             first.get_or_insert((*dialect, route.route_id));
             methods.insert(if route.method == Route::SOCKET { "GET" } else { route.method });
         }
-        let Some((dialect, route_id)) = first else {
-            let is_elsewhere = self
-                .elsewhere
-                .iter()
-                .any(|(dialect, shape)| shape.fits(&given) && self.dialects[*dialect].is_open(tenants));
-            return Err(text(404, if is_elsewhere { self.not_here } else { "404 page not found\n" }));
-        };
+        let Some((dialect, route_id)) = first else { return Err(NotAdmitted::NotMine) };
         let allow = methods.into_iter().collect::<Vec<_>>().join(", ");
-        Err(self.dialects[dialect].refuse(route_id, &Refusal::MethodNotAllowed).with_header("Allow", allow))
+        Err(self.dialects[dialect].refuse(route_id, &Refusal::MethodNotAllowed).with_header("Allow", allow).into())
     }
 
     /// The dialect of a route.
@@ -190,6 +238,25 @@ impl Router {
     pub fn refuse(&self, matched: &Matched, why: &Refusal) -> ApiReply {
         self.dialect(matched).refuse(self.route(matched).route_id, why)
     }
+}
+
+/// Two paths, one of each role, that one request may mean where both roles share a listener. Paths of sockets are left out:
+/// only handshakes are for them, which go to the slave first.
+#[must_use]
+pub fn ambiguous_paths(dialects: &[Arc<dyn Dialect>]) -> Option<(String, String)> {
+    let routes = || dialects.iter().flat_map(|dialect| dialect.routes());
+    let of = |role| routes().filter(move |route| route.role == role);
+    let opens_socket = |path: &str| routes().any(|route| route.method == Route::SOCKET && route.path == path);
+    of(Role::Slave).filter(|route| !opens_socket(&route.path)).find_map(|slave| {
+        let shape = Shape::of(&slave.path);
+        let master = of(Role::Master).find(|master| Shape::of(&master.path).meets(&shape))?;
+        Some((master.path.clone(), slave.path.clone()))
+    })
+}
+
+/// Nobody has such a path.
+fn nothing_there() -> ApiReply {
+    text(404, "404 page not found\n")
 }
 
 /// A reply in plain text.
@@ -215,7 +282,7 @@ fn decode(segment: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::{
-        dialect::{Settings, all},
+        dialect::{Settings, all, gusher},
         ids::SocketIdSeal,
     };
 
@@ -266,6 +333,38 @@ mod tests {
             assert!(reply.headers.contains(&("Allow", allow.to_owned())), "{method} {path}: {:?}", reply.headers);
         }
         assert_eq!(master.find("POST", "/api/push/a/%zz/c", &Tenants::default()), Err(text(400, "400 Bad Request")));
+    }
+
+    #[test]
+    fn a_path_without_a_row_is_not_mine_and_a_method_without_one_is() {
+        let (master, slave) = (router(Role::Master), router(Role::Slave));
+        let own = |router: &Router, method, path| router.find_own(method, path, &Tenants::default());
+        for (router, other, method, path) in [
+            (&master, &slave, "POST", "/v1/apps/a/channels/b/messages"),
+            (&slave, &master, "POST", "/v1/auth"),
+            (&slave, &master, Route::SOCKET, "/gcs/ws/a"),
+        ] {
+            assert!(own(router, method, path).is_ok(), "{path}");
+            assert_eq!(own(other, method, path), Err(NotAdmitted::NotMine), "{path}");
+        }
+        for (router, path) in [(&master, "/api/ping"), (&slave, "/gcs/auth")] {
+            let no = own(router, "DELETE", path).unwrap_err();
+            assert!(matches!(&no, NotAdmitted::Refused(reply) if reply.status == 405), "{path}: {no:?}");
+        }
+        assert_eq!(own(&master, "GET", "/"), Err(NotAdmitted::NotMine));
+    }
+
+    #[test]
+    fn one_listener_tells_the_paths_of_both_roles_apart_unless_their_prefixes_meet() {
+        let paths = |master: &str, slave: &str| {
+            let mut rows = gusher::Settings::default();
+            (rows.master.prefix, rows.slave.prefix) = (master.to_owned(), slave.to_owned());
+            ambiguous_paths(&all(&Settings::default().with(rows), &SocketIdSeal::new(b"seal")))
+        };
+        assert_eq!(paths("/api", "/gcs"), None);
+        assert_eq!(paths("", "/gcs"), None);
+        assert_eq!(paths("/x", "/x"), Some(("/x/ping".to_owned(), "/x/ping".to_owned())));
+        assert_eq!(paths("", "/push"), Some(("/push/{app}".to_owned(), "/push/auth".to_owned())));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use log::debug;
 use wellhead_proto::{
     dialect::contract::{ApiCall, ApiReply, RouteAuth, SlaveRequest},
-    http_api::{Head, HttpApi, Matched},
+    http_api::{Head, HttpApi, Matched, NotAdmitted},
     jwt::{BadToken, MAX_JWT_BYTES},
     refusal::Refusal,
 };
@@ -20,9 +20,9 @@ fn now() -> Duration {
 impl HttpApi for Slave {
     type Admitted = Matched;
 
-    fn admit(&self, head: Head<'_>) -> Result<Matched, ApiReply> {
+    fn admit(&self, head: Head<'_>) -> Result<Matched, NotAdmitted> {
         let tenants = self.0.tenants.load();
-        let matched = self.0.router.find(head.method, head.path, &tenants)?;
+        let matched = self.0.router.find_own(head.method, head.path, &tenants)?;
         let route = self.0.router.route(&matched);
         if route.guard == RouteAuth::Own {
             let Head { method, path, query, headers, .. } = head;
@@ -33,6 +33,10 @@ impl HttpApi for Slave {
             judged.map_err(|why| self.0.router.refuse(&matched, &why))?;
         }
         Ok(matched)
+    }
+
+    fn not_found(&self, head: Head<'_>) -> ApiReply {
+        self.0.router.not_found(head.path, &self.0.tenants.load())
     }
 
     fn refuse(&self, admitted: &Matched, why: &Refusal) -> ApiReply {
@@ -68,7 +72,7 @@ impl HttpApi for Slave {
     }
 
     /// Anybody may ask a slave, so that it reads no more than the largest JWT needs when every byte of it is escaped.
-    fn body_limit(&self) -> usize {
+    fn body_limit(&self, _: &Matched) -> usize {
         self.0.limits.body.bytes().min(4 * MAX_JWT_BYTES)
     }
 }

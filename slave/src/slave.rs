@@ -152,7 +152,7 @@ impl Slave {
     /// Is there a route for sockets at this path?
     #[must_use]
     pub fn opens_socket(&self, head: Head<'_>) -> bool {
-        self.0.router.find(Route::SOCKET, head.path, &self.0.tenants.load()).is_ok()
+        self.0.router.find_own(Route::SOCKET, head.path, &self.0.tenants.load()).is_ok()
     }
 
     /// Judge a request for a socket; `peer` is for the log.

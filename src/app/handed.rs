@@ -47,11 +47,15 @@ impl Handed {
     pub(super) fn by_name(&mut self, roles: Roles, settings: &mut Settings) -> Result<Listeners> {
         let mut found = Listeners::default();
         let mut others = Vec::new();
+        // then nobody listens at an address of one role alone
+        let one_port = settings.is_one_port(roles)
+            || (roles == Roles::Standalone && self.0.iter().any(|(name, _)| name == "standalone"));
         for (name, listener) in self.0.drain(..) {
             let admin = if roles.master() { &mut settings.master.admin } else { &mut settings.slave.admin };
             let (place, setting) = match name.as_str() {
-                "master" if roles.master() => (&mut found.master, &mut settings.master.listen),
-                "slave" if roles.slave() => (&mut found.slave, &mut settings.slave.listen),
+                "standalone" if one_port => (&mut found.both, &mut settings.standalone.listen),
+                "master" if roles.master() && !one_port => (&mut found.master, &mut settings.master.listen),
+                "slave" if roles.slave() && !one_port => (&mut found.slave, &mut settings.slave.listen),
                 "admin" => (&mut found.admin, admin),
                 _ => {
                     others.push((name, listener));
@@ -77,9 +81,11 @@ impl Handed {
     pub(super) fn by_address(self, plan: &Plan, found: &mut Listeners) -> Result<()> {
         for (name, listener) in self.0 {
             let address = listener.local_addr()?;
+            let of_role = |address: Option<SocketAddr>| address.filter(|_| !plan.one_port);
             let places = [
-                ("master", plan.master, &mut found.master),
-                ("slave", plan.slave, &mut found.slave),
+                ("standalone", plan.master.filter(|_| plan.one_port), &mut found.both),
+                ("master", of_role(plan.master), &mut found.master),
+                ("slave", of_role(plan.slave), &mut found.slave),
                 ("admin", plan.admin, &mut found.admin),
             ];
             let place = places.into_iter().find(|(_, wanted, _)| *wanted == Some(address));
@@ -90,8 +96,8 @@ impl Handed {
                     let name = if name.is_empty() { String::new() } else { format!(" (named {name:?})") };
                     let message =
                         format!("the socket at {address}{name} was handed over, and this process has no use for it");
-                    let hint = "name it master, slave or admin (FileDescriptorName= in its .socket unit), or let one \
-                                of the settings *.listen be its address";
+                    let hint = "name it master, slave, standalone or admin (FileDescriptorName= in its .socket unit), or \
+                                let one of the settings *.listen be its address";
                     return Err(SettingsError::new(message).hint(hint).into());
                 }
             }
@@ -130,7 +136,9 @@ mod tests {
         let plan = Plan::new(&loaded, roles)?;
         handed.by_address(&plan, &mut found)?;
         let at = |listener: &Option<TcpListener>| listener.as_ref().map(|listener| listener.local_addr().unwrap());
-        let got = [at(&found.master), at(&found.slave), at(&found.admin)];
+        let both = at(&found.both);
+        assert!(!plan.one_port || (found.master.is_none() && found.slave.is_none()), "one serves both");
+        let got = [at(&found.master).or(both), at(&found.slave).or(both), at(&found.admin)];
         for (wanted, got) in [plan.master, plan.slave, plan.admin].into_iter().zip(got) {
             assert!(got.is_none() || wanted == got, "what is judged is the address that is served");
         }
@@ -156,10 +164,32 @@ mod tests {
     }
 
     #[test]
+    fn one_socket_may_be_for_both_roles() {
+        let (got, sockets) = given(Roles::Standalone, &["admin", "standalone"], |_, _| {}).unwrap();
+        assert_eq!(got, [1, 1, 0].map(|number: usize| Some(sockets[number])), "named, whatever the settings say");
+        let (got, sockets) = given(Roles::Standalone, &["wellhead.socket"], |settings, sockets| {
+            settings.standalone.listen = sockets[0].to_string();
+        })
+        .unwrap();
+        assert_eq!(got, [Some(sockets[0]), Some(sockets[0]), None]);
+        let one_port =
+            |settings: &mut Settings, _: &[SocketAddr]| settings.standalone.listen = "127.0.0.1:1".to_owned();
+        let error =
+            given(Roles::Standalone, &["master"], one_port).expect_err("it would be served by nobody").to_string();
+        assert!(error.contains("was handed over"), "{error}");
+        assert!(given(Roles::Slave, &["slave"], one_port).is_ok(), "the setting is standalone's");
+    }
+
+    #[test]
     fn a_socket_that_nobody_serves_is_an_error() {
-        for (roles, names) in
-            [(Roles::Master, &["slave"][..]), (Roles::Slave, &["unknown"]), (Roles::Slave, &["slave", "slave"])]
-        {
+        for (roles, names) in [
+            (Roles::Master, &["slave"][..]),
+            (Roles::Slave, &["unknown"]),
+            (Roles::Slave, &["slave", "slave"]),
+            (Roles::Slave, &["standalone"]),
+            (Roles::Standalone, &["standalone", "slave"]),
+            (Roles::Standalone, &["standalone", "standalone"]),
+        ] {
             let error = given(roles, names, |_, _| {}).expect_err("refused").to_string();
             assert!(error.contains("was handed over"), "{error}");
         }

@@ -79,7 +79,7 @@ pub struct NodeProcess {
     outlive: Outlive,
 }
 
-/// Where a node listens.
+/// Where a node listens. Backends and clients may have one address.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ListenAddresses {
     /// Where backends call.
@@ -268,13 +268,15 @@ impl NodeProcess {
 
     fn listeners(&self) -> Result<Listeners> {
         let ListenAddresses { master, slave, admin } = self.addresses;
+        let one_port = self.plan.one_port;
         let open = |listening: &Option<TcpListener>, key, address: Option<SocketAddr>| match (listening, address) {
             (Some(listening), _) => listening.try_clone().map(Some).context("cannot copy the handle of a listener"),
             (None, address) => address.map(|address| listener(key, address)).transpose(),
         };
         Ok(Listeners {
-            master: open(&self.listening.master, "master.listen", master)?,
-            slave: open(&self.listening.slave, "slave.listen", slave)?,
+            both: open(&self.listening.both, self.plan.master_key(), master.filter(|_| one_port))?,
+            master: open(&self.listening.master, "master.listen", master.filter(|_| !one_port))?,
+            slave: open(&self.listening.slave, "slave.listen", slave.filter(|_| !one_port))?,
             admin: open(&self.listening.admin, self.plan.roles.admin(), admin)?,
         })
     }
@@ -297,7 +299,9 @@ impl NodeProcess {
 ///
 /// The settings contradict each other, or ask for more than this process may have (a [`SettingsError`]).
 pub fn check(loaded: &Loaded, roles: Roles) -> Result<(Plan, Capacity)> {
-    Ok((Plan::new(loaded, roles)?, Capacity::new(loaded, roles)?))
+    let plan = Plan::new(loaded, roles)?;
+    let capacity = Capacity::new(loaded, roles, plan.one_port)?;
+    Ok((plan, capacity))
 }
 
 fn listener(key: &str, address: SocketAddr) -> Result<TcpListener> {
@@ -315,9 +319,9 @@ fn listener(key: &str, address: SocketAddr) -> Result<TcpListener> {
 /// How many connections the file descriptors of this process allow.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
-    /// WebSockets and HTTP connections of the slave's listener together.
+    /// WebSockets and HTTP connections of the slave's listener, or of the one of both roles, together.
     clients: usize,
-    /// HTTP connections of the slave's listener, each of which may become a WebSocket.
+    /// HTTP connections of that listener, each of which may become a WebSocket.
     slave_http: usize,
     /// HTTP connections of the master's listener.
     master_http: usize,
@@ -327,7 +331,7 @@ pub struct Capacity {
 
 impl Capacity {
     /// With as many file descriptors as this process can get.
-    fn new(loaded: &Loaded, roles: Roles) -> Result<Self> {
+    fn new(loaded: &Loaded, roles: Roles, one_port: bool) -> Result<Self> {
         let fds = rlimit::increase_nofile_limit(u64::MAX).context("cannot read the limit of file descriptors")?;
         let all = usize::try_from(fds.saturating_sub(SPARE_FDS).max(fds / 2)).unwrap_or(usize::MAX);
         let settings = &loaded.settings;
@@ -340,11 +344,13 @@ impl Capacity {
             (true, true) => (all / 8).clamp(1, 512).min(wanted),
             _ => all.min(wanted),
         };
-        let clients = if roles.master() && roles.slave() { all - master_http } else { all };
+        let beside_master = if roles.master() && roles.slave() { all - master_http } else { all };
+        // at one address who connects is not yet known to be a backend, but no socket takes a backend's place
+        let clients = if one_port { all } else { beside_master };
         // all clients come at once after a restart, so that each place may be one for HTTP
         let slave_http = clients.min(wanted);
         // some are left to those who ask for tokens, or are told that there is no room for their sockets
-        let most_sockets = clients - (clients / 8).min(128);
+        let most_sockets = beside_master - (beside_master / 8).min(128);
         let sockets = match settings.slave.max_connections {
             0 => most_sockets,
             wanted if wanted <= most_sockets || !roles.slave() => wanted,

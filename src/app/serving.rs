@@ -32,6 +32,7 @@ use crate::{
     health::{Health, VERSION},
     http::{
         self,
+        both_roles::BothRoles,
         budget::Budget,
         connections::{Bounds, Descriptors},
         metrics::AllRequests,
@@ -76,6 +77,8 @@ pub struct Bound {
 
 #[derive(Default)]
 pub(super) struct Listeners {
+    /// The one of both roles, instead of one for each.
+    pub(super) both: Option<TcpListener>,
     pub(super) master: Option<TcpListener>,
     pub(super) slave: Option<TcpListener>,
     pub(super) admin: Option<TcpListener>,
@@ -84,6 +87,7 @@ pub(super) struct Listeners {
 /// Which listening sockets outlive the process, since it did not open them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Outlive {
+    both: bool,
     master: bool,
     slave: bool,
     admin: bool,
@@ -92,28 +96,36 @@ pub(super) struct Outlive {
 impl Listeners {
     pub(super) fn addresses(&self) -> Result<ListenAddresses> {
         let address = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
+        let both = address(&self.both)?;
         Ok(ListenAddresses {
-            master: address(&self.master)?,
-            slave: address(&self.slave)?,
+            master: address(&self.master)?.or(both),
+            slave: address(&self.slave)?.or(both),
             admin: address(&self.admin)?,
         })
     }
 
     /// Those that are open.
     pub(super) fn opened(&self) -> Outlive {
-        let Self { master, slave, admin } = self;
-        Outlive { master: master.is_some(), slave: slave.is_some(), admin: admin.is_some() }
+        let Self { both, master, slave, admin } = self;
+        let [both, master, slave, admin] = [both, master, slave, admin].map(Option::is_some);
+        Outlive { both, master, slave, admin }
     }
 
     /// Second handles.
     pub(super) fn try_clone(&self) -> Result<Self> {
         let clone = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::try_clone).transpose();
-        Ok(Self { master: clone(&self.master)?, slave: clone(&self.slave)?, admin: clone(&self.admin)? })
+        Ok(Self {
+            both: clone(&self.both)?,
+            master: clone(&self.master)?,
+            slave: clone(&self.slave)?,
+            admin: clone(&self.admin)?,
+        })
     }
 
     /// Listen no more, whoever else has a handle; but leave those alone that outlive us.
     fn close(&self, outlive: Outlive) {
-        let all = [(&self.master, outlive.master), (&self.slave, outlive.slave), (&self.admin, outlive.admin)];
+        let Self { both, master, slave, admin } = self;
+        let all = [(both, outlive.both), (master, outlive.master), (slave, outlive.slave), (admin, outlive.admin)];
         for (listener, _) in all.into_iter().filter(|(_, outlives)| !outlives) {
             if let Some(listener) = listener
                 && let Err(error) = SockRef::from(listener).shutdown(std::net::Shutdown::Both)
@@ -198,14 +210,24 @@ impl Bound {
                 HttpService::new(Admin::new(registry, guard), health.clone(), requests.of("admin"), budget.clone());
             builder = http::listen(builder, listener, service, Bounds::of_its_own(ADMIN_CONNECTIONS), || ())?;
         }
+        let page = self.development.zip(self.clients).map(|(development, at)| TryPage::new(development, at));
+        let started = Arc::new(Semaphore::new(0));
+        let mut awaited = 0;
+        let one_port = listeners.both.is_some();
+        if let (Some(listener), Some(master), Some(slave)) = (listeners.both, master.clone(), slave.clone()) {
+            let both = BothRoles { master, slave };
+            let service = HttpService::new(both, health.clone(), requests.of("standalone"), budget.clone());
+            let service = service.with_page(page.clone());
+            let started = started.clone();
+            let bounds = Bounds::sharing(capacity.slave_http, &descriptors);
+            builder = http::listen(builder, listener, service, bounds, move || started.add_permits(1))?;
+            awaited = u32::try_from(workers).unwrap_or(u32::MAX);
+        }
         if let (Some(listener), Some(master)) = (listeners.master, master) {
-            let page = self.development.zip(self.clients).map(|(development, at)| TryPage::new(development, at));
             let service =
                 HttpService::new(master, health.clone(), requests.of("master"), budget.clone()).with_page(page);
             builder = http::listen(builder, listener, service, Bounds::of_its_own(capacity.master_http), || ())?;
         }
-        let started = Arc::new(Semaphore::new(0));
-        let mut awaited = 0;
         if let (Some(listener), Some(slave)) = (listeners.slave, slave.clone()) {
             let service = HttpService::new(slave, health.clone(), requests.of("slave"), budget);
             let started = started.clone();
@@ -228,7 +250,11 @@ impl Bound {
             warn!("{warning}");
         }
         let ListenAddresses { master, slave: clients, admin } = addresses;
-        for (role, address) in [("master", master), ("slave", clients), ("admin", admin)] {
+        let roles = match one_port {
+            true => [("standalone", master), ("admin", admin), ("", None)],
+            false => [("master", master), ("slave", clients), ("admin", admin)],
+        };
+        for (role, address) in roles {
             if let Some(address) = address {
                 info!(role, address:% = address; "{role} listens on {address}");
             }
@@ -266,7 +292,7 @@ impl RunningNode {
         info!(connections = connections as u64; "shutting down");
         self.health.ending();
         self.server.pause().await;
-        let outlived = then == Then::Again || self.outlive.slave;
+        let outlived = then == Then::Again || self.outlive.slave || self.outlive.both;
         if then == Then::End {
             // it answers before it has let go of its listeners, and would log an error for each that is closed before
             sleep(LET_GO).await;

@@ -115,7 +115,7 @@ async fn exchange<S: UpgradeApi>(
 
     let (reply, used) = match service.admit(head) {
         Err(reply) => (reply, unread(&request, behind)),
-        Ok(admitted) => match client.read_body(&request, behind, service.http_api.body_limit()).await {
+        Ok(admitted) => match client.read_body(&request, behind, service.http_api.body_limit(&admitted)).await {
             Ok((body, used)) => {
                 client.place.set_waiting(None);
                 (service.http_api.serve(admitted, head, body).await, used)

@@ -1,6 +1,7 @@
 //! HTTP/1.1 in front of the roles. actix-server accepts connections and deals them out to its worker threads; a
 //! connection and the service of its listener live on one of these.
 
+pub mod both_roles;
 pub mod budget;
 pub mod chunks;
 pub mod client_stream;

@@ -47,7 +47,7 @@ impl<S: HttpApi> HttpService<S> {
         let page = || self.page.as_ref().and_then(|page| page.answer(head));
         match self.health.answer(head).or_else(page).or_else(|| self.index(head)) {
             Some(reply) => Err(reply),
-            None => self.http_api.admit(head),
+            None => self.http_api.admit(head).map_err(|no| no.into_reply(|| self.http_api.not_found(head))),
         }
     }
 
@@ -63,6 +63,7 @@ impl<S: HttpApi> HttpService<S> {
         let what = match self.requests.role() {
             "master" => "the master: backends push here",
             "slave" => "a slave: clients connect here",
+            "standalone" => "master and slave at one address: backends push here, and clients connect here",
             _ => "health and metrics: /healthz, /readyz, /version, /metrics",
         };
         let page = if self.page.is_some() { "The page /try shows pushes arriving in your browser.\n" } else { "" };

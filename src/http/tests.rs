@@ -19,7 +19,7 @@ use tokio::{
 use wellhead_proto::{
     bus::Bus,
     dialect::contract::ApiReply,
-    http_api::{Head, HttpApi, text},
+    http_api::{Head, HttpApi, NotAdmitted, text},
     refusal::Refusal,
     testkit::RecordingBus,
 };
@@ -52,8 +52,8 @@ struct EchoApi;
 impl HttpApi for EchoApi {
     type Admitted = ();
 
-    fn admit(&self, head: Head<'_>) -> Result<(), ApiReply> {
-        if head.path == "/secret" { Err(text(401, "no")) } else { Ok(()) }
+    fn admit(&self, head: Head<'_>) -> Result<(), NotAdmitted> {
+        if head.path == "/secret" { Err(text(401, "no").into()) } else { Ok(()) }
     }
 
     fn refuse(&self, (): &(), why: &Refusal) -> ApiReply {
@@ -72,7 +72,7 @@ impl HttpApi for EchoApi {
         ApiReply::new(200, "text/plain", answer).with_header("X-Host", head.headers.header("host").unwrap_or(""))
     }
 
-    fn body_limit(&self) -> usize {
+    fn body_limit(&self, (): &()) -> usize {
         BODY_LIMIT
     }
 }

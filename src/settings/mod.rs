@@ -33,6 +33,8 @@ pub struct Settings {
     pub cluster: ClusterSection,
     /// How NATS is spoken to.
     pub nats: NatsSection,
+    /// Both roles in one process.
+    pub standalone: StandaloneSection,
     /// The master, where backends push.
     pub master: wellhead_master::settings::Settings,
     /// The slave, where clients connect.
@@ -73,6 +75,14 @@ pub struct ClusterSection {
     pub max_nodes: usize,
     /// How much of a difference between the clocks of two nodes is allowed for.
     pub clock_tolerance: Span,
+}
+
+/// `[standalone]`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StandaloneSection {
+    /// Where backends call and clients connect, both; empty: each role listens for itself.
+    pub listen: String,
 }
 
 /// `[jwt]`.

@@ -18,6 +18,7 @@ use wellhead_proto::{
         contract::Dialect,
         mount::{BadSetting, OwnCredentials},
     },
+    http_api::ambiguous_paths,
     ids::SocketIdSeal,
     jwt::Key,
     tenants::Tenants,
@@ -72,6 +73,8 @@ pub struct Plan {
     pub master: Option<SocketAddr>,
     /// Where clients connect, if they do so here.
     pub slave: Option<SocketAddr>,
+    /// Is that one address, with one listener (`standalone.listen`)?
+    pub one_port: bool,
     /// Where health and metrics are served.
     pub admin: Option<SocketAddr>,
     /// The way to the other nodes.
@@ -122,10 +125,16 @@ impl Plan {
             false => Ok(None),
         };
         let admin = if roles.master() { &settings.master.admin } else { &settings.slave.admin };
+        let one_port = settings.is_one_port(roles);
+        let [(master_key, master), (slave_key, slave)] = match one_port {
+            true => [(ONE_PORT, &settings.standalone.listen); 2],
+            false => [("master.listen", &settings.master.listen), ("slave.listen", &settings.slave.listen)],
+        };
         let plan = Self {
             roles,
-            master: address(roles.master(), "master.listen", &settings.master.listen)?,
-            slave: address(roles.slave(), "slave.listen", &settings.slave.listen)?,
+            master: address(roles.master(), master_key, master)?,
+            slave: address(roles.slave(), slave_key, slave)?,
+            one_port,
             admin: address(!admin.is_empty(), roles.admin(), admin)?,
             topology: check.topology(roles)?,
             dialects,
@@ -137,9 +146,11 @@ impl Plan {
             warnings: Vec::new(),
         };
         // whose clients all have credentials of their dialect needs no key for tokens: then nobody comes with one
-        let development = keyless && !(plan.own_credentials().next().is_some() && plan.is_exposed());
+        let reached = plan.is_exposed() || plan.one_port;
+        let development = keyless && !(plan.own_credentials().next().is_some() && reached);
         let plan = Self { development, ..plan };
         check.clashes(&plan)?;
+        check.paths(&plan)?;
         check.exposure(&plan)?;
         check.shared(&plan)?;
         let warnings = [loaded.warnings.clone(), check.warnings(&plan)].concat();
@@ -159,9 +170,27 @@ impl Plan {
 
     /// The listeners that this process opens, with the settings that name them.
     fn listeners(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
-        [("master.listen", self.master), ("slave.listen", self.slave), (self.roles.admin(), self.admin)]
+        let slave = self.slave.filter(|_| !self.one_port);
+        [(self.master_key(), self.master), ("slave.listen", slave), (self.roles.admin(), self.admin)]
             .into_iter()
             .filter_map(|(key, address)| Some((key, address?)))
+    }
+
+    /// The setting that says where backends call.
+    #[must_use]
+    pub fn master_key(&self) -> &'static str {
+        if self.one_port { ONE_PORT } else { "master.listen" }
+    }
+}
+
+/// The setting of the one listener that serves both roles.
+const ONE_PORT: &str = "standalone.listen";
+
+impl Settings {
+    /// Do both roles share one listener in a process with these `roles`?
+    #[must_use]
+    pub fn is_one_port(&self, roles: Roles) -> bool {
+        roles == Roles::Standalone && !self.standalone.listen.is_empty()
     }
 }
 
@@ -277,6 +306,18 @@ impl Check<'_> {
             earlier.push((key, address));
         }
         Ok(())
+    }
+
+    /// At one address the paths of the two roles must differ.
+    fn paths(&self, plan: &Plan) -> Result<(), SettingsError> {
+        if !plan.one_port {
+            return Ok(());
+        }
+        // paths do not depend on the seal
+        let Some((master, slave)) = ambiguous_paths(&plan.speak(&SocketIdSeal::new(b""))) else { return Ok(()) };
+        let message = format!("at one address {master} of the master and {slave} of the slave could not be told apart");
+        let hint = "give the roles other prefixes (master.prefix, slave.prefix), or each a listener of its own";
+        Err(self.error(ONE_PORT, message).hint(hint))
     }
 
     /// The cluster's secret, and what nodes on several machines must have in common, since nobody hands it to them.

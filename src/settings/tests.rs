@@ -3,6 +3,7 @@
 mod cluster;
 mod environment;
 mod files;
+mod one_port;
 mod origins;
 mod pusher;
 mod secrets;

@@ -76,7 +76,8 @@ async function launch(folder, settings = {}, ...words) {
       // why it does not start is said in plain words
       if (!line.startsWith('{')) return;
       const { message, role, address } = JSON.parse(line);
-      if (role && address) node[role] = address;
+      // one address may be that of both roles
+      for (const each of role === 'standalone' ? ['standalone', 'master', 'slave'] : [role]) if (each && address) node[each] = address;
       if (message === 'ready') resolve();
     });
     child.once('error', reject);
@@ -141,8 +142,9 @@ export async function start(t, { development = false, settings = {}, toml = '' }
       await (pause === undefined ? ended : new Promise(resolve => { setTimeout(resolve, pause); }));
       nodes[0] = await launch(folder, {
         ...settings,
-        WELLHEAD_SLAVE__LISTEN: server.slave,
-        WELLHEAD_MASTER__LISTEN: server.master,
+        ...(server.standalone
+          ? { WELLHEAD_STANDALONE__LISTEN: server.standalone }
+          : { WELLHEAD_SLAVE__LISTEN: server.slave, WELLHEAD_MASTER__LISTEN: server.master }),
       });
       assert.equal(await ended, 0);
     },

@@ -26,6 +26,10 @@ client_events = true
 /** Where every test runs. */
 export const places = { 'one slave': start, 'two slaves over NATS': startCluster };
 
+/** As a tutorial has it: an app, one host and one port for backends and pages, and no other key. */
+export const onePort = (t, options) =>
+  start(t, { ...options, development: true, settings: { WELLHEAD_STANDALONE__LISTEN: '127.0.0.1:0' } });
+
 function backend(address, options = {}) {
   const [host, port] = address.split(':');
   return new Backend({ ...app, host, port, useTLS: false, encryptionMasterKeyBase64: masterKey, ...options });

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { doorTo, until, within } from './harness.js';
-import { members, next, places, record, stage, subscribed } from './pusher.js';
+import { members, next, onePort, places, record, stage, subscribed } from './pusher.js';
 
 for (const [place, launch] of Object.entries(places)) {
   test(`${place}: an event arrives as it was triggered`, async t => {
@@ -217,6 +217,36 @@ for (const [place, launch] of Object.entries(places)) {
     assert.equal(await heard, 'again');
   });
 }
+
+test('one host and one port are enough for backends and pages', async t => {
+  const { server, backend, client, echo, ask } = await stage(t, onePort);
+  assert.equal(server.master, server.slave);
+  const clients = [client(0, 'ann'), client(0, 'bob')];
+  const [ann, bob] = await Promise.all(clients.map(one => subscribed(one, 'presence-room')));
+  const laravel = echo(0, 'eve');
+  const joined = laravel.join('room');
+  await within('eve is there', new Promise(resolve => { joined.here(resolve); }));
+  const info = 'user_count,subscription_count';
+  assert.deepEqual(await ask('/channels/presence-room', { info }), { occupied: true, user_count: 3, subscription_count: 3 });
+
+  const own = record(bob);
+  const byEve = within('hello', new Promise(resolve => { joined.listen('.hello', resolve); }));
+  const byAnn = next(ann, 'hello');
+  await backend.trigger('presence-room', 'hello', { n: 1 }, { socket_id: clients[1].connection.socket_id });
+  assert.deepEqual(await Promise.all([byAnn, byEve]), [{ n: 1 }, { n: 1 }]);
+  const whisper = next(bob, 'client-move');
+  ann.trigger('client-move', { x: 1 });
+  assert.deepEqual(await whisper, { data: { x: 1 }, user_id: 'ann' });
+  const batched = next(bob, 'batched');
+  await backend.triggerBatch([{ channel: 'presence-room', name: 'batched', data: 'two' }]);
+  assert.equal(await batched, 'two');
+  assert.deepEqual(own, [['client-move', { x: 1 }], ['batched', 'two']]);
+
+  // what push keys guard is closed there, to this machine, too, and nothing is left of development mode
+  const refused = await fetch(`http://${server.master}/v1/apps/demo/channels`);
+  assert.equal(refused.status, 401);
+  assert.equal(server.printed(), '');
+});
 
 test('a wrong key makes clients give up', async t => {
   const { client, server } = await stage(t, places['one slave']);

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -10,9 +11,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::support::{
     backend::Backend,
-    client::Client,
+    client::{Client, ReceivedEvent},
     http::Http,
-    keys::signer,
+    keys::{now, signer},
+    pusher::{DEMO, PusherClient, PusherMessage},
     server::{Server, Setup},
     until,
     websocket::WebSocket,
@@ -79,6 +81,22 @@ fn socket_units_listen_where_the_settings_say() {
 /// nginx with the documented settings in front of a server; ended when dropped.
 struct ExampleNginx(Child);
 
+impl ExampleNginx {
+    /// Start it with what `settings` makes of a port that is free, in `folder`, and wait until it listens there.
+    async fn start(program: &Path, folder: &Path, settings: impl FnOnce(u16) -> String) -> (Self, SocketAddr) {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = free.local_addr().expect("bound");
+        drop(free);
+        let file = folder.join("nginx.conf");
+        fs::write(&file, nginx_around(folder, &settings(address.port()))).expect("the folder is ours");
+        let mut command = Command::new(program);
+        command.arg("-e").arg(folder.join("nginx.log")).arg("-c").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
+        let nginx = Self(command.stderr(Stdio::null()).spawn().expect("it runs"));
+        until("nginx listens", true, || async { tokio::net::TcpStream::connect(address).await.is_ok() }).await;
+        (nginx, address)
+    }
+}
+
 impl Drop for ExampleNginx {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -100,11 +118,16 @@ fn nginx_settings(server: &Server, folder: &Path, port: u16) -> String {
         assert!(text.contains(documented), "{documented:?} in docs/nginx/wellhead.conf");
         text = text.replace(documented, &here);
     }
+    text
+}
+
+/// What stands around servers in a file of nginx, with everything that it writes in `folder`.
+fn nginx_around(folder: &Path, servers: &str) -> String {
     let here = folder.display();
     let temporary =
         ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| format!("{kind}_temp_path {here}/{kind};\n"));
     format!(
-        "daemon off;\nmaster_process off;\npid {here}/nginx.pid;\nerror_log {here}/nginx.log;\nevents {{}}\nhttp {{\n{}{text}}}\n",
+        "daemon off;\nmaster_process off;\npid {here}/nginx.pid;\nerror_log {here}/nginx.log;\nevents {{}}\nhttp {{\n{}{servers}}}\n",
         temporary.concat()
     )
 }
@@ -115,20 +138,21 @@ const KEY: &str = "the push key of this test";
 async fn behind_the_documented_nginx_every_path_works_and_no_token_is_logged() {
     let Some(nginx) = program("nginx") else { return };
     let hash: String = digest(&SHA256, KEY.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    let setup = Setup::keyed().toml(&format!(
-        "[[push_keys]]\nname = \"backend\"\nsha256 = \"{hash}\"\n\
-         [[apps.listed]]\nkey = \"shop\"\nid = \"1\"\nsecret = \"a secret of this test\"\n"
-    ));
+    let setup = || {
+        Setup::keyed().toml(&format!(
+            "[[push_keys]]\nname = \"backend\"\nsha256 = \"{hash}\"\n\
+             [[apps.listed]]\nkey = \"shop\"\nid = \"1\"\nsecret = \"a secret of this test\"\n"
+        ))
+    };
+    every_path_works_behind(&nginx, setup()).await;
+    every_path_works_behind(&nginx, setup().set("standalone.listen", "127.0.0.1:0")).await;
+}
+
+async fn every_path_works_behind(nginx: &Path, setup: Setup) {
     let folder = setup.folder().to_owned();
     let server = setup.start().await;
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free").local_addr().expect("bound").port();
-    let file = folder.join("nginx.conf");
-    fs::write(&file, nginx_settings(&server, &folder, port)).expect("the folder is ours");
-    let mut command = Command::new(nginx);
-    command.arg("-e").arg(folder.join("nginx.log")).arg("-c").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
-    let _nginx = ExampleNginx(command.stderr(Stdio::null()).spawn().expect("it runs"));
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    until("nginx listens", true, || async { tokio::net::TcpStream::connect(address).await.is_ok() }).await;
+    let settings = |port| nginx_settings(&server, &folder, port);
+    let (_nginx, address) = ExampleNginx::start(nginx, &folder, settings).await;
 
     let jwt = signer().jwt("demo", "ann", &["*"]);
     for door in ["/gcs/auth", "/v1/auth"] {
@@ -157,4 +181,34 @@ async fn behind_the_documented_nginx_every_path_works_and_no_token_is_logged() {
     let logged = logged().await;
     assert!(logged.contains("\"POST /v1/auth HTTP/1.1\" 200"), "{logged}");
     assert!(!logged.contains("eyJ") && !logged.contains("secret-in"), "{logged}");
+}
+
+/// The `location` of docs/pusher.md that passes everything on to the one address of both roles.
+#[tokio::test]
+async fn one_location_of_nginx_is_enough_for_one_port() {
+    let Some(nginx) = program("nginx") else { return };
+    let text = documented("pusher.md");
+    let (_, location) = text.split_once("```nginx\n").expect("a block for nginx");
+    let (location, _) = location.split_once("```").expect("its end");
+    let setup = Setup::keyed().toml(&DEMO.listed("")).set("standalone.listen", "127.0.0.1:0");
+    let folder = setup.folder().to_owned();
+    let server = setup.start().await;
+    assert!(location.contains("http://127.0.0.1:8080;"), "{location}");
+    let location = location.replace("http://127.0.0.1:8080;", &format!("http://{};", server.master()));
+    let settings = |port| format!("access_log off;\nserver {{\nlisten 127.0.0.1:{port};\n{location}}}\n");
+    let (_nginx, address) = ExampleNginx::start(&nginx, &folder, settings).await;
+
+    let jwt = signer().jwt("demo", "ann", &["*"]);
+    assert_eq!(Http::to(address).await.form("/gcs/auth", &[("jwt", &jwt)]).await.status, 200);
+    let mut ann = Client::connect(address, "demo", &jwt).await.subscribed("news").await;
+    let mut eve = PusherClient::connect(address, DEMO).await.subscribed("news").await;
+    let body = r#"{"name":"hello","channel":"news","data":"1"}"#;
+    let query = DEMO.signed("POST", "/apps/17/events", &[], body, now());
+    assert_eq!(Http::to(address).await.json("POST", &format!("/apps/17/events?{query}"), body).await.is(), (200, "{}"));
+    assert_eq!(ann.next_event().await, ReceivedEvent::new("news", "hello", "1"));
+    assert_eq!(eve.next().await, PusherMessage::event("news", "hello", "1"));
+    // as large as limits.body lets them be, but not for nothing
+    let large = Http::to(address).await.form("/api/push/demo/news/e", &[("data", &"x".repeat(9 << 20))]).await;
+    assert_eq!(large.status, 401);
+    assert_eq!(Http::to(address).await.get("/v1/stats").await.status, 401);
 }

@@ -17,6 +17,7 @@ mod logs;
 mod metrics;
 mod model;
 mod names;
+mod one_port;
 mod presence;
 mod pubsub_contract;
 mod push;

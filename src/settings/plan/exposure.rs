@@ -15,11 +15,18 @@ impl Plan {
     /// Who may use the rows that push keys guard, as long as there is none.
     #[must_use]
     pub fn keyless(&self, open: bool) -> Keyless {
-        match self.master {
-            Some(address) if !address.ip().is_loopback() && open => Keyless::Everybody,
-            Some(address) if !address.ip().is_loopback() => Keyless::Nobody,
-            _ => Keyless::ThisMachine,
+        match (self.others_reach_master(), open) {
+            (false, _) => Keyless::ThisMachine,
+            (true, true) => Keyless::Everybody,
+            (true, false) => Keyless::Nobody,
         }
+    }
+
+    /// May others than programs of this machine reach the master? At one address they may even on loopback, through the proxy
+    /// that clients come through; only in development mode there is none.
+    fn others_reach_master(&self) -> bool {
+        let beyond = self.master.is_some_and(|address| !address.ip().is_loopback());
+        beyond || (self.one_port && !self.development)
     }
 }
 
@@ -39,7 +46,7 @@ impl Check<'_> {
         if beyond && !guarded && !self.settings.master.open {
             let message = "without push keys the master serves this machine only, since anybody could push";
             let hint = "`wellhead keys push --name backend` makes one; master.open = true serves everybody";
-            return Err(self.error("master.listen", message).hint(hint));
+            return Err(self.error(plan.master_key(), message).hint(hint));
         }
         let exposure = Exposure {
             master: plan.master,
@@ -71,21 +78,25 @@ impl Check<'_> {
                     .to_owned(),
             );
         }
-        let open = plan.master.filter(|address| !address.ip().is_loopback() && push_keys.is_empty() && master.open);
-        if let Some(address) = open {
+        let keyless = plan.keyless(master.open);
+        if push_keys.is_empty()
+            && let Some(address) = plan.master
+            && keyless == Keyless::Everybody
+        {
             warnings.push(format!("master.open is true: whoever reaches {address} may push to everybody"));
         }
         if push_keys.is_empty()
             && let Some(address) = plan.master
-            && plan.keyless(master.open) == Keyless::Nobody
+            && keyless == Keyless::Nobody
         {
             let requests = own(|own| own.requests);
-            warnings.push(format!("there is no push key: at {address} only {requests} are served"));
+            let who = if requests.is_empty() { "no backend is".to_owned() } else { format!("only {requests} are") };
+            warnings.push(format!("there is no push key: at {address} {who} served"));
         }
         if push_keys.is_empty()
             && !plan.development
             && let Some(address) = plan.master
-            && plan.keyless(master.open) == Keyless::ThisMachine
+            && keyless == Keyless::ThisMachine
         {
             warnings.push(format!(
                 "there is no push key: every program of this machine may push at {address}, and whoever reaches one that \
