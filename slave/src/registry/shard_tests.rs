@@ -363,23 +363,6 @@ async fn a_socket_that_says_who_it_is_is_reached_as_that_user_and_keeps_its_chan
 }
 
 #[tokio::test]
-async fn who_identifies_itself_during_a_query_is_found() {
-    let mut scene = Scene::new().await;
-    let (early, late) = (scene.client_of(0, "").await, scene.client_of(0, "").await);
-    scene.join(&early, "c", "");
-    for of in [Listing::Users { within: None }, Listing::Users { within: Some(vec!["c".try_into().unwrap()]) }] {
-        let (reply, mut answer) = oneshot::channel();
-        let query = Arc::new(NamesQuery { app: "app".parse().unwrap(), of });
-        // a query waits for its first turn behind the mailbox
-        scene.shard.ask(RunningQuery::Names(PendingAnswer { query, reply }), scene.backlog.admit(0));
-        scene.shard.identify(early.id, &"ann".parse().unwrap());
-        while scene.shard.flush() {}
-        assert!(answer.try_recv().unwrap().contains("ann"));
-    }
-    drop(late);
-}
-
-#[tokio::test]
 async fn another_app_hears_nothing() {
     let mut scene = Scene::new().await;
     let mut client = scene.client(0).await;
