@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::value::RawValue;
 use sha2::Sha256;
 use wellhead_proto::{
-    command::Command,
+    command::{Command, Target},
     dialect::{
         Settings, all,
         contract::{
@@ -21,7 +21,7 @@ use wellhead_proto::{
         pusher::{AppLimits, PusherApp},
     },
     envelope::Envelope,
-    event::{Event, Payload},
+    event::Event,
     frame::{Frame, SharedFrame},
     ids::{AppId, ChannelName, NodeId, SocketId, SocketIdSeal},
     jwt::{BadToken, Keyring},
@@ -254,7 +254,13 @@ pub fn tell(dialects: &[Arc<dyn Dialect>], message: NodeMessage, check: fn(Frame
     match message.body {
         Body::Command(envelope) => match envelope.command {
             Command::Publish { channel, event, .. } => tell_event(dialects, &channel, &event, check),
-            Command::Direct { data, .. } => tell_direct(dialects, &data, check),
+            Command::Direct { to, data } => {
+                let user = if let Target::User(user) = &to { Some(user) } else { None };
+                tell_all(dialects, Notice::Direct { user, data: &data }, check);
+            }
+            Command::DirectEvent { user, event, .. } => {
+                tell_all(dialects, Notice::DirectEvent { user: &user, event: &event }, check);
+            }
             Command::Reload { .. } | Command::Grant { .. } => {}
         },
         Body::PublishMatching { push, .. } => {
@@ -275,11 +281,11 @@ fn check_result(result: QueryResult) {
 
 fn tell_event(dialects: &[Arc<dyn Dialect>], channel: &ChannelName, event: &Event, check: fn(Frame)) {
     tell_all(dialects, Notice::Event { channel, event }, check);
-    tell_direct(dialects, &event.data, check);
-}
-
-fn tell_direct(dialects: &[Arc<dyn Dialect>], data: &Payload, check: fn(Frame)) {
-    tell_all(dialects, Notice::Direct(data), check);
+    let user = "7".parse().expect("a short id");
+    for user in [None, Some(&user)] {
+        tell_all(dialects, Notice::Direct { user, data: &event.data }, check);
+    }
+    tell_all(dialects, Notice::DirectEvent { user: &user, event }, check);
 }
 
 fn tell_all(dialects: &[Arc<dyn Dialect>], notice: Notice<'_>, check: fn(Frame)) {

@@ -59,6 +59,9 @@ fn authorised(line: &str) -> String {
     }
     let wish: Value = serde_json::from_str(line).unwrap_or_default();
     let part = |name: &str| wish["data"][name].as_str();
+    if let Some(user) = part("user_data") {
+        return line.replace("@AUTH@", &format!("{KEY}:{}", sign(format!("{}::user::{user}", socket()).as_bytes())));
+    }
     let mut signed = format!("{}:{}", socket(), part("channel").unwrap_or_default());
     if let Some(data) = part("channel_data") {
         signed.extend([":", data]);

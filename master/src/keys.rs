@@ -199,8 +199,8 @@ impl Reach for PushKey {
     fn covers(&self, command: &mut Command) -> Result<(), Refusal> {
         match command {
             Command::Publish { channel, .. } => self.reaches(channel),
-            Command::Direct { .. } if self.is_for_all() => Ok(()),
-            Command::Direct { .. } => {
+            Command::Direct { .. } | Command::DirectEvent { .. } if self.is_for_all() => Ok(()),
+            Command::Direct { .. } | Command::DirectEvent { .. } => {
                 Err(Refusal::Forbidden("pushes to users and sockets need a push key for all channels (\"*\")".into()))
             }
             Command::Reload { within, channels, .. } => self.reloads(within, channels),

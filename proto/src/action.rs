@@ -1,6 +1,11 @@
 //! What a client asks of its slave, in any dialect.
 
-use crate::{event::Event, frame::Frame, ids::ChannelName, member::Member};
+use crate::{
+    event::Event,
+    frame::Frame,
+    ids::{ChannelName, UserId},
+    member::Member,
+};
 
 /// What one message of a client asks for. A session carries out one at a time, in order.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -25,6 +30,9 @@ pub enum Action {
     /// Subscribe to one channel with credentials of its own, which the dialect has verified: the permissions of the socket do
     /// not matter.
     Enter(AuthorizedSubscribe),
+    /// Be the socket of this user from now on; its client has proved to the dialect that it may. Denied if the socket is
+    /// another user's already.
+    Identify(UserId),
     /// Publish an event to the other subscribers of a channel, which the socket must be subscribed to.
     Say {
         /// Where.
@@ -47,4 +55,6 @@ pub struct AuthorizedSubscribe {
     pub member: Option<Member>,
     /// How many members it may have.
     pub most_members: usize,
+    /// Did the client show what its backend has signed? Where clients must do so in time, this one has.
+    pub signed: bool,
 }

@@ -44,6 +44,15 @@ pub enum Command {
         /// The pattern to add.
         channel: ChannelPattern,
     },
+    /// Deliver `event`, without a channel around it, to every socket of `user`, except one.
+    DirectEvent {
+        /// Who gets it.
+        user: UserId,
+        /// What is delivered.
+        event: Event,
+        /// The socket that is left out: usually the one that caused the push.
+        except: Option<SocketId>,
+    },
 }
 
 /// Deliver `event` on every channel whose name `pattern` matches. Slaves answer it with the hashes of the names that match,
@@ -75,7 +84,7 @@ impl Command {
     pub fn kind(&self) -> PushKind {
         match self {
             Self::Publish { .. } => PushKind::Channel,
-            Self::Direct { to: Target::User(_), .. } => PushKind::User,
+            Self::Direct { to: Target::User(_), .. } | Self::DirectEvent { .. } => PushKind::User,
             Self::Direct { to: Target::Socket(_), .. } => PushKind::Socket,
             Self::Reload { .. } => PushKind::Reload,
             Self::Grant { .. } => PushKind::Grant,

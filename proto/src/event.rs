@@ -118,6 +118,13 @@ impl Event {
     pub fn new(name: EventName, data: Payload) -> Self {
         Self { name, data, sender: None }
     }
+
+    /// The event as one value, for those who get payloads without names: `{"event":…,"data":…}`.
+    #[must_use]
+    pub fn to_payload(&self) -> Payload {
+        let (name, data) = (quote(self.name.as_str()), self.data.to_json());
+        Payload::Json(["{\"event\":", &name, ",\"data\":", &data, "}"].concat().into())
+    }
 }
 
 #[cfg(test)]
@@ -151,6 +158,19 @@ mod tests {
         for text in all.chars().map(String::from).chain([all.clone(), String::new()]) {
             assert_eq!(quote(&text), serde_json::to_string(&text).unwrap());
             assert_eq!(serde_json::from_str::<String>(&quote(&text)).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn an_event_as_one_value_is_json_whatever_it_is() {
+        for (data, expected) in [
+            (Payload::Json(r#"{"b":1.0}"#.into()), r#"{"event":"a\"b","data":{"b":1.0}}"#),
+            (Payload::Text("1".into()), r#"{"event":"a\"b","data":1}"#),
+            (Payload::Text("hello".into()), r#"{"event":"a\"b","data":"hello"}"#),
+            (Payload::Absent, r#"{"event":"a\"b","data":null}"#),
+        ] {
+            let event = Event::new("a\"b".parse().unwrap(), data);
+            assert_eq!(event.to_payload(), Payload::Json(expected.into()));
         }
     }
 

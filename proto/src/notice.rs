@@ -74,7 +74,19 @@ pub enum Notice<'a> {
         event: &'a Event,
     },
     /// A payload was sent to its user or to its socket, without a channel.
-    Direct(&'a Payload),
+    Direct {
+        /// The user; `None` if it was sent to the socket alone.
+        user: Option<&'a UserId>,
+        /// The payload.
+        data: &'a Payload,
+    },
+    /// An event was sent to its user, without a channel.
+    DirectEvent {
+        /// The user.
+        user: &'a UserId,
+        /// The event.
+        event: &'a Event,
+    },
     /// Its permissions were replaced.
     Reloaded(&'a [ChannelPattern]),
     /// It was given one more permission.

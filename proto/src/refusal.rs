@@ -149,6 +149,8 @@ pub enum CloseCause {
     PongTimeout,
     /// It did nothing for as long as the operator allows.
     Idle,
+    /// It showed nothing that its backend has signed, for as long as its app allows.
+    Unauthorized,
     /// This node lets go of its clients, and another takes them: come back at once.
     ShuttingDown,
     /// This node lets go of its clients, and nobody is there yet to take them: come back in a moment.
@@ -159,7 +161,7 @@ pub enum CloseCause {
 
 impl CloseCause {
     /// Every cause, for metrics.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ClientClosed,
         Self::ClientGone,
         Self::ProtocolError,
@@ -173,6 +175,7 @@ impl CloseCause {
         Self::UnfinishedTooMuch,
         Self::PongTimeout,
         Self::Idle,
+        Self::Unauthorized,
         Self::ShuttingDown,
         Self::ShuttingDownAlone,
         Self::Internal,
@@ -195,6 +198,7 @@ impl CloseCause {
             Self::UnfinishedTooMuch => "memory_unfinished",
             Self::PongTimeout => "pong_timeout",
             Self::Idle => "idle",
+            Self::Unauthorized => "unauthorized",
             Self::ShuttingDown | Self::ShuttingDownAlone => "shutting_down",
             Self::Internal => "internal",
         }
@@ -217,7 +221,8 @@ impl CloseCause {
             | Self::OwedTooMuch
             | Self::UnfinishedTooMuch
             | Self::PongTimeout
-            | Self::Idle => 1008,
+            | Self::Idle
+            | Self::Unauthorized => 1008,
         }
     }
 
@@ -242,6 +247,7 @@ impl CloseCause {
             Self::UnfinishedTooMuch => "message unfinished while memory is short",
             Self::PongTimeout => "no answer to ping",
             Self::Idle => "idle",
+            Self::Unauthorized => "not authorized in time",
             Self::ShuttingDown | Self::ShuttingDownAlone => "shutting down",
             Self::Internal => "internal error",
         }

@@ -59,7 +59,7 @@ impl BusDispatcher {
                 None => return,
             },
             Command::Direct { to: Target::Socket(socket), .. } if socket.node() != self.0.node => return,
-            Command::Direct { .. } | Command::Reload { .. } | Command::Grant { .. } => {
+            Command::Direct { .. } | Command::DirectEvent { .. } | Command::Reload { .. } | Command::Grant { .. } => {
                 (None, Workers::first(self.0.registries.all().len()))
             }
         };
@@ -208,7 +208,7 @@ impl BusDispatcher {
 
 fn bytes(command: &Command) -> usize {
     match command {
-        Command::Publish { event, .. } => event.data.len(),
+        Command::Publish { event, .. } | Command::DirectEvent { event, .. } => event.data.len(),
         Command::Direct { data, .. } => data.len(),
         Command::Reload { channels, .. } => channels.iter().map(|channel| channel.as_str().len()).sum(),
         Command::Grant { channel, .. } => channel.as_str().len(),

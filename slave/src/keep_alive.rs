@@ -37,7 +37,7 @@ impl Moment {
 }
 
 /// Whole tenths of a second: ticks are at least [`BEAT`] apart, and stay so when both ends are cut off alike.
-fn tenths(span: Duration) -> u32 {
+pub fn tenths(span: Duration) -> u32 {
     u32::try_from(span.as_millis() / 100).unwrap_or(u32::MAX - 1)
 }
 
@@ -52,7 +52,7 @@ pub struct Now {
 
 impl Now {
     /// Has `span` passed since `earlier`, without standing still?
-    fn is_after(self, span: u32, earlier: Moment) -> bool {
+    pub fn is_after(self, span: u32, earlier: Moment) -> bool {
         self.at.since(earlier.max(self.awake_since)) >= span
     }
 }

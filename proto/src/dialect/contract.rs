@@ -477,6 +477,13 @@ pub trait Protocol {
     /// The message is not understood: the socket closes.
     fn receive(&mut self, message: ClientMessage, tenants: &Tenants, now: Duration) -> Result<Action, CloseCause>;
 
+    /// How long its client may take to show something that its backend has signed, by an
+    /// [`Action::Identify`] or an [`Action::Enter`] that is signed. `None`: it need not.
+    fn authorize_within(&self, tenants: &Tenants) -> Option<Duration> {
+        let _ = tenants;
+        None
+    }
+
     /// What the head of a subscription's events contains of it (see [`Dialect::head`]).
     fn tag(&self) -> Option<Box<str>> {
         None

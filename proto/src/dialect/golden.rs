@@ -226,6 +226,14 @@ fn order(Envelope { app, command }: &Envelope) -> Value {
                 add(&mut direct, payload(data));
                 direct
             }
+            Command::DirectEvent { user, event, except } => {
+                let mut push = json!({ "user": user });
+                add(&mut push, self::event(event));
+                if let Some(except) = except {
+                    add(&mut push, json!({ "except": except }));
+                }
+                push
+            }
             Command::Reload { user, within, channels } => {
                 json!({ "reload": user, "within": within, "channels": channels })
             }

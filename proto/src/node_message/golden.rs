@@ -152,6 +152,18 @@ fn new_reports() -> Vec<(&'static str, Body)> {
     said.map(|(case, said)| (case, report(vec![said]))).into()
 }
 
+/// What the previous release has other words for.
+fn new_orders() -> Vec<(&'static str, Body)> {
+    let order = |case, data, except| {
+        let command = Command::DirectEvent { user: name("ann"), event: event(data, None), except };
+        (case, Body::Command(Envelope { app: name("shop"), command }))
+    };
+    vec![
+        order("an event to a user", Payload::Json("{\"n\":1}".into()), None),
+        order("an event to a user, except to a socket", Payload::Text("hi".into()), Some(SocketId::new(node(7), 9))),
+    ]
+}
+
 fn report(reports: Vec<CoordinationMessage>) -> Body {
     Body::Reports { from: node(7), reports }
 }
@@ -199,7 +211,8 @@ const FORMATS: [(MessageFormat, &str); 2] = [(MessageFormat::V3, "v3"), (Message
 fn every_message_has_the_bytes_that_it_always_had() {
     let signer = MessageKey::new(b"the secret of the golden files");
     for (format, folder) in FORMATS {
-        let only_here = (format == MessageFormat::V4).then(|| ("new_reports", new_reports()));
+        let only_here = [("new_reports", new_reports()), ("new_orders", new_orders())];
+        let only_here = only_here.into_iter().filter(|_| format == MessageFormat::V4);
         for (file, cases) in all().into_iter().chain(only_here) {
             let mut golden = Golden::new(&format!("node_messages/{folder}/{file}.txt"));
             for (case, body) in cases {
@@ -235,6 +248,19 @@ fn the_previous_release_is_not_told_what_it_has_no_word_for() {
         reports.push(request.clone());
         let bytes = message(report(reports)).encode(MessageFormat::V3, &signer);
         let told = message(report(vec![request.clone()]));
+        assert_eq!(NodeMessage::decode(&bytes, &signer), Ok((told, MessageFormat::V3)), "{case}");
+    }
+}
+
+#[test]
+fn the_previous_release_is_told_an_event_to_a_user_as_a_payload() {
+    let signer = MessageKey::new(b"the secret of the golden files");
+    for ((case, body), data) in
+        new_orders().into_iter().zip([r#"{"event":"said","data":{"n":1}}"#, r#"{"event":"said","data":"hi"}"#])
+    {
+        let bytes = message(body).encode(MessageFormat::V3, &signer);
+        let command = Command::Direct { to: Target::User(name("ann")), data: Payload::Json(data.into()) };
+        let told = message(Body::Command(Envelope { app: name("shop"), command }));
         assert_eq!(NodeMessage::decode(&bytes, &signer), Ok((told, MessageFormat::V3)), "{case}");
     }
 }

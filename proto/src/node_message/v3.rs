@@ -246,6 +246,10 @@ impl From<Command> for OldCommand {
             Command::Direct { to, data } => Self::Direct { to, data },
             Command::Reload { user, within, channels } => Self::Reload { user, within, channels },
             Command::Grant { user, channel } => Self::Grant { user, channel },
+            // its sockets with a user are gusher's, which hear just this; it leaves nobody out
+            Command::DirectEvent { user, event, .. } => {
+                Self::Direct { to: Target::User(user), data: event.to_payload() }
+            }
         }
     }
 }

@@ -34,6 +34,11 @@ pub fn beat(shard: &mut Shard, now: Now, config: &KeepAliveConfig) -> usize {
             verdict => todo.push((no, verdict)),
         }
     }
+    for socket in shard.unauthorized.tick(now) {
+        if let Some(no) = shard.index.local_socket_of(socket) {
+            shard.end_socket(no, CloseCause::Unauthorized);
+        }
+    }
     let ping = Frame::of(Opcode::Ping, b"");
     for (no, verdict) in todo {
         match verdict {

@@ -137,6 +137,21 @@ impl<S> Index<S> {
         local_socket
     }
 
+    /// A socket is that of `user` from now on, if it was nobody's. `false` if it is another's.
+    pub fn identify(&mut self, no: SocketNo, user: UserId) -> bool {
+        let local_socket = &mut self.local_sockets[no as usize];
+        if local_socket.user == user {
+            return true;
+        }
+        if !local_socket.user.is_nobody() {
+            return false;
+        }
+        let local_sockets = self.apps[local_socket.app as usize].users.entry(user);
+        local_socket.user = local_sockets.key().clone();
+        local_sockets.or_default().push(no);
+        true
+    }
+
     /// The number of an app, which is given one if it has none.
     fn app(&mut self, id: AppId) -> AppNo {
         *self.by_app.entry(id).or_insert_with_key(|id| {

@@ -11,6 +11,7 @@ mod relief;
 mod shard;
 mod socket;
 mod survey;
+mod unauthorized;
 
 pub use self::{
     cell::ShardCell,

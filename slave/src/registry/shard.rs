@@ -13,7 +13,6 @@ use tokio::sync::oneshot;
 use wellhead_proto::{
     command::{Command, Target},
     envelope::Envelope,
-    event::Payload,
     frame::Frame,
     ids::{AppId, ChannelName, SocketId, UserId},
     matcher::Matcher,
@@ -31,6 +30,7 @@ use super::{
     index::{Change, Index},
     message::Delivery,
     survey::Granted,
+    unauthorized::Unauthorized,
 };
 use crate::{
     encodings::Encodings,
@@ -60,6 +60,8 @@ pub struct LocalSocket {
     pub grants: Grants,
     /// When it was last pinged.
     pub keep_alive: KeepAlive,
+    /// Its client has said who it is after it was opened, and shows credentials for each channel.
+    pub is_identified: bool,
 }
 
 impl Granted for LocalSocket {
@@ -76,6 +78,8 @@ pub struct Shard {
     pub(super) grants: AllGrants,
     /// Which sockets are members of which presence channels.
     members: LocalMembers,
+    /// Who of them must still show something signed, by their numbers in the node.
+    pub(super) unauthorized: Unauthorized,
     encodings: Rc<Encodings>,
     fanout: Fanout,
     /// A command for a user with many sockets that is not carried out yet.
@@ -118,6 +122,7 @@ impl Shard {
             index: Index::new(interests.names().clone()),
             grants: AllGrants::default(),
             members: LocalMembers::default(),
+            unauthorized: Unauthorized::default(),
             encodings,
             fanout: Fanout::default(),
             order: None,
@@ -148,11 +153,37 @@ impl Shard {
         self.index.open(local_socket.id.counter(), app, user, local_socket);
     }
 
+    /// A socket is that of `user` from now on. `false` if it is another's.
+    pub fn identify(&mut self, socket: SocketId, user: &UserId) -> bool {
+        // it has ended: nobody hears the answer
+        let Some(no) = self.index.local_socket_of(socket.counter()) else { return true };
+        let app = self.index.app_of(no).clone();
+        let is_new = !user.is_nobody() && !self.index.is_online(&app, user);
+        if !self.index.identify(no, user.clone()) {
+            return false;
+        }
+        if is_new {
+            self.metrics.users.connected(&app, user);
+        }
+        self.index.at_mut(no).is_identified = true;
+        self.unauthorized.remove(socket.counter());
+        for question in &mut self.questions {
+            question.note(&app, user);
+        }
+        let channels: Vec<_> =
+            if self.questions.is_empty() { Vec::new() } else { self.index.channels_of(no).cloned().collect() };
+        for channel in &channels {
+            self.note_join(no, channel);
+        }
+        true
+    }
+
     /// Remove a socket that ends, with its subscriptions. Doing it twice is harmless.
     pub fn close(&mut self, socket: SocketId) {
         let Some(local_socket) = self.index.local_socket_of(socket.counter()) else { return };
         self.resign_all(local_socket);
         let (app, user) = (self.index.app_of(local_socket).clone(), self.index.user_of(local_socket).clone());
+        self.unauthorized.remove(socket.counter());
         if let Some((_, change)) = self.index.close(socket.counter()) {
             self.note(change);
         }
@@ -236,12 +267,17 @@ impl Shard {
             }
             Command::Direct { to: Target::User(user), data } => match self.index.local_sockets_of(&app, &user)[..] {
                 // most users have one socket
-                [only] => self.direct(only, &data),
-                _ => self.order(&app, &user, UserCommand::Direct(data), permit),
+                [only] => self.direct(only, Notice::Direct { user: Some(&user), data: &data }),
+                _ => self.order(&app, &user.clone(), UserCommand::Direct(user, data), permit),
+            },
+            Command::DirectEvent { user, event, except } => match self.index.local_sockets_of(&app, &user)[..] {
+                [only] if Some(self.index.at(only).id) == except => {}
+                [only] => self.direct(only, Notice::DirectEvent { user: &user, event: &event }),
+                _ => self.order(&app, &user.clone(), UserCommand::DirectEvent(user, event, except), permit),
             },
             Command::Direct { to: Target::Socket(socket), data } => {
                 if let Some(local_socket) = self.socket_in(&app, socket) {
-                    self.direct(local_socket, &data);
+                    self.direct(local_socket, Notice::Direct { user: None, data: &data });
                 }
             }
             Command::Reload { user, within, channels } => {
@@ -256,9 +292,9 @@ impl Shard {
         (self.index.app_of(local_socket) == app && self.index.at(local_socket).id == socket).then_some(local_socket)
     }
 
-    fn direct(&mut self, local_socket: SocketNo, data: &Payload) {
+    fn direct(&mut self, local_socket: SocketNo, notice: Notice<'_>) {
         let encoding = self.encodings.at(self.index.at(local_socket).encoding);
-        let Some(shared) = encoding.encode(Notice::Direct(data)) else { return };
+        let Some(shared) = encoding.encode(notice) else { return };
         let frame = encoding.frame_of(shared, || "");
         self.enqueue(local_socket, frame);
         self.metrics.deliveries.inc();

@@ -9,7 +9,7 @@ use wellhead_proto::{
     channel::ChannelPattern,
     command::PublishMatching,
     dialect::contract::{ApiCall, ApiReply, ConnectRequest, Dialect, Protocol, Route, Variant},
-    event::Event,
+    event::{Event, Payload},
     frame::SharedFrame,
     member::{Member, MemberChange},
     notice::Notice,
@@ -69,7 +69,10 @@ impl Dialect for Twofold {
     fn encode(&self, variant: Variant, notice: Notice<'_>) -> Option<SharedFrame> {
         let text = match notice {
             Notice::Event { channel, event } => format!("{channel}:{}", event.data.to_json()),
-            Notice::Direct(data) => return Some(Frame::text(&data.to_json()).into()),
+            Notice::DirectEvent { user, event } => {
+                return Some(Frame::text(&format!("{user}!{}", event.data.to_json())).into());
+            }
+            Notice::Direct { data, .. } => return Some(Frame::text(&data.to_json()).into()),
             Notice::Members { channel, change } if variant == Variant(0) => {
                 let what = if matches!(change, MemberChange::Added(_)) { '+' } else { '-' };
                 format!("{channel}{what}{}", change.user())
@@ -139,6 +142,10 @@ impl Scene {
     }
 
     async fn client(&mut self, encoding: u8) -> TestClient {
+        self.client_of(encoding, "ann").await
+    }
+
+    async fn client_of(&mut self, encoding: u8, user: &str) -> TestClient {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
         let transport = Transport::plain(self.listener.accept().await.unwrap().0);
         transport.set_nodelay();
@@ -146,9 +153,15 @@ impl Scene {
         self.clients += 1;
         let id = SocketId::new(wellhead_proto::ids::NodeId::from_random(1), self.clients);
         let outbox = Rc::new(Outbox::new(transport, self.share.clone()));
-        let local_socket =
-            LocalSocket { id, outbox, encoding, grants: Grants::default(), keep_alive: KeepAlive::default() };
-        self.shard.open("app".parse().unwrap(), "ann".parse().unwrap(), local_socket);
+        let local_socket = LocalSocket {
+            id,
+            outbox,
+            encoding,
+            grants: Grants::default(),
+            keep_alive: KeepAlive::default(),
+            is_identified: false,
+        };
+        self.shard.open("app".parse().unwrap(), user.parse().unwrap(), local_socket);
         TestClient { id, stream: BufReader::new(stream) }
     }
 
@@ -284,6 +297,69 @@ async fn a_burst_leaves_in_one_piece_and_in_order() {
     let expected: Vec<_> = (0..CHUNK).map(|n| format!("{}:{n}", if n % 2 == 0 { "a" } else { "b" })).collect();
     let texts = client.reads(CHUNK + 2).await;
     assert_eq!(texts[2..], expected);
+}
+
+#[tokio::test]
+async fn a_socket_that_says_who_it_is_is_reached_as_that_user_and_keeps_its_channels() {
+    let mut scene = Scene::new().await;
+    let [ann, bob] = ["ann", "bob"].map(|user| user.parse::<UserId>().unwrap());
+    let mut old = scene.client_of(0, "ann").await;
+    let (mut new, mut second) = (scene.client_of(0, "").await, scene.client_of(1, "").await);
+    for client in [&new, &second] {
+        scene.join(client, "c", "");
+    }
+    let event = |data: &str, except| {
+        let event = Event::new("e".parse().unwrap(), Payload::sniff(data.to_owned().into()));
+        Command::DirectEvent { user: "ann".parse().unwrap(), event, except }
+    };
+    let online = |scene: &mut Scene| {
+        let all = NamesQuery { app: "app".parse().unwrap(), of: Listing::Users { within: None } };
+        let of_channel = NamesQuery { app: "app".parse().unwrap(), of: Listing::UsersOf("c".parse().unwrap()) };
+        [all, of_channel].map(|query| scene.ask(query, RunningQuery::Names).0.into_iter().collect::<Vec<_>>())
+    };
+    assert_eq!(scene.shard.metrics.users.count.get(), 1);
+    assert_eq!(online(&mut scene), [vec!["ann"], vec![""]]);
+    scene.order(event("1", None));
+    // the second ones change nothing
+    for _ in 0..2 {
+        assert!(scene.shard.identify(new.id, &ann) && scene.shard.identify(second.id, &ann));
+    }
+    assert!(!scene.shard.identify(new.id, &bob), "it stays ann's");
+    assert_eq!(scene.shard.metrics.users.count.get(), 1, "one user, whatever the number of sockets");
+    assert_eq!(online(&mut scene), [["ann"], ["ann"]]);
+
+    scene.order(event("2", Some(second.id)));
+    scene.order(Command::Direct { to: Target::User(ann.clone()), data: Payload::sniff("3".into()) });
+    // what ann may subscribe to is nothing to sockets that show signatures
+    scene.order(Command::Reload {
+        user: ann.clone(),
+        within: vec![ChannelPattern::everything()],
+        channels: Vec::new(),
+    });
+    scene.order(Command::Grant { user: ann.clone(), channel: "d".try_into().unwrap() });
+    scene.push("c", "4", None);
+    scene.flush();
+    assert_eq!(old.reads(3).await, ["ann!1", "ann!2", "3"]);
+    assert_eq!(new.reads(4).await, ["joined", "ann!2", "3", "c:4"]);
+    assert_eq!(second.reads(3).await, ["joined", "3", "[]c:4"]);
+    let granted = |scene: &Scene, client: &TestClient| {
+        let local_socket = scene.shard.index.local_socket_of(client.id.counter()).unwrap();
+        scene.shard.index.at(local_socket).grants.len()
+    };
+    assert_eq!([&old, &new, &second].map(|client| granted(&scene, client)), [1, 0, 0]);
+
+    scene.shard.close(old.id);
+    scene.shard.close(second.id);
+    // one socket is reached as many are
+    scene.order(event("5", Some(new.id)));
+    scene.order(event("6", None));
+    scene.flush();
+    assert_eq!(new.reads(1).await, ["ann!6"]);
+    assert_eq!((scene.shard.metrics.users.count.get(), online(&mut scene)[0].len()), (1, 1));
+    scene.shard.close(new.id);
+    assert_eq!((scene.shard.metrics.users.count.get(), online(&mut scene)[0].len()), (0, 0));
+    assert!(scene.shard.identify(new.id, &bob), "it has ended: nobody asks any more");
+    assert_eq!(scene.shard.metrics.users.count.get(), 0);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! A socket as its session sees it: the only way for a session to reach the shard of its thread.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use bytestring::ByteString;
 use tokio::sync::oneshot;
@@ -32,6 +32,8 @@ pub struct NewSocket {
     pub grants: Vec<ChannelPattern>,
     /// The number of the encoding of its frames.
     pub encoding: u8,
+    /// How long its client may take to show something that its backend has signed; `None`: it need not.
+    pub authorize_within: Option<Duration>,
     /// The way to it.
     pub outbox: Rc<Outbox>,
 }
@@ -45,10 +47,14 @@ pub struct SocketHandle {
 impl SocketHandle {
     /// Open a socket on this thread.
     pub fn open(cell: Rc<ShardCell>, socket: NewSocket) -> Self {
-        let NewSocket { id, app, user, grants, encoding, outbox } = socket;
+        let NewSocket { id, app, user, grants, encoding, authorize_within, outbox } = socket;
         let mut shard = cell.shard.borrow_mut();
         let grants = shard.grants.share(grants);
-        shard.open(app, user, LocalSocket { id, outbox, encoding, grants, keep_alive: KeepAlive::default() });
+        let keep_alive = KeepAlive::default();
+        shard.open(app, user, LocalSocket { id, outbox, encoding, grants, keep_alive, is_identified: false });
+        if let Some(most) = authorize_within {
+            shard.unauthorized.add(id.counter(), most);
+        }
         drop(shard);
         Self { cell, id }
     }
@@ -121,6 +127,16 @@ impl SocketHandle {
         tag: Option<Box<str>>,
     ) -> Result<BTreeMap<UserId, ByteString>, Denial> {
         self.cell.shard.borrow_mut().attend(self.id, channel, member, most, tag)
+    }
+
+    /// It is that of `user` from now on. `false` if it is another's.
+    pub fn identify(&self, user: &UserId) -> bool {
+        self.cell.shard.borrow_mut().identify(self.id, user)
+    }
+
+    /// Its client has shown something that its backend has signed.
+    pub fn note_signed(&self) {
+        self.cell.shard.borrow_mut().unauthorized.remove(self.id.counter());
     }
 
     /// Take it out of a channel.

@@ -21,7 +21,7 @@ use wellhead_proto::{
     envelope::Envelope,
     event::Event,
     frame::{Frame, Opcode},
-    ids::{ChannelKey, ChannelName},
+    ids::{ChannelKey, ChannelName, UserId},
     member::Member,
     notice::{ActionOutcome, Denial},
     refusal::CloseCause,
@@ -175,6 +175,7 @@ impl Session {
             }
             Effect::Join(channels) => self.want(Action::Subscribe(channels), context),
             Effect::Enter(entry) => self.want(Action::Enter(entry), context),
+            Effect::Identify(user) => self.identify(&user),
             Effect::Say(channel, event) => self.say(channel, event, context),
             Effect::Leave(channel) => {
                 self.socket.unsubscribe(&channel);
@@ -225,8 +226,13 @@ impl Session {
 
     /// Subscribe with credentials of its own: as a member once the channel's members are known.
     fn enter(&mut self, entry: AuthorizedSubscribe, context: &mut SessionContext<Self>) {
-        let AuthorizedSubscribe { channel, member, most_members } = entry;
-        let Some(member) = member else { return self.join(vec![channel], context) };
+        let AuthorizedSubscribe { channel, member, most_members, signed } = entry;
+        let Some(member) = member else {
+            if signed {
+                self.socket.note_signed();
+            }
+            return self.join(vec![channel], context);
+        };
         let Some(app) = self.socket.app() else { return };
         let key = ChannelKey { app, name: channel };
         let (invitation, known) = self.state.presence.invite(&key, &self.state.registries);
@@ -238,11 +244,26 @@ impl Session {
         }));
     }
 
+    /// Be the socket of `user`: what is pushed to that user from now on follows the reply.
+    fn identify(&mut self, user: &UserId) {
+        let is_done = self.socket.identify(user);
+        if log_enabled!(Level::Debug) {
+            let (socket_id, (app, of)) = (self.protocol.socket_id(), self.socket.names());
+            let words = if is_done { "is that of" } else { "is another's, not that of" };
+            debug!(socket_id, app_id = app.as_str(), user_id = of.as_str(); "socket {socket_id} {words} {user}");
+        }
+        self.reply(if is_done { ActionOutcome::Done } else { ActionOutcome::Denied });
+    }
+
     fn attend(&mut self, channel: &ChannelKey, member: &Member, most: usize) {
         let tag = self.protocol.tag();
         // nothing comes between the list and what is told of it
         match self.socket.subscribe_as_member(channel, member, most, tag) {
-            Ok(members) => self.reply(ActionOutcome::Joined { members: &members.iter().collect::<Vec<_>>() }),
+            Ok(members) => {
+                // nobody is a member without a signature
+                self.socket.note_signed();
+                self.reply(ActionOutcome::Joined { members: &members.iter().collect::<Vec<_>>() });
+            }
             Err(denial) => self.denial(&channel.name, denial),
         }
     }

@@ -4,7 +4,7 @@ use wellhead_proto::{
     action::{Action, AuthorizedSubscribe},
     event::Event,
     frame::Frame,
-    ids::ChannelName,
+    ids::{ChannelName, UserId},
     notice::Denial,
 };
 
@@ -64,6 +64,8 @@ pub enum Effect {
     Join(Vec<ChannelName>),
     /// Subscribe it to one, perhaps as a member, and answer in one step.
     Enter(AuthorizedSubscribe),
+    /// Make it that of this user and answer.
+    Identify(UserId),
     /// Publish this to the others on the channel.
     Say(ChannelName, Event),
     /// Unsubscribe it from the channel and answer.
@@ -100,6 +102,7 @@ pub fn authorize(action: Action, socket: &impl SocketView, most: usize) -> Effec
             Effect::Denial(entry.channel, Denial::TooManySubscriptions { most })
         }
         Action::Enter(entry) => Effect::Enter(entry),
+        Action::Identify(user) => Effect::Identify(user),
         Action::Say { channel, event } if socket.is_on(&channel) => Effect::Say(channel, event),
         Action::Say { .. } => Effect::Deny,
         // leaving is always allowed to those who are there, whatever became of their permission
@@ -196,7 +199,12 @@ mod tests {
     #[test]
     fn entering_needs_no_permission_but_room() {
         let enter = |name: &str| {
-            Action::Enter(AuthorizedSubscribe { channel: name.parse().unwrap(), member: None, most_members: 1 })
+            Action::Enter(AuthorizedSubscribe {
+                channel: name.parse().unwrap(),
+                member: None,
+                most_members: 1,
+                signed: true,
+            })
         };
         assert!(matches!(decide_for(&[], &[], enter("a")), Effect::Enter(_)));
         assert!(matches!(decide_for(&[], &["a", "b"], enter("c")), Effect::Enter(_)));

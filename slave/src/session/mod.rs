@@ -62,10 +62,12 @@ pub fn start(state: &Arc<SlaveState>, cell: &Rc<ShardCell>, transport: Transport
         );
     }
     outbox.push_raw(welcome);
-    if let Some(greeting) = protocol.greeting(&state.tenants.load()) {
+    let tenants = state.tenants.load();
+    if let Some(greeting) = protocol.greeting(&tenants) {
         outbox.push(greeting);
     }
-    let new = NewSocket { id, app, user, grants, encoding, outbox: outbox.clone() };
+    let authorize_within = protocol.authorize_within(&tenants);
+    let new = NewSocket { id, app, user, grants, encoding, authorize_within, outbox: outbox.clone() };
     let socket = SocketHandle::open(cell.clone(), new);
 
     let frame_reader = FrameReader::new(outbox.clone(), &early, state.limits.message.bytes());

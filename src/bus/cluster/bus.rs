@@ -34,7 +34,9 @@ fn subject_of(envelope: &Envelope) -> Subject {
             Subject::Slot(slot_of(&ChannelKey { app: envelope.app.clone(), name: channel.clone() }))
         }
         Command::Direct { to: Target::Socket(socket), .. } => Subject::Node(socket.node()),
-        Command::Direct { .. } | Command::Reload { .. } | Command::Grant { .. } => Subject::Everyone,
+        Command::Direct { .. } | Command::DirectEvent { .. } | Command::Reload { .. } | Command::Grant { .. } => {
+            Subject::Everyone
+        }
     }
 }
 

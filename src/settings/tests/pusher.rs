@@ -19,6 +19,7 @@ fn an_app_with_an_id_and_a_secret_is_pushers() {
     let file = folder.write("secret", "in a file, long enough\n").display().to_string();
     let text = format!(
         "[pusher]\nmaster_prefix = \"/push/\"\n[[apps.listed]]\nkey = \"plain\"\n{APP}client_events = true\n\
+         authorized_connections = true\nauthorization_timeout = \"7s\"\n\
          [apps.listed.limits]\nevent_data = \"20KiB\"\npresence_members = 7\nactivity_timeout = \"30s\"\n\
          [[apps.listed]]\nkey = \"other\"\nid = \"43\"\nsecret_file = \"{file}\"\n"
     );
@@ -26,6 +27,7 @@ fn an_app_with_an_id_and_a_secret_is_pushers() {
     let [shop, other] = pushers(&plan)[..] else { panic!("{:?}", plan.tenants) };
     assert_eq!((shop.key.as_str(), shop.id.as_str(), &shop.secret[..]), ("shop", "42", &b"0123456789abcdef0123"[..]));
     assert!(shop.client_events && !other.client_events);
+    assert_eq!((shop.authorize_within, other.authorize_within), (Some(Duration::from_secs(7)), None));
     assert_eq!((shop.limits.event_data.bytes(), shop.limits.presence_members, shop.limits.batch), (20 << 10, 7, 10));
     assert_eq!(shop.limits.activity_timeout.0, Duration::from_secs(30));
     assert_eq!(other.limits, AppLimits::default());
@@ -42,6 +44,14 @@ fn half_an_app_and_limits_of_nothing_are_refused_with_their_place() {
         ("[[apps.listed]]\nkey = \"a\"\nid = \"1\"".to_owned(), "w.toml:3: apps.listed.0.id", "openssl rand"),
         ("[[apps.listed]]\nkey = \"a\"\nsecret = \"s\"".to_owned(), "w.toml:1: apps.listed.0.id", "no id"),
         ("[[apps.listed]]\nkey = \"a\"\nclient_events = true".to_owned(), "w.toml:3", "an id and a secret"),
+        (
+            "[[apps.listed]]\nkey = \"a\"\nauthorized_connections = true".to_owned(),
+            "w.toml:3: apps.listed.0.authorized_connections",
+            "an id and a secret",
+        ),
+        (format!("{APP}authorization_timeout = \"0s\""), "w.toml:5", "authorized_connections = false"),
+        (format!("{APP}authorization_timeout = \"999ms\""), "w.toml:5", "a second at least"),
+        (format!("{APP}authorization_timeout = 30"), "w.toml:5", ""),
         (format!("{APP}{}", APP.replace("shop", "other")), "w.toml:7: apps.listed.1.id", "\"shop\" has the id \"42\""),
         (APP.replace("42", "4/2"), "w.toml:3", "cannot stand in a path"),
         (APP.replace("42", ".."), "w.toml:3", "cannot stand in a path"),

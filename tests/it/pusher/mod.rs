@@ -5,5 +5,6 @@ mod limits;
 mod presence;
 mod publish;
 mod replay;
+mod sign_in;
 mod signing;
 mod socket;

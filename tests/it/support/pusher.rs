@@ -162,6 +162,12 @@ impl PusherMessage {
         Self { event: event.to_owned(), channel: Some(channel.to_owned()), data: data.into(), user_id: None }
     }
 
+    /// A sign-in succeeded.
+    pub fn signed_in(user_data: &str) -> Self {
+        let data = json!({ "user_data": user_data }).to_string().into();
+        Self { event: "pusher:signin_success".to_owned(), channel: None, data, user_id: None }
+    }
+
     /// The same, from a member.
     pub fn by(mut self, user: &str) -> Self {
         self.user_id = Some(user.to_owned());
@@ -211,6 +217,27 @@ impl PusherClient {
             data["channel_data"] = channel_data.into();
         }
         self.say("pusher:subscribe", &data).await;
+    }
+
+    /// Show what the app has signed of a user.
+    pub async fn sign_in(&mut self, user_data: &str) {
+        let auth = format!("{}:{}", self.app.key, self.app.sign(&format!("{}::user::{user_data}", self.id)));
+        self.say("pusher:signin", &json!({ "auth": auth, "user_data": user_data })).await;
+    }
+
+    /// Sign in; it must succeed.
+    pub async fn sign_in_as(&mut self, user: &str) {
+        let user_data = format!(r#"{{"id":{}}}"#, quoted(user));
+        self.sign_in(&user_data).await;
+        assert_eq!(self.next().await, PusherMessage::signed_in(&user_data));
+    }
+
+    /// Join the channel of the user that it has signed in as.
+    pub async fn enter_own_channel(&mut self, user: &str) {
+        let channel = format!("#server-to-user-{user}");
+        // as pusher-js asks for it
+        self.say("pusher:subscribe", &json!({ "channel": channel, "auth": "" })).await;
+        assert_eq!(self.next().await, PusherMessage::event(&channel, "pusher_internal:subscription_succeeded", "{}"));
     }
 
     /// Join a public or private channel.

@@ -196,7 +196,8 @@ impl Protocol for GusherProtocol {
 pub fn encode(notice: Notice<'_>) -> Option<SharedFrame> {
     let frame = match notice {
         Notice::Event { channel, event } => return Some(SharedFrame::Whole(published(channel, event))),
-        Notice::Direct(data) => Frame::text(&data.to_json()),
+        Notice::Direct { data, .. } => Frame::text(&data.to_json()),
+        Notice::DirectEvent { event, .. } => Frame::text(&event.to_payload().to_json()),
         Notice::Reloaded(channels) => {
             permission("gusher.reloadchannel", &format!(r#"{{"channels":{}}}"#, patterns(channels)))
         }

@@ -1,6 +1,6 @@
 //! What is known of an app: how Pusher's libraries call it, what its secret signs, what it may have.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -21,6 +21,8 @@ pub struct PusherApp {
     pub secret: Vec<u8>,
     /// May clients publish to each other on private and presence channels?
     pub client_events: bool,
+    /// How long a client may take to sign in or to join a channel with a signature; `None`: it need do neither.
+    pub authorize_within: Option<Duration>,
     /// Its limits.
     pub limits: AppLimits,
     /// Initialized with the secret: that would be half of the work of a short signature.
@@ -32,7 +34,7 @@ impl PusherApp {
     #[must_use]
     pub fn new(key: AppId, id: String, secret: Vec<u8>, client_events: bool, limits: AppLimits) -> Self {
         let mac = Hmac::new_from_slice(&secret).expect("HMAC takes a key of any length");
-        Self { key, id, secret, client_events, limits, mac }
+        Self { key, id, secret, client_events, authorize_within: None, limits, mac }
     }
 
     /// Is `signature` what the secret makes of `parts`, written one after the other?

@@ -1,6 +1,6 @@
 //! Names of channels: which are allowed, and what their beginnings mean (pusher.md §1.11, §2.5).
 
-use crate::ids::ChannelName;
+use crate::ids::{ChannelName, UserId};
 
 /// Who may subscribe, and what of it is seen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,6 +31,31 @@ pub fn is_cache(name: &str) -> bool {
     ["cache-", "private-cache-", "presence-cache-", "private-encrypted-cache-"]
         .iter()
         .any(|prefix| name.starts_with(prefix))
+}
+
+/// What the names of the channels begin with on which users hear what is sent to them.
+const TO_USER: &str = "#server-to-user-";
+
+/// The channel on which a user hears what is sent to that user. It is none of ours: it stands in frames only.
+pub fn channel_of(user: &str) -> String {
+    [TO_USER, user].concat()
+}
+
+/// The user whose channel this is.
+pub fn user_of(name: &str) -> Option<&str> {
+    name.strip_prefix(TO_USER)
+}
+
+/// The id of a user that has signed in or is sent to, at most `most` characters long; else what is wrong with it. It may
+/// have any characters.
+pub fn user(id: &str, most: usize) -> Result<UserId, String> {
+    if id.is_empty() {
+        return Err("Invalid user id: it is empty".to_owned());
+    }
+    match UserId::try_from(id) {
+        Ok(user) if id.chars().count() <= most => Ok(user),
+        _ => Err(format!("Invalid user id: it may have {most} characters")),
+    }
 }
 
 /// A name that a backend or a client may use, at most `most` bytes long; else what is wrong with it.
@@ -71,6 +96,19 @@ mod tests {
             ("my-cache-a", ChannelKind::Public, false),
         ] {
             assert_eq!((ChannelKind::of(name), is_cache(name)), (kind, cache), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_user_has_a_channel_and_an_id_that_is_not_too_long() {
+        assert_eq!(user_of(&channel_of("7")), Some("7"));
+        assert_eq!((user_of("#server-to-user-"), user_of("#server-to-"), user_of("7")), (Some(""), None, None));
+        for id in ["7", "ä b/#", &"x".repeat(128), &"世".repeat(128)] {
+            assert_eq!(user(id, 128).unwrap().as_str(), id);
+        }
+        for (id, most) in [("", 128), (&*"x".repeat(129), 128), (&"世".repeat(129), 128), (&"世".repeat(342), 1_024)]
+        {
+            assert!(user(id, most).unwrap_err().starts_with("Invalid user id"), "{id}");
         }
     }
 

@@ -46,7 +46,7 @@ impl Settings {
 }
 
 /// Pusher's keys of an app.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PusherAppSettings {
     /// Its id, as in the paths of the HTTP API; without one, Pusher's libraries cannot use the app.
@@ -57,8 +57,26 @@ pub struct PusherAppSettings {
     pub secret_file: String,
     /// May clients publish to each other on private and presence channels?
     pub client_events: bool,
+    /// Are clients closed that neither sign in nor join a channel with a signature?
+    pub authorized_connections: bool,
+    /// After how long.
+    pub authorization_timeout: Span,
     /// How much of everything its clients and backends may have.
     pub limits: AppLimits,
+}
+
+impl Default for PusherAppSettings {
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            secret: Secret::default(),
+            secret_file: String::new(),
+            client_events: false,
+            authorized_connections: false,
+            authorization_timeout: Span::seconds(30),
+            limits: AppLimits::default(),
+        }
+    }
 }
 
 /// Each limit once: its name, its type, its default, and the most that it may be if there is one.
@@ -171,7 +189,15 @@ pub(super) fn apps(
 }
 
 fn one(entry: &AppEntry<'_, PusherAppSettings>, files: &dyn SecretFiles) -> Result<Option<PusherApp>, BadSetting> {
-    let PusherAppSettings { id, secret, secret_file, client_events, limits } = &entry.settings;
+    let PusherAppSettings {
+        id,
+        secret,
+        secret_file,
+        client_events,
+        authorized_connections,
+        authorization_timeout,
+        limits,
+    } = &entry.settings;
     let bad = |name: &str, message: &str| BadSetting::new(entry.at(name), message);
     if let Some((name, why)) = limits.wrong() {
         let error = bad(&format!("limits.{name}"), &why);
@@ -181,9 +207,17 @@ fn one(entry: &AppEntry<'_, PusherAppSettings>, files: &dyn SecretFiles) -> Resu
             _ => error,
         });
     }
+    if authorization_timeout.0.as_secs() == 0 {
+        let error = bad("authorization_timeout", "clients have a second at least");
+        return Err(error.hint("authorized_connections = false lets them stay as long as they like"));
+    }
     let secret = match (id.is_empty(), files.secret(entry.place, "secret", secret, secret_file)?) {
         (true, None) if *client_events => {
             let error = bad("client_events", "clients publish to each other over Pusher's protocol only");
+            return Err(error.hint("give the app an id and a secret"));
+        }
+        (true, None) if *authorized_connections => {
+            let error = bad("authorized_connections", "clients sign in over Pusher's protocol only");
             return Err(error.hint("give the app an id and a secret"));
         }
         (true, None) => return Ok(None),
@@ -201,14 +235,19 @@ fn one(entry: &AppEntry<'_, PusherAppSettings>, files: &dyn SecretFiles) -> Resu
     if !id.bytes().all(fits) || id.len() > LONGEST_NAME || id.starts_with('.') {
         return Err(bad("id", &format!("{id:?} cannot stand in a path")).hint("letters, digits, -, _ and ."));
     }
-    Ok(Some(PusherApp::new(entry.key.clone(), id.clone(), secret, *client_events, limits.clone())))
+    let app = PusherApp::new(entry.key.clone(), id.clone(), secret, *client_events, limits.clone());
+    let authorize_within = authorized_connections.then_some(authorization_timeout.0);
+    Ok(Some(PusherApp { authorize_within, ..app }))
 }
 
 /// What the nodes compare, in the words of the first release: nodes of two releases are not to find each other different.
 pub(super) fn alike(settings: &PusherAppSettings, app: Option<&PusherApp>, origins: &str) -> Vec<Vec<u8>> {
     // in the settings or in a file: the app knows
     let secret = app.map(|app| app.secret.clone()).unwrap_or_default();
-    let rest = format!("{} {origins} {:?}", settings.client_events, settings.limits);
+    let mut rest = format!("{} {origins} {:?}", settings.client_events, settings.limits);
+    if settings.authorized_connections {
+        rest.push_str(&format!(" authorized within {:?}", settings.authorization_timeout));
+    }
     vec![settings.id.clone().into_bytes(), secret, rest.into_bytes()]
 }
 
@@ -235,6 +274,10 @@ mod tests {
                      channels_per_event: 100, batch: 10, presence_members: 100, presence_info: Size(1024), \
                      presence_id: 128, client_events: 10, activity_timeout: Span(120s) }";
         assert_eq!(std::str::from_utf8(rest), Ok(words));
+        let strict = PusherAppSettings { authorized_connections: true, ..settings };
+        let later = PusherAppSettings { authorization_timeout: Span::seconds(7), ..strict.clone() };
+        let [rest, later] = [strict, later].map(|settings| alike(&settings, None, "None").pop());
+        assert!(rest != Some(words.into()) && rest != later);
     }
 
     /// The page says each limit with its default, in units that people read.

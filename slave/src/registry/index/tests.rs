@@ -12,7 +12,7 @@ fn app(no: u8) -> AppId {
 }
 
 fn user(no: u8) -> UserId {
-    format!("user{}", no % 3).parse().unwrap()
+    if no % 4 == 3 { UserId::nobody() } else { format!("user{}", no % 4).parse().unwrap() }
 }
 
 fn channel(no: u8) -> ChannelName {
@@ -23,6 +23,7 @@ fn channel(no: u8) -> ChannelName {
 enum IndexStep {
     Enter { socket: u8, app: u8, user: u8 },
     Exit { socket: u8 },
+    Identify { socket: u8, user: u8 },
     Join { socket: u8, channel: u8 },
     Leave { socket: u8, channel: u8 },
     BeginWalk { app: u8, channel: u8 },
@@ -34,6 +35,7 @@ fn step() -> impl Strategy<Value = IndexStep> {
     prop_oneof![
         4 => (no.clone(), no.clone(), no.clone()).prop_map(|(socket, app, user)| IndexStep::Enter { socket, app, user }),
         2 => no.clone().prop_map(|socket| IndexStep::Exit { socket }),
+        3 => (no.clone(), no.clone()).prop_map(|(socket, user)| IndexStep::Identify { socket, user }),
         8 => (no.clone(), no.clone()).prop_map(|(socket, channel)| IndexStep::Join { socket, channel }),
         6 => (no.clone(), no.clone()).prop_map(|(socket, channel)| IndexStep::Leave { socket, channel }),
         1 => (no.clone(), no).prop_map(|(app, channel)| IndexStep::BeginWalk { app, channel }),
@@ -82,6 +84,15 @@ proptest! {
                     prop_assert_eq!(gone.as_ref().map(|(it, _)| *it), model.remove(&socket).map(|_| socket));
                     change = gone.map(|(_, change)| change).unwrap_or_default();
                 }
+                IndexStep::Identify { socket, user: u } if model.contains_key(&socket) => {
+                    let local_socket = index.local_socket_of(u32::from(socket)).unwrap();
+                    let is = &mut model.get_mut(&socket).unwrap().1;
+                    let may = is.is_nobody() || *is == user(u);
+                    prop_assert_eq!(index.identify(local_socket, user(u)), may);
+                    if may {
+                        *is = user(u);
+                    }
+                }
                 IndexStep::Join { socket, channel: c } if model.contains_key(&socket) => {
                     let local_socket = index.local_socket_of(u32::from(socket)).unwrap();
                     index.subscribe(local_socket, &channel(c), Some(format!("tag{c}").into()), &mut change);
@@ -129,6 +140,7 @@ proptest! {
                 prop_assert_eq!(users, there.map(|(_, user, _)| user.clone()).collect::<BTreeSet<_>>());
                 for user in (0..3).map(user) {
                     let local_sockets: BTreeSet<_> = index.local_sockets_of(&app, &user).iter().map(|&local_socket| *index.at(local_socket)).collect();
+                    prop_assert_eq!(index.is_online(&app, &user), !local_sockets.is_empty());
                     let there = model.iter().filter(|(_, (there, who, _))| *there == app && *who == user);
                     prop_assert_eq!(local_sockets, there.map(|(socket, _)| *socket).collect::<BTreeSet<_>>());
                 }

@@ -175,3 +175,25 @@ async fn a_push_to_a_pattern_looks_at_so_many_channels_a_turn() {
     assert_eq!(scene.ask(matching("^c000007$"), RunningQuery::Publish), ([name_hash("c000007")].into(), 0));
     scene.flush();
 }
+
+#[tokio::test]
+async fn who_says_who_it_is_during_a_question_is_found() {
+    let mut scene = Scene::new().await;
+    let (early, long, late) =
+        (scene.client_of(0, "").await, scene.client_of(0, "ann").await, scene.client_of(0, "").await);
+    scene.join(&early, "z", "");
+    scene.join(&late, "z", "");
+    // to look at all of these takes a turn
+    let channels: Vec<ChannelName> = (0..9 * SLICE).map(|no| format!("c{no:06}").parse().unwrap()).collect();
+    let join = PendingSubscribe { socket: long.id.counter(), channels, tag: None, reply: None, done: None };
+    assert!(scene.shard.subscribe(join).is_none());
+    let (reply, mut answer) = oneshot::channel();
+    let of = Listing::Users { within: Some(vec!["z".try_into().unwrap()]) };
+    let query = Arc::new(NamesQuery { app: "app".parse().unwrap(), of });
+    scene.shard.ask(RunningQuery::Names(PendingAnswer { query, reply }), scene.backlog.admit(0));
+    assert!(answer.try_recv().is_err(), "it is under way, behind the first socket");
+    scene.shard.identify(early.id, &"bob".parse().unwrap());
+    scene.shard.identify(late.id, &"eve".parse().unwrap());
+    scene.flush();
+    assert_eq!(answer.try_recv().unwrap().into_iter().collect::<Vec<_>>(), ["bob", "eve"]);
+}

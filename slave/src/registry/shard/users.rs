@@ -8,13 +8,13 @@ use log::warn;
 use smallvec::SmallVec;
 use wellhead_proto::{
     channel::{ChannelPattern, PatternSet, written},
-    event::Payload,
+    event::{Event, Payload},
     frame::Frame,
-    ids::{AppId, ChannelName, UserId},
+    ids::{AppId, ChannelName, SocketId, UserId},
     notice::Notice,
 };
 
-use super::{Change, Shard, SocketNo};
+use super::{Change, LocalSocket, Shard, SocketNo};
 use crate::{
     backlog::Permit,
     channels::ChannelRef,
@@ -43,7 +43,9 @@ pub(super) struct UserOrder {
 /// What is to be done for each socket.
 pub(super) enum UserCommand {
     /// Deliver this payload.
-    Direct(Payload),
+    Direct(UserId, Payload),
+    /// Deliver this event, but not to that socket.
+    DirectEvent(UserId, Event, Option<SocketId>),
     /// Replace its grants.
     Reload(Reload),
     /// Add this grant.
@@ -109,8 +111,12 @@ impl Shard {
             let Some(socket) = order.sockets.next() else { return true };
             let Some(local_socket) = self.index.local_socket_of(socket) else { continue };
             self.spent += 1;
+            let LocalSocket { id, is_identified, .. } = *self.index.at(local_socket);
             let heard = match &mut order.what {
-                UserCommand::Direct(_) => true,
+                UserCommand::Direct(..) => true,
+                UserCommand::DirectEvent(_, _, except) => *except != Some(id),
+                // what it may do is signed for each channel
+                UserCommand::Reload(_) | UserCommand::Grant(..) if is_identified => false,
                 UserCommand::Reload(reload) => {
                     if self.reload(local_socket, reload) {
                         order.frames.clear();
@@ -120,7 +126,7 @@ impl Shard {
                 UserCommand::Grant(channel, last) => self.grant(local_socket, channel, last),
             };
             if heard && let Some(frame) = order.frame(self.index.at(local_socket).encoding, self) {
-                if matches!(order.what, UserCommand::Direct(_)) {
+                if matches!(order.what, UserCommand::Direct(..) | UserCommand::DirectEvent(..)) {
                     self.metrics.deliveries.inc();
                 }
                 self.enqueue(local_socket, frame);
@@ -219,7 +225,8 @@ impl UserOrder {
 impl UserCommand {
     fn told(&self, encoding: &Encoding) -> Option<Frame> {
         let notice = match self {
-            Self::Direct(data) => Notice::Direct(data),
+            Self::Direct(user, data) => Notice::Direct { user: Some(user), data },
+            Self::DirectEvent(user, event, _) => Notice::DirectEvent { user, event },
             Self::Reload(Reload { last, .. }) => Notice::Reloaded(&last.as_ref()?.1),
             Self::Grant(channel, _) => Notice::Granted(channel),
         };

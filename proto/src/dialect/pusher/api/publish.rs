@@ -14,7 +14,7 @@ use crate::{
     },
     envelope::Envelope,
     event::{Event, Payload, quote},
-    ids::{AppId, ChannelName, NodeId, SocketId},
+    ids::{AppId, ChannelName, NodeId, SocketId, UserId},
     query::{ChannelState, ChannelStates},
     refusal::Refusal,
 };
@@ -49,11 +49,19 @@ struct BatchBody<'a> {
     batch: Option<&'a RawValue>,
 }
 
+/// Where an event goes.
+#[derive(Clone)]
+enum Addressee {
+    Channel(ChannelName),
+    /// All sockets that have signed in as this user; it is written as a channel, too.
+    User(UserId),
+}
+
 /// An event that may be published.
 struct CheckedEvent {
     event: Event,
     /// Each once.
-    channels: Vec<ChannelName>,
+    addressees: Vec<Addressee>,
     except: Option<SocketId>,
     info: Option<Info>,
 }
@@ -63,19 +71,19 @@ pub fn event(request: &SignedRequest<'_>) -> Result<MasterRequest, Refusal> {
     let SignedRequest { app, body, .. } = request;
     let limits = &app.limits;
     let written: Written<'_> = object(body, "The body")?;
-    let channels = match (written.channels, field("channel", written.channel)?) {
+    let addressees = match (written.channels, field("channel", written.channel)?) {
         (Some(names), _) => many(names, limits)?,
         (None, Some(name)) => vec![named(&name, limits)?],
         (None, None) => return Err(bad("channels or channel is missing")),
     };
-    let checked = check(written, channels, limits)?;
+    let checked = check(written, addressees, limits)?;
     let app = &app.key;
     let Some(info) = checked.info else {
         return Ok(MasterRequest::publish(checked.envelopes(app), || json("{}")));
     };
-    let channels = checked.channels.clone();
-    let query = info.query(app, channels.clone());
-    let reply = move |states| json(format!(r#"{{"channels":{{{}}}}}"#, entries(info, &channels, &states)));
+    let addressees = checked.addressees.clone();
+    let query = info.query(app, addressees.iter().filter_map(Addressee::channel).cloned().collect());
+    let reply = move |states| json(format!(r#"{{"channels":{{{}}}}}"#, entries(info, &addressees, &states)));
     Ok(MasterRequest::PublishAndQuery { envelopes: checked.envelopes(app), query, reply: Box::new(reply) })
 }
 
@@ -96,8 +104,9 @@ pub fn batch(request: &SignedRequest<'_>) -> Result<MasterRequest, Refusal> {
         let envelopes = checked.into_iter().flat_map(|event| event.envelopes(app)).collect();
         return Ok(MasterRequest::publish(envelopes, || json("{}")));
     }
-    let asked: Vec<_> = checked.iter().map(|event| (event.info, event.channels.clone())).collect();
-    let of: HashSet<_> = asked.iter().filter(|(info, _)| info.is_some()).flat_map(|(_, names)| names).collect();
+    let asked: Vec<_> = checked.iter().map(|event| (event.info, event.addressees.clone())).collect();
+    let of = asked.iter().filter(|(info, _)| info.is_some()).flat_map(|(_, of)| of);
+    let of: HashSet<_> = of.filter_map(Addressee::channel).collect();
     let every =
         Info { users: checked.iter().any(|event| event.info.is_some_and(|info| info.users)), ..Info::default() };
     let mut of: Vec<_> = of.into_iter().cloned().collect();
@@ -105,8 +114,8 @@ pub fn batch(request: &SignedRequest<'_>) -> Result<MasterRequest, Refusal> {
     let query = every.query(app, of);
     let envelopes = checked.into_iter().flat_map(|event| event.envelopes(app)).collect();
     let reply = move |states| {
-        let shown = asked.iter().map(|(info, names)| {
-            let fields = info.zip(names.first()).map(|(info, name)| attributes(info, name, &states));
+        let shown = asked.iter().map(|(info, of)| {
+            let fields = info.zip(of.first()).map(|(info, of)| attributes(info, of, &states));
             format!("{{{}}}", fields.unwrap_or_default())
         });
         json(format!(r#"{{"batch":[{}]}}"#, shown.collect::<Vec<_>>().join(",")))
@@ -117,8 +126,8 @@ pub fn batch(request: &SignedRequest<'_>) -> Result<MasterRequest, Refusal> {
 fn element(event: &RawValue, limits: &AppLimits) -> Result<CheckedEvent, Refusal> {
     let written: Written<'_> = object(event.get().as_bytes(), "An event")?;
     let channel = field("channel", written.channel)?.ok_or_else(|| bad("channel is missing"))?;
-    let channels = vec![named(&channel, limits)?];
-    check(written, channels, limits)
+    let addressees = vec![named(&channel, limits)?];
+    check(written, addressees, limits)
 }
 
 /// Which event of a batch it was.
@@ -132,7 +141,7 @@ fn in_batch(number: usize, why: Refusal) -> Refusal {
 }
 
 /// Everything but the channels.
-fn check(written: Written<'_>, channels: Vec<ChannelName>, limits: &AppLimits) -> Result<CheckedEvent, Refusal> {
+fn check(written: Written<'_>, addressees: Vec<Addressee>, limits: &AppLimits) -> Result<CheckedEvent, Refusal> {
     let name = field("name", written.name)?.filter(|name| !name.is_empty()).ok_or_else(|| bad("name is missing"))?;
     if name.chars().count() > limits.event_name {
         return Err(bad(format!("name is too long: it may have {} characters", limits.event_name)));
@@ -151,26 +160,50 @@ fn check(written: Written<'_>, channels: Vec<ChannelName>, limits: &AppLimits) -
     };
     let info = field("info", written.info)?.map(|list| Info::of(&list));
     let event = Event::new(name, Payload::Text(ByteString::from(data.into_owned())));
-    Ok(CheckedEvent { event, channels, except, info })
+    Ok(CheckedEvent { event, addressees, except, info })
 }
 
 impl CheckedEvent {
     fn envelopes(self, app: &AppId) -> Vec<Envelope> {
-        let Self { event, channels, except, .. } = self;
-        let envelope = |channel| {
-            let command = Command::Publish { channel, event: event.clone(), except };
+        let Self { event, addressees, except, .. } = self;
+        let envelope = |addressee| {
+            let event = event.clone();
+            let command = match addressee {
+                Addressee::Channel(channel) => Command::Publish { channel, event, except },
+                Addressee::User(user) => Command::DirectEvent { user, event, except },
+            };
             Envelope { app: app.clone(), command }
         };
-        channels.into_iter().map(envelope).collect()
+        addressees.into_iter().map(envelope).collect()
     }
 }
 
-fn named(name: &str, limits: &AppLimits) -> Result<ChannelName, Refusal> {
-    names::channel(name, limits.channel_name.bytes()).map_err(bad)
+impl Addressee {
+    fn channel(&self) -> Option<&ChannelName> {
+        match self {
+            Self::Channel(channel) => Some(channel),
+            Self::User(_) => None,
+        }
+    }
+
+    /// As the backend wrote it.
+    fn name(&self) -> Cow<'_, str> {
+        match self {
+            Self::Channel(channel) => channel.as_str().into(),
+            Self::User(user) => names::channel_of(user.as_str()).into(),
+        }
+    }
+}
+
+fn named(name: &str, limits: &AppLimits) -> Result<Addressee, Refusal> {
+    match names::user_of(name) {
+        Some(id) => names::user(id, limits.presence_id).map(Addressee::User).map_err(bad),
+        None => names::channel(name, limits.channel_name.bytes()).map(Addressee::Channel).map_err(bad),
+    }
 }
 
 /// Each name once, in the order in which they came.
-fn many(names: &RawValue, limits: &AppLimits) -> Result<Vec<ChannelName>, Refusal> {
+fn many(names: &RawValue, limits: &AppLimits) -> Result<Vec<Addressee>, Refusal> {
     let names: Vec<Cow<'_, str>> = list(names, limits.channels_per_event)
         .map_err(|_| bad("channels must be a list of names"))?
         .ok_or_else(|| bad(format!("Too many channels: an event may name {}", limits.channels_per_event)))?;
@@ -197,12 +230,14 @@ fn socket(id: &str) -> Option<Option<SocketId>> {
     Some(ours())
 }
 
-fn attributes(info: Info, name: &ChannelName, states: &ChannelStates) -> String {
+/// What is asked of a channel; none of it applies to a user.
+fn attributes(info: Info, of: &Addressee, states: &ChannelStates) -> String {
     let nobody = ChannelState::default();
-    info.write(name.as_str(), states.get(name.as_str()).unwrap_or(&nobody))
+    let of_channel = |name: &ChannelName| info.write(name.as_str(), states.get(name.as_str()).unwrap_or(&nobody));
+    of.channel().map(of_channel).unwrap_or_default()
 }
 
-fn entries(info: Info, channels: &[ChannelName], states: &ChannelStates) -> String {
-    let entry = |name: &ChannelName| format!("{}:{{{}}}", quote(name.as_str()), attributes(info, name, states));
-    channels.iter().map(entry).collect::<Vec<_>>().join(",")
+fn entries(info: Info, addressees: &[Addressee], states: &ChannelStates) -> String {
+    let entry = |of: &Addressee| format!("{}:{{{}}}", quote(&of.name()), attributes(info, of, states));
+    addressees.iter().map(entry).collect::<Vec<_>>().join(",")
 }

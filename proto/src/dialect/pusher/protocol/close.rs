@@ -13,6 +13,8 @@ pub fn close(cause: CloseCause) -> (u16, &'static str) {
         CloseCause::ShuttingDownAlone => (4100, "Server is shutting down, please reconnect in a moment"),
         CloseCause::PongTimeout => (4201, "Pong reply not received"),
         CloseCause::Idle => (4202, "Closed after inactivity"),
+        // not at all: the page has nothing to show
+        CloseCause::Unauthorized => (4009, "Connection not authorized within timeout"),
         // not at once: it would be as slow again
         CloseCause::SlowConsumer | CloseCause::OwedTooMuch => (4100, "Over capacity: reading too slowly"),
         CloseCause::UnfinishedTooMuch => (4100, "Over capacity: message unfinished while memory is short"),
@@ -37,6 +39,7 @@ mod tests {
             (CloseCause::ShuttingDownAlone, 4100, true),
             (CloseCause::PongTimeout, 4201, true),
             (CloseCause::Idle, 4202, true),
+            (CloseCause::Unauthorized, 4009, true),
             (CloseCause::SlowConsumer, 4100, true),
             (CloseCause::OwedTooMuch, 4100, true),
             (CloseCause::UnfinishedTooMuch, 4100, true),

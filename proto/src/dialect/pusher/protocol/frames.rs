@@ -4,9 +4,14 @@
 use std::time::Duration;
 
 use bytestring::ByteString;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::{
+    dialect::pusher::{
+        json::{object, text},
+        names::channel_of,
+    },
     event::{Event, Payload, Sender, quote},
     frame::{Frame, Opcode},
     ids::{ChannelName, SocketId, UserId},
@@ -80,8 +85,14 @@ impl NotSubscribed {
     }
 }
 
+/// The socket is that of the user of `user_data`, the exact text that was signed.
+pub fn signed_in(user_data: &str) -> Frame {
+    let data = format!(r#"{{"user_data":{}}}"#, quote(user_data));
+    Frame::text(&format!(r#"{{"event":"pusher:signin_success","data":{}}}"#, quote(&data)))
+}
+
 /// The socket is on a channel.
-pub fn succeeded(channel: &ChannelName) -> Frame {
+pub fn succeeded(channel: &str) -> Frame {
     internal("subscription_succeeded", channel, "{}")
 }
 
@@ -95,58 +106,75 @@ pub fn succeeded_with(channel: &ChannelName, members: &[(&UserId, &ByteString)])
     }
     let count = members.len();
     let data = format!(r#"{{"presence":{{"ids":[{ids}],"hash":{{{hash}}},"count":{count}}}}}"#);
-    internal("subscription_succeeded", channel, &data)
+    internal("subscription_succeeded", channel.as_str(), &data)
 }
 
 /// What the client did not ask for.
 pub fn encode(notice: Notice<'_>) -> Option<Frame> {
     match notice {
-        Notice::Event { channel, event } => Some(published(channel, event)),
-        Notice::Direct(data) => Some(direct(data)),
+        Notice::Event { channel, event: Event { name, data, sender } } => {
+            Some(published(channel.as_str(), name.as_str(), data, sender.as_ref()))
+        }
+        Notice::DirectEvent { user, event: Event { name, data, sender } } => {
+            Some(published(&channel_of(user.as_str()), name.as_str(), data, sender.as_ref()))
+        }
+        Notice::Direct { user: Some(user), data } => Some(direct(user, data)),
+        // gusher's sockets have other ids: nobody sends to one of ours
+        Notice::Direct { user: None, .. } => None,
         Notice::Members { channel, change: MemberChange::Added(member) } => {
             let (user, info) = (quote(member.user.as_str()), &member.info);
-            Some(internal("member_added", channel, &format!(r#"{{"user_id":{user},"user_info":{info}}}"#)))
+            Some(internal("member_added", channel.as_str(), &format!(r#"{{"user_id":{user},"user_info":{info}}}"#)))
         }
         Notice::Members { channel, change: MemberChange::Removed(user) } => {
             let user = quote(user.as_str());
-            Some(internal("member_removed", channel, &format!(r#"{{"user_id":{user}}}"#)))
+            Some(internal("member_removed", channel.as_str(), &format!(r#"{{"user_id":{user}}}"#)))
         }
         // permissions by pattern are for other dialects
         Notice::Reloaded(_) | Notice::Granted(_) => None,
     }
 }
 
-fn internal(event: &str, channel: &ChannelName, data: &str) -> Frame {
-    let (channel, data) = (quote(channel.as_str()), quote(data));
+fn internal(event: &str, channel: &str, data: &str) -> Frame {
+    let (channel, data) = (quote(channel), quote(data));
     Frame::text(&format!(r#"{{"event":"pusher_internal:{event}","channel":{channel},"data":{data}}}"#))
 }
 
 /// A published event. A backend's data is a string, that of a client what it was, if it was anything.
-fn published(channel: &ChannelName, event: &Event) -> Frame {
-    let mut text =
-        JsonText::with_capacity(64 + channel.as_str().len() + event.name.as_str().len() + event.data.len() * 9 / 8);
-    text.raw(r#"{"event":"#).string(event.name.as_str());
-    text.raw(r#","channel":"#).string(channel.as_str());
-    match (&event.data, &event.sender) {
+fn published(channel: &str, name: &str, data: &Payload, sender: Option<&Sender>) -> Frame {
+    let mut text = JsonText::with_capacity(64 + channel.len() + name.len() + data.len() * 9 / 8);
+    text.raw(r#"{"event":"#).string(name);
+    text.raw(r#","channel":"#).string(channel);
+    match (data, sender) {
         // a missing payload stays missing: it does not become null
         (Payload::Absent, _) => &mut text,
         (Payload::Json(json), Some(_)) => text.raw(r#","data":"#).raw(json),
         (Payload::Json(data) | Payload::Text(data), _) => text.raw(r#","data":"#).string(data),
     };
-    if let Some(Sender::Member(user)) = &event.sender {
+    if let Some(Sender::Member(user)) = sender {
         text.raw(r#","user_id":"#).string(user.as_str());
     }
     text.raw("}");
     Frame::of(Opcode::Text, &text.0)
 }
 
-/// A payload that another dialect sent to this socket or user, without a channel.
-fn direct(data: &Payload) -> Frame {
-    let data = match data {
-        Payload::Json(data) | Payload::Text(data) => data,
-        Payload::Absent => "null",
-    };
-    Frame::text(&format!(r#"{{"event":"wellhead:direct","data":{}}}"#, quote(data)))
+/// A payload that another dialect sent to a user. By gusher's convention it is an event if it has a name and data; else it
+/// is the data of an event `message`.
+fn direct(user: &UserId, data: &Payload) -> Frame {
+    #[derive(Deserialize)]
+    struct NamedPayload<'a> {
+        #[serde(borrow)]
+        event: &'a RawValue,
+        #[serde(borrow)]
+        data: &'a RawValue,
+    }
+    let channel = channel_of(user.as_str());
+    if let Payload::Json(json) = data
+        && let Ok(NamedPayload { event, data }) = object(json.as_bytes())
+        && let Some(name) = text(event)
+    {
+        return published(&channel, &name, &Payload::from_raw(data), None);
+    }
+    published(&channel, "message", data, None)
 }
 
 /// JSON as it is written, into one buffer.

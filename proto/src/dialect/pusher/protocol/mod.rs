@@ -16,6 +16,7 @@ use crate::{
     event::{Event, Payload, Sender},
     frame::Frame,
     ids::{AppId, ChannelName, SocketId, UserId},
+    member::Member,
     notice::{ActionOutcome, Denial},
     refusal::CloseCause,
     tenants::Tenants,
@@ -40,12 +41,23 @@ pub struct PusherProtocol {
     /// What the action under way is about.
     asked: Option<Box<PusherPending>>,
     /// The presence channels of the socket, with the member that it is there.
-    member_of: Vec<(ChannelName, UserId)>,
+    member_of: Box<[(ChannelName, UserId)]>,
+    /// Who it is, once it has signed in.
+    signed_in: Option<Box<SignedIn>>,
     /// How many events it may still publish.
     allowance: Allowance,
 }
 
+/// The user that a socket has signed in as.
+struct SignedIn {
+    /// The user as a member of presence channels, where the client does not say otherwise.
+    member: Member,
+    /// Is the client subscribed to the user's own channel? Events come with or without that.
+    on_own_channel: bool,
+}
+
 enum PusherPending {
+    SignIn { member: Member, user_data: String },
     Enter { channel: ChannelName, user: Option<UserId> },
     Leave(ChannelName),
     Say(ChannelName),
@@ -56,7 +68,7 @@ type RefusalFrame = Frame;
 
 impl PusherProtocol {
     pub fn new(app: AppId, socket: SocketId) -> Self {
-        Self { app, socket, asked: None, member_of: Vec::new(), allowance: Allowance::default() }
+        Self { app, socket, asked: None, member_of: Box::default(), signed_in: None, allowance: Allowance::default() }
     }
 
     fn subscribe(&mut self, app: &PusherApp, data: Option<&RawValue>) -> Action {
@@ -69,7 +81,14 @@ impl PusherProtocol {
                 return refuse(channel.unwrap_or_default(), "malformed", unreadable(channel));
             }
         };
-        let entry = match entry::judge(app, self.socket, &wish) {
+        if let Some(user) = names::user_of(&wish.channel) {
+            return match self.enter_own_channel(user, &wish.channel) {
+                Ok(said) => Action::Answer(said),
+                Err(why) => refuse(&wish.channel, why.reason, why.told(&wish.channel)),
+            };
+        }
+        let user = self.signed_in.as_ref().map(|signed_in| &signed_in.member);
+        let entry = match entry::judge(app, self.socket, user, &wish) {
             Ok(entry) => entry,
             Err(why) => return refuse(&wish.channel, why.reason, why.told(&wish.channel)),
         };
@@ -78,9 +97,41 @@ impl PusherProtocol {
         Action::Enter(entry)
     }
 
+    /// Subscribe to the channel of `user`, which is the socket's own user. What is sent to users finds them by their ids,
+    /// so this is between the client and us.
+    fn enter_own_channel(&mut self, user: &str, channel: &str) -> Result<Frame, NotSubscribed> {
+        match &mut self.signed_in {
+            Some(own) if own.member.user.as_str() == user => {
+                let is_on = std::mem::replace(&mut own.on_own_channel, true);
+                Ok(if is_on { is_on_already(channel) } else { frames::succeeded(channel) })
+            }
+            _ => Err(NotSubscribed::unauthorized(
+                "not_signed_in",
+                format!("Channel {} is for the user who has signed in as that one", quoted(channel)),
+            )),
+        }
+    }
+
+    /// Be the socket of a user, for whom the app's backend has signed.
+    fn sign_in(&mut self, app: &PusherApp, data: Option<&RawValue>) -> Result<Action, RefusalFrame> {
+        let no = |words: &str| not_signed_in(words);
+        let sign_in = said::sign_in(data)
+            .ok_or_else(|| no("Invalid data: it must be a JSON object whose auth and user_data are strings"))?;
+        let member = entry::signed_in(app, self.socket, &sign_in).map_err(|words| no(&words))?;
+        let user = member.user.clone();
+        self.asked = Some(Box::new(PusherPending::SignIn { member, user_data: sign_in.user_data.into_owned() }));
+        Ok(Action::Identify(user))
+    }
+
     fn unsubscribe(&mut self, data: Option<&RawValue>) -> Result<Action, RefusalFrame> {
         // only the channel counts; nobody is on one that cannot have that name
         let channel = said::channel(data).ok_or_else(|| error(None, said::NO_CHANNEL))?;
+        if let Some(own) = &mut self.signed_in
+            && names::user_of(&channel) == Some(own.member.user.as_str())
+            && std::mem::take(&mut own.on_own_channel)
+        {
+            return Ok(Action::Ignore);
+        }
         let channel = ChannelName::try_from(&*channel).map_err(|_| no_subscription(&channel))?;
         self.asked = Some(Box::new(PusherPending::Leave(channel.clone())));
         Ok(Action::Unsubscribe(channel))
@@ -142,14 +193,17 @@ impl PusherProtocol {
     /// The socket is on the channel, as this member if the channel has members.
     fn entered(&mut self, channel: &ChannelName, user: Option<UserId>) {
         if let Some(user) = user {
-            self.member_of.push((channel.clone(), user));
+            let mut channels = std::mem::take(&mut self.member_of).into_vec();
+            channels.push((channel.clone(), user));
+            self.member_of = channels.into_boxed_slice();
         }
     }
 
     fn left(&mut self, channel: &ChannelName) {
-        self.member_of.retain(|(name, _)| name != channel);
-        if self.member_of.is_empty() {
-            self.member_of = Vec::new();
+        if self.member_of.iter().any(|(name, _)| name == channel) {
+            let mut channels = std::mem::take(&mut self.member_of).into_vec();
+            channels.retain(|(name, _)| name != channel);
+            self.member_of = channels.into_boxed_slice();
         }
     }
 }
@@ -178,6 +232,7 @@ impl Protocol for PusherProtocol {
                 "pusher:pong" => Ok(Action::Ignore),
                 "pusher:subscribe" => self.app(tenants).map(|app| self.subscribe(app, said.data)),
                 "pusher:unsubscribe" => self.unsubscribe(said.data),
+                "pusher:signin" => self.app(tenants).and_then(|app| self.sign_in(app, said.data)),
                 event if event.starts_with("client-") => {
                     self.app(tenants).and_then(|app| self.say(app, event, &said, now))
                 }
@@ -187,11 +242,23 @@ impl Protocol for PusherProtocol {
         Ok(answer.unwrap_or_else(Action::Answer))
     }
 
+    fn authorize_within(&self, tenants: &Tenants) -> Option<Duration> {
+        self.app(tenants).ok()?.authorize_within
+    }
+
     fn reply(&mut self, outcome: ActionOutcome<'_>) -> Option<Frame> {
         match (*self.asked.take()?, outcome) {
+            (PusherPending::SignIn { member, user_data }, ActionOutcome::Done) => {
+                let on_own_channel = self.signed_in.as_ref().is_some_and(|before| before.on_own_channel);
+                self.signed_in = Some(Box::new(SignedIn { member, on_own_channel }));
+                Some(frames::signed_in(&user_data))
+            }
+            (PusherPending::SignIn { .. }, _) => {
+                Some(not_signed_in("this connection has signed in as another user, and stays that one"))
+            }
             (PusherPending::Enter { channel, user }, ActionOutcome::Done) => {
                 self.entered(&channel, user);
-                Some(frames::succeeded(&channel))
+                Some(frames::succeeded(channel.as_str()))
             }
             (PusherPending::Enter { channel, user }, ActionOutcome::Joined { members }) => {
                 self.entered(&channel, user);
@@ -227,11 +294,20 @@ fn unreadable(channel: Option<&str>) -> RefusalFrame {
 fn denied(channel: &ChannelName, denial: Denial) -> Frame {
     let words = match denial {
         // it stays subscribed: the client must not take this for an error of the channel
-        Denial::AlreadyThere => return error(None, &format!("Existing subscription to channel {channel}")),
+        Denial::AlreadyThere => return is_on_already(channel.as_str()),
         Denial::TooManySubscriptions { most } => format!("A connection may have {most} subscriptions"),
         Denial::Full { most } => format!("Presence channel {channel} is full: it may have {most} members"),
     };
     NotSubscribed::limit(words).told(channel.as_str())
+}
+
+fn is_on_already(channel: &str) -> Frame {
+    error(None, &format!("Existing subscription to channel {channel}"))
+}
+
+/// A sign-in is refused; the socket stays as it was.
+fn not_signed_in(words: &str) -> Frame {
+    error(Some(4009), &format!("Connection not authorized: {words}"))
 }
 
 fn no_subscription(channel: &str) -> Frame {

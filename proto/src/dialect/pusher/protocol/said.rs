@@ -31,6 +31,15 @@ pub struct Wish<'a> {
     pub channel_data: Option<Cow<'a, str>>,
 }
 
+/// What `pusher:signin` shows.
+#[derive(Debug, Eq, PartialEq)]
+pub struct SignIn<'a> {
+    /// The signature.
+    pub auth: Cow<'a, str>,
+    /// The user, in the exact text that was signed.
+    pub user_data: Cow<'a, str>,
+}
+
 /// A frame and the name of its event.
 pub fn read(message: &str) -> Result<(Cow<'_, str>, ClientFrame<'_>), &'static str> {
     const WORDS: &str = "Invalid message: it must be a JSON object with the name of an event";
@@ -78,6 +87,28 @@ pub fn wish<'a>(data: Option<&'a RawValue>) -> Result<Wish<'a>, Unreadable> {
         }
     });
     wish.ok_or_else(|| Unreadable { channel: channel(data) })
+}
+
+/// What the data of a `pusher:signin` shows.
+pub fn sign_in(data: Option<&RawValue>) -> Option<SignIn<'_>> {
+    #[derive(Deserialize)]
+    struct SignInData<'a> {
+        #[serde(borrow)]
+        auth: &'a RawValue,
+        #[serde(borrow)]
+        user_data: &'a RawValue,
+    }
+    fn read(json: &str) -> Option<SignIn<'_>> {
+        let SignInData { auth, user_data } = object(json.as_bytes()).ok()?;
+        Some(SignIn { auth: text(auth)?, user_data: text(user_data)? })
+    }
+    match unwrapped(data?)? {
+        Cow::Borrowed(json) => read(json),
+        Cow::Owned(json) => {
+            let SignIn { auth, user_data } = read(&json)?;
+            Some(SignIn { auth: auth.into_owned().into(), user_data: user_data.into_owned().into() })
+        }
+    }
 }
 
 /// The one channel that the data of a subscription names, whatever else it says.

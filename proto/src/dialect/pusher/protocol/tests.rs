@@ -106,6 +106,7 @@ fn shown(action: &Action) -> Value {
             let member = entry.member.as_ref().map(|member| json!({ "user": member.user, "info": &*member.info }));
             json!({ "enter": { "channel": entry.channel, "member": member, "most_members": entry.most_members } })
         }
+        Action::Identify(user) => json!({ "identify": user }),
         Action::Unsubscribe(channel) => json!({ "unsubscribe": channel }),
         Action::Say { channel, event } => {
             let mut said = golden::event(event);
@@ -208,6 +209,49 @@ fn what_an_app_may_is_looked_up_when_its_client_asks() {
     assert!(texts(&frame)[0].contains("4001"), "{frame:?}");
     let ping = client.receive(ClientMessage::Text(r#"{"event":"pusher:ping"}"#.into()), Duration::ZERO);
     assert_eq!(ping, Ok(Action::Answer(frames::pong())), "it is still there");
+}
+
+#[test]
+fn a_user_hears_events_on_a_channel_of_its_own() {
+    let user: UserId = "a\"b".parse().unwrap();
+    let heard = |notice: Notice<'_>| texts(&frames::encode(notice).unwrap());
+    let frame = |event: &str, data: &str| {
+        let (event, data) = (crate::event::quote(event), crate::event::quote(data));
+        vec![format!(r##"{{"event":{event},"channel":"#server-to-user-a\"b","data":{data}}}"##)]
+    };
+    for data in [r#"{"n": 1.0}"#, "plain", "", " 7 "] {
+        let event = Event::new("e".parse().unwrap(), Payload::Text(data.into()));
+        assert_eq!(heard(Notice::DirectEvent { user: &user, event: &event }), frame("e", data));
+    }
+    for (payload, event, data) in [
+        // gusher's convention
+        (r#"{"event":"e","data":{"n":1.0}}"#, "e", r#"{"n":1.0}"#),
+        (r#"{"data":"s","event":"\u0065"}"#, "e", r#""s""#),
+        (r#"{"event":"","data":null,"more":1}"#, "", "null"),
+        // anything else
+        (r#"{"event":7,"data":1}"#, "message", r#"{"event":7,"data":1}"#),
+        (r#"{"event":"e"}"#, "message", r#"{"event":"e"}"#),
+        (r#"{"event":"e","event":"f","data":1}"#, "message", r#"{"event":"e","event":"f","data":1}"#),
+        (r#"["e",1]"#, "message", r#"["e",1]"#),
+        (r#""s""#, "message", r#""s""#),
+        ("null", "message", "null"),
+    ] {
+        let data_sent = Payload::Json(payload.into());
+        assert_eq!(heard(Notice::Direct { user: Some(&user), data: &data_sent }), frame(event, data), "{payload}");
+    }
+    let text = Payload::Text(r#"{"event":"e","data":1}"#.into());
+    assert_eq!(heard(Notice::Direct { user: Some(&user), data: &text }), frame("message", r#"{"event":"e","data":1}"#));
+    assert_eq!(frames::encode(Notice::Direct { user: None, data: &text }), None);
+}
+
+#[test]
+fn a_user_is_that_of_the_moment_and_the_app_says_how_long_it_may_take() {
+    let mut strict = talk(PusherApp { authorize_within: Some(Duration::from_secs(7)), ..app() });
+    assert_eq!(strict.talk.authorize_within(&strict.tenants), Some(Duration::from_secs(7)));
+    strict.tenants = tenants([]);
+    assert_eq!(strict.talk.authorize_within(&strict.tenants), None);
+    let lax = talk(app());
+    assert_eq!(lax.talk.authorize_within(&lax.tenants), None);
 }
 
 #[test]
