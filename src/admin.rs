@@ -15,8 +15,9 @@ use prometheus_client::{
 };
 use wellhead_master::{Master, keys::admit_holder};
 use wellhead_proto::{
-    dialect::contract::{ApiReply, Right},
+    dialect::contract::ApiReply,
     http_api::{Head, HttpApi, NotAdmitted, text as plain},
+    push_key::Right,
     refusal::Refusal,
     tenants::TenantDirectory,
 };

@@ -11,13 +11,39 @@ use std::{
 
 use env_logger::Target;
 use log::{LevelFilter, Record, error, kv};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-use crate::settings::{LogFormat, LogSection};
 
 /// What actix reports of clients that break off or send rubbish is no error of ours; the HTTP service counts them. What happens
 /// to the bus we say ourselves.
 const QUIET: &str = "actix_http=off,actix_server=warn,async_nats=off,mio=warn,";
+
+/// `[log]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSection {
+    /// What is logged: a level, or levels per target.
+    pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
 
 /// From now on log as `log` says. Later calls change nothing.
 pub fn start(log: &LogSection) {

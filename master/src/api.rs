@@ -16,10 +16,10 @@ use wellhead_proto::{
 };
 
 use crate::{
-    Master,
     dispatch::MasterAnswer,
     error::MasterError,
     keys::{self, Caller},
+    master::Master,
 };
 
 /// The largest body that is read on the thread that took it, in bytes: a millisecond or two. Sockets of the same thread

@@ -6,17 +6,27 @@ pub use wellhead_proto::push_key::{KeyHash, PushKey};
 use wellhead_proto::{
     channel::{ChannelPattern, allowed},
     command::Command,
-    dialect::contract::{Headers, MasterRequest, QueryRequest, Right},
+    dialect::contract::{Headers, MasterRequest, QueryRequest},
     envelope::Envelope,
     http_api::Head,
     ids::{AppId, ChannelName},
     local::{is_loopback, passed_on},
+    push_key::Right,
     query::{AppStats, CountQuery, Listing, MembersQuery, NamesQuery, StatesOf, StatesQuery},
     refusal::Refusal,
     tenants::Tenants,
 };
 
-use crate::Keyless;
+/// Who may use the routes that need a push key, as long as none is configured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Keyless {
+    /// Programs of this machine, but no request that a browser or a proxy forwards: for a master on a loopback address.
+    ThisMachine,
+    /// Everybody, because the settings say so.
+    Everybody,
+    /// Nobody: other credentials protect what other machines can reach.
+    Nobody,
+}
 
 /// Who calls.
 #[derive(Clone, Debug, Eq, PartialEq)]

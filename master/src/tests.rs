@@ -1,15 +1,22 @@
 //! The master from head to reply, on a bus that only records.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use wellhead_proto::{
-    bus::{BusError, BusHandler, BusState, Gathered, Interest},
+    bus::{Bus, BusError, BusHandler, BusState, Gathered, Interest},
     command::{Command, PublishMatching},
     coordination::CoordinationMessage,
-    dialect::{self, contract::ApiReply},
+    dialect::{
+        self,
+        contract::{ApiReply, Headers, Role},
+    },
     envelope::Envelope,
     event::Payload,
     http_api::{Head, HttpApi, HttpVersion},
@@ -18,8 +25,10 @@ use wellhead_proto::{
     member::MemberAnnouncement,
     node_request::{NodeRequest, NodeResponse},
     origin::Origins,
+    push_key::Right,
     query::{Headcount, NameHashes, Query, QueryResult},
-    tenants::{ListedTenant, Tenants},
+    refusal::Refusal,
+    tenants::{ListedTenant, TenantDirectory, Tenants},
     testkit::RecordingBus,
 };
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use smallvec::SmallVec;
 
+pub use crate::dialect::contract::text;
 use crate::{
     dialect::contract::{ApiReply, Dialect, Headers, Role, Route},
     refusal::Refusal,
@@ -257,12 +258,6 @@ pub fn ambiguous_paths(dialects: &[Arc<dyn Dialect>]) -> Option<(String, String)
 /// Nobody has such a path.
 fn nothing_there() -> ApiReply {
     text(404, "404 page not found\n")
-}
-
-/// A reply in plain text.
-#[must_use]
-pub fn text(status: u16, body: &'static str) -> ApiReply {
-    ApiReply::new(status, "text/plain; charset=utf-8", body)
 }
 
 /// A path segment without its escapes (`+` is itself), if they are well formed and give UTF-8.

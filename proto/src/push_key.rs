@@ -9,7 +9,7 @@ use serde::{
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::{channel::ChannelPattern, dialect::contract::Right};
+use crate::channel::ChannelPattern;
 
 /// One of `[[push_keys]]`, a table, or only `name:sha256` for a key without limits. The key itself is stored nowhere, only
 /// its hash.
@@ -25,6 +25,30 @@ pub struct PushKey {
     pub channels: Vec<ChannelPattern>,
     /// What it may be used for.
     pub rights: Vec<Right>,
+}
+
+/// What a push key may be used for.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Right {
+    /// Push to channels, users and sockets.
+    Push,
+    /// Ask who is there, decode tokens, read sizes.
+    Query,
+    /// Change what users may subscribe to.
+    Grant,
+}
+
+impl Right {
+    /// Its name in the settings.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Query => "query",
+            Self::Grant => "grant",
+        }
+    }
 }
 
 /// By hand, since serde's untagged enums cannot say which field is wrong.

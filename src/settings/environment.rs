@@ -7,8 +7,7 @@ use toml::{Table, Value};
 
 use super::{
     Dialects,
-    load::flatten,
-    place::{Places, SettingPlace, SettingsError},
+    place::{Places, SettingPlace, SettingsError, flatten},
 };
 
 /// Variables that may mean us begin so.

@@ -12,7 +12,7 @@ use wellhead_proto::dialect::{self, mount::Misfit};
 
 use super::{
     Dialects, PublicKey, Settings, environment,
-    place::{Places, SettingPlace, SettingsError, line_of, nearest},
+    place::{Places, SettingPlace, SettingsError, flatten, line_of, nearest},
     read,
 };
 use crate::files::read_text;
@@ -295,17 +295,6 @@ fn insert(table: &mut Table, key: &str, value: Value) {
             if let Value::Table(section) = section {
                 insert(section, rest, value);
             }
-        }
-    }
-}
-
-/// The dotted keys of everything in `table` that is not a table.
-pub(super) fn flatten(prefix: &str, table: &Table, keys: &mut Vec<String>) {
-    for (key, value) in table {
-        let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        match value {
-            Value::Table(table) => flatten(&key, table, keys),
-            _ => keys.push(key),
         }
     }
 }

@@ -24,6 +24,7 @@ pub use self::{
     bus::{BusAddress, NatsSection, NatsTlsSection, without_user},
     read::Dialects,
 };
+pub use crate::telemetry::{LogFormat, LogSection};
 
 /// Everything that can be set. Its default is what `config.toml` states.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -160,27 +161,6 @@ pub struct ListedApp {
     pub dialects: dialect::Settings,
 }
 
-/// `[log]`.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogSection {
-    /// What is logged: a level, or levels per target.
-    pub level: String,
-    /// How a line looks.
-    pub format: LogFormat,
-}
-
-/// How a line of the log looks.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 impl Default for ClusterSection {
     fn default() -> Self {
         Self {
@@ -211,12 +191,6 @@ impl Default for Jwt {
             references_per_user: tokens.references_per_user,
             reference_lookups: tokens.reference_lookups,
         }
-    }
-}
-
-impl Default for LogSection {
-    fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
     }
 }
 

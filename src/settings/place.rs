@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use toml::de::{DeTable, DeValue};
+use toml::{
+    Table, Value,
+    de::{DeTable, DeValue},
+};
 
 /// Where one value was set.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -175,4 +178,15 @@ impl std::error::Error for SettingsError {}
 pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let scored = candidates.into_iter().map(|candidate| (strsim::jaro_winkler(word, candidate), candidate));
     scored.filter(|(score, _)| *score > 0.75).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, candidate)| candidate)
+}
+
+/// The dotted keys of everything in `table` that is not a table.
+pub(super) fn flatten(prefix: &str, table: &Table, keys: &mut Vec<String>) {
+    for (key, value) in table {
+        let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        match value {
+            Value::Table(table) => flatten(&key, table, keys),
+            _ => keys.push(key),
+        }
+    }
 }

@@ -84,8 +84,8 @@ fn shipped_config_states_the_defaults_and_every_key() {
     assert_eq!(from_file(SHIPPED).unwrap().settings, Settings::default());
     let stated: toml::Table = toml::from_str(SHIPPED).unwrap();
     let (mut stated_keys, mut keys) = (Vec::new(), Vec::new());
-    load::flatten("", &stated, &mut stated_keys);
-    load::flatten("", &read::schema(dialect::ALL), &mut keys);
+    super::place::flatten("", &stated, &mut stated_keys);
+    super::place::flatten("", &read::schema(dialect::ALL), &mut keys);
     // these stand there as samples
     keys.retain(|key| !["apps.listed", "push_keys"].contains(&key.as_str()));
     stated_keys.sort();
@@ -180,7 +180,7 @@ fn the_environment_overrides_the_file_and_flags_override_both() {
 #[test]
 fn no_error_names_its_key_twice() {
     let mut keys = Vec::new();
-    load::flatten("", &toml::from_str(SHIPPED).unwrap(), &mut keys);
+    super::place::flatten("", &toml::from_str(SHIPPED).unwrap(), &mut keys);
     let mut refused = 0;
     for key in &keys {
         for value in ["?!", "0", "-1", "nats://", "[1]", "[\"?!\"]", "/nowhere"] {

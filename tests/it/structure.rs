@@ -8,7 +8,7 @@ use std::{
 };
 
 /// The crates that are held to it.
-const CRATES: [&str; 1] = ["slave/src"];
+const CRATES: [&str; 4] = ["proto/src", "master/src", "slave/src", "src"];
 
 type Module = Vec<String>;
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde::{Deserialize, Serialize};
 
 use crate::{
     action::Action,
@@ -16,6 +15,7 @@ use crate::{
     ids::{AppId, SocketId, UserId},
     jwt::{BadToken, Claims},
     notice::{ActionOutcome, Notice},
+    push_key::Right,
     query::{
         AppStats, ChannelStates, CountQuery, MemberInfos, MembersQuery, NameHashes, Names, NamesQuery, StatesQuery,
         StatsQuery,
@@ -42,30 +42,6 @@ pub enum RouteAuth {
     PushKey(Right),
     /// Credentials that the dialect checks itself ([`Dialect::authenticate`]).
     Own,
-}
-
-/// What a push key may be used for.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Right {
-    /// Push to channels, users and sockets.
-    Push,
-    /// Ask who is there, decode tokens, read sizes.
-    Query,
-    /// Change what users may subscribe to.
-    Grant,
-}
-
-impl Right {
-    /// Its name in the settings.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Push => "push",
-            Self::Query => "query",
-            Self::Grant => "grant",
-        }
-    }
 }
 
 /// The number that a dialect gives to one of its routes.
@@ -307,6 +283,12 @@ impl ApiReply {
         self.headers.push((name, value.into()));
         self
     }
+}
+
+/// A reply in plain text.
+#[must_use]
+pub fn text(status: u16, body: &'static str) -> ApiReply {
+    ApiReply::new(status, "text/plain; charset=utf-8", body)
 }
 
 /// What a client asks for and shows before its socket is opened.

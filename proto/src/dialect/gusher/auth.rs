@@ -4,10 +4,9 @@ use std::borrow::Cow;
 
 use crate::{
     dialect::contract::{
-        ApiCall, ApiReply, ConnectRequest, Credentials, Role, Route, RouteAuth, SlaveRequest, Variant,
+        ApiCall, ApiReply, ConnectRequest, Credentials, Role, Route, RouteAuth, SlaveRequest, Variant, text,
     },
     event::quote,
-    http_api::text,
     refusal::Refusal,
 };
 

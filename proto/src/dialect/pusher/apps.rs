@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 
 use crate::ids::AppId;
 
-use super::settings::AppLimits;
+use super::limits::AppLimits;
 
 /// An app as Pusher's libraries know it. It is kept in the directory of tenants.
 #[derive(Clone)]

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use crate::{
     dialect::contract::{
-        ApiCall, ApiReply, ConnectRequest, Credentials, RejectedSocket, Role, Route, RouteAuth, Variant,
+        ApiCall, ApiReply, ConnectRequest, Credentials, RejectedSocket, Role, Route, RouteAuth, Variant, text,
     },
-    http_api::text,
     refusal::Refusal,
 };
 

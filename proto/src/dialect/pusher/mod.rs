@@ -5,6 +5,7 @@ mod api;
 mod apps;
 mod handshake;
 mod json;
+mod limits;
 mod names;
 mod protocol;
 mod settings;
@@ -27,7 +28,8 @@ use crate::{
 
 pub use self::{
     apps::PusherApp,
-    settings::{AppLimits, PusherAppSettings, PusherRows, Settings},
+    limits::AppLimits,
+    settings::{PusherAppSettings, PusherRows, Settings},
 };
 
 /// The dialect. Its apps are those in the directory of tenants that it has a record of.

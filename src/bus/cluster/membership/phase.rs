@@ -36,9 +36,7 @@ impl NodePhase {
     /// The connection, while there is one.
     pub(super) fn session(&self) -> Option<u32> {
         match *self {
-            Self::Joining { session, .. } | Self::Known { session } | Self::StandingBack { session } => {
-                Some(session)
-            }
+            Self::Joining { session, .. } | Self::Known { session } | Self::StandingBack { session } => Some(session),
             Self::Leaving { session, .. } => session,
             Self::Starting | Self::Down | Self::Stopped => None,
         }

@@ -9,10 +9,10 @@ mod v3;
 use std::borrow::Cow;
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, MasterRequest, Right, Role, Route, RouteAuth},
+    dialect::contract::{ApiCall, ApiReply, MasterRequest, Role, Route, RouteAuth, text},
     event::quote,
-    http_api::text,
     ids::SocketIdSeal,
+    push_key::Right,
     refusal::Refusal,
 };
 

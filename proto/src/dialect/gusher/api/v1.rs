@@ -2,9 +2,8 @@
 
 use crate::{
     channel::ChannelPattern,
-    dialect::contract::{ApiCall, ApiReply, MasterRequest},
+    dialect::contract::{ApiCall, ApiReply, MasterRequest, text},
     event::{Payload, quote},
-    http_api::text,
     ids::SocketIdSeal,
     refusal::Refusal,
 };

@@ -6,8 +6,7 @@ mod publish;
 mod query;
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, MasterRequest, Role, Route, RouteAuth},
-    http_api::text,
+    dialect::contract::{ApiCall, ApiReply, MasterRequest, Role, Route, RouteAuth, text},
     refusal::Refusal,
 };
 
