@@ -103,7 +103,7 @@ function backend(master) {
     /** Push to a user; it must be accepted. */
     async pushToUser(app, user, data) {
       const path = `/v1/apps/${encodeURIComponent(app)}/users/${encodeURIComponent(user)}/messages`;
-      const answer = await fetch(`http://${master}${path}`, { method: 'POST', body: JSON.stringify(data) });
+      const answer = await fetch(`http://${master}${path}`, { method: 'POST', body: JSON.stringify({ data }) });
       if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);
     },
     /** Names on a channel list or a user list, sorted. */

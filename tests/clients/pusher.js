@@ -137,11 +137,11 @@ export function members(channel) {
   return found;
 }
 
-/** Sign in; the client, once it is that user and on that user's channel. */
+/** Sign in, unless it does by itself; the client, once it is that user and on that user's channel. */
 export async function signedIn(client) {
   client.signin();
   await within('signed in', client.user.signinDonePromise);
-  const channel = client.channel(`#server-to-user-${client.user.user_data.id}`);
+  const channel = client.user.serverToUserChannel;
   if (!channel.subscribed) await next(channel, 'pusher:subscription_succeeded');
   return client;
 }

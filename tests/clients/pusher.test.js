@@ -206,9 +206,7 @@ for (const [place, launch] of Object.entries(places)) {
     await server.restart(0);
     await away;
     await back;
-    await within('signed in again', anns[0].user.signinDonePromise);
-    const channel = anns[0].channel('#server-to-user-ann');
-    if (!channel.subscribed) await next(channel, 'pusher:subscription_succeeded');
+    await signedIn(anns[0]);
     const heard = next(anns[0].user, 'again');
     await until('the master sees both', ['ann', 'bob'], () => server.names('/api/demo/online'));
     await backend.sendToUser('ann', 'again', { back: true });
