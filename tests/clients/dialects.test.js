@@ -5,7 +5,7 @@ import { test } from 'node:test';
 
 import { gusherClient, next as nextOfGusher, token } from './gusher.js';
 import { until } from './harness.js';
-import { next, places, record, stage, subscribed } from './pusher.js';
+import { next, places, record, signedIn, stage, subscribed } from './pusher.js';
 
 for (const [place, launch] of Object.entries(places)) {
   test(`${place}: both clients hear both backends, and each other's counts`, async t => {
@@ -49,5 +49,24 @@ for (const [place, launch] of Object.entries(places)) {
     assert.deepEqual(joined, [['last', 1]]);
     ann.unsubscribe('presence-room');
     await until('ann has left', ['gus'], () => server.names('/api/demo/online/bychannel/presence-room'));
+  });
+
+  test(`${place}: a user of a JWT and one who has signed in are one`, async t => {
+    const { server, backend, client } = await stage(t, launch);
+    const ann = await signedIn(client(0, 'gus'));
+    const slave = server.slaves.at(-1);
+    const gusher = gusherClient(server, slave, await token(slave, ['*']));
+    const { news } = gusher.subscribes(['news']);
+    const there = nextOfGusher(news, 'gusher.multi_subscribe_succeeded');
+    gusher.connect();
+    await there;
+    let heard = next(ann.user, 'hello');
+    const answer = await backend.sendToUser('gus', 'hello', { n: 1 });
+    assert.equal(answer.status, 200);
+    assert.deepEqual(await heard, { n: 1 });
+    heard = next(ann.user, 'told');
+    await server.pushToUser('demo', 'gus', { event: 'told', data: { n: 2 } });
+    assert.deepEqual(await heard, { n: 2 });
+    assert.deepEqual(await server.names('/api/demo/online'), ['gus']);
   });
 }

@@ -101,6 +101,12 @@ function backend(master) {
       const answer = await fetch(`http://${master}${path}`, { method: 'POST', body: JSON.stringify({ event, data }) });
       if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);
     },
+    /** Push to a user; it must be accepted. */
+    async pushToUser(app, user, data) {
+      const path = `/v1/apps/${encodeURIComponent(app)}/users/${encodeURIComponent(user)}/messages`;
+      const answer = await fetch(`http://${master}${path}`, { method: 'POST', body: JSON.stringify({ data }) });
+      if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);
+    },
     /** Names on a channel list or a user list, sorted. */
     async names(path) {
       const answer = await fetch(`http://${master}${path}`);

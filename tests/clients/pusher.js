@@ -53,12 +53,19 @@ async function authority(t, sign) {
   return `http://127.0.0.1:${server.address().port}/pusher/auth`;
 }
 
-/** A server or a cluster with an app, its backend, and clients of it. */
-export async function stage(t, launch) {
-  const server = await launch(t, { toml });
+/** A server or a cluster with an app, which may have more settings, its backend, and clients of it. */
+export async function stage(t, launch, more = '') {
+  const server = await launch(t, { toml: `${toml}${more}\n` });
   const signer = backend(server.master);
   const forger = backend(server.master, { secret: 'another secret' });
   const endpoint = await authority(t, ({ socket_id: socket, channel_name: channel, user }) => {
+    if (channel === undefined) {
+      // a sign-in; the library puts a forged one together like any other
+      const by = user.startsWith('forged') ? forger : signer;
+      return by.authenticateUser(socket, { id: user, user_info: { name: user.toUpperCase() } });
+    }
+    // who has signed in need not be told who it is
+    if (channel.includes('signed-in')) return signer.authorizeChannel(socket, channel);
     if (channel.includes('closed')) return undefined;
     // as Laravel does, with a number
     const member = { user_id: /^\d+$/.test(user) ? Number(user) : user, user_info: { name: user.toUpperCase() } };
@@ -74,6 +81,7 @@ export async function stage(t, launch) {
       enabledTransports: ['ws'],
       enableStats: false,
       channelAuthorization: { endpoint, transport: 'ajax', params: { user } },
+      userAuthentication: { endpoint, transport: 'ajax', params: { user } },
     };
   };
   const leaves = client => {
@@ -131,4 +139,13 @@ export function members(channel) {
   const found = {};
   channel.members.each(({ id, info }) => { found[id] = info; });
   return found;
+}
+
+/** Sign in, unless it does by itself; the client, once it is that user and on that user's channel. */
+export async function signedIn(client) {
+  client.signin();
+  await within('signed in', client.user.signinDonePromise);
+  const channel = client.user.serverToUserChannel;
+  if (!channel.subscribed) await next(channel, 'pusher:subscription_succeeded');
+  return client;
 }

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { doorTo, until, within } from './harness.js';
-import { members, next, onePort, places, record, stage, subscribed } from './pusher.js';
+import { members, next, onePort, places, record, signedIn, stage, subscribed } from './pusher.js';
 
 for (const [place, launch] of Object.entries(places)) {
   test(`${place}: an event arrives as it was triggered`, async t => {
@@ -173,6 +173,78 @@ for (const [place, launch] of Object.entries(places)) {
     const { data } = await trouble;
     assert.match(data.message, /not subscribed to channel private-nowhere/);
     assert.equal(ann.connection.state, 'connected');
+  });
+
+  test(`${place}: a user hears what is sent to them wherever they have signed in, and after coming back`, async t => {
+    const { server, backend, client, ask } = await stage(t, launch);
+    const [wsHost, wsPort] = (await doorTo(t, server.slaves[0])).split(':');
+    const anns = [client(0, 'ann', { wsHost, wsPort }), client(1, 'ann')];
+    const [bob, nobody] = [client(1, 'bob'), client(0, 'ann')];
+    await Promise.all([...anns, bob].map(signedIn));
+    assert.deepEqual(anns[0].user.user_data, { id: 'ann', user_info: { name: 'ANN' } });
+    await subscribed(nobody, 'news');
+    const others = [record(bob.user), record(nobody)];
+    for (const data of [{ n: 1, text: 'Grüße' }, 'plain text', [null]]) {
+      const heard = Promise.all(anns.map(ann => next(ann.user, 'hello')));
+      const answer = await backend.sendToUser('ann', 'hello', data);
+      assert.deepEqual([answer.status, await answer.json()], [200, {}]);
+      assert.deepEqual(await heard, [data, data]);
+    }
+    // once each, and no such channel is listed
+    const own = record(anns[1].user);
+    const last = next(anns[1].user, 'last');
+    await backend.sendToUser('ann', 'once', 1);
+    await backend.sendToUser('nobody', 'once', 2);
+    await backend.sendToUser('ann', 'last', 3);
+    await last;
+    assert.deepEqual(own, [['once', 1], ['last', 3]]);
+    assert.deepEqual(await ask('/channels'), { channels: { news: {} } });
+
+    // the library signs in anew by itself
+    const away = next(anns[0].connection, 'connecting');
+    const back = next(anns[0].connection, 'connected');
+    await server.restart(0);
+    await away;
+    await back;
+    await signedIn(anns[0]);
+    const heard = next(anns[0].user, 'again');
+    await until('the master sees both', ['ann', 'bob'], () => server.names('/api/demo/online'));
+    await backend.sendToUser('ann', 'again', { back: true });
+    assert.deepEqual(await heard, { back: true });
+    assert.deepEqual(others, [[], []]);
+  });
+
+  test(`${place}: who has signed in is a member by that name, and a forged sign-in is refused`, async t => {
+    const { client } = await stage(t, launch);
+    const [ann, bob] = [await signedIn(client(0, 'ann')), await signedIn(client(1, 'bob'))];
+    const room = await subscribed(ann, 'presence-signed-in');
+    assert.deepEqual(room.members.me, { id: 'ann', info: { name: 'ANN' } });
+    const added = next(room, 'pusher:member_added');
+    const also = await subscribed(bob, 'presence-signed-in');
+    assert.deepEqual(await added, { id: 'bob', info: { name: 'BOB' } });
+    assert.deepEqual(members(also), { ann: { name: 'ANN' }, bob: { name: 'BOB' } });
+
+    const forged = client(0, 'forged');
+    const trouble = next(forged.connection, 'error');
+    forged.signin();
+    const { data } = await trouble;
+    assert.equal(data.code, 4009);
+    assert.match(data.message, /^Connection not authorized: Invalid signature/);
+    // the socket stays, as nobody's
+    await subscribed(forged, 'news');
+    assert.equal(forged.connection.state, 'connected');
+  });
+
+  test(`${place}: where connections must be authorized, others are closed for good`, async t => {
+    const { client } = await stage(t, launch, 'authorized_connections = true\nauthorization_timeout = "2s"');
+    const [silent, ann, bob] = [client(0, 'silent'), client(0, 'ann'), client(1, 'bob')];
+    const ended = next(silent.connection, 'disconnected');
+    await Promise.all([subscribed(silent, 'news'), signedIn(ann), subscribed(bob, 'private-desk')]);
+    const { data } = await next(silent.connection, 'error');
+    assert.deepEqual([data.code, data.message], [4009, 'Connection not authorized within timeout']);
+    await ended;
+    await new Promise(resolve => setTimeout(resolve, 2_000));
+    assert.deepEqual([silent, ann, bob].map(one => one.connection.state), ['disconnected', 'connected', 'connected']);
   });
 
   test(`${place}: an encrypted channel, end to end`, async t => {

@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 
 import { repository, within } from './harness.js';
-import { app, next, places, stage, subscribed } from './pusher.js';
+import { app, next, places, signedIn, stage, subscribed } from './pusher.js';
 
 const python = process.env.PYTHON ?? 'python3';
 
@@ -80,6 +80,19 @@ for (const [place, launch] of Object.entries(places)) {
     const large = await ask('trigger', 'news', 'large', 'x'.repeat(10_241));
     assert.equal(large[0], 'PusherBadStatus');
     assert.match(large[1], /exceeds the allowed maximum \(10240 bytes\)/);
+  });
+
+  test(`${place}: a Python backend sends to a user`, async t => {
+    const { server, client } = await stage(t, launch);
+    const { ask } = library(server, 'backend', server.master);
+    const anns = await Promise.all([client(0, 'ann'), client(1, 'ann')].map(signedIn));
+    for (const data of [{ text: 'Grüße', n: 1 }, 'plain']) {
+      const heard = Promise.all(anns.map(ann => next(ann.user, 'hello')));
+      assert.deepEqual(await ask('send_to_user', 'ann', 'hello', data), ['ok', {}]);
+      assert.deepEqual(await heard, [data, data]);
+    }
+    assert.deepEqual(await ask('channels_info'), ['ok', { channels: {} }]);
+    assert.deepEqual(await ask('send_to_user', 'nobody', 'hello', 1), ['ok', {}]);
   });
 
   test(`${place}: pysher hears, and is a member`, async t => {

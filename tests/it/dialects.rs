@@ -272,6 +272,113 @@ async fn users_and_sockets_of_the_one_are_not_those_of_the_other() {
     }
 }
 
+/// Pushes to a user by gusher's API: as they are published, as a gusher client gets them, and the event and data that a
+/// signed-in Pusher client gets.
+const TO_USER: [(&str, &str, &str, &str); 8] = [
+    (r#"{"event":"e","data":{"n":1.0}}"#, r#"{"event":"e","data":{"n":1.0}}"#, "e", r#"{"n":1.0}"#),
+    (r#"{"data":"s","event":"e","x":1}"#, r#"{"data":"s","event":"e","x":1}"#, "e", r#""s""#),
+    (r#"{"for":"ann"}"#, r#"{"for":"ann"}"#, "message", r#"{"for":"ann"}"#),
+    (r#"{"event":7,"data":1}"#, r#"{"event":7,"data":1}"#, "message", r#"{"event":7,"data":1}"#),
+    (r#"{"event":"e"}"#, r#"{"event":"e"}"#, "message", r#"{"event":"e"}"#),
+    ("[1,2]", "[1,2]", "message", "[1,2]"),
+    (r#""a string""#, r#""a string""#, "message", r#""a string""#),
+    ("plain text", r#""plain text""#, "message", "plain text"),
+];
+
+#[tokio::test]
+async fn a_user_of_a_jwt_and_one_who_has_signed_in_are_one() {
+    for place in Dialogue::all().await {
+        let mut gusher = [place.gusher(0, "ann", &[]).await, place.gusher(1, "ann", &[]).await];
+        let mut pusher = [place.pusher(0, &[]).await, place.pusher(1, &["news", "private-desk"]).await];
+        let (mut bob, mut nobody) = (place.pusher(1, &["news"]).await, place.pusher(0, &["news"]).await);
+        let mut stranger = PusherClient::connect(place.slave(0).slave(), OTHER).await;
+        let (mut backend, mut api) = (place.master().backend().await, place.api().await);
+        assert_eq!(backend.names("/api/demo/online").await, ["ann"]);
+        for (client, user) in [(&mut pusher[0], "ann"), (&mut bob, "bob"), (&mut stranger, "ann")] {
+            client.sign_in_as(user).await;
+        }
+        pusher[1].sign_in_as("ann").await;
+        pusher[0].enter_own_channel("ann").await;
+        let channel = "#server-to-user-ann";
+        // gusher's push to a user
+        for (data, to_gusher, event, to_pusher) in TO_USER {
+            backend.push_to_user("demo", "ann", data).await;
+            for client in &mut gusher {
+                assert_eq!(client.socket.text().await, to_gusher, "{data}");
+            }
+            for client in &mut pusher {
+                assert_eq!(client.next().await, PusherMessage::event(channel, event, to_pusher), "{data}");
+            }
+        }
+        // Pusher's sendToUser
+        for (data, to_gusher, to_pusher) in PAYLOADS {
+            api.trigger(channel, "e", data).await;
+            for client in &mut gusher {
+                assert_eq!(client.socket.text().await, format!(r#"{{"event":"e","data":{to_gusher}}}"#), "{data}");
+            }
+            for client in &mut pusher {
+                assert_eq!(client.next().await, PusherMessage::event(channel, "e", to_pusher), "{data}");
+            }
+        }
+        // without one Pusher socket: gusher's are never left out
+        let body = json!({ "name": "e", "channel": channel, "data": "1", "socket_id": pusher[0].id });
+        assert_eq!(api.post("/events", &body).await.status, 200);
+        for client in &mut gusher {
+            assert_eq!(client.socket.text().await, r#"{"event":"e","data":1}"#);
+        }
+        assert_eq!(pusher[1].next().await, PusherMessage::event(channel, "e", "1"));
+        pusher[0].is_quiet().await;
+
+        // who is online, and where
+        assert_eq!(backend.names("/api/demo/online").await, ["ann", "bob"]);
+        assert_eq!(backend.ask("/api/demo/online/count").await, json!({ "count": 2 }));
+        assert_eq!(backend.names("/api/demo/online/bychannel/news").await, ["", "ann", "bob"]);
+        let sizes =
+            json!([{ "app": "demo", "connections": 6, "users": 2 }, { "app": "other", "connections": 1, "users": 1 }]);
+        assert_eq!(backend.ask("/v1/apps").await, sizes);
+        // a member of another name is both, there
+        assert_eq!(bob.join("presence-room", "masked").await, ["masked"]);
+        assert_eq!(backend.names("/api/demo/online/bychannel/presence-room").await, ["bob", "masked"]);
+        assert_eq!(backend.names("/api/demo/online").await, ["ann", "bob"]);
+        assert_eq!(api.users("presence-room").await, ["masked"]);
+
+        // permissions are those of JWTs
+        backend.accepted("/api/reload/channel/user/demo/ann", &[("data", r#"["nothing"]"#)]).await;
+        backend.accepted("/api/add/channel/user/demo/ann", &[("data", "more")]).await;
+        for client in &mut gusher {
+            assert!(client.socket.text().await.contains("gusher.reloadchannel"));
+            assert!(client.socket.text().await.contains("gusher.addchannel"));
+        }
+        for client in &mut pusher {
+            client.is_quiet().await;
+        }
+        for name in ["news", "private-desk"] {
+            api.trigger(name, "e", "2").await;
+            assert_eq!(pusher[1].next().await, PusherMessage::event(name, "e", "2"), "it is on its channels as before");
+        }
+        for client in [&mut bob, &mut nobody] {
+            assert_eq!(client.next().await, PusherMessage::event("news", "e", "2"));
+            client.is_quiet().await;
+        }
+        stranger.is_quiet().await;
+        // a channel of gusher's may have that name: it is another thing
+        let mut eve = place.gusher(0, "eve", &[channel]).await;
+        api.trigger(channel, "e", "3").await;
+        assert_eq!(pusher[0].next().await.data, "3");
+        assert!(eve.ask("gusher.ping", "1").await.contains("pong_succeeded"));
+        backend.push("demo", channel, "e", "4").await;
+        assert_eq!(eve.next_event().await, ReceivedEvent::new(channel, "e", "4"));
+        pusher[0].is_quiet().await;
+        // who goes is gone
+        drop(pusher);
+        drop(gusher);
+        crate::support::until("ann has gone", vec!["bob".to_owned(), "eve".to_owned()], async || {
+            place.master().backend().await.names("/api/demo/online").await
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn each_goes_by_its_own_rule_where_it_may_subscribe() {
     for place in Dialogue::all().await {

@@ -58,7 +58,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     for entry in fs::read_dir(folder).expect("a folder of sources") {
         let path = entry.expect("an entry").path();
         let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-        let is_test = name == "tests" || name == "testkit" || name.ends_with("_tests");
+        let is_test = matches!(name, "tests" | "testkit" | "golden") || name.ends_with("_tests");
         if is_test {
             continue;
         }

@@ -31,7 +31,7 @@ async fn a_user_is_sent_events_on_every_socket_that_has_signed_in_and_on_no_othe
         let mut nobody = PusherClient::connect(slave(0), DEMO).await;
         let mut stranger = PusherClient::connect(slave(0), OTHER).await;
         // nobody is there: that is no error
-        api.trigger(&to("ann"), "e", "early").await;
+        api.trigger(&to("nobody"), "e", "early").await;
         for (client, user) in anns.iter_mut().map(|ann| (ann, "ann")).chain([(&mut bob, "bob"), (&mut stranger, "ann")])
         {
             client.sign_in_as(user).await;
