@@ -299,6 +299,12 @@ async fn a_burst_leaves_in_one_piece_and_in_order() {
     assert_eq!(texts[2..], expected);
 }
 
+/// Held as often as there are sockets: that some say later who they are costs the others nothing.
+#[test]
+fn a_socket_holds_as_much_as_before() {
+    assert!(size_of::<LocalSocket>() <= 48, "{}", size_of::<LocalSocket>());
+}
+
 #[tokio::test]
 async fn a_socket_that_says_who_it_is_is_reached_as_that_user_and_keeps_its_channels() {
     let mut scene = Scene::new().await;

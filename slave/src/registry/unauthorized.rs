@@ -9,10 +9,10 @@ use crate::keep_alive::{Moment, Now, tenths};
 
 /// The sockets of a thread that still have to, by their numbers in the node.
 #[derive(Default)]
-pub struct Unauthorized(FxHashMap<u32, AuthorizationDeadline>);
+pub struct Unauthorized(FxHashMap<u32, TimeToProve>);
 
 /// How long one may take, and since when; the first beat that sees it begins to count.
-struct AuthorizationDeadline {
+struct TimeToProve {
     most: NonZeroU32,
     since: Option<Moment>,
 }
@@ -21,7 +21,7 @@ impl Unauthorized {
     /// A socket was opened that has so much time.
     pub fn add(&mut self, socket: u32, most: Duration) {
         let most = NonZeroU32::new(tenths(most)).unwrap_or(NonZeroU32::MIN);
-        self.0.insert(socket, AuthorizationDeadline { most, since: None });
+        self.0.insert(socket, TimeToProve { most, since: None });
     }
 
     /// It has shown something, or it is closed.
@@ -35,7 +35,7 @@ impl Unauthorized {
     /// A beat: those whose time is over, each of them told of once.
     pub fn tick(&mut self, now: Now) -> Vec<u32> {
         let mut late = Vec::new();
-        self.0.retain(|&socket, AuthorizationDeadline { most, since }| {
+        self.0.retain(|&socket, TimeToProve { most, since }| {
             let is_late = now.is_after(most.get(), *since.get_or_insert(now.at));
             if is_late {
                 late.push(socket);
