@@ -10,6 +10,7 @@ pub mod exposition;
 pub mod files;
 pub mod health;
 pub mod http;
+pub mod outbound;
 pub mod settings;
 pub mod signing;
 pub mod telemetry;

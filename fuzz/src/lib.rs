@@ -261,7 +261,7 @@ pub fn tell(dialects: &[Arc<dyn Dialect>], message: NodeMessage, check: fn(Frame
             Command::DirectEvent { user, event, .. } => {
                 tell_all(dialects, Notice::DirectEvent { user: &user, event: &event }, check);
             }
-            Command::Reload { .. } | Command::Grant { .. } => {}
+            Command::Reload { .. } | Command::Grant { .. } | Command::Terminate { .. } => {}
         },
         Body::PublishMatching { push, .. } => {
             let _ = Matcher::compile(&push.pattern);

@@ -215,6 +215,10 @@ impl Reach for PushKey {
             }
             Command::Reload { within, channels, .. } => self.reloads(within, channels),
             Command::Grant { channel, .. } => self.grants(channel),
+            Command::Terminate { .. } if self.is_for_all() => Ok(()),
+            Command::Terminate { .. } => {
+                Err(Refusal::Forbidden("closing sockets needs a push key for all channels (\"*\")".into()))
+            }
         }
     }
 

@@ -104,7 +104,11 @@ impl Metrics {
             rejected: Family::default(),
             partial: Counter::default(),
         };
-        registry.register("pushes", "Requests to push or to change permissions", metrics.pushes.clone());
+        registry.register(
+            "pushes",
+            "Requests to push, to change permissions or to close sockets",
+            metrics.pushes.clone(),
+        );
         registry.register("queries", "Requests to the master that ask", metrics.queries.clone());
         registry.register("master_auth_failures", "Callers and tokens refused", metrics.auth_failures.clone());
         let rejected = "Requests refused after their push key, if they need one, by dialect and reason";

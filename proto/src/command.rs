@@ -53,6 +53,13 @@ pub enum Command {
         /// The socket that is left out: usually the one that caused the push.
         except: Option<SocketId>,
     },
+    /// Close the sockets of a user, or one socket, behind what was pushed before.
+    Terminate {
+        /// Which.
+        whose: Target,
+        /// Are their clients to come back at once, or to stay away?
+        reconnect: bool,
+    },
 }
 
 /// Deliver `event` on every channel whose name `pattern` matches. Slaves answer it with the hashes of the names that match,
@@ -69,7 +76,7 @@ pub struct PublishMatching {
     pub event: Event,
 }
 
-/// Who gets a payload that has no channel.
+/// The sockets that a command is for, whatever they subscribe to.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Target {
     /// Every socket of a user.
@@ -88,6 +95,7 @@ impl Command {
             Self::Direct { to: Target::Socket(_), .. } => PushKind::Socket,
             Self::Reload { .. } => PushKind::Reload,
             Self::Grant { .. } => PushKind::Grant,
+            Self::Terminate { .. } => PushKind::Terminate,
         }
     }
 }
@@ -109,6 +117,8 @@ pub enum PushKind {
     Reload,
     /// One more permission for a user.
     Grant,
+    /// An end of sockets.
+    Terminate,
 }
 
 impl PushKind {
@@ -123,6 +133,7 @@ impl PushKind {
             Self::Socket => "socket",
             Self::Reload => "reload",
             Self::Grant => "grant",
+            Self::Terminate => "terminate",
         }
     }
 }

@@ -228,6 +228,18 @@ impl From<SocketId> for u64 {
     }
 }
 
+/// As it is displayed, and in no other way.
+impl FromStr for SocketId {
+    type Err = BadId;
+
+    fn from_str(id: &str) -> Result<Self, BadId> {
+        let (node, counter) = id.split_once('.').ok_or(BadId)?;
+        let node = NodeId::try_from(node.parse::<u32>().map_err(|_| BadId)?)?;
+        let socket = Self::new(node, counter.parse().map_err(|_| BadId)?);
+        if socket.to_string() == id { Ok(socket) } else { Err(BadId) }
+    }
+}
+
 impl fmt::Display for SocketId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.node(), self.counter())
@@ -321,6 +333,17 @@ mod tests {
         assert!(u64::from(SocketId::new(node, u32::MAX)) < 1 << 53);
         assert_eq!(SocketId::try_from(1 << 53), Err(BadId));
         assert_eq!(NodeId::try_from(1 << 21), Err(BadId));
+    }
+
+    #[test]
+    fn a_socket_id_is_read_as_it_is_displayed() {
+        for id in [0, 1, (1 << 53) - 1, 1 << 32 | 5] {
+            let id = SocketId::try_from(id).unwrap();
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+        for text in ["", ".", "1", "1.", ".1", "01.1", "1.01", "+1.1", " 1.1", "2097152.1", "1.4294967296", "1.1.1"] {
+            assert_eq!(text.parse::<SocketId>(), Err(BadId), "{text}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod event;
 pub mod fingerprint;
 pub mod frame;
 pub mod http_api;
+pub mod http_target;
 pub mod ids;
 pub mod jwt;
 pub mod local;

@@ -157,11 +157,16 @@ pub enum CloseCause {
     ShuttingDownAlone,
     /// A fault of ours.
     Internal,
+    /// Its backend asked for it.
+    Terminated {
+        /// Is the client to come back at once, or to stay away?
+        reconnect: bool,
+    },
 }
 
 impl CloseCause {
     /// Every cause, for metrics.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::ClientClosed,
         Self::ClientGone,
         Self::ProtocolError,
@@ -179,6 +184,8 @@ impl CloseCause {
         Self::ShuttingDown,
         Self::ShuttingDownAlone,
         Self::Internal,
+        Self::Terminated { reconnect: false },
+        Self::Terminated { reconnect: true },
     ];
 
     /// Its name in logs and metrics.
@@ -201,6 +208,7 @@ impl CloseCause {
             Self::Unauthorized => "unauthorized",
             Self::ShuttingDown | Self::ShuttingDownAlone => "shutting_down",
             Self::Internal => "internal",
+            Self::Terminated { .. } => "terminated",
         }
     }
 
@@ -209,7 +217,7 @@ impl CloseCause {
     pub fn code(self) -> u16 {
         match self {
             Self::ClientClosed | Self::ClientGone => 1000,
-            Self::ShuttingDown | Self::ShuttingDownAlone => 1001,
+            Self::ShuttingDown | Self::ShuttingDownAlone | Self::Terminated { reconnect: true } => 1001,
             Self::ProtocolError => 1002,
             Self::UnsupportedData => 1003,
             Self::BadUtf8 => 1007,
@@ -222,7 +230,8 @@ impl CloseCause {
             | Self::UnfinishedTooMuch
             | Self::PongTimeout
             | Self::Idle
-            | Self::Unauthorized => 1008,
+            | Self::Unauthorized
+            | Self::Terminated { reconnect: false } => 1008,
         }
     }
 
@@ -250,6 +259,8 @@ impl CloseCause {
             Self::Unauthorized => "not authorized in time",
             Self::ShuttingDown | Self::ShuttingDownAlone => "shutting down",
             Self::Internal => "internal error",
+            Self::Terminated { reconnect: false } => "disconnected by the app",
+            Self::Terminated { reconnect: true } => "disconnected by the app, please reconnect",
         }
     }
 }

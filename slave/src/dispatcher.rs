@@ -58,10 +58,17 @@ impl BusDispatcher {
                 Some((channel, workers)) => (Some(channel), workers),
                 None => return,
             },
-            Command::Direct { to: Target::Socket(socket), .. } if socket.node() != self.0.node => return,
-            Command::Direct { .. } | Command::DirectEvent { .. } | Command::Reload { .. } | Command::Grant { .. } => {
-                (None, Workers::first(self.0.registries.all().len()))
+            Command::Direct { to: Target::Socket(socket), .. }
+            | Command::Terminate { whose: Target::Socket(socket), .. }
+                if socket.node() != self.0.node =>
+            {
+                return;
             }
+            Command::Direct { .. }
+            | Command::DirectEvent { .. }
+            | Command::Reload { .. }
+            | Command::Grant { .. }
+            | Command::Terminate { .. } => (None, Workers::first(self.0.registries.all().len())),
         };
         let mut workers = workers.peekable();
         while let Some(worker) = workers.next() {
@@ -212,5 +219,6 @@ fn bytes(command: &Command) -> usize {
         Command::Direct { data, .. } => data.len(),
         Command::Reload { channels, .. } => channels.iter().map(|channel| channel.as_str().len()).sum(),
         Command::Grant { channel, .. } => channel.as_str().len(),
+        Command::Terminate { .. } => 0,
     }
 }

@@ -238,6 +238,14 @@ fn order(Envelope { app, command }: &Envelope) -> Value {
                 json!({ "reload": user, "within": within, "channels": channels })
             }
             Command::Grant { user, channel } => json!({ "grant": user, "channel": channel }),
+            Command::Terminate { whose, reconnect } => {
+                let mut shown = match whose {
+                    Target::User(user) => json!({ "terminate": user }),
+                    Target::Socket(socket) => json!({ "terminate_socket": socket }),
+                };
+                add(&mut shown, json!({ "reconnect": reconnect }));
+                shown
+            }
         },
     );
     shown

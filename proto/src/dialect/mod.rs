@@ -5,6 +5,7 @@ pub mod contract;
 mod golden;
 pub mod gusher;
 pub mod mount;
+pub mod native;
 pub mod pusher;
 
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use crate::ids::SocketIdSeal;
 pub use mount::DialectKeys as Settings;
 
 /// Every dialect.
-pub const ALL: &[&dyn Definition] = &[mount::of::<gusher::Gusher>(), mount::of::<pusher::Pusher>()];
+pub const ALL: &[&dyn Definition] =
+    &[mount::of::<gusher::Gusher>(), mount::of::<pusher::Pusher>(), mount::of::<native::Native>()];
 
 /// All of them, made from `settings`.
 #[must_use]

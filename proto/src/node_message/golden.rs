@@ -164,6 +164,17 @@ fn new_orders() -> Vec<(&'static str, Body)> {
     ]
 }
 
+/// What the previous release cannot do.
+fn new_ends() -> Vec<(&'static str, Body)> {
+    let end = |case, whose, reconnect| {
+        (case, Body::Command(Envelope { app: name("shop"), command: Command::Terminate { whose, reconnect } }))
+    };
+    vec![
+        end("the end of a user's sockets", Target::User(name("ann")), false),
+        end("the end of a socket, which is to come back", Target::Socket(SocketId::new(node(7), 9)), true),
+    ]
+}
+
 fn report(reports: Vec<CoordinationMessage>) -> Body {
     Body::Reports { from: node(7), reports }
 }
@@ -211,7 +222,7 @@ const FORMATS: [(MessageFormat, &str); 2] = [(MessageFormat::V3, "v3"), (Message
 fn every_message_has_the_bytes_that_it_always_had() {
     let signer = MessageKey::new(b"the secret of the golden files");
     for (format, folder) in FORMATS {
-        let only_here = [("new_reports", new_reports()), ("new_orders", new_orders())];
+        let only_here = [("new_reports", new_reports()), ("new_orders", new_orders()), ("new_ends", new_ends())];
         let only_here = only_here.into_iter().filter(|_| format == MessageFormat::V4);
         for (file, cases) in all().into_iter().chain(only_here) {
             let mut golden = Golden::new(&format!("node_messages/{folder}/{file}.txt"));
@@ -262,5 +273,20 @@ fn the_previous_release_is_told_an_event_to_a_user_as_a_payload() {
         let command = Command::Direct { to: Target::User(name("ann")), data: Payload::Json(data.into()) };
         let told = message(Body::Command(Envelope { app: name("shop"), command }));
         assert_eq!(NodeMessage::decode(&bytes, &signer), Ok((told, MessageFormat::V3)), "{case}");
+    }
+}
+
+#[test]
+fn the_previous_release_keeps_sockets_that_are_to_end_and_misses_no_number() {
+    let signer = MessageKey::new(b"the secret of the golden files");
+    for (case, body) in new_ends() {
+        let sent = message(body);
+        let bytes = sent.encode(MessageFormat::V3, &signer);
+        let (read, _) = NodeMessage::decode(&bytes, &signer).unwrap();
+        assert_eq!((read.id, read.session), (sent.id, sent.session), "{case}");
+        let Body::Command(Envelope { command: Command::Publish { channel, .. }, .. }) = read.body else {
+            panic!("{case}: {:?}", read.body);
+        };
+        assert_eq!(channel.as_str(), "", "{case}");
     }
 }

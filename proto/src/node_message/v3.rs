@@ -18,7 +18,7 @@ use crate::{
     envelope::Envelope,
     event::{Event, Payload},
     fingerprint::Fingerprint,
-    ids::{AppId, ChannelKey, ChannelName, NodeId, SocketId, UserId},
+    ids::{AppId, ChannelKey, ChannelName, EventName, NodeId, SocketId, UserId},
     member::{MemberAnnouncement, MemberChange},
     membership::Heartbeat,
     node_request::{Bearer, NodeRequest, NodeResponse},
@@ -249,6 +249,13 @@ impl From<Command> for OldCommand {
             // its sockets with a user are gusher's, which hear just this; it leaves nobody out
             Command::DirectEvent { user, event, .. } => {
                 Self::Direct { to: Target::User(user), data: event.to_payload() }
+            }
+            // it has no word for it, and keeps its sockets. It is sent a push to the channel without a name, which nobody can
+            // be subscribed to, so that no number is missing: it would take that for a push that it has lost
+            Command::Terminate { .. } => {
+                let channel = ChannelName::try_from("").expect("a channel may have no name");
+                let name = EventName::try_from("").expect("an event may have no name");
+                Self::Publish { channel, event: Event::new(name, Payload::Absent), except: None }
             }
         }
     }

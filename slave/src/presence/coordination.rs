@@ -185,6 +185,7 @@ fn label(fact: &Fact) -> &'static str {
         Fact::MemberRemoved(..) => "member_removed",
         Fact::UserOnline(..) => "user_online",
         Fact::UserOffline(..) => "user_offline",
+        Fact::SubscriptionCount(..) => "subscription_count",
     }
 }
 
@@ -200,6 +201,9 @@ fn write_to_log(fact: &Fact) {
         }
         Fact::UserOnline(app, user) | Fact::UserOffline(app, user) => {
             debug!(fact = what, app_id:% = app, user_id:% = user; "{what}: {user} of {app}");
+        }
+        Fact::SubscriptionCount(ChannelKey { app, name }, count) => {
+            debug!(fact = what, app_id:% = app, channel:% = name, count; "{what}: {count} on {name} of {app}");
         }
     }
 }
@@ -244,7 +248,11 @@ fn announcement(fact: Fact) -> Option<MemberAnnouncement> {
     let (channel, change) = match fact {
         Fact::MemberAdded(channel, member) => (channel, MemberChange::Added(member)),
         Fact::MemberRemoved(channel, user) => (channel, MemberChange::Removed(user)),
-        Fact::Occupied(_) | Fact::Vacated(_) | Fact::UserOnline(..) | Fact::UserOffline(..) => return None,
+        Fact::Occupied(_)
+        | Fact::Vacated(_)
+        | Fact::UserOnline(..)
+        | Fact::UserOffline(..)
+        | Fact::SubscriptionCount(..) => return None,
     };
     Some(MemberAnnouncement { channel, change })
 }

@@ -15,6 +15,7 @@ use wellhead_proto::{
     ids::{ChannelName, SocketId},
     member::MemberChange,
     notice::Notice,
+    refusal::CloseCause,
 };
 
 use crate::{
@@ -128,12 +129,22 @@ pub struct PendingSubscribe {
     pub done: Option<oneshot::Sender<()>>,
 }
 
+/// The end of a socket that waits for a broadcast to end: what was pushed before is delivered before.
+pub struct PendingEnd {
+    /// Its number.
+    pub socket: u32,
+    /// Why it ends.
+    pub cause: CloseCause,
+}
+
 /// Deferred until the broadcast in progress is over.
 pub enum Deferred {
     /// A later push.
     Push(QueuedPush),
     /// A subscribe.
     Join(PendingSubscribe),
+    /// The end of a socket.
+    End(PendingEnd),
 }
 
 /// Pushes to one channel that are delivered together.
@@ -194,6 +205,8 @@ pub struct Slice {
     pub local_channel: ChannelNo,
     /// To be carried out first.
     pub joins: SmallVec<[PendingSubscribe; 2]>,
+    /// To be carried out then.
+    pub ends: Vec<PendingEnd>,
     /// The broadcast in progress; without one there is nothing more to do.
     pub broadcast: Option<Broadcast>,
 }
@@ -257,12 +270,12 @@ impl Fanout {
     pub fn next_slice(&mut self) -> Option<Slice> {
         let local_channel = self.turns.pop_front()?;
         let work = self.work.get_mut(&local_channel)?;
-        let mut joins = SmallVec::new();
-        let broadcast = work.broadcast.take().or_else(|| work.collect(&mut joins));
+        let (mut joins, mut ends) = (SmallVec::new(), Vec::new());
+        let broadcast = work.broadcast.take().or_else(|| work.collect(&mut joins, &mut ends));
         if broadcast.is_none() {
             self.work.remove(&local_channel);
         }
-        Some(Slice { local_channel, joins, broadcast })
+        Some(Slice { local_channel, joins, ends, broadcast })
     }
 
     /// The broadcast is not over; it gets another turn behind the others.
@@ -287,12 +300,17 @@ impl Fanout {
 }
 
 impl PendingWork {
-    /// What was deferred, in order: the subscribes that come first, and then the pushes up to the next subscribe.
-    fn collect(&mut self, joins: &mut SmallVec<[PendingSubscribe; 2]>) -> Option<Broadcast> {
+    /// What was deferred, in order: the subscribes and ends that come first, and then the pushes up to the next of them.
+    fn collect(
+        &mut self,
+        joins: &mut SmallVec<[PendingSubscribe; 2]>,
+        ends: &mut Vec<PendingEnd>,
+    ) -> Option<Broadcast> {
         let (mut pushes, mut bytes) = (Vec::new(), 0);
         while let Some(held) = self.held.pop_front() {
             match held {
                 Deferred::Join(join) if pushes.is_empty() => joins.push(join),
+                Deferred::End(end) if pushes.is_empty() => ends.push(end),
                 Deferred::Push(push) if pushes.is_empty() || bytes + push.bytes() <= MAX_TOGETHER => {
                     bytes += push.bytes();
                     pushes.push(push);

@@ -25,7 +25,7 @@ use self::{
     users::{Reload, UserCommand, UserOrder, WaitingForCommand},
 };
 use super::{
-    fanout::{Broadcast, Deferred, Fanout, PendingSubscribe, QueuedPush, Slice},
+    fanout::{Broadcast, Deferred, Fanout, PendingEnd, PendingSubscribe, QueuedPush, Slice},
     grants::{AllGrants, Grants},
     index::{Change, Index},
     message::Delivery,
@@ -284,6 +284,15 @@ impl Shard {
                 self.order(&app, &user, UserCommand::Reload(Reload::new(&within, channels)), permit);
             }
             Command::Grant { user, channel } => self.order(&app, &user, UserCommand::Grant(channel, None), permit),
+            Command::Terminate { whose: Target::User(user), reconnect } => {
+                self.order(&app, &user, UserCommand::End(CloseCause::Terminated { reconnect }), permit);
+            }
+            Command::Terminate { whose: Target::Socket(socket), reconnect } => {
+                if self.socket_in(&app, socket).is_some() {
+                    let cause = CloseCause::Terminated { reconnect };
+                    self.terminate(PendingEnd { socket: socket.counter(), cause }, None);
+                }
+            }
         }
     }
 
@@ -306,6 +315,19 @@ impl Shard {
         outbox.push(frame);
         if outbox.mark() {
             self.dirty.push(outbox.clone());
+        }
+    }
+
+    /// End a socket behind what was pushed before: while a broadcast to one of its channels is in progress this waits for its
+    /// end. `but` does not count: it is its turn.
+    pub(super) fn terminate(&mut self, end: PendingEnd, but: Option<ChannelNo>) {
+        // it may have ended while it waited
+        let Some(local_socket) = self.index.local_socket_of(end.socket) else { return };
+        let mut local_channels = self.index.rooms_of(local_socket);
+        let busy = local_channels.find(|&no| Some(no) != but && self.fanout.is_in_progress(no));
+        match busy {
+            Some(local_channel) => self.fanout.hold(local_channel, Deferred::End(end)),
+            None => self.end_socket(local_socket, end.cause),
         }
     }
 

@@ -369,6 +369,89 @@ async fn a_socket_that_says_who_it_is_is_reached_as_that_user_and_keeps_its_chan
 }
 
 #[tokio::test]
+async fn the_sockets_of_a_user_end_behind_what_was_pushed_before() {
+    let mut scene = Scene::new().await;
+    let ann: UserId = "ann".parse().unwrap();
+    let mut crowd = Vec::new();
+    for _ in 0..3 * CHUNK {
+        crowd.push(scene.client_of(0, "bob").await);
+    }
+    let (mut token, mut identified) = (scene.client_of(0, "ann").await, scene.client_of(1, "").await);
+    let mut alone = scene.client_of(0, "ann").await;
+    for client in crowd.iter().chain([&token, &identified]) {
+        scene.join(client, "large", "");
+    }
+    scene.join(&alone, "c", "");
+    assert!(scene.shard.identify(identified.id, &ann));
+    let mut late = scene.client_of(0, "").await;
+    let end = |user: &str| Command::Terminate { whose: Target::User(user.parse().unwrap()), reconnect: false };
+    let is_ending = |scene: &Scene, client: &TestClient| {
+        let local_socket = scene.shard.index.local_socket_of(client.id.counter()).unwrap();
+        scene.shard.index.at(local_socket).outbox.is_ending()
+    };
+
+    scene.push("large", "1", None);
+    scene.push("large", "2", None);
+    scene.order_in("other", end("ann"));
+    scene.order(end("nobody"));
+    scene.order(end(""));
+    assert!(![&token, &identified, &alone, &late].iter().any(|client| is_ending(&scene, client)));
+    scene.order(end("ann"));
+    scene.push("large", "3", None);
+    scene.push("c", "4", None);
+    assert!(is_ending(&scene, &alone), "nothing is under way to it");
+    assert!(!is_ending(&scene, &token) && !is_ending(&scene, &identified), "the broadcast has not reached them");
+    // who signs in from now on has come after it
+    assert!(scene.shard.identify(late.id, &ann));
+    while scene.shard.flush() {}
+
+    assert!(is_ending(&scene, &token) && is_ending(&scene, &identified));
+    assert!(!crowd.iter().chain([&late]).any(|client| is_ending(&scene, client)));
+    assert_eq!(token.reads(3).await, ["joined", "large:1", "large:2"]);
+    assert_eq!(identified.reads(3).await, ["joined", "[]large:1", "[]large:2"]);
+    assert_eq!(crowd[0].reads(4).await, ["joined", "large:1", "large:2", "large:3"]);
+    for client in [&token, &identified, &alone] {
+        let local_socket = scene.shard.index.local_socket_of(client.id.counter()).unwrap();
+        let outbox = scene.shard.index.at(local_socket).outbox.clone();
+        assert_eq!(outbox.take_end(), Some(CloseCause::Terminated { reconnect: false }));
+        assert!(outbox.try_flush());
+    }
+    assert_eq!((alone.reads(1).await, late.id == token.id), (vec!["joined".to_owned()], false));
+    scene.order(Command::Direct { to: Target::User(ann), data: Payload::sniff("5".into()) });
+    scene.flush();
+    assert_eq!(late.reads(1).await, ["5"]);
+}
+
+#[tokio::test]
+async fn a_user_with_many_sockets_ends_in_slices_and_a_socket_alone() {
+    let mut scene = Scene::new().await;
+    let mut crowd = Vec::new();
+    for _ in 0..2 * CHUNK + 3 {
+        crowd.push(scene.client_of(0, "ann").await);
+    }
+    let ending = |scene: &Scene| {
+        let local_sockets = scene.shard.index.local_sockets();
+        local_sockets.filter(|(_, local_socket)| local_socket.outbox.is_ending()).count()
+    };
+    let whose = Target::Socket(crowd[0].id);
+    scene.order_in("other", Command::Terminate { whose: whose.clone(), reconnect: true });
+    let elsewhere = SocketId::new(wellhead_proto::ids::NodeId::from_random(2), crowd[0].id.counter());
+    scene.order(Command::Terminate { whose: Target::Socket(elsewhere), reconnect: true });
+    assert_eq!(ending(&scene), 0);
+    scene.order(Command::Terminate { whose, reconnect: true });
+    assert_eq!(ending(&scene), 1);
+    scene.order(Command::Terminate { whose: Target::User("ann".parse().unwrap()), reconnect: false });
+    assert_eq!(ending(&scene), CHUNK, "a slice");
+    // what comes later waits for it, and then finds nobody who takes it
+    scene.order(Command::Direct { to: Target::User("ann".parse().unwrap()), data: Payload::sniff("1".into()) });
+    while scene.shard.flush() {}
+    assert_eq!(ending(&scene), crowd.len());
+    let local_socket = scene.shard.index.local_socket_of(crowd[0].id.counter()).unwrap();
+    let cause = scene.shard.index.at(local_socket).outbox.take_end();
+    assert_eq!(cause, Some(CloseCause::Terminated { reconnect: true }), "the first cause stands");
+}
+
+#[tokio::test]
 async fn another_app_hears_nothing() {
     let mut scene = Scene::new().await;
     let mut client = scene.client(0).await;

@@ -33,10 +33,13 @@ fn subject_of(envelope: &Envelope) -> Subject {
         Command::Publish { channel, .. } => {
             Subject::Slot(slot_of(&ChannelKey { app: envelope.app.clone(), name: channel.clone() }))
         }
-        Command::Direct { to: Target::Socket(socket), .. } => Subject::Node(socket.node()),
-        Command::Direct { .. } | Command::DirectEvent { .. } | Command::Reload { .. } | Command::Grant { .. } => {
-            Subject::Everyone
-        }
+        Command::Direct { to: Target::Socket(socket), .. }
+        | Command::Terminate { whose: Target::Socket(socket), .. } => Subject::Node(socket.node()),
+        Command::Direct { .. }
+        | Command::DirectEvent { .. }
+        | Command::Reload { .. }
+        | Command::Grant { .. }
+        | Command::Terminate { .. } => Subject::Everyone,
     }
 }
 

@@ -42,6 +42,13 @@ impl<'a> SignedParams<'a> {
         self.0.iter().find(|(given, _)| **given == *name).map(|(_, value)| &**value)
     }
 
+    /// The first value of that name, without which nothing is signed.
+    fn needed(&self, name: &str) -> Result<&[u8], Refusal> {
+        let missing =
+            || unauthorized("unsigned", format!("Parameter {name} is missing: requests to this path are signed"));
+        self.bytes(name.as_bytes()).ok_or_else(missing)
+    }
+
     /// The same as text.
     pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
         self.bytes(name.as_bytes()).map(String::from_utf8_lossy)
@@ -75,6 +82,18 @@ fn decoded(written: &[u8]) -> Cow<'_, [u8]> {
     if written.contains(&b'%') { percent_decode(written).into() } else { written.into() }
 }
 
+/// The app whose key the parameters of a call name, for paths that name none.
+///
+/// # Errors
+///
+/// 401: there is no such parameter, or no such app.
+pub fn app<'a>(call: &ApiCall<'a>) -> Result<&'a PusherApp, Refusal> {
+    let params = SignedParams::of(call.query);
+    let key = std::str::from_utf8(params.needed("auth_key")?).ok().and_then(|key| key.parse().ok());
+    let app = key.and_then(|key| call.tenants.app(&key).of::<PusherApp>());
+    app.ok_or_else(|| unauthorized("unknown_key", "Unknown auth_key"))
+}
+
 /// Has the backend of `app` sent this head, just now? `path` is that of the call without the prefix, which nobody signs.
 /// What it signed of the body is judged by [`check_body`].
 ///
@@ -82,11 +101,7 @@ fn decoded(written: &[u8]) -> Cow<'_, [u8]> {
 ///
 /// 401, with the text that people search for.
 pub fn verify(app: &PusherApp, head: &ApiCall<'_>, path: &str, params: &SignedParams<'_>) -> Result<(), Refusal> {
-    let needed = |name: &str| {
-        let missing =
-            || unauthorized("unsigned", format!("Parameter {name} is missing: requests to this path are signed"));
-        params.bytes(name.as_bytes()).ok_or_else(missing)
-    };
+    let needed = |name: &str| params.needed(name);
     if needed("auth_key")? != app.key.as_str().as_bytes() {
         return Err(unauthorized("unknown_key", "Unknown auth_key"));
     }

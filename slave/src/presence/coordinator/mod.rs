@@ -85,6 +85,8 @@ pub enum Fact {
     UserOnline(AppId, UserId),
     /// The last one left, and none came back within the grace.
     UserOffline(AppId, UserId),
+    /// So many subscriptions the channel has now, in an app that counts them.
+    SubscriptionCount(ChannelKey, u64),
 }
 
 impl Fact {

@@ -108,12 +108,15 @@ impl Shard {
             if self.spent >= self.chunk {
                 return;
             }
-            let Some(Slice { local_channel, joins, broadcast }) = self.fanout.next_slice() else { return };
+            let Some(Slice { local_channel, joins, ends, broadcast }) = self.fanout.next_slice() else { return };
             for join in joins {
                 match self.busy_channel_of(&join, Some(local_channel)) {
                     Some(other) => self.fanout.hold(other, Deferred::Join(join)),
                     None => self.subscribe_now(join),
                 }
+            }
+            for end in ends {
+                self.terminate(end, Some(local_channel));
             }
             let over = match broadcast {
                 None => true,

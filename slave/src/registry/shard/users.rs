@@ -12,9 +12,10 @@ use wellhead_proto::{
     frame::Frame,
     ids::{AppId, ChannelName, SocketId, UserId},
     notice::Notice,
+    refusal::CloseCause,
 };
 
-use super::{Change, LocalSocket, Shard, SocketNo};
+use super::{Change, LocalSocket, PendingEnd, Shard, SocketNo};
 use crate::{
     backlog::Permit,
     channels::ChannelRef,
@@ -50,6 +51,8 @@ pub(super) enum UserCommand {
     Reload(Reload),
     /// Add this grant.
     Grant(ChannelPattern, Option<(Grants, Option<Grants>)>),
+    /// End it.
+    End(CloseCause),
 }
 
 /// A reload: grants that replace others.
@@ -124,6 +127,10 @@ impl Shard {
                     true
                 }
                 UserCommand::Grant(channel, last) => self.grant(local_socket, channel, last),
+                UserCommand::End(cause) => {
+                    self.terminate(PendingEnd { socket, cause: *cause }, None);
+                    false
+                }
             };
             if heard && let Some(frame) = order.frame(self.index.at(local_socket).encoding, self) {
                 if matches!(order.what, UserCommand::Direct(..) | UserCommand::DirectEvent(..)) {
@@ -229,6 +236,8 @@ impl UserCommand {
             Self::DirectEvent(user, event, _) => Notice::DirectEvent { user, event },
             Self::Reload(Reload { last, .. }) => Notice::Reloaded(&last.as_ref()?.1),
             Self::Grant(channel, _) => Notice::Granted(channel),
+            // each dialect says it with its close frame
+            Self::End(_) => return None,
         };
         // the notice belongs to no subscription
         Some(encoding.frame_of(encoding.encode(notice)?, || ""))

@@ -4,6 +4,7 @@ mod body;
 mod info;
 mod publish;
 mod query;
+mod users;
 
 use crate::{
     dialect::contract::{ApiCall, ApiReply, MasterRequest, Role, Route, RouteAuth, text},
@@ -12,7 +13,7 @@ use crate::{
 
 use super::{
     apps::PusherApp,
-    sign::{SignedParams, check_body, verify},
+    sign::{self, SignedParams, check_body, verify},
 };
 
 const JSON: &str = "application/json";
@@ -22,8 +23,8 @@ const TEXT: &str = "text/plain; charset=utf-8";
 struct SignedRequest<'a> {
     /// Its app.
     app: &'a PusherApp,
-    /// The channel in the path; empty if there is none.
-    channel: &'a str,
+    /// The channel or the user in the path; empty if there is none.
+    name: &'a str,
     params: SignedParams<'a>,
     body: &'a [u8],
 }
@@ -40,7 +41,12 @@ const ROUTES: &[SignedRoute] = &[
     SignedRoute { method: "GET", path: "/apps/{id}/channels", handle: query::channels },
     SignedRoute { method: "GET", path: "/apps/{id}/channels/{channel}", handle: query::channel },
     SignedRoute { method: "GET", path: "/apps/{id}/channels/{channel}/users", handle: query::users },
+    SignedRoute { method: "POST", path: "/apps/{id}/users/{user}/terminate_connections", handle: users::terminate },
+    SignedRoute { method: "POST", path: WITHOUT_APP, handle: users::terminate },
 ];
+
+/// What Python's library calls: the app is that of `auth_key`.
+const WITHOUT_APP: &str = "/users/{user}/terminate_connections";
 
 /// The routes behind `prefix`.
 pub fn routes(prefix: &str) -> impl Iterator<Item = Route> {
@@ -53,11 +59,14 @@ pub fn routes(prefix: &str) -> impl Iterator<Item = Route> {
     })
 }
 
-/// The app that a request is for, and the channel in its path; empty if there is none.
+/// The app that a request is for, and the channel or user in its path; empty if there is none.
 fn target<'a>(call: &'a ApiCall<'_>) -> Result<(&'a PusherApp, &'a str), Refusal> {
-    let (id, channel) = match &call.segments[..] {
+    let (id, name) = match &call.segments[..] {
+        [user] if ROUTES.get(call.route_id).is_some_and(|route| route.path == WITHOUT_APP) => {
+            return Ok((sign::app(call)?, user.as_str()));
+        }
         [id] => (id, ""),
-        [id, channel] => (id, channel.as_str()),
+        [id, name] => (id, name.as_str()),
         _ => return Err(Refusal::NotFound),
     };
     let unknown = || Refusal::Coded {
@@ -65,7 +74,7 @@ fn target<'a>(call: &'a ApiCall<'_>) -> Result<(&'a PusherApp, &'a str), Refusal
         reason: "unknown_app",
         text: "No app has this id (apps.listed with an id and a secret)".into(),
     };
-    Ok((call.tenants.by_id(id).ok_or_else(unknown)?, channel))
+    Ok((call.tenants.by_id(id).ok_or_else(unknown)?, name))
 }
 
 /// Is the head of a request signed by the app that it is for?
@@ -77,10 +86,10 @@ pub fn authenticate(prefix: &str, head: &ApiCall<'_>) -> Result<(), Refusal> {
 /// What the master does for a request whose head was signed.
 pub fn call(call: &ApiCall<'_>) -> Result<MasterRequest, Refusal> {
     let route = ROUTES.get(call.route_id).ok_or(Refusal::NotFound)?;
-    let (app, channel) = target(call)?;
+    let (app, name) = target(call)?;
     let params = SignedParams::of(call.query);
     check_body(&params, &call.body)?;
-    (route.handle)(&SignedRequest { app, channel, params, body: &call.body })
+    (route.handle)(&SignedRequest { app, name, params, body: &call.body })
 }
 
 /// In plain text: libraries hand it through as it is (pusher.md §1.12).

@@ -76,5 +76,5 @@ fn info(request: &SignedRequest<'_>) -> Info {
 }
 
 fn channel_name(request: &SignedRequest<'_>) -> Result<ChannelName, Refusal> {
-    names::channel(request.channel, request.app.limits.channel_name.bytes()).map_err(bad)
+    names::channel(request.name, request.app.limits.channel_name.bytes()).map_err(bad)
 }

@@ -18,6 +18,9 @@ pub fn close(cause: CloseCause) -> (u16, &'static str) {
         // not at once: it would be as slow again
         CloseCause::SlowConsumer | CloseCause::OwedTooMuch => (4100, "Over capacity: reading too slowly"),
         CloseCause::UnfinishedTooMuch => (4100, "Over capacity: message unfinished while memory is short"),
+        // not at all: who is sent away stays away until the page connects anew
+        CloseCause::Terminated { reconnect: false } => (4009, "You got disconnected by the app."),
+        CloseCause::Terminated { reconnect: true } => (4200, "You got disconnected by the app, please reconnect"),
         _ => (cause.code(), cause.reason()),
     }
 }
@@ -40,6 +43,8 @@ mod tests {
             (CloseCause::PongTimeout, 4201, true),
             (CloseCause::Idle, 4202, true),
             (CloseCause::Unauthorized, 4009, true),
+            (CloseCause::Terminated { reconnect: false }, 4009, true),
+            (CloseCause::Terminated { reconnect: true }, 4200, true),
             (CloseCause::SlowConsumer, 4100, true),
             (CloseCause::OwedTooMuch, 4100, true),
             (CloseCause::UnfinishedTooMuch, 4100, true),
