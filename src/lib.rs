@@ -14,3 +14,4 @@ pub mod outbound;
 pub mod settings;
 pub mod signing;
 pub mod telemetry;
+pub mod webhooks;

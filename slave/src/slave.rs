@@ -29,12 +29,17 @@ use crate::{
     memory::{Memory, Share},
     metrics::Metrics,
     patience,
-    presence::{Presence, coordination::Coordination},
+    presence::{
+        Presence,
+        coordination::Coordination,
+        facts::{FactFilter, FactReader},
+    },
     registries::Registries,
     registry::{CHUNK, Registry, Shard, ShardCell},
     settings::{self, Limits, Settings},
     state::SlaveState,
     token::Tokens,
+    webhooks::WebhookSender,
 };
 
 /// What a slave is made from.
@@ -57,6 +62,8 @@ pub struct SlaveSetup {
     pub dialects: Vec<Arc<dyn Dialect>>,
     /// The way to the other nodes.
     pub bus: Arc<dyn Bus>,
+    /// Sends webhooks.
+    pub webhooks: Arc<dyn WebhookSender>,
 }
 
 /// A slave: one for each process, shared by its worker threads.
@@ -73,7 +80,7 @@ impl Slave {
     /// A slave without worker threads; `registry` shows its counters.
     #[must_use]
     pub fn new(setup: SlaveSetup, registry: &mut prometheus_client::registry::Registry) -> Self {
-        let SlaveSetup { node, settings, limits, tokens, cluster, secret, tenants, dialects, bus } = setup;
+        let SlaveSetup { node, settings, limits, tokens, cluster, secret, tenants, dialects, bus, webhooks } = setup;
         let metrics = Metrics::new(registry);
         metrics.limit_bytes.set(limits.memory.0 as i64);
         let grace = settings.member_grace.0;
@@ -100,6 +107,7 @@ impl Slave {
             metrics,
             settings,
             limits,
+            webhooks,
         }))
     }
 
@@ -170,6 +178,13 @@ impl Slave {
             Some(cell) => handshake::open(&self.0, &cell, accepted, opened),
             None => error!("a socket came to a thread that is no worker of this slave"),
         }
+    }
+
+    /// Read what happens on the channels of apps, as far as `filter` lets it through: what this slave decides for the cluster, and
+    /// what its own clients publish. To be called once.
+    #[must_use]
+    pub fn read_facts(&self, filter: Arc<dyn FactFilter>) -> FactReader {
+        self.0.coordination.read_for_webhooks(filter)
     }
 
     /// How many sockets are open.

@@ -15,6 +15,7 @@ use crate::{
     registries::Registries,
     settings::{Limits, Settings},
     token::Tokens,
+    webhooks::WebhookSender,
 };
 
 /// One for each slave, shared by its threads.
@@ -35,4 +36,5 @@ pub struct SlaveState {
     pub metrics: Metrics,
     pub registries: Arc<Registries>,
     pub admission: Arc<Admission>,
+    pub webhooks: Arc<dyn WebhookSender>,
 }

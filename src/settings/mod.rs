@@ -51,6 +51,8 @@ pub struct Settings {
     pub limits: wellhead_slave::settings::Limits,
     /// The log.
     pub log: LogSection,
+    /// Requests to addresses that the settings of apps name.
+    pub webhooks: WebhooksSection,
     /// What belongs to dialects.
     #[serde(skip)]
     pub dialects: dialect::Settings,
@@ -84,6 +86,14 @@ pub struct ClusterSection {
 pub struct StandaloneSection {
     /// Where backends call and clients connect, both; empty: each role listens for itself.
     pub listen: String,
+}
+
+/// `[webhooks]`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhooksSection {
+    /// May requests go to addresses that are not globally routable?
+    pub allow_private: bool,
 }
 
 /// `[jwt]`.

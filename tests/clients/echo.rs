@@ -27,7 +27,7 @@ use wellhead_proto::{
     units::Size,
 };
 use wellhead_slave::{
-    Slave, SlaveSetup,
+    NoWebhooks, Slave, SlaveSetup,
     settings::{Limits, Settings, TokenSettings},
 };
 
@@ -107,6 +107,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tenants: Arc::new(TenantDirectory::new(Tenants::new(keys, [], true, Origins::any()))),
         dialects: vec![Arc::new(EchoDialect { routes: [route], token })],
         bus: hub.clone(),
+        webhooks: Arc::new(NoWebhooks),
     };
     let mut registry = Registry::default();
     let slave = Slave::new(setup, &mut registry);

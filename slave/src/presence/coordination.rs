@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -17,13 +17,14 @@ use tokio::{
 use wellhead_proto::{
     bus::{Bus, BusError, BusState},
     coordination::CoordinationMessage,
-    ids::{ChannelKey, NodeId, UserId},
+    event::Event,
+    ids::{AppId, ChannelKey, NodeId, SocketId, UserId},
     member::{Member, MemberAnnouncement, MemberChange},
 };
 
 use super::{
     coordinator::{Coordinator, Fact, GRACE, LedgerKey, Outcome},
-    facts::{self, Consumer, FactReader, FactStream},
+    facts::{self, Consumer, FactFilter, FactReader, FactStream},
 };
 use crate::{channels::ChannelTable, metrics::Metrics};
 
@@ -50,6 +51,8 @@ pub struct Coordination {
     bus: Arc<dyn Bus>,
     metrics: Metrics,
     facts: FactStream,
+    /// Which of them are read outside of this slave, if any are.
+    outside: OnceLock<Arc<dyn FactFilter>>,
     /// What reads them, until it is started.
     readers: Mutex<Option<[FactReader; 3]>>,
 }
@@ -69,7 +72,25 @@ impl Coordination {
             metrics,
             readers: Mutex::new(Some(Consumer::ALL.map(|consumer| facts.read(consumer)))),
             facts,
+            outside: OnceLock::new(),
         }
+    }
+
+    /// Read those facts for webhooks that `filter` lets through, and events of clients among them. To be called once.
+    pub fn read_for_webhooks(&self, filter: Arc<dyn FactFilter>) -> FactReader {
+        let reader = self.facts.read_some(Consumer::Webhooks, Some(filter.clone()));
+        let _ = self.outside.set(filter);
+        reader
+    }
+
+    /// Does somebody outside want events that clients of `app` publish?
+    pub fn wants_client_events(&self, app: &AppId) -> bool {
+        self.outside.get().is_some_and(|filter| filter.wants_client_events(app))
+    }
+
+    /// A client published `event`, and the bus has it.
+    pub fn client_event(&self, channel: ChannelKey, socket: SocketId, event: Event) {
+        self.facts.publish(vec![Fact::ClientEvent(channel, socket, event)]);
     }
 
     /// The table that holds the names of channels.
@@ -186,6 +207,7 @@ fn label(fact: &Fact) -> &'static str {
         Fact::UserOnline(..) => "user_online",
         Fact::UserOffline(..) => "user_offline",
         Fact::SubscriptionCount(..) => "subscription_count",
+        Fact::ClientEvent(..) => "client_event",
     }
 }
 
@@ -204,6 +226,9 @@ fn write_to_log(fact: &Fact) {
         }
         Fact::SubscriptionCount(ChannelKey { app, name }, count) => {
             debug!(fact = what, app_id:% = app, channel:% = name, count; "{what}: {count} on {name} of {app}");
+        }
+        Fact::ClientEvent(ChannelKey { app, name }, socket, _) => {
+            debug!(fact = what, app_id:% = app, channel:% = name, socket_id:% = socket; "{what}: {socket} on {name} of {app}");
         }
     }
 }
@@ -252,7 +277,8 @@ fn announcement(fact: Fact) -> Option<MemberAnnouncement> {
         | Fact::Vacated(_)
         | Fact::UserOnline(..)
         | Fact::UserOffline(..)
-        | Fact::SubscriptionCount(..) => return None,
+        | Fact::SubscriptionCount(..)
+        | Fact::ClientEvent(..) => return None,
     };
     Some(MemberAnnouncement { channel, change })
 }

@@ -54,7 +54,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytestring::ByteString;
 use wellhead_proto::{
     coordination::{CoordinatedKey, CoordinationMessage},
-    ids::{AppId, ChannelKey, NodeId, UserId},
+    event::Event,
+    ids::{AppId, ChannelKey, NodeId, SocketId, UserId},
     member::Member,
     membership::{coordinators_at, place_of_channel},
 };
@@ -87,6 +88,9 @@ pub enum Fact {
     UserOffline(AppId, UserId),
     /// So many subscriptions the channel has now, in an app that counts them.
     SubscriptionCount(ChannelKey, u64),
+    /// A client published this on the channel, from this socket. Nobody decides that: it enters the stream where the client
+    /// is, and only if somebody outside wants it.
+    ClientEvent(ChannelKey, SocketId, Event),
 }
 
 impl Fact {
