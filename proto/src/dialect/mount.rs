@@ -18,7 +18,7 @@ use super::contract::Dialect;
 use crate::{
     ids::{AppId, SocketIdSeal},
     secret::Secret,
-    tenants::{DialectRecord, Tenant, Tenants},
+    tenants::{AppWants, DialectRecord, Tenant, Tenants},
 };
 
 /// Keys of the settings as a struct: their names, types and defaults. Unknown keys must be refused
@@ -94,6 +94,12 @@ pub trait Mount: Dialect + Sized + 'static {
     fn app_id(app: &Self::App) -> Option<String> {
         let _ = app;
         None
+    }
+
+    /// What the cluster is to count and announce for an app.
+    fn wants(app: &Self::App) -> AppWants {
+        let _ = app;
+        AppWants::default()
     }
 
     /// What of an app's settings every node must have alike. `origins` is how the origins of the app are written, which
@@ -432,7 +438,15 @@ impl<M: Mount> Definition for Mounted<M> {
         let apps: Vec<_> =
             apps.iter().map(|entry| AppEntry { place: entry.place, key: entry.key, settings: own(entry) }).collect();
         let records = M::apps(&apps, files)?;
-        Ok(records.into_iter().map(|app| app.map(|app| DialectRecord::new(M::app_id(&app), app))).collect())
+        Ok(records
+            .into_iter()
+            .map(|app| {
+                app.map(|app| {
+                    let wants = M::wants(&app);
+                    DialectRecord::new(M::app_id(&app), app).wanting(wants)
+                })
+            })
+            .collect())
     }
 
     fn alike(&self, settings: &DialectKeys, app: Tenant<'_>, origins: &str) -> Vec<Vec<u8>> {

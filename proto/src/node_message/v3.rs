@@ -361,7 +361,8 @@ impl From<OldPost> for CoordinatedKey {
 
 impl CoordinationMessage {
     /// As it was; `None`: the previous release has no word for it, and is told nothing. It does not coordinate users, and
-    /// fetches lists of members anew only when the slaves change.
+    /// fetches lists of members anew only when the slaves change. It tells nobody how a channel or a user stands: as long as
+    /// it coordinates them, their counts are not announced, and who watches them is told nothing.
     fn into_old(self) -> Option<OldReport> {
         Some(match self {
             Self::Request { number } => OldReport::Ask { no: number },
@@ -372,7 +373,7 @@ impl CoordinationMessage {
             Self::Handover { key, epoch } => OldReport::Kept { post: key.into_old()?, epoch },
             Self::Announced { key, epoch } => OldReport::Announced { post: key.into_old()?, epoch },
             Self::Synced { slaves, round, confirmed } => OldReport::Settled { slaves, turn: round, heard: confirmed },
-            Self::AnnouncementsLost => return None,
+            Self::AnnouncementsLost | Self::Follow { .. } | Self::Told { .. } => return None,
         })
     }
 }

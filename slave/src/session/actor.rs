@@ -253,6 +253,10 @@ impl Session {
             debug!(socket_id, app_id = app.as_str(), user_id = of.as_str(); "socket {socket_id} {words} {user}");
         }
         self.reply(if is_done { ActionOutcome::Done } else { ActionOutcome::Denied });
+        let watchlist = if is_done { self.protocol.take_watchlist() } else { Vec::new() };
+        if is_done && let Some(frame) = self.socket.watch(&watchlist) {
+            self.outbox.reply(frame);
+        }
     }
 
     fn attend(&mut self, channel: &ChannelKey, member: &Member, most: usize) {

@@ -41,6 +41,7 @@
 //!  ▼     it leaves the list: it claims nothing any more
 //! ```
 
+mod follows;
 mod grace;
 mod ledger;
 mod peers;
@@ -60,8 +61,9 @@ use wellhead_proto::{
     membership::{coordinators_at, place_of_channel},
 };
 
-pub use self::{grace::GRACE, ledger::LedgerKey};
+pub use self::{follows::FollowUpdate, grace::GRACE, ledger::LedgerKey};
 use self::{
+    follows::Follows,
     grace::Graces,
     ledger::{KeyRef, Ledger},
     peers::Peer,
@@ -119,6 +121,8 @@ pub struct Outcome {
     pub facts: Vec<Fact>,
     /// Another coordinator dropped announcements: lists of members are to be fetched anew.
     pub lists_are_stale: bool,
+    /// How what this slave follows stands.
+    pub told: Vec<FollowUpdate>,
 }
 
 impl Outcome {
@@ -147,6 +151,7 @@ pub struct Coordinator {
     peers: BTreeMap<NodeId, Peer>,
     ledger: Ledger,
     graces: Graces,
+    follows: Follows,
     /// Numbers the requests of this slave.
     requests: u64,
     round: u64,
@@ -166,6 +171,7 @@ impl Coordinator {
             peers: BTreeMap::new(),
             ledger: Ledger::new(names),
             graces: Graces::new(grace),
+            follows: Follows::default(),
             requests: 0,
             round: 0,
             sweep_due: false,
@@ -208,6 +214,7 @@ impl Coordinator {
     /// It is `now`. To be said before anything else is, and never less than before.
     pub fn at(&mut self, now: Duration) {
         self.graces.at(now);
+        self.follows.at(now);
     }
 
     /// Announce who has been away for long enough.
@@ -257,6 +264,12 @@ impl Coordinator {
                     self.peer_synced(from, slaves, round, confirmed, out);
                 }
             }
+            message @ CoordinationMessage::Follow { .. } => {
+                if self.is_answering(from) {
+                    self.receive_follow(from, message, out);
+                }
+            }
+            CoordinationMessage::Told { key, count, all } => self.receive_told(from, key, count, all, out),
             CoordinationMessage::AnnouncementsLost => out.lists_are_stale |= self.peers.contains_key(&from),
         }
     }
@@ -281,6 +294,7 @@ impl Coordinator {
         self.sweep_due = true;
         // whoever decides from now on gives a grace of its own
         self.graces.clear();
+        self.follows.stop();
         self.alone &= self.slaves.len() == 1;
         let gone: Vec<_> = before.iter().copied().filter(|slave| !self.slaves.contains(slave)).collect();
         for slave in &gone {
@@ -290,9 +304,11 @@ impl Coordinator {
         }
         if !gone.is_empty() {
             self.ledger.remove_claimants(|slave| gone.contains(&slave));
+            self.follows.remove_slaves(|slave| gone.contains(&slave));
         }
         self.ledger.slaves_changed();
-        let withdrawn = self.tell_moved(&before, out);
+        let mut withdrawn = self.tell_moved(&before, out);
+        withdrawn.extend(self.tell_moved_follows(&before, out));
         self.hand_over(&before, out);
         self.next_round(out);
         // after the new list: who still sees the old one must not take it for a channel that was left
@@ -316,6 +332,7 @@ impl Coordinator {
         self.agreed = false;
         self.graces.clear();
         self.peers.clear();
+        self.follows.detach();
         self.ledger.remove_claimants(|_| true);
     }
 
@@ -364,6 +381,7 @@ impl Coordinator {
         for key in keys {
             self.decide(&key, out);
         }
+        self.tell_followers(out);
     }
 
     /// Announce a change of `key`, if there is one and it is this slave's to announce.
@@ -411,7 +429,11 @@ impl Coordinator {
         if !occupied {
             self.ledger.vacated(key, self.alone);
         }
+        let is_watched = matches!(named, CoordinatedKey::User { .. }).then(|| named.clone());
         out.facts.push(Fact::new(named, occupied, info));
+        if let Some(user) = is_watched {
+            self.tell_watchers(&user, true, out);
+        }
     }
 
     /// Somebody comes to `key`. A member that is away and comes back with other `info` has left first: nobody would be told
