@@ -19,6 +19,7 @@ mod patience;
 mod presence;
 mod registries;
 mod registry;
+mod remote;
 mod session;
 pub mod settings;
 mod slave;
@@ -32,6 +33,7 @@ mod users;
 pub use self::session::validator;
 pub use self::{
     handshake::{Accepted, Opened, Rejected, SocketAccept},
+    remote::{NoRemote, RemoteCaller},
     slave::{Slave, SlaveSetup},
     transport::Transport,
 };

@@ -32,6 +32,7 @@ use crate::{
     presence::{Presence, coordination::Coordination},
     registries::Registries,
     registry::{CHUNK, Registry, Shard, ShardCell},
+    remote::{RemoteCaller, RemoteCalls},
     settings::{self, Limits, Settings},
     state::SlaveState,
     token::Tokens,
@@ -57,6 +58,8 @@ pub struct SlaveSetup {
     pub dialects: Vec<Arc<dyn Dialect>>,
     /// The way to the other nodes.
     pub bus: Arc<dyn Bus>,
+    /// Posts remote commands.
+    pub remote: Arc<dyn RemoteCaller>,
 }
 
 /// A slave: one for each process, shared by its worker threads.
@@ -73,7 +76,7 @@ impl Slave {
     /// A slave without worker threads; `registry` shows its counters.
     #[must_use]
     pub fn new(setup: SlaveSetup, registry: &mut prometheus_client::registry::Registry) -> Self {
-        let SlaveSetup { node, settings, limits, tokens, cluster, secret, tenants, dialects, bus } = setup;
+        let SlaveSetup { node, settings, limits, tokens, cluster, secret, tenants, dialects, bus, remote } = setup;
         let metrics = Metrics::new(registry);
         metrics.limit_bytes.set(limits.memory.0 as i64);
         let grace = settings.member_grace.0;
@@ -100,6 +103,7 @@ impl Slave {
             metrics,
             settings,
             limits,
+            remote: Arc::new(RemoteCalls::new(remote)),
         }))
     }
 

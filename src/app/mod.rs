@@ -47,6 +47,7 @@ use crate::{
     development::{self, Development},
     health::Health,
     http::metrics::AllRequests,
+    remote::RemoteSender,
     settings::{
         Settings,
         load::Loaded,
@@ -262,6 +263,7 @@ impl NodeProcess {
             tenants: self.tenants.clone(),
             dialects,
             bus: bus.clone(),
+            remote: Arc::new(RemoteSender::new(settings.webhooks.allow_private)),
         };
         Slave::new(setup, registry)
     }

@@ -51,6 +51,8 @@ pub struct Settings {
     pub limits: wellhead_slave::settings::Limits,
     /// The log.
     pub log: LogSection,
+    /// Requests to addresses that the settings of apps name.
+    pub webhooks: WebhooksSection,
     /// What belongs to dialects.
     #[serde(skip)]
     pub dialects: dialect::Settings,
@@ -84,6 +86,14 @@ pub struct ClusterSection {
 pub struct StandaloneSection {
     /// Where backends call and clients connect, both; empty: each role listens for itself.
     pub listen: String,
+}
+
+/// `[webhooks]`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhooksSection {
+    /// May requests go to addresses that are not globally routable?
+    pub allow_private: bool,
 }
 
 /// `[jwt]`.
@@ -156,9 +166,24 @@ pub struct ListedApp {
     /// Keys of its own: they alone verify its tokens, and no other app's.
     #[serde(default)]
     pub public_keys: Vec<PublicKey>,
+    /// Where remote commands of its clients are posted.
+    #[serde(default)]
+    pub remote: RemoteSection,
     /// What belongs to dialects.
     #[serde(skip)]
     pub dialects: dialect::Settings,
+}
+
+/// `remote` of an app. Without a URL, nobody takes remote commands.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RemoteSection {
+    /// Where they are posted.
+    pub url: Secret,
+    /// A header that goes with them, as in `Name: value`.
+    pub header: Secret,
+    /// A file that holds the header instead.
+    pub header_file: String,
 }
 
 impl Default for ClusterSection {

@@ -107,6 +107,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tenants: Arc::new(TenantDirectory::new(Tenants::new(keys, [], true, Origins::any()))),
         dialects: vec![Arc::new(EchoDialect { routes: [route], token })],
         bus: hub.clone(),
+        remote: Arc::new(wellhead_slave::NoRemote),
     };
     let mut registry = Registry::default();
     let slave = Slave::new(setup, &mut registry);

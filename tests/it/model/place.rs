@@ -102,6 +102,7 @@ impl SlaveNode {
             tenants: Arc::new(TenantDirectory::new(tenants)),
             dialects: dialect::all(&dialect::Settings::default(), &seal),
             bus: end.bus.clone(),
+            remote: std::sync::Arc::new(wellhead_slave::NoRemote),
         };
         let slave = Slave::new(setup, &mut prometheus_client::registry::Registry::default());
         end.bus.attach(slave.bus_handler());
