@@ -13,6 +13,7 @@ use crate::{
     metrics::Metrics,
     presence::{Presence, coordination::Coordination},
     registries::Registries,
+    remote::RemoteCalls,
     settings::{Limits, Settings},
     token::Tokens,
     webhooks::WebhookSender,
@@ -37,4 +38,5 @@ pub struct SlaveState {
     pub registries: Arc<Registries>,
     pub admission: Arc<Admission>,
     pub webhooks: Arc<dyn WebhookSender>,
+    pub remote: Arc<RemoteCalls>,
 }

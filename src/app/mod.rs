@@ -47,6 +47,7 @@ use crate::{
     development::{self, Development},
     health::Health,
     http::metrics::AllRequests,
+    remote::RemoteSender,
     settings::{
         Settings,
         load::Loaded,
@@ -271,6 +272,7 @@ impl NodeProcess {
             dialects,
             bus: bus.clone(),
             webhooks: Arc::new(webhooks),
+            remote: Arc::new(RemoteSender::new(settings.webhooks.allow_private)),
         };
         Slave::new(setup, registry)
     }

@@ -108,6 +108,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         dialects: vec![Arc::new(EchoDialect { routes: [route], token })],
         bus: hub.clone(),
         webhooks: Arc::new(NoWebhooks),
+        remote: Arc::new(wellhead_slave::NoRemote),
     };
     let mut registry = Registry::default();
     let slave = Slave::new(setup, &mut registry);

@@ -102,6 +102,12 @@ pub trait Mount: Dialect + Sized + 'static {
         AppWants::default()
     }
 
+    /// The secret that signs what Wellhead sends to the backend of an app, where the dialect has one.
+    fn app_secret(app: &Self::App) -> Option<&[u8]> {
+        let _ = app;
+        None
+    }
+
     /// What of an app's settings every node must have alike. `origins` is how the origins of the app are written, which
     /// stand among them. Nothing of an app that is not the dialect's own changes what the other nodes compare it with.
     fn alike(settings: &Self::AppSettings, app: Option<&Self::App>, origins: &str) -> Vec<Vec<u8>> {
@@ -350,6 +356,9 @@ pub trait Definition: Send + Sync {
         files: &dyn SecretFiles,
     ) -> Result<Vec<Option<DialectRecord>>, BadSetting>;
 
+    /// See [`Mount::app_secret`].
+    fn app_secret<'a>(&self, record: &'a DialectRecord) -> Option<&'a [u8]>;
+
     /// See [`Mount::alike`].
     fn alike(&self, settings: &DialectKeys, app: Tenant<'_>, origins: &str) -> Vec<Vec<u8>>;
 
@@ -447,6 +456,10 @@ impl<M: Mount> Definition for Mounted<M> {
                 })
             })
             .collect())
+    }
+
+    fn app_secret<'a>(&self, record: &'a DialectRecord) -> Option<&'a [u8]> {
+        M::app_secret(record.of::<M::App>()?)
     }
 
     fn alike(&self, settings: &DialectKeys, app: Tenant<'_>, origins: &str) -> Vec<Vec<u8>> {

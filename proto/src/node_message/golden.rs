@@ -103,7 +103,7 @@ fn answers() -> Vec<(&'static str, Body)> {
     let (id, from) = (300, node(7));
     let state = ChannelState { subscriptions: 300, members: [5].into() };
     let members = std::collections::BTreeMap::from([(name("ann"), "{}".into()), (name("bob"), "".into())]);
-    let bearer = Bearer { user: name("ann"), app: name("shop"), channels: vec![pattern("a*")] };
+    let bearer = Bearer { user: name("ann"), app: name("shop"), channels: vec![pattern("a*")], remotes: Vec::new() };
     let headcount = Headcount { connections: 300, users: [6].into() };
     let result = |result| Body::Result { id, from, result };
     let response = |response| Body::Response { id, from, response };
@@ -195,6 +195,14 @@ fn webhooks() -> Vec<(&'static str, Body)> {
     ]
 }
 
+/// What the previous release leaves out.
+fn new_answers() -> Vec<(&'static str, Body)> {
+    let remotes = vec!["cmd".to_owned()];
+    let bearer = Bearer { user: name("ann"), app: name("shop"), channels: vec![pattern("a*")], remotes };
+    let response = NodeResponse::Redeemed(Some(bearer));
+    vec![("redeemed, with remote commands", Body::Response { id: 300, from: node(7), response })]
+}
+
 fn report(reports: Vec<CoordinationMessage>) -> Body {
     Body::Reports { from: node(7), reports }
 }
@@ -247,6 +255,7 @@ fn every_message_has_the_bytes_that_it_always_had() {
             ("new_orders", new_orders()),
             ("new_ends", new_ends()),
             ("webhooks", webhooks()),
+            ("new_answers", new_answers()),
         ];
         let only_here = only_here.into_iter().filter(|_| format == MessageFormat::V4);
         for (file, cases) in all().into_iter().chain(only_here) {

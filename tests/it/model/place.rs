@@ -103,6 +103,7 @@ impl SlaveNode {
             dialects: dialect::all(&dialect::Settings::default(), &seal),
             bus: end.bus.clone(),
             webhooks: Arc::new(NoWebhooks),
+            remote: Arc::new(wellhead_slave::NoRemote),
         };
         let slave = Slave::new(setup, &mut prometheus_client::registry::Registry::default());
         end.bus.attach(slave.bus_handler());

@@ -11,7 +11,11 @@ use crate::{
     tenants::{AppWants, Tenants},
 };
 
-use super::{limits::AppLimits, names::ChannelKind, webhook::{Webhook, WebhookKind}};
+use super::{
+    limits::AppLimits,
+    names::ChannelKind,
+    webhook::{Webhook, WebhookKind},
+};
 
 /// An app as Pusher's libraries know it. It is kept in the directory of tenants.
 #[derive(Clone)]

@@ -30,6 +30,7 @@ use crate::{
 pub use self::{
     apps::PusherApp,
     limits::AppLimits,
+    protocol::Allowance,
     settings::{PusherAppSettings, PusherRows, Settings},
 };
 
@@ -70,6 +71,10 @@ impl Mount for Pusher {
 
     fn wants(app: &PusherApp) -> AppWants {
         app.wants()
+    }
+
+    fn app_secret(app: &PusherApp) -> Option<&[u8]> {
+        Some(&app.secret)
     }
 
     fn alike(settings: &PusherAppSettings, app: Option<&PusherApp>, origins: &str) -> Vec<Vec<u8>> {
