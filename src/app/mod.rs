@@ -276,7 +276,7 @@ impl NodeProcess {
     }
 
     fn webhooks(&self, node: NodeId, registry: &mut Registry) -> Webhooks {
-        Webhooks::new(node, self.tenants.clone(), self.loaded.settings.webhooks.allow_private, registry)
+        Webhooks::new(node, self.tenants.clone(), &self.loaded.settings.webhooks, registry)
     }
 
     fn listeners(&self) -> Result<Listeners> {

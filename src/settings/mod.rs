@@ -89,11 +89,13 @@ pub struct StandaloneSection {
 }
 
 /// `[webhooks]`.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebhooksSection {
     /// May requests go to addresses that are not globally routable?
     pub allow_private: bool,
+    /// How long a webhook is tried before it is given up.
+    pub retry_for: Span,
 }
 
 /// `[jwt]`.
@@ -183,6 +185,12 @@ impl Default for ClusterSection {
             max_nodes: membership::MAX_NODES,
             clock_tolerance: Span::seconds(60),
         }
+    }
+}
+
+impl Default for WebhooksSection {
+    fn default() -> Self {
+        Self { allow_private: false, retry_for: Span::seconds(300) }
     }
 }
 

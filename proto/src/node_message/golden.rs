@@ -148,6 +148,7 @@ fn new_reports() -> Vec<(&'static str, Body)> {
         ("hands over a user", CoordinationMessage::Handover { key: user(), epoch: 3 }),
         ("announced a user", CoordinationMessage::Announced { key: user(), epoch: 3 }),
         ("announcements lost", CoordinationMessage::AnnouncementsLost),
+        ("leaving", CoordinationMessage::Leaving),
     ];
     said.map(|(case, said)| (case, report(vec![said]))).into()
 }
