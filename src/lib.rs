@@ -15,3 +15,4 @@ pub mod remote;
 pub mod settings;
 pub mod signing;
 pub mod telemetry;
+pub mod webhooks;

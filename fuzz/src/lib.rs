@@ -238,6 +238,8 @@ fn carry_out(dialects: &[Arc<dyn Dialect>], request: MasterRequest) -> ApiReply 
         MasterRequest::Query(QueryRequest::States(query, reply)) => asked(query, ask, reply),
         MasterRequest::Query(QueryRequest::Members(query, reply)) => asked(query, ask, reply),
         MasterRequest::Query(QueryRequest::Stats(query, reply)) => asked(query, ask, reply),
+        MasterRequest::Query(QueryRequest::Webhooks(query, reply)) => asked(query, ask, reply),
+        MasterRequest::Query(QueryRequest::ResendWebhook(query, reply)) => asked(query, ask, reply),
         MasterRequest::Decode { reply, .. } => reply(Err(BadToken::Malformed)),
     }
 }

@@ -163,6 +163,8 @@ impl Dispatcher {
                 QueryRequest::Count(query, reply) => self.query(query, reply).await,
                 QueryRequest::States(query, reply) => self.query(query, reply).await,
                 QueryRequest::Members(query, reply) => self.query(query, reply).await,
+                QueryRequest::Webhooks(query, reply) => self.query(query, reply).await,
+                QueryRequest::ResendWebhook(query, reply) => self.query(query, reply).await,
                 QueryRequest::Stats(query, reply) => self.query(query, |apps| reply(caller.shown_of(apps))).await,
             },
             MasterRequest::Decode { jwt, reply } => {

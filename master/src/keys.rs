@@ -12,7 +12,10 @@ use wellhead_proto::{
     ids::{AppId, ChannelName},
     local::{is_loopback, passed_on},
     push_key::Right,
-    query::{AppStats, CountQuery, Listing, MembersQuery, NamesQuery, StatesOf, StatesQuery},
+    query::{
+        AppStats, CountQuery, Listing, MembersQuery, NamesQuery, ResendWebhookQuery, StatesOf, StatesQuery,
+        WebhooksQuery,
+    },
     refusal::Refusal,
     tenants::Tenants,
 };
@@ -169,6 +172,14 @@ impl Reach for PushKey {
             QueryRequest::Members(MembersQuery { app, channel }, _) => {
                 self.serves(app)?;
                 self.reaches(channel)
+            }
+            QueryRequest::Webhooks(WebhooksQuery { app }, _) => self.serves(app),
+            QueryRequest::ResendWebhook(ResendWebhookQuery { app, .. }, _) => {
+                self.serves(app)?;
+                match self.is_for_all() {
+                    true => Ok(()),
+                    false => Err(Refusal::Forbidden("this push key is not for every channel".into())),
+                }
             }
             // limited by what it answers
             QueryRequest::Stats(..) => Ok(()),

@@ -87,6 +87,8 @@ impl RequestKind {
                 QueryRequest::States(..) => "states",
                 QueryRequest::Members(..) => "members",
                 QueryRequest::Stats(..) => "stats",
+                QueryRequest::Webhooks(..) => "webhooks",
+                QueryRequest::ResendWebhook(..) => "webhook_resend",
             }),
             MasterRequest::Decode { .. } => Self::Query("decode"),
         })

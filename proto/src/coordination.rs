@@ -84,4 +84,6 @@ pub enum CoordinationMessage {
     },
     /// "I dropped announcements of members that I had decided: fetch the lists of my channels anew."
     AnnouncementsLost,
+    /// "I am about to go, and tell outside what I decided: do not tell it for me."
+    Leaving,
 }

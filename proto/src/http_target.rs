@@ -2,6 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
+use serde::{Deserialize, Serialize, Serializer};
 use url::{Host, Url};
 
 use crate::secret::Secret;
@@ -137,6 +138,45 @@ impl fmt::Display for HttpTarget {
 impl fmt::Debug for HttpTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HttpTarget({self})")
+    }
+}
+
+/// A URL in the settings. Shown as targets are.
+#[derive(Clone, Default, Deserialize, Eq, PartialEq)]
+#[serde(transparent)]
+pub struct TargetUrl(String);
+
+impl TargetUrl {
+    /// The whole of it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    fn shown(&self) -> String {
+        match HttpTarget::new(&self.0) {
+            _ if self.0.is_empty() => String::new(),
+            Ok(target) => target.to_string(),
+            Err(_) => "…".to_owned(),
+        }
+    }
+}
+
+impl From<&str> for TargetUrl {
+    fn from(url: &str) -> Self {
+        Self(url.to_owned())
+    }
+}
+
+impl fmt::Debug for TargetUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.shown())
+    }
+}
+
+impl Serialize for TargetUrl {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.shown())
     }
 }
 

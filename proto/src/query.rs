@@ -2,7 +2,7 @@
 //! own type, which names the type of its result; [`Query`] and [`QueryResult`] are any of them, as they travel.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry},
     hash::Hasher,
 };
 
@@ -89,6 +89,22 @@ pub struct GrantsQuery {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct StatsQuery;
 
+/// Asks for the state of an app's webhooks.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct WebhooksQuery {
+    /// The app.
+    pub app: AppId,
+}
+
+/// Has a request that was given up sent again, by the slave that keeps it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ResendWebhookQuery {
+    /// The app.
+    pub app: AppId,
+    /// The request's id.
+    pub id: String,
+}
+
 /// A query, whichever it is. Every slave answers it from what it holds.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Query {
@@ -104,6 +120,10 @@ pub enum Query {
     Grants(GrantsQuery),
     /// Answered with [`QueryResult::Stats`].
     Stats(StatsQuery),
+    /// Answered with [`QueryResult::Webhooks`].
+    Webhooks(WebhooksQuery),
+    /// Answered with [`QueryResult::Names`]: the id, if the slave that is asked has it.
+    ResendWebhook(ResendWebhookQuery),
 }
 
 /// Names, each once, in byte order.
@@ -116,6 +136,8 @@ pub type ChannelStates = BTreeMap<String, ChannelState>;
 pub type MemberInfos = BTreeMap<UserId, ByteString>;
 /// Apps, each with its size.
 pub type AppStats = BTreeMap<AppId, Headcount>;
+/// Targets of an app's webhooks, by their number in the settings.
+pub type WebhookStates = BTreeMap<u32, WebhookState>;
 
 /// The result of a query on one slave, or on several together.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -130,6 +152,8 @@ pub enum QueryResult {
     Members(MemberInfos),
     /// Sizes of apps.
     Stats(AppStats),
+    /// States of webhooks.
+    Webhooks(WebhookStates),
 }
 
 /// The state of a channel.
@@ -148,6 +172,44 @@ pub struct Headcount {
     pub connections: u64,
     /// Hashes of the ids of the users who hold them.
     pub users: NameHashes,
+}
+
+/// The state of one target of webhooks, on one slave or on several together.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct WebhookState {
+    /// Scheme, host and port of its URL.
+    pub target: String,
+    /// Events that wait to be sent, or are being sent.
+    pub queued_events: u64,
+    /// The requests that they are in.
+    pub queued_requests: u64,
+    /// When a request was last answered 2xx: milliseconds since 1970.
+    pub last_success: Option<u64>,
+    /// The last attempt that failed, with the same time, and why.
+    pub last_error: Option<(u64, String)>,
+    /// Requests that were given up and are kept, by id.
+    pub kept: BTreeMap<String, KeptWebhook>,
+}
+
+/// A request that was given up and is kept.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct KeptWebhook {
+    /// How many events it tells of.
+    pub events: u64,
+    /// When it was given up: milliseconds since 1970.
+    pub given_up: u64,
+    /// Why.
+    pub reason: String,
+}
+
+impl WebhookState {
+    fn absorb(&mut self, other: Self) {
+        self.queued_events += other.queued_events;
+        self.queued_requests += other.queued_requests;
+        self.last_success = self.last_success.max(other.last_success);
+        self.last_error = std::mem::take(&mut self.last_error).max(other.last_error);
+        self.kept.extend(other.kept);
+    }
 }
 
 /// A query whose result has a type of its own.
@@ -202,6 +264,8 @@ queries! {
     MembersQuery = Members -> MemberInfos,
     GrantsQuery = Grants -> Names,
     StatsQuery = Stats -> AppStats,
+    WebhooksQuery = Webhooks -> WebhookStates,
+    ResendWebhookQuery = ResendWebhook -> Names,
 }
 
 /// One row for each kind of result: its type, its variant, and how two of them become one.
@@ -270,6 +334,12 @@ results! {
         sum.connections += count.connections;
         sum.users.extend(count.users);
     };
+    WebhookStates = Webhooks, |targets, other| for (number, state) in other {
+        match targets.entry(number) {
+            Entry::Vacant(place) => drop(place.insert(state)),
+            Entry::Occupied(mut sum) => sum.get_mut().absorb(state),
+        }
+    };
 }
 
 /// What was answered is not what was asked.
@@ -324,6 +394,29 @@ mod tests {
         assert_eq!(sum.merge(stats(2, &["ann"])), Ok(()));
         assert_eq!(sum.merge(stats(3, &["ann", "bob"])), Ok(()));
         assert_eq!(sum, stats(5, &["ann", "bob"]));
+    }
+
+    #[test]
+    fn a_target_of_several_slaves_has_all_that_waits_and_what_was_last() {
+        let state = |queued_events, success, error: Option<u64>, id: &str| {
+            let kept = KeptWebhook { events: 1, given_up: 7, reason: "answered 500".to_owned() };
+            WebhookState {
+                target: "http://example.com:80".to_owned(),
+                queued_events,
+                queued_requests: 1,
+                last_success: success,
+                last_error: error.map(|at| (at, format!("at {at}"))),
+                kept: [(id.to_owned(), kept)].into(),
+            }
+        };
+        let mut sum: WebhookStates = [(0, state(2, Some(5), None, "a"))].into();
+        sum.absorb([(0, state(3, None, Some(8), "b")), (1, state(9, None, None, "c"))].into());
+        sum.absorb([(0, state(0, Some(4), Some(6), "d"))].into());
+        let first = &sum[&0];
+        assert_eq!((first.queued_events, first.queued_requests, first.last_success), (5, 3, Some(5)));
+        assert_eq!(first.last_error, Some((8, "at 8".to_owned())));
+        assert_eq!(first.kept.keys().collect::<Vec<_>>(), ["a", "b", "d"]);
+        assert_eq!(sum[&1], state(9, None, None, "c"));
     }
 
     #[test]

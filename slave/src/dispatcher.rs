@@ -19,7 +19,7 @@ use wellhead_proto::{
     ids::NodeId,
     member::MemberAnnouncement,
     node_request::{NodeRequest, NodeResponse},
-    query::{NameHashes, Query, QueryResult, ResultPart, TypedQuery},
+    query::{NameHashes, Names, Query, QueryResult, ResendWebhookQuery, ResultPart, TypedQuery, WebhooksQuery},
     refusal::CloseCause,
 };
 
@@ -160,6 +160,14 @@ impl BusHandler for BusDispatcher {
             Query::Members(query) => self.answer(query, RunningQuery::Members),
             Query::Grants(query) => self.answer(query, RunningQuery::Grants),
             Query::Stats(query) => self.answer(query, RunningQuery::Stats),
+            Query::Webhooks(WebhooksQuery { app }) => {
+                let states = self.0.webhooks.states(&app);
+                Box::pin(async { states.into_result() })
+            }
+            Query::ResendWebhook(ResendWebhookQuery { app, id }) => {
+                let names: Names = self.0.webhooks.resend(&app, &id).then_some(id).into_iter().collect();
+                Box::pin(async { names.into_result() })
+            }
         }
     }
 

@@ -27,13 +27,19 @@ mod state;
 mod token;
 mod transport;
 mod users;
+mod webhooks;
 
 /// Checks the frames of clients before they are parsed: for the fuzzer.
 #[cfg(feature = "fuzz")]
 pub use self::session::validator;
 pub use self::{
     handshake::{Accepted, Opened, Rejected, SocketAccept},
+    presence::{
+        coordinator::Fact,
+        facts::{Batch, FactFilter, FactReader},
+    },
     remote::{NoRemote, RemoteCaller},
     slave::{Slave, SlaveSetup},
     transport::Transport,
+    webhooks::{NoWebhooks, WebhookSender},
 };

@@ -29,13 +29,18 @@ use crate::{
     memory::{Memory, Share},
     metrics::Metrics,
     patience,
-    presence::{Presence, coordination::Coordination},
+    presence::{
+        Presence,
+        coordination::Coordination,
+        facts::{FactFilter, FactReader},
+    },
     registries::Registries,
     registry::{CHUNK, Registry, Shard, ShardCell},
     remote::{RemoteCaller, RemoteCalls},
     settings::{self, Limits, Settings},
     state::SlaveState,
     token::Tokens,
+    webhooks::WebhookSender,
 };
 
 /// What a slave is made from.
@@ -60,6 +65,8 @@ pub struct SlaveSetup {
     pub bus: Arc<dyn Bus>,
     /// Posts remote commands.
     pub remote: Arc<dyn RemoteCaller>,
+    /// Sends webhooks.
+    pub webhooks: Arc<dyn WebhookSender>,
 }
 
 /// A slave: one for each process, shared by its worker threads.
@@ -76,7 +83,8 @@ impl Slave {
     /// A slave without worker threads; `registry` shows its counters.
     #[must_use]
     pub fn new(setup: SlaveSetup, registry: &mut prometheus_client::registry::Registry) -> Self {
-        let SlaveSetup { node, settings, limits, tokens, cluster, secret, tenants, dialects, bus, remote } = setup;
+        let SlaveSetup { node, settings, limits, tokens, cluster, secret, tenants, dialects, bus, remote, webhooks } =
+            setup;
         let metrics = Metrics::new(registry);
         metrics.limit_bytes.set(limits.memory.0 as i64);
         let grace = settings.member_grace.0;
@@ -104,6 +112,7 @@ impl Slave {
             settings,
             limits,
             remote: Arc::new(RemoteCalls::new(remote)),
+            webhooks,
         }))
     }
 
@@ -174,6 +183,13 @@ impl Slave {
             Some(cell) => handshake::open(&self.0, &cell, accepted, opened),
             None => error!("a socket came to a thread that is no worker of this slave"),
         }
+    }
+
+    /// Read what happens on the channels of apps, as far as `filter` lets it through: what this slave decides for the cluster, and
+    /// what its own clients publish. To be called once.
+    #[must_use]
+    pub fn read_facts(&self, filter: Arc<dyn FactFilter>) -> FactReader {
+        self.0.coordination.read_for_webhooks(filter)
     }
 
     /// How many sockets are open.

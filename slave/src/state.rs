@@ -16,6 +16,7 @@ use crate::{
     remote::RemoteCalls,
     settings::{Limits, Settings},
     token::Tokens,
+    webhooks::WebhookSender,
 };
 
 /// One for each slave, shared by its threads.
@@ -37,4 +38,5 @@ pub struct SlaveState {
     pub registries: Arc<Registries>,
     pub admission: Arc<Admission>,
     pub remote: Arc<RemoteCalls>,
+    pub webhooks: Arc<dyn WebhookSender>,
 }

@@ -54,6 +54,7 @@ use crate::{
         place::SettingsError,
         plan::{Plan, Roles},
     },
+    webhooks::{self, Webhooks},
 };
 
 /// Connections that the kernel queues before they are accepted: all clients come back at once after a restart.
@@ -163,9 +164,14 @@ impl NodeProcess {
         let roles = self.plan.roles;
         let requests = AllRequests::new(registry);
         let master = roles.master().then(|| self.master(&bus, &dialects, registry));
-        let slave = roles.slave().then(|| self.slave(node, &secret, &bus, dialects, registry));
+        let webhooks = roles.slave().then(|| self.webhooks(node, registry));
+        let slave =
+            webhooks.as_ref().map(|webhooks| self.slave(node, &secret, &bus, dialects, webhooks.clone(), registry));
         if let Some(slave) = &slave {
             bus.attach(slave.bus_handler());
+        }
+        if let (Some(slave), Some(webhooks)) = (&slave, &webhooks) {
+            webhooks.start(slave, &*bus);
         }
         let name = &self.loaded.settings.cluster.name;
         let welcome = || Welcome::new(name, &secret, self.development.as_ref());
@@ -184,6 +190,7 @@ impl NodeProcess {
             health: Health::new(bus),
             master,
             slave,
+            webhooks,
             bus: handle,
             welcomed,
             requests,
@@ -236,6 +243,7 @@ impl NodeProcess {
         secret: &[u8],
         bus: &Arc<dyn Bus>,
         dialects: Vec<Arc<dyn Dialect>>,
+        webhooks: Webhooks,
         registry: &mut Registry,
     ) -> Slave {
         let settings = &self.loaded.settings;
@@ -264,8 +272,13 @@ impl NodeProcess {
             dialects,
             bus: bus.clone(),
             remote: Arc::new(RemoteSender::new(settings.webhooks.allow_private)),
+            webhooks: Arc::new(webhooks),
         };
         Slave::new(setup, registry)
+    }
+
+    fn webhooks(&self, node: NodeId, registry: &mut Registry) -> Webhooks {
+        Webhooks::new(node, self.tenants.clone(), &self.loaded.settings.webhooks, registry)
     }
 
     fn listeners(&self) -> Result<Listeners> {
@@ -302,6 +315,10 @@ impl NodeProcess {
 /// The settings contradict each other, or ask for more than this process may have (a [`SettingsError`]).
 pub fn check(loaded: &Loaded, roles: Roles) -> Result<(Plan, Capacity)> {
     let plan = Plan::new(loaded, roles)?;
+    if roles.slave() {
+        webhooks::check(&plan.tenants, loaded.settings.webhooks.allow_private)
+            .map_err(|bad| SettingsError::of(bad, &loaded.places))?;
+    }
     let capacity = Capacity::new(loaded, roles, plan.one_port)?;
     Ok((plan, capacity))
 }

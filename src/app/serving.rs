@@ -39,6 +39,7 @@ use crate::{
         service::HttpService,
         try_page::TryPage,
     },
+    webhooks::Webhooks,
 };
 
 /// How long requests under way may take to end once all sockets are closed, in seconds.
@@ -57,6 +58,7 @@ pub(super) type Welcomed = (Welcome, watch::Receiver<Option<Bytes>>);
 pub struct Bound {
     pub(super) master: Option<Master>,
     pub(super) slave: Option<Slave>,
+    pub(super) webhooks: Option<Webhooks>,
     pub(super) bus: BusHandle,
     pub(super) welcomed: Option<Welcomed>,
     pub(super) health: Health,
@@ -143,6 +145,7 @@ pub struct RunningNode {
     /// The apps and who may use them; swapped while it serves.
     pub tenants: Arc<TenantDirectory>,
     slave: Option<Slave>,
+    webhooks: Option<Webhooks>,
     bus: BusHandle,
     welcomed: Option<Welcomed>,
     health: Health,
@@ -188,7 +191,7 @@ impl Bound {
     /// The workers do not start.
     pub async fn serve(self) -> Result<RunningNode> {
         let Self { master, slave, bus, welcomed, health, requests, registry, listeners, capacity, .. } = self;
-        let (addresses, outlive, tenants) = (self.addresses, self.outlive, self.tenants);
+        let (addresses, outlive, tenants, webhooks) = (self.addresses, self.outlive, self.tenants, self.webhooks);
         let workers = thread::available_parallelism().map_or(1, NonZero::get);
         let handles = listeners.try_clone()?;
         let mut builder = Server::build()
@@ -262,7 +265,8 @@ impl Bound {
         health.serving();
         info!(version = VERSION, workers = workers as u64; "ready");
         let listeners = handles;
-        Ok(RunningNode { addresses, tenants, slave, bus, welcomed, health, server: handle, task, listeners, outlive })
+        let server = handle;
+        Ok(RunningNode { addresses, tenants, slave, webhooks, bus, welcomed, health, server, task, listeners, outlive })
     }
 }
 
@@ -306,6 +310,9 @@ impl RunningNode {
         self.bus.goodbye().await;
         if let Some(slave) = &self.slave {
             slave.drain().await;
+        }
+        if let Some(webhooks) = &self.webhooks {
+            webhooks.drain().await;
         }
         self.server.stop(true).await;
         self.bus.stop().await;

@@ -6,6 +6,7 @@ use toml::{
     Table, Value,
     de::{DeTable, DeValue},
 };
+use wellhead_proto::dialect::mount::BadSetting;
 
 /// Where one value was set.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -132,6 +133,12 @@ impl SettingsError {
     /// Something wrong without a place.
     pub fn new(message: impl Into<String>) -> Self {
         Self { place: None, message: message.into(), hint: None }
+    }
+
+    /// What somebody found who knows no places.
+    #[must_use]
+    pub fn of(BadSetting { key, message, hint }: BadSetting, places: &Places) -> Self {
+        Self { place: places.of(&key).cloned(), message: format!("{key}: {message}"), hint }
     }
 
     /// The same at a place.

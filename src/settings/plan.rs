@@ -205,12 +205,8 @@ impl Check<'_> {
     }
 
     /// The same of what somebody found who knows no places.
-    fn placed(&self, BadSetting { key, message, hint }: BadSetting) -> SettingsError {
-        let error = self.error(&key, message);
-        match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
+    fn placed(&self, bad: BadSetting) -> SettingsError {
+        SettingsError::of(bad, self.places)
     }
 
     /// Values that are wrong by themselves.

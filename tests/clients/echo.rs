@@ -27,7 +27,7 @@ use wellhead_proto::{
     units::Size,
 };
 use wellhead_slave::{
-    Slave, SlaveSetup,
+    NoWebhooks, Slave, SlaveSetup,
     settings::{Limits, Settings, TokenSettings},
 };
 
@@ -108,6 +108,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         dialects: vec![Arc::new(EchoDialect { routes: [route], token })],
         bus: hub.clone(),
         remote: Arc::new(wellhead_slave::NoRemote),
+        webhooks: Arc::new(NoWebhooks),
     };
     let mut registry = Registry::default();
     let slave = Slave::new(setup, &mut registry);

@@ -17,8 +17,8 @@ use crate::{
     notice::{ActionOutcome, Notice},
     push_key::Right,
     query::{
-        AppStats, ChannelStates, CountQuery, MemberInfos, MembersQuery, NameHashes, Names, NamesQuery, StatesQuery,
-        StatsQuery,
+        AppStats, ChannelStates, CountQuery, MemberInfos, MembersQuery, NameHashes, Names, NamesQuery,
+        ResendWebhookQuery, StatesQuery, StatsQuery, WebhookStates, WebhooksQuery,
     },
     refusal::{CloseCause, Refusal},
     tenants::Tenants,
@@ -175,6 +175,10 @@ pub enum QueryRequest {
     Members(MembersQuery, ReplyWith<MemberInfos>),
     /// Sizes of the apps that the caller may see.
     Stats(StatsQuery, ReplyWith<AppStats>),
+    /// States of webhooks.
+    Webhooks(WebhooksQuery, ReplyWith<WebhookStates>),
+    /// Send a webhook again; its id comes back if it was there.
+    ResendWebhook(ResendWebhookQuery, ReplyWith<Names>),
 }
 
 /// What a request to a slave comes down to, each with how its reply is written.
@@ -205,7 +209,9 @@ impl QueryRequest {
             Self::Names(NamesQuery { app, .. }, _)
             | Self::Count(CountQuery { app, .. }, _)
             | Self::States(StatesQuery { app, .. }, _)
-            | Self::Members(MembersQuery { app, .. }, _) => Some(app),
+            | Self::Members(MembersQuery { app, .. }, _)
+            | Self::Webhooks(WebhooksQuery { app }, _)
+            | Self::ResendWebhook(ResendWebhookQuery { app, .. }, _) => Some(app),
             Self::Stats(StatsQuery, _) => None,
         }
     }
@@ -238,6 +244,8 @@ impl std::fmt::Debug for QueryRequest {
             Self::States(query, _) => query.fmt(f),
             Self::Members(query, _) => query.fmt(f),
             Self::Stats(query, _) => query.fmt(f),
+            Self::Webhooks(query, _) => query.fmt(f),
+            Self::ResendWebhook(query, _) => query.fmt(f),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     event::{Event, Payload, Sender},
     ids::{AppId, UserId},
     jwt::BadToken,
-    query::{ChannelState, Headcount, Listing, StatesOf, StatesQuery},
+    query::{ChannelState, Headcount, KeptWebhook, Listing, StatesOf, StatesQuery, WebhookState},
 };
 
 /// The cases in a file: a list.
@@ -64,10 +64,23 @@ pub enum GoldenAnswer {
     Stats(BTreeMap<AppId, GoldenStats>),
     Channels(BTreeMap<String, GoldenChannel>),
     Members(BTreeMap<UserId, String>),
+    Webhooks(BTreeMap<u32, GoldenWebhook>),
     /// The payload of a JWT.
     Claims(String),
     Token(String),
     BadToken(()),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenWebhook {
+    target: String,
+    events: u64,
+    requests: u64,
+    success: Option<u64>,
+    error: Option<(u64, String)>,
+    /// Each with its events, when it was given up and why.
+    kept: BTreeMap<String, (u64, u64, String)>,
 }
 
 #[derive(Deserialize)]
@@ -258,6 +271,8 @@ fn question(query: &QueryRequest) -> Value {
         QueryRequest::States(query, _) => states(query),
         QueryRequest::Members(query, _) => json!({ "app": query.app, "members_of": query.channel }),
         QueryRequest::Stats(..) => json!("stats"),
+        QueryRequest::Webhooks(query, _) => json!({ "app": query.app, "webhooks": {} }),
+        QueryRequest::ResendWebhook(query, _) => json!({ "app": query.app, "resend_webhook": query.id }),
     }
 }
 
@@ -328,6 +343,10 @@ fn reply_of_master(request: MasterRequest, answer: Option<GoldenAnswer>) -> ApiR
                 let size = |GoldenStats { sockets, users }| Headcount { connections: sockets, users };
                 reply(apps.into_iter().map(|(app, stats)| (app, size(stats))).collect())
             }
+            (QueryRequest::Webhooks(_, reply), GoldenAnswer::Webhooks(states)) => {
+                reply(states.into_iter().map(|(number, state)| (number, webhook(state))).collect())
+            }
+            (QueryRequest::ResendWebhook(_, reply), GoldenAnswer::Names(ids)) => reply(ids),
             (query, _) => panic!("this cannot come of {query:?}"),
         },
         (MasterRequest::Decode { reply, .. }, Some(GoldenAnswer::Claims(payload))) => {
@@ -335,6 +354,18 @@ fn reply_of_master(request: MasterRequest, answer: Option<GoldenAnswer>) -> ApiR
         }
         (MasterRequest::Decode { reply, .. }, Some(GoldenAnswer::BadToken(()))) => reply(Err(BadToken::Signature)),
         (request, _) => panic!("this cannot come of {request:?}"),
+    }
+}
+
+fn webhook(GoldenWebhook { target, events, requests, success, error, kept }: GoldenWebhook) -> WebhookState {
+    let kept = kept.into_iter().map(|(id, (events, given_up, reason))| (id, KeptWebhook { events, given_up, reason }));
+    WebhookState {
+        target,
+        queued_events: events,
+        queued_requests: requests,
+        last_success: success,
+        last_error: error,
+        kept: kept.collect(),
     }
 }
 

@@ -10,8 +10,8 @@ use crate::{
     member::{Member, MemberChange},
     node_request::Bearer,
     query::{
-        ChannelState, CountQuery, GrantsQuery, Headcount, Listing, MembersQuery, NamesQuery, StatesOf, StatesQuery,
-        StatsQuery,
+        ChannelState, CountQuery, GrantsQuery, Headcount, KeptWebhook, Listing, MembersQuery, NamesQuery,
+        ResendWebhookQuery, StatesOf, StatesQuery, StatsQuery, WebhookState, WebhooksQuery,
     },
     testkit::{Golden, hex},
 };
@@ -148,6 +148,7 @@ fn new_reports() -> Vec<(&'static str, Body)> {
         ("hands over a user", CoordinationMessage::Handover { key: user(), epoch: 3 }),
         ("announced a user", CoordinationMessage::Announced { key: user(), epoch: 3 }),
         ("announcements lost", CoordinationMessage::AnnouncementsLost),
+        ("leaving", CoordinationMessage::Leaving),
     ];
     said.map(|(case, said)| (case, report(vec![said]))).into()
 }
@@ -181,6 +182,26 @@ fn new_answers() -> Vec<(&'static str, Body)> {
     let bearer = Bearer { user: name("ann"), app: name("shop"), channels: vec![pattern("a*")], remotes };
     let response = NodeResponse::Redeemed(Some(bearer));
     vec![("redeemed, with remote commands", Body::Response { id: 300, from: node(7), response })]
+}
+
+/// What the previous release knows nothing of: webhooks.
+fn webhooks() -> Vec<(&'static str, Body)> {
+    let (id, from) = (0x2a, node(7));
+    let kept = KeptWebhook { events: 2, given_up: 1_700_000_000_000, reason: "answered 500".to_owned() };
+    let state = WebhookState {
+        target: "https://hooks.example.com:443".to_owned(),
+        queued_events: 3,
+        queued_requests: 1,
+        last_success: Some(1_700_000_000_000),
+        last_error: Some((1_700_000_000_001, "no answer in time".to_owned())),
+        kept: [("7-1".to_owned(), kept)].into(),
+    };
+    let resend = ResendWebhookQuery { app: name("shop"), id: "7-1".to_owned() };
+    vec![
+        ("states of webhooks", Body::Query { id, from, query: WebhooksQuery { app: name("shop") }.into() }),
+        ("send a webhook again", Body::Query { id, from, query: resend.into() }),
+        ("webhooks", Body::Result { id, from, result: QueryResult::Webhooks([(0, state)].into()) }),
+    ]
 }
 
 fn report(reports: Vec<CoordinationMessage>) -> Body {
@@ -235,6 +256,7 @@ fn every_message_has_the_bytes_that_it_always_had() {
             ("new_orders", new_orders()),
             ("new_ends", new_ends()),
             ("new_answers", new_answers()),
+            ("webhooks", webhooks()),
         ];
         let only_here = only_here.into_iter().filter(|_| format == MessageFormat::V4);
         for (file, cases) in all().into_iter().chain(only_here) {
@@ -301,5 +323,18 @@ fn the_previous_release_keeps_sockets_that_are_to_end_and_misses_no_number() {
             panic!("{case}: {:?}", read.body);
         };
         assert_eq!(channel.as_str(), "", "{case}");
+    }
+}
+
+/// Its answer is none to the question, so its part of the answer is missing.
+#[test]
+fn the_previous_release_is_asked_something_else_than_about_webhooks() {
+    let signer = MessageKey::new(b"the secret of the golden files");
+    for (case, body) in webhooks() {
+        let Body::Query { query, .. } = &body else { continue };
+        let mut nothing = query.nothing();
+        let (read, _) = NodeMessage::decode(&message(body).encode(MessageFormat::V3, &signer), &signer).unwrap();
+        let Body::Query { query: asked, .. } = read.body else { panic!("{case}") };
+        assert!(nothing.merge(asked.nothing()).is_err(), "{case}: {asked:?}");
     }
 }

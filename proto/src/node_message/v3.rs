@@ -24,7 +24,7 @@ use crate::{
     node_request::{Bearer, NodeRequest, NodeResponse},
     query::{
         ChannelState, CountQuery, GrantsQuery, Headcount, Listing, MembersQuery, NamesQuery, Query, QueryResult,
-        StatesOf, StatesQuery, StatsQuery,
+        ResendWebhookQuery, StatesOf, StatesQuery, StatsQuery, WebhooksQuery,
     },
 };
 
@@ -290,6 +290,11 @@ impl From<Query> for Ask {
             Query::Members(MembersQuery { app, channel }) => (app, OldQuery::Members(channel)),
             Query::Grants(GrantsQuery { app, user }) => (app, OldQuery::GrantsOf(user)),
             Query::Stats(StatsQuery) => return Self::Stats,
+            // it sends none. What it is asked instead costs nothing, and its answer is of another kind: so whoever asks is
+            // told that its part is missing
+            Query::Webhooks(WebhooksQuery { app }) | Query::ResendWebhook(ResendWebhookQuery { app, .. }) => {
+                (app, OldQuery::UserCountOf(ChannelName::try_from("").expect("a channel may have no name")))
+            }
         };
         Self::Query { app, query }
     }
@@ -323,6 +328,8 @@ impl From<QueryResult> for CensusV3 {
             QueryResult::States(states) => Self::States(states),
             QueryResult::Members(members) => Self::Members(members),
             QueryResult::Stats(apps) => Self::Stats(apps),
+            // nobody who reads this asked for it
+            QueryResult::Webhooks(_) => Self::Hashes(HashSet::new()),
         }
     }
 }
@@ -385,7 +392,7 @@ impl CoordinationMessage {
             Self::Handover { key, epoch } => OldReport::Kept { post: key.into_old()?, epoch },
             Self::Announced { key, epoch } => OldReport::Announced { post: key.into_old()?, epoch },
             Self::Synced { slaves, round, confirmed } => OldReport::Settled { slaves, turn: round, heard: confirmed },
-            Self::AnnouncementsLost => return None,
+            Self::AnnouncementsLost | Self::Leaving => return None,
         })
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -16,14 +16,16 @@ use tokio::{
 };
 use wellhead_proto::{
     bus::{Bus, BusError, BusState},
-    coordination::CoordinationMessage,
-    ids::{ChannelKey, NodeId, UserId},
+    coordination::{CoordinatedKey, CoordinationMessage},
+    event::Event,
+    ids::{AppId, ChannelKey, NodeId, SocketId, UserId},
     member::{Member, MemberAnnouncement, MemberChange},
+    membership::coordinators,
 };
 
 use super::{
     coordinator::{Coordinator, Fact, GRACE, LedgerKey, Outcome},
-    facts::{self, Consumer, FactReader, FactStream},
+    facts::{self, Consumer, FactFilter, FactReader, FactStream},
 };
 use crate::{channels::ChannelTable, metrics::Metrics};
 
@@ -50,6 +52,8 @@ pub struct Coordination {
     bus: Arc<dyn Bus>,
     metrics: Metrics,
     facts: FactStream,
+    /// Which of them are read outside of this slave, if any are.
+    outside: OnceLock<Arc<dyn FactFilter>>,
     /// What reads them, until it is started.
     readers: Mutex<Option<[FactReader; 3]>>,
 }
@@ -69,7 +73,25 @@ impl Coordination {
             metrics,
             readers: Mutex::new(Some(Consumer::ALL.map(|consumer| facts.read(consumer)))),
             facts,
+            outside: OnceLock::new(),
         }
+    }
+
+    /// Read those facts for webhooks that `filter` lets through, and events of clients among them. To be called once.
+    pub fn read_for_webhooks(&self, filter: Arc<dyn FactFilter>) -> FactReader {
+        let reader = self.facts.read_some(Consumer::Webhooks, Some(filter.clone()));
+        let _ = self.outside.set(filter);
+        reader
+    }
+
+    /// Does somebody outside want events that clients of `app` publish?
+    pub fn wants_client_events(&self, app: &AppId) -> bool {
+        self.outside.get().is_some_and(|filter| filter.wants_client_events(app))
+    }
+
+    /// A client published `event`, and the bus has it.
+    pub fn client_event(&self, channel: ChannelKey, socket: SocketId, event: Event) {
+        self.facts.publish(vec![Fact::ClientEvent(channel, socket, event)]);
     }
 
     /// The table that holds the names of channels.
@@ -91,6 +113,7 @@ impl Coordination {
     /// Another slave said something. `true` if lists of members must be fetched anew.
     #[must_use]
     pub fn receive(&self, from: NodeId, messages: Vec<CoordinationMessage>) -> bool {
+        self.note_elsewhere(from, &messages);
         self.with(|coordinator, out| {
             for message in messages {
                 coordinator.receive(from, message, out);
@@ -116,10 +139,32 @@ impl Coordination {
 
     /// This slave is about to go: hand over what it coordinates, to those of `slaves` that stay.
     pub fn hand_over(&self, slaves: &[NodeId]) {
+        let stay: Vec<_> = slaves.iter().copied().filter(|&slave| slave != self.me).collect();
+        stay.iter().for_each(|&slave| self.bus.report(slave, vec![CoordinationMessage::Leaving]));
         self.with(|coordinator, out| {
-            let stay: Vec<_> = slaves.iter().copied().filter(|&slave| slave != self.me).collect();
             coordinator.slaves_changed(&stay, out);
         });
+    }
+
+    /// Let those outside who read facts know what another slave decided that this one stands by for: should it die, nobody else
+    /// knows what it had not told yet.
+    fn note_elsewhere(&self, from: NodeId, messages: &[CoordinationMessage]) {
+        if self.outside.get().is_none() {
+            return;
+        }
+        let slaves = self.bus.state().borrow().slaves.clone();
+        let decides = |key: &CoordinatedKey| {
+            let (CoordinatedKey::Channel(channel) | CoordinatedKey::Member { channel, .. }) = key else { return false };
+            coordinators(slaves.iter().copied(), channel) == (Some(from), Some(self.me))
+        };
+        let fact = |message: &CoordinationMessage| match message {
+            CoordinationMessage::Handover { key, epoch } if decides(key) => {
+                Some(Fact::decided_by(from, key.clone(), epoch % 2 == 1))
+            }
+            CoordinationMessage::Leaving => Some(Fact::Leaving(from)),
+            _ => None,
+        };
+        self.facts.publish(messages.iter().filter_map(fact).collect());
     }
 
     /// Which slave this is.
@@ -186,6 +231,9 @@ fn label(fact: &Fact) -> &'static str {
         Fact::UserOnline(..) => "user_online",
         Fact::UserOffline(..) => "user_offline",
         Fact::SubscriptionCount(..) => "subscription_count",
+        Fact::ClientEvent(..) => "client_event",
+        Fact::DecidedBy(..) => "decided_elsewhere",
+        Fact::Leaving(_) => "leaving",
     }
 }
 
@@ -205,6 +253,8 @@ fn write_to_log(fact: &Fact) {
         Fact::SubscriptionCount(ChannelKey { app, name }, count) => {
             debug!(fact = what, app_id:% = app, channel:% = name, count; "{what}: {count} on {name} of {app}");
         }
+        // decided by nobody here
+        Fact::ClientEvent(..) | Fact::DecidedBy(..) | Fact::Leaving(_) => {}
     }
 }
 
@@ -252,7 +302,10 @@ fn announcement(fact: Fact) -> Option<MemberAnnouncement> {
         | Fact::Vacated(_)
         | Fact::UserOnline(..)
         | Fact::UserOffline(..)
-        | Fact::SubscriptionCount(..) => return None,
+        | Fact::SubscriptionCount(..)
+        | Fact::ClientEvent(..)
+        | Fact::DecidedBy(..)
+        | Fact::Leaving(_) => return None,
     };
     Some(MemberAnnouncement { channel, change })
 }

@@ -8,11 +8,16 @@ use std::{
 
 use tokio::sync::Notify;
 
+use wellhead_proto::ids::AppId;
+
 use super::coordinator::Fact;
 use crate::metrics::Metrics;
 
 /// Facts that wait for one reader at most: when a slave dies, all its channels are vacated in one step.
 pub const MOST: usize = 65_536;
+
+/// What the payloads of those may take, in bytes: only events of clients have one.
+const MOST_BYTES: usize = 16 << 20;
 
 /// Room that a queue keeps when it has been emptied.
 const KEPT: usize = 256;
@@ -26,10 +31,12 @@ pub enum Consumer {
     Metrics,
     /// Writes them to the log.
     Log,
+    /// Sends webhooks. It is read outside of the slave, if at all, and says which facts it wants ([`FactFilter`]).
+    Webhooks,
 }
 
 impl Consumer {
-    /// All of them.
+    /// Those that every slave has.
     pub const ALL: [Self; 3] = [Self::Announcer, Self::Metrics, Self::Log];
 
     /// Its name in metrics.
@@ -39,6 +46,7 @@ impl Consumer {
             Self::Announcer => "announcer",
             Self::Metrics => "metrics",
             Self::Log => "log",
+            Self::Webhooks => "webhooks",
         }
     }
 
@@ -46,10 +54,24 @@ impl Consumer {
     fn wants(self, fact: &Fact) -> bool {
         match self {
             Self::Announcer => matches!(fact, Fact::MemberAdded(..) | Fact::MemberRemoved(..)),
-            Self::Metrics => true,
-            Self::Log => log::log_enabled!(log::Level::Debug),
+            Self::Metrics => is_decided_here(fact),
+            Self::Log => is_decided_here(fact) && log::log_enabled!(log::Level::Debug),
+            Self::Webhooks => true,
         }
     }
+}
+
+fn is_decided_here(fact: &Fact) -> bool {
+    !matches!(fact, Fact::ClientEvent(..) | Fact::DecidedBy(..) | Fact::Leaving(_))
+}
+
+/// Which facts a reader wants of those that its kind is for.
+pub trait FactFilter: Send + Sync {
+    /// Does it want this one? Asked while facts are decided: it must not wait.
+    fn wants(&self, fact: &Fact) -> bool;
+
+    /// Might it want events that clients of `app` publish?
+    fn wants_client_events(&self, app: &AppId) -> bool;
 }
 
 /// The end at which facts enter.
@@ -62,6 +84,7 @@ pub struct FactStream {
 
 struct FactQueue {
     consumer: Consumer,
+    filter: Option<Arc<dyn FactFilter>>,
     waiting: Mutex<Waiting>,
     changed: Notify,
 }
@@ -69,13 +92,35 @@ struct FactQueue {
 #[derive(Default)]
 struct Waiting {
     facts: VecDeque<Fact>,
+    /// What their payloads take.
+    bytes: usize,
     /// So many were dropped since the reader last looked.
     lost: usize,
     /// No more will come.
     ended: bool,
 }
 
+impl Waiting {
+    fn pop(&mut self) -> Option<Fact> {
+        let fact = self.facts.pop_front()?;
+        self.bytes -= payload(&fact);
+        Some(fact)
+    }
+}
+
+/// The bytes of its payload.
+fn payload(fact: &Fact) -> usize {
+    match fact {
+        Fact::ClientEvent(_, _, event) => event.data.len(),
+        _ => 0,
+    }
+}
+
 impl FactQueue {
+    fn wants(&self, fact: &Fact) -> bool {
+        self.consumer.wants(fact) && self.filter.as_ref().is_none_or(|filter| filter.wants(fact))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,9 +134,14 @@ impl FactStream {
 
     /// Read what enters from now on.
     pub fn read(&self, consumer: Consumer) -> FactReader {
+        self.read_some(consumer, None)
+    }
+
+    /// The same, of those that `filter` lets through.
+    pub fn read_some(&self, consumer: Consumer, filter: Option<Arc<dyn FactFilter>>) -> FactReader {
         // shown from the start, so that a first loss shows as a rise
         self.metrics.facts_dropped(consumer.label(), 0);
-        let queue = Arc::new(FactQueue { consumer, waiting: Mutex::default(), changed: Notify::new() });
+        let queue = Arc::new(FactQueue { consumer, filter, waiting: Mutex::default(), changed: Notify::new() });
         self.lock().push(queue.clone());
         FactReader(queue)
     }
@@ -105,15 +155,18 @@ impl FactStream {
         // a reader that has gone needs no queue
         queues.retain(|queue| Arc::strong_count(queue) > 1);
         for queue in queues.iter() {
-            let wanted = facts.iter().filter(|fact| queue.consumer.wants(fact));
+            let wanted = facts.iter().filter(|fact| queue.wants(fact));
             let mut waiting = queue.lock();
             let before = waiting.facts.len();
             waiting.facts.extend(wanted.cloned());
             if waiting.facts.len() == before {
                 continue;
             }
-            let lost = waiting.facts.len().saturating_sub(self.most);
-            waiting.facts.drain(..lost);
+            waiting.bytes += waiting.facts.range(before..).map(payload).sum::<usize>();
+            let mut lost = 0;
+            while (waiting.facts.len() > self.most || waiting.bytes > MOST_BYTES) && waiting.pop().is_some() {
+                lost += 1;
+            }
             waiting.lost += lost;
             drop(waiting);
             if lost > 0 {
@@ -159,7 +212,7 @@ impl FactReader {
                 let mut waiting = self.0.lock();
                 if !waiting.facts.is_empty() {
                     let some = most.min(waiting.facts.len());
-                    let facts = waiting.facts.drain(..some).collect();
+                    let facts = (0..some).filter_map(|_| waiting.pop()).collect();
                     let lost = std::mem::take(&mut waiting.lost);
                     let is_last = waiting.facts.is_empty();
                     if is_last {
@@ -184,7 +237,11 @@ impl FactReader {
 
 #[cfg(test)]
 mod tests {
-    use wellhead_proto::{ids::ChannelKey, member::Member};
+    use wellhead_proto::{
+        event::{Event, Payload},
+        ids::{ChannelKey, NodeId, SocketId},
+        member::Member,
+    };
 
     use super::*;
 
@@ -231,6 +288,35 @@ mod tests {
         stream.publish((5..12).map(added).collect());
         assert_eq!(slow.next(1).await, Some(Batch { facts: vec![added(9)], lost: 4, is_last: false }));
         assert_eq!(slow.next(9).await.map(|batch| batch.lost), Some(0));
+    }
+
+    #[tokio::test]
+    async fn a_reader_gets_what_its_filter_lets_through_and_payloads_are_bounded_together() {
+        struct Even;
+        impl FactFilter for Even {
+            fn wants(&self, fact: &Fact) -> bool {
+                matches!(fact, Fact::ClientEvent(..)) || *fact == added(2) || *fact == added(4)
+            }
+
+            fn wants_client_events(&self, _: &AppId) -> bool {
+                true
+            }
+        }
+        let (stream, metrics) = stream(9);
+        let (some, log) = (stream.read_some(Consumer::Webhooks, Some(Arc::new(Even))), stream.read(Consumer::Metrics));
+        stream.publish((0..5).map(added).collect());
+        assert_eq!(some.next(9).await.map(|batch| batch.facts), Some(vec![added(2), added(4)]));
+        let said = |length| {
+            let data = Payload::Text("x".repeat(length).into());
+            let socket = SocketId::new(NodeId::from_random(1), 1);
+            Fact::ClientEvent(channel(1), socket, Event::new("client-x".parse().unwrap(), data))
+        };
+        stream.publish(vec![said(MOST_BYTES / 2), said(MOST_BYTES / 2), said(1), added(2)]);
+        let left = vec![said(MOST_BYTES / 2), said(1), added(2)];
+        assert_eq!(some.next(9).await, Some(Batch { facts: left, lost: 1, is_last: true }));
+        assert_eq!(metrics.dropped_facts("webhooks"), 1);
+        // what is said is no decision
+        assert_eq!(log.next(9).await.map(|batch| batch.facts.len()), Some(6));
     }
 
     #[tokio::test]

@@ -338,12 +338,17 @@ impl Session {
 
     /// Publish what the client says; its next message is handled when the bus has taken it.
     fn say(&mut self, channel: ChannelName, event: Event, context: &mut SessionContext<Self>) {
-        let command = Command::Publish { channel, event, except: Some(self.socket.id()) };
         let Some(app) = self.socket.app() else { return };
+        let wanted = self.state.coordination.wants_client_events(&app);
+        let fact = wanted.then(|| (ChannelKey { app: app.clone(), name: channel.clone() }, event.clone()));
+        let command = Command::Publish { channel, event, except: Some(self.socket.id()) };
         let (bus, envelope) = (self.state.bus.clone(), Envelope { app, command });
         let published = async move { bus.publish(envelope).await }.into_actor(self);
-        context.wait(published.map(|result, session, _| {
+        context.wait(published.map(move |result, session, _| {
             session.state.metrics.said(result.is_ok());
+            if let (Ok(()), Some((channel, event))) = (&result, fact) {
+                session.state.coordination.client_event(channel, session.socket.id(), event);
+            }
             session.reply(if result.is_ok() { ActionOutcome::Done } else { ActionOutcome::Failed });
         }));
     }

@@ -24,7 +24,7 @@ use wellhead_proto::{
     origin::Origins,
     tenants::{TenantDirectory, Tenants},
 };
-use wellhead_slave::{Opened, Rejected, Slave, SlaveSetup, Transport, settings};
+use wellhead_slave::{NoWebhooks, Opened, Rejected, Slave, SlaveSetup, Transport, settings};
 
 use crate::support::{
     keys::claims,
@@ -102,7 +102,8 @@ impl SlaveNode {
             tenants: Arc::new(TenantDirectory::new(tenants)),
             dialects: dialect::all(&dialect::Settings::default(), &seal),
             bus: end.bus.clone(),
-            remote: std::sync::Arc::new(wellhead_slave::NoRemote),
+            remote: Arc::new(wellhead_slave::NoRemote),
+            webhooks: Arc::new(NoWebhooks),
         };
         let slave = Slave::new(setup, &mut prometheus_client::registry::Registry::default());
         end.bus.attach(slave.bus_handler());

@@ -2,6 +2,7 @@
 //! sockets. A route is a row in [`ROUTES`]; its handler is in a file by what it is about.
 
 mod terminate;
+mod webhooks;
 
 use crate::{
     dialect::{
@@ -28,12 +29,15 @@ struct NativeRoute {
     handle: fn(&ApiCall<'_>, &SocketIdSeal) -> Result<MasterRequest, Refusal>,
 }
 
+const QUERY: RouteAuth = RouteAuth::PushKey(Right::Query);
 const GRANT: RouteAuth = RouteAuth::PushKey(Right::Grant);
 
 #[rustfmt::skip]
 const ROUTES: &[NativeRoute] = &[
     NativeRoute { method: "DELETE", path: "/v1/apps/{app}/users/{user}/connections", guard: GRANT, handle: terminate::user },
     NativeRoute { method: "DELETE", path: "/v1/apps/{app}/sockets/{socket}", guard: GRANT, handle: terminate::socket },
+    NativeRoute { method: "GET", path: "/v1/apps/{app}/webhooks", guard: QUERY, handle: webhooks::states },
+    NativeRoute { method: "POST", path: "/v1/apps/{app}/webhooks/{id}/resend", guard: GRANT, handle: webhooks::resend },
 ];
 
 /// The API.
@@ -133,6 +137,11 @@ fn refuse(why: &Refusal) -> ApiReply {
 /// 200 with this JSON.
 fn json(body: impl Into<bytes::Bytes>) -> ApiReply {
     ApiReply::new(200, JSON, body)
+}
+
+/// 404 with these words.
+fn not_found(words: &str) -> ApiReply {
+    ApiReply::new(404, JSON, format!(r#"{{"error":{}}}"#, quote(words)))
 }
 
 /// 400 with these words.

@@ -1,14 +1,14 @@
 //! What is known of an app: how Pusher's libraries call it, what its secret signs, what it may have.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use crate::ids::AppId;
+use crate::{ids::AppId, tenants::Tenants};
 
-use super::limits::AppLimits;
+use super::{limits::AppLimits, webhook::Webhook};
 
 /// An app as Pusher's libraries know it. It is kept in the directory of tenants.
 #[derive(Clone)]
@@ -25,6 +25,8 @@ pub struct PusherApp {
     pub authorize_within: Option<Duration>,
     /// Its limits.
     pub limits: AppLimits,
+    /// What is told of its channels, and whom.
+    pub webhooks: Vec<Arc<Webhook>>,
     /// Initialized with the secret: that would be half of the work of a short signature.
     pub(super) mac: Hmac<Sha256>,
 }
@@ -34,7 +36,21 @@ impl PusherApp {
     #[must_use]
     pub fn new(key: AppId, id: String, secret: Vec<u8>, client_events: bool, limits: AppLimits) -> Self {
         let mac = Hmac::new_from_slice(&secret).expect("HMAC takes a key of any length");
-        Self { key, id, secret, client_events, authorize_within: None, limits, mac }
+        Self { key, id, secret, client_events, authorize_within: None, limits, webhooks: Vec::new(), mac }
+    }
+
+    /// The targets of webhooks of an app, in the order of the settings.
+    #[must_use]
+    pub fn webhooks_of<'t>(tenants: &'t Tenants, app: &AppId) -> &'t [Arc<Webhook>] {
+        tenants.app(app).of::<Self>().map_or(&[], |app| &app.webhooks)
+    }
+
+    /// The signature of a body that is sent to the app.
+    #[must_use]
+    pub fn sign(&self, body: &[u8]) -> String {
+        let mut mac = self.mac.clone();
+        mac.update(body);
+        hex(&mac.finalize().into_bytes())
     }
 
     /// Is `signature` what the secret makes of `parts`, written one after the other?
@@ -69,7 +85,7 @@ pub mod tests {
     use crate::{
         jwt::Keyring,
         origin::Origins,
-        tenants::{DialectRecord, ListedTenant, Tenants},
+        tenants::{DialectRecord, ListedTenant},
     };
 
     /// The app of the vectors.

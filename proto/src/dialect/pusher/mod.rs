@@ -10,6 +10,7 @@ mod names;
 mod protocol;
 mod settings;
 mod sign;
+pub mod webhook;
 
 use crate::{
     dialect::{
@@ -49,7 +50,8 @@ impl Mount for Pusher {
         Some(OwnCredentials { clients: "Pusher's clients", requests: "signed requests of Pusher's libraries" });
 
     fn app_paths(settings: &mut PusherAppSettings) -> Vec<(&'static str, &mut String)> {
-        vec![("secret_file", &mut settings.secret_file)]
+        let own = ("secret_file", &mut settings.secret_file);
+        webhook::paths(&mut settings.webhooks).chain([own]).collect()
     }
 
     fn check(settings: Settings) -> Result<Settings, BadSetting> {

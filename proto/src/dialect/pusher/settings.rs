@@ -9,7 +9,11 @@ use crate::{
     units::Span,
 };
 
-use super::{apps::PusherApp, limits::AppLimits};
+use super::{
+    apps::PusherApp,
+    limits::AppLimits,
+    webhook::{self, WebhookSettings},
+};
 
 /// No name in Wellhead is longer, in bytes.
 const LONGEST_NAME: usize = AppId::MAX_BYTES;
@@ -63,6 +67,8 @@ pub struct PusherAppSettings {
     pub authorization_timeout: Span,
     /// How much of everything its clients and backends may have.
     pub limits: AppLimits,
+    /// What is told of its channels, and whom.
+    pub webhooks: Vec<WebhookSettings>,
 }
 
 impl Default for PusherAppSettings {
@@ -75,6 +81,7 @@ impl Default for PusherAppSettings {
             authorized_connections: false,
             authorization_timeout: Span::seconds(30),
             limits: AppLimits::default(),
+            webhooks: Vec::new(),
         }
     }
 }
@@ -107,6 +114,7 @@ fn one(entry: &AppEntry<'_, PusherAppSettings>, files: &dyn SecretFiles) -> Resu
         authorized_connections,
         authorization_timeout,
         limits,
+        webhooks,
     } = &entry.settings;
     let bad = |name: &str, message: &str| BadSetting::new(entry.at(name), message);
     if let Some((name, why)) = limits.wrong() {
@@ -121,6 +129,7 @@ fn one(entry: &AppEntry<'_, PusherAppSettings>, files: &dyn SecretFiles) -> Resu
         let error = bad("authorization_timeout", "clients have a second at least");
         return Err(error.hint("authorized_connections = false lets them stay as long as they like"));
     }
+    let webhooks = webhook::webhooks(entry.place, webhooks, !id.is_empty(), files)?;
     let secret = match (id.is_empty(), files.secret(entry.place, "secret", secret, secret_file)?) {
         (true, None) if *client_events => {
             let error = bad("client_events", "clients publish to each other over Pusher's protocol only");
@@ -147,7 +156,7 @@ fn one(entry: &AppEntry<'_, PusherAppSettings>, files: &dyn SecretFiles) -> Resu
     }
     let app = PusherApp::new(entry.key.clone(), id.clone(), secret, *client_events, limits.clone());
     let authorize_within = authorized_connections.then_some(authorization_timeout.0);
-    Ok(Some(PusherApp { authorize_within, ..app }))
+    Ok(Some(PusherApp { authorize_within, webhooks, ..app }))
 }
 
 /// What the nodes compare, in the words of the first release: nodes of two releases are not to find each other different.
@@ -158,7 +167,8 @@ pub(super) fn alike(settings: &PusherAppSettings, app: Option<&PusherApp>, origi
     if settings.authorized_connections {
         rest.push_str(&format!(" authorized within {:?}", settings.authorization_timeout));
     }
-    vec![settings.id.clone().into_bytes(), secret, rest.into_bytes()]
+    let webhooks = app.and_then(|app| webhook::alike(&app.webhooks));
+    [settings.id.clone().into_bytes(), secret, rest.into_bytes()].into_iter().chain(webhooks).collect()
 }
 
 /// Secrets that could be guessed.

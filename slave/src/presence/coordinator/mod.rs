@@ -54,7 +54,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytestring::ByteString;
 use wellhead_proto::{
     coordination::{CoordinatedKey, CoordinationMessage},
-    ids::{AppId, ChannelKey, NodeId, UserId},
+    event::Event,
+    ids::{AppId, ChannelKey, NodeId, SocketId, UserId},
     member::Member,
     membership::{coordinators_at, place_of_channel},
 };
@@ -87,9 +88,21 @@ pub enum Fact {
     UserOffline(AppId, UserId),
     /// So many subscriptions the channel has now, in an app that counts them.
     SubscriptionCount(ChannelKey, u64),
+    /// A client published this on the channel, from this socket. Nobody decides that: it enters the stream where the client
+    /// is, and only if somebody outside wants it.
+    ClientEvent(ChannelKey, SocketId, Event),
+    /// Another slave decided this, for which this one stands by.
+    DecidedBy(NodeId, Box<Fact>),
+    /// Another slave is about to go, in order.
+    Leaving(NodeId),
 }
 
 impl Fact {
+    /// Another slave says what it announced of `key` last.
+    pub fn decided_by(by: NodeId, key: CoordinatedKey, occupied: bool) -> Self {
+        Self::DecidedBy(by, Box::new(Self::new(key, occupied, None)))
+    }
+
     /// What became of `key`. `info`: what the others may know of a member that came.
     fn new(key: CoordinatedKey, occupied: bool, info: Option<Arc<str>>) -> Self {
         match (key, occupied) {
@@ -253,6 +266,8 @@ impl Coordinator {
                     self.peer_synced(from, slaves, round, confirmed, out);
                 }
             }
+            // what is told outside is no matter of the decision
+            CoordinationMessage::Leaving => {}
             CoordinationMessage::AnnouncementsLost => out.lists_are_stale |= self.peers.contains_key(&from),
         }
     }

@@ -255,7 +255,9 @@ impl SimWorld {
                 Fact::MemberRemoved(channel, user) => (false, CoordinatedKey::Member { channel, user }),
                 Fact::UserOnline(app, user) => (true, CoordinatedKey::User { app, user }),
                 Fact::UserOffline(app, user) => (false, CoordinatedKey::User { app, user }),
-                Fact::SubscriptionCount(..) => continue,
+                Fact::SubscriptionCount(..) | Fact::ClientEvent(..) | Fact::DecidedBy(..) | Fact::Leaving(_) => {
+                    continue;
+                }
             };
             let key = self.number(&key);
             self.show(|| format!("{id} announces: {key} is {}", if occupied { "occupied" } else { "vacant" }));
