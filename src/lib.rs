@@ -11,6 +11,7 @@ pub mod files;
 pub mod health;
 pub mod http;
 pub mod outbound;
+pub mod remote;
 pub mod settings;
 pub mod signing;
 pub mod telemetry;

@@ -5,6 +5,7 @@ use crate::{
     frame::Frame,
     ids::{ChannelName, UserId},
     member::Member,
+    remote::RemoteCall,
 };
 
 /// What one message of a client asks for. A session carries out one at a time, in order.
@@ -44,6 +45,15 @@ pub enum Action {
     Unsubscribe(ChannelName),
     /// Tell the patterns of channels that the socket may subscribe to.
     ListGrants,
+    /// Send a remote command to the backend of the app. What follows does not wait for its outcome.
+    Call(RemoteCall),
+    /// Answer with this frame: the client sent a remote command, and the dialect refuses it.
+    RejectCall {
+        /// Why, for metrics.
+        reason: &'static str,
+        /// What the client is told.
+        says: Frame,
+    },
 }
 
 /// A subscribe with credentials of its own, which the dialect has verified.

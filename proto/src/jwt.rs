@@ -35,7 +35,7 @@ pub struct Grant {
     /// The one app that it may connect to.
     #[serde(rename = "app_key")]
     pub app: AppId,
-    /// Remote commands that it may call; only `decode` shows them.
+    /// Remote commands that it may send.
     #[serde(default, deserialize_with = "null_is_false")]
     pub remotes: Option<BTreeMap<String, bool>>,
 }

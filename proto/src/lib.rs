@@ -26,6 +26,7 @@ pub mod origin;
 pub mod push_key;
 pub mod query;
 pub mod refusal;
+pub mod remote;
 pub mod secret;
 pub mod tenants;
 #[cfg(any(test, feature = "testkit"))]

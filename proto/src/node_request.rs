@@ -44,6 +44,8 @@ pub struct Bearer {
     pub app: AppId,
     /// The patterns of channels that it may subscribe to.
     pub channels: Vec<ChannelPattern>,
+    /// The remote commands that it may send.
+    pub remotes: Vec<String>,
 }
 
 impl NodeRequest {

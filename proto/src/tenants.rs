@@ -21,6 +21,7 @@ use crate::{
     origin::Origins,
     push_key::{KeyHash, PushKey},
     refusal::Refusal,
+    remote::RemoteTarget,
 };
 
 /// The tenants that are in force. Reading takes no lock; threads that read never wait for a swap.
@@ -75,6 +76,8 @@ pub struct ListedTenant {
     pub allowed_origins: Option<Origins>,
     /// What dialects know of it.
     pub of_dialects: Vec<DialectRecord>,
+    /// Where the remote commands of its clients are posted, if they are.
+    pub remote: Option<Arc<RemoteTarget>>,
 }
 
 /// What one dialect knows of one app. The dialect finds it by its type.
@@ -87,6 +90,12 @@ pub struct DialectRecord {
 }
 
 impl DialectRecord {
+    /// The record, if it is of the type `R`.
+    #[must_use]
+    pub fn of<R: Any>(&self) -> Option<&R> {
+        self.record.downcast_ref()
+    }
+
     /// `record`; the dialect finds it by `id`, too, if it calls the app something else than its key.
     pub fn new<R: Any + Send + Sync>(id: Option<String>, record: R) -> Self {
         Self { kind: TypeId::of::<R>(), id, record: Arc::new(record) }
@@ -277,6 +286,12 @@ impl<'t> Tenant<'t> {
             Some(_) => format!("this origin may not open sockets (allowed_origins of the app {app})").into(),
             None => "this origin may not open sockets (slave.allowed_origins)".into(),
         }))
+    }
+
+    /// Where the remote commands of its clients are posted, if they are.
+    #[must_use]
+    pub fn remote(self) -> Option<&'t Arc<RemoteTarget>> {
+        self.listed?.remote.as_ref()
     }
 
     /// What a dialect knows of it: its record of the type `R`.

@@ -36,6 +36,8 @@ use crate::{
 /// A client whose handshake was accepted. A place for its socket is taken.
 pub struct Accepted {
     bearer: Bearer,
+    /// Does it know remote commands?
+    knows_remotes: bool,
     encoding: u8,
     accept: SocketAccept,
     permit: ConnectionPermit,
@@ -120,9 +122,11 @@ pub fn open(state: &Arc<SlaveState>, cell: &Rc<ShardCell>, accepted: Accepted, o
     if transport.set_send_buffer(state.limits.send_buffer.bytes()).is_err() {
         return;
     }
-    let Accepted { bearer: Bearer { user, app, channels: grants }, encoding, permit, .. } = accepted;
+    let Accepted { bearer: Bearer { user, app, channels: grants, remotes }, knows_remotes, encoding, permit, .. } =
+        accepted;
+    let remotes = knows_remotes.then_some(remotes);
     state.metrics.opened.inc();
-    let admitted = AdmittedClient { app, user, grants, encoding, welcome: answer, early, permit };
+    let admitted = AdmittedClient { app, user, grants, remotes, encoding, welcome: answer, early, permit };
     session::start(state, cell, transport, admitted);
 }
 
@@ -157,10 +161,11 @@ async fn examine(state: &Arc<SlaveState>, head: Head<'_>) -> Result<Accepted, Re
     let key = key.as_ref().map_err(|why| refused(why.clone()))?;
     let permit =
         state.admission.permit().ok_or_else(|| refused(Refusal::unavailable("no room for another connection")))?;
+    let knows_remotes = matches!(credentials, Credentials::TokenWithRemotes(_));
     // last of all: a token that is good once is used up by it
     let bearer = identify(state, &tenants, app, credentials).await.map_err(&refused)?;
     let encoding = state.encodings.number(matched.dialect, variant);
-    Ok(Accepted { bearer, encoding, accept: SocketAccept::of(key), permit })
+    Ok(Accepted { bearer, knows_remotes, encoding, accept: SocketAccept::of(key), permit })
 }
 
 fn now() -> Duration {
@@ -223,17 +228,19 @@ async fn identify(
     credentials: Credentials,
 ) -> Result<Bearer, Refusal> {
     let bearer = match credentials {
-        Credentials::Token(token) => redeem(state, tenants, token, &app).await.map_err(|why| {
-            state.metrics.auth_failed(why);
-            debug!(app_id = app.as_str(), reason = why.label(); "the token for {app} is refused: {}", why.label());
-            match why {
-                BadToken::WrongApp => Refusal::WrongApp,
-                BadToken::Unanswered => Refusal::unavailable("the node that issued this token does not answer"),
-                _ => Refusal::CredentialsInvalid,
-            }
-        })?,
+        Credentials::Token(token) | Credentials::TokenWithRemotes(token) => {
+            redeem(state, tenants, token, &app).await.map_err(|why| {
+                state.metrics.auth_failed(why);
+                debug!(app_id = app.as_str(), reason = why.label(); "the token for {app} is refused: {}", why.label());
+                match why {
+                    BadToken::WrongApp => Refusal::WrongApp,
+                    BadToken::Unanswered => Refusal::unavailable("the node that issued this token does not answer"),
+                    _ => Refusal::CredentialsInvalid,
+                }
+            })?
+        }
         Credentials::PerSubscription if tenants.app(&app).is_listed() => {
-            return Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new() });
+            return Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new(), remotes: Vec::new() });
         }
         Credentials::PerSubscription => return Err(Refusal::WrongApp),
     };

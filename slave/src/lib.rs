@@ -19,6 +19,7 @@ mod patience;
 mod presence;
 mod registries;
 mod registry;
+mod remote;
 mod session;
 pub mod settings;
 mod slave;
@@ -37,6 +38,7 @@ pub use self::{
         coordinator::Fact,
         facts::{Batch, FactFilter, FactReader},
     },
+    remote::{NoRemote, RemoteCaller},
     slave::{Slave, SlaveSetup},
     transport::Transport,
     webhooks::{NoWebhooks, WebhookSender},

@@ -40,6 +40,7 @@ pub struct Metrics {
     rejected: Family<WhyLabel, Counter>,
     facts: Family<FactLabel, Counter>,
     dropped: Family<ByLabel, Counter>,
+    remote: Family<TakenLabel, Counter>,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -105,6 +106,7 @@ impl Metrics {
             rejected: Family::default(),
             facts: Family::default(),
             dropped: Family::default(),
+            remote: Family::default(),
         };
         registry.register("connections", "Open sockets", metrics.connections.clone());
         registry.register("connections_opened", "Sockets opened", metrics.opened.clone());
@@ -135,6 +137,7 @@ impl Metrics {
         registry.register("keeper_facts", "What this slave decided as coordinator", metrics.facts.clone());
         let dropped = "Facts that a reader was too slow for, by consumer";
         registry.register("facts_dropped", dropped, metrics.dropped.clone());
+        registry.register("remote_commands", "Remote commands of clients, by result", metrics.remote.clone());
         // every cause is there from the start, so that a first slow consumer shows as a rise
         for cause in CloseCause::ALL {
             drop(metrics.closed.get_or_create(&CauseLabel { cause: cause.label() }));
@@ -170,6 +173,11 @@ impl Metrics {
     /// A client may not join a channel.
     pub fn subscribe_rejected(&self, reason: &'static str) {
         self.rejected.get_or_create(&WhyLabel { reason }).inc();
+    }
+
+    /// What became of a remote command: `ok`, or why it failed.
+    pub fn remote(&self, result: &'static str) {
+        self.remote.get_or_create(&TakenLabel { result }).inc();
     }
 
     /// The coordinator decided something.

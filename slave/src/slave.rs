@@ -36,6 +36,7 @@ use crate::{
     },
     registries::Registries,
     registry::{CHUNK, Registry, Shard, ShardCell},
+    remote::{RemoteCaller, RemoteCalls},
     settings::{self, Limits, Settings},
     state::SlaveState,
     token::Tokens,
@@ -62,6 +63,8 @@ pub struct SlaveSetup {
     pub dialects: Vec<Arc<dyn Dialect>>,
     /// The way to the other nodes.
     pub bus: Arc<dyn Bus>,
+    /// Posts remote commands.
+    pub remote: Arc<dyn RemoteCaller>,
     /// Sends webhooks.
     pub webhooks: Arc<dyn WebhookSender>,
 }
@@ -80,7 +83,8 @@ impl Slave {
     /// A slave without worker threads; `registry` shows its counters.
     #[must_use]
     pub fn new(setup: SlaveSetup, registry: &mut prometheus_client::registry::Registry) -> Self {
-        let SlaveSetup { node, settings, limits, tokens, cluster, secret, tenants, dialects, bus, webhooks } = setup;
+        let SlaveSetup { node, settings, limits, tokens, cluster, secret, tenants, dialects, bus, remote, webhooks } =
+            setup;
         let metrics = Metrics::new(registry);
         metrics.limit_bytes.set(limits.memory.0 as i64);
         let grace = settings.member_grace.0;
@@ -107,6 +111,7 @@ impl Slave {
             metrics,
             settings,
             limits,
+            remote: Arc::new(RemoteCalls::new(remote)),
             webhooks,
         }))
     }

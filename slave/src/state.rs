@@ -13,6 +13,7 @@ use crate::{
     metrics::Metrics,
     presence::{Presence, coordination::Coordination},
     registries::Registries,
+    remote::RemoteCalls,
     settings::{Limits, Settings},
     token::Tokens,
     webhooks::WebhookSender,
@@ -36,5 +37,6 @@ pub struct SlaveState {
     pub metrics: Metrics,
     pub registries: Arc<Registries>,
     pub admission: Arc<Admission>,
+    pub remote: Arc<RemoteCalls>,
     pub webhooks: Arc<dyn WebhookSender>,
 }

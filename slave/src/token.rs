@@ -9,6 +9,7 @@ mod elsewhere;
 mod references;
 
 use std::{
+    collections::BTreeMap,
     num::NonZeroUsize,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -145,7 +146,7 @@ impl Tokens {
         let now = now.as_secs_f64();
         let claims = tenants.verify(jwt, now)?;
         let exp = (now + self.settings.ttl.0.as_secs_f64()).min(claims.expires_at().unwrap_or(f64::MAX));
-        let grant = Grant { remotes: None, ..claims.grant };
+        let grant = Grant { remotes: remotes(&claims.grant, tenants), ..claims.grant };
         let id = random();
         if self.settings.one_time {
             return self.keep(id, bearer(grant), exp, now);
@@ -180,7 +181,10 @@ impl Tokens {
         let header = decode_header(token).map_err(|_| BadToken::Malformed)?;
         if header.typ.as_deref() != Some(CONNECTION_TOKEN_TYP) {
             return match self.settings.accept_jwt {
-                true => tenants.verify(token, now).map(|Claims { grant, .. }| Redeemed::Bearer(bearer(grant))),
+                true => tenants.verify(token, now).map(|Claims { grant, .. }| {
+                    let remotes = remotes(&grant, tenants);
+                    Redeemed::Bearer(bearer(Grant { remotes, ..grant }))
+                }),
                 false => Err(BadToken::WrongKind),
             };
         }
@@ -262,8 +266,17 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn bearer(Grant { user, channels, app, .. }: Grant) -> Bearer {
-    Bearer { user, app, channels }
+fn bearer(Grant { user, channels, app, remotes }: Grant) -> Bearer {
+    let remotes = remotes.into_iter().flatten().filter_map(|(command, allowed)| allowed.then_some(command)).collect();
+    Bearer { user, app, channels, remotes }
+}
+
+/// What a JWT allows of remote commands, if somebody takes those of its app.
+fn remotes(grant: &Grant, tenants: &Tenants) -> Option<BTreeMap<String, bool>> {
+    tenants.app(&grant.app).remote()?;
+    let allowed = grant.remotes.iter().flatten().filter(|(_, allowed)| **allowed);
+    let allowed: BTreeMap<_, _> = allowed.map(|(command, _)| (command.clone(), true)).collect();
+    (!allowed.is_empty()).then_some(allowed)
 }
 
 fn random() -> u128 {

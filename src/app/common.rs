@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fs};
 
 use wellhead_proto::{
-    dialect::mount::Definition, fingerprint::Fingerprint, node_message::MessageKey, tenants::Tenants,
+    dialect::mount::Definition,
+    fingerprint::Fingerprint,
+    node_message::MessageKey,
+    tenants::{Tenant, Tenants},
 };
 
 use crate::{
@@ -23,6 +26,7 @@ pub(super) fn common(settings: &Settings, plan: &Plan, tenants: &Tenants, secret
         let alike = |dialect: &&dyn Definition| dialect.alike(&app.dialects, known, &origins);
         let mut parts: Vec<_> = plan.dialects.iter().flat_map(alike).collect();
         parts.extend(keys(&app.public_keys));
+        parts.extend(remote(known));
         shared.insert(format!("app {}", app.key), of(&parts));
     }
     shared.insert("apps.unlisted".to_owned(), of(&[format!("{:?}", settings.apps.unlisted).into_bytes()]));
@@ -38,6 +42,12 @@ pub(super) fn common(settings: &Settings, plan: &Plan, tenants: &Tenants, secret
         max_nodes: settings.cluster.max_nodes,
         clock_tolerance: settings.cluster.clock_tolerance.0,
     }
+}
+
+/// Where the remote commands of an app are posted. Nothing of an app without changes what the other nodes compare it with.
+fn remote(app: Tenant<'_>) -> Option<Vec<u8>> {
+    let target = app.remote()?.http();
+    Some(format!("{} {:?}", target.url(), target.header()).into_bytes())
 }
 
 /// The keys themselves, in any order: files have their own names on each machine.

@@ -47,6 +47,7 @@ use crate::{
     development::{self, Development},
     health::Health,
     http::metrics::AllRequests,
+    remote::RemoteSender,
     settings::{
         Settings,
         load::Loaded,
@@ -270,6 +271,7 @@ impl NodeProcess {
             tenants: self.tenants.clone(),
             dialects,
             bus: bus.clone(),
+            remote: Arc::new(RemoteSender::new(settings.webhooks.allow_private)),
             webhooks: Arc::new(webhooks),
         };
         Slave::new(setup, registry)

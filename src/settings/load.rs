@@ -335,6 +335,7 @@ fn rebase(loaded: &mut Loaded, folder: &Path) {
     move_keys("jwt.public_keys", &mut settings.jwt.public_keys);
     for (index, app) in settings.apps.listed.iter_mut().enumerate() {
         move_keys(&format!("apps.listed.{index}.public_keys"), &mut app.public_keys);
+        move_path(&format!("apps.listed.{index}.remote.header_file"), &mut app.remote.header_file);
         for dialect in *dialects {
             let at = |key: &str| format!("apps.listed.{index}.{key}");
             dialect.visit_app_paths(&mut app.dialects, &mut |key, path| move_path(&at(key), path));

@@ -16,7 +16,9 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use wellhead_master::keys::PushKey;
 pub use wellhead_proto::secret::Secret;
 use wellhead_proto::{
-    dialect, membership,
+    dialect,
+    http_target::TargetUrl,
+    membership,
     units::{Size, Span},
 };
 
@@ -168,9 +170,24 @@ pub struct ListedApp {
     /// Keys of its own: they alone verify its tokens, and no other app's.
     #[serde(default)]
     pub public_keys: Vec<PublicKey>,
+    /// Where remote commands of its clients are posted.
+    #[serde(default)]
+    pub remote: RemoteSection,
     /// What belongs to dialects.
     #[serde(skip)]
     pub dialects: dialect::Settings,
+}
+
+/// `remote` of an app. Without a URL, nobody takes remote commands.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RemoteSection {
+    /// Where they are posted.
+    pub url: TargetUrl,
+    /// A header that goes with them, as in `Name: value`.
+    pub header: Secret,
+    /// A file that holds the header instead.
+    pub header_file: String,
 }
 
 impl Default for ClusterSection {

@@ -96,7 +96,7 @@ fn shipped_config_states_the_defaults_and_every_key() {
 
 #[test]
 fn no_key_of_an_app_belongs_to_two() {
-    let neutral = ["key", "allowed_origins", "public_keys"].map(ToOwned::to_owned);
+    let neutral = ["key", "allowed_origins", "public_keys", "remote"].map(ToOwned::to_owned);
     let own = dialect::ALL.iter().flat_map(|dialect| dialect.app_defaults()).map(|(key, _)| key);
     let mut keys: Vec<_> = neutral.into_iter().chain(own).collect();
     let all = keys.len();
@@ -112,7 +112,7 @@ fn an_unknown_key_hears_of_those_of_dialects_too() {
         ("[master]\nx = 1", "expected one of `listen`, `admin`, `open`, `prefix`"),
         (
             "[[apps.listed]]\nkey = \"a\"\nx = 1",
-            "expected one of `key`, `allowed_origins`, `public_keys`, `authorization_timeout`, `authorized_connections`, `client_events`, `id`, `limits`, `secret`, `secret_file`, `webhooks`",
+            "expected one of `key`, `allowed_origins`, `public_keys`, `remote`, `authorization_timeout`, `authorized_connections`, `client_events`, `id`, `limits`, `secret`, `secret_file`, `webhooks`",
         ),
         ("[pusher]\nx = 1", "expected `master_prefix` or `slave_prefix`"),
         ("[[apps.listed]]\nkey = \"a\"\n[apps.listed.limits]\nx = 1", "expected one of `channel_name`, `event_name`"),

@@ -107,6 +107,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tenants: Arc::new(TenantDirectory::new(Tenants::new(keys, [], true, Origins::any()))),
         dialects: vec![Arc::new(EchoDialect { routes: [route], token })],
         bus: hub.clone(),
+        remote: Arc::new(wellhead_slave::NoRemote),
         webhooks: Arc::new(NoWebhooks),
     };
     let mut registry = Registry::default();

@@ -112,3 +112,27 @@ test('an event of its own making is refused with a close frame, not a dropped co
   assert.equal(code, 1008);
   assert.equal(wasClean, true);
 });
+
+test('who is disconnected by the app stays away, unless the page has switched reconnecting on', async t => {
+  const server = await start(t);
+  const end = query => fetch(`http://${server.master}/v1/apps/demo/users/ann/connections${query}`, { method: 'DELETE' });
+  const stays = client(server, await token(server, ['news']));
+  const comes = client(server, await token(server, ['news']), { reconnection: true, reconnectionDelay: 20 });
+  for (const [query, code] of [['', 1008], ['?reconnect=true', 1001]]) {
+    const connected = Promise.all([stays, comes].map(one => next(one, 'connected')));
+    stays.connect();
+    if (code === 1008) comes.connect();
+    await connected;
+    const closed = Promise.all([stays, comes].map(one => next(one, 'closed')));
+    const back = next(comes, 'connected');
+    assert.equal((await end(query)).status, 200);
+    for (const event of await closed) assert.equal(event.code, code);
+    // the library asks for no code
+    await back;
+    assert.deepEqual([stays, comes].map(one => one.connection.state), ['closed', 'connected']);
+    if (code === 1008) {
+      comes.connection.connection.socket.close();
+      await next(comes, 'closed');
+    }
+  }
+});

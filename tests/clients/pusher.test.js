@@ -214,6 +214,49 @@ for (const [place, launch] of Object.entries(places)) {
     assert.deepEqual(others, [[], []]);
   });
 
+  test(`${place}: a user is disconnected for good, or to come back`, async t => {
+    const { server, backend, client } = await stage(t, launch);
+    const anns = await Promise.all([client(0, 'ann'), client(1, 'ann')].map(signedIn));
+    const bob = await signedIn(client(1, 'bob'));
+    const before = bob.connection.socket_id;
+    for (const end of [
+      () => backend.terminateUserConnections('ann'),
+      () => fetch(`http://${server.master}/v1/apps/demo/users/ann/connections`, { method: 'DELETE' }),
+    ]) {
+      const errors = Promise.all(anns.map(ann => next(ann.connection, 'error')));
+      const gone = Promise.all(anns.map(ann => next(ann.connection, 'disconnected')));
+      const answer = await end();
+      assert.deepEqual([answer.status, await answer.json()], [200, {}]);
+      for (const { data } of await errors) assert.deepEqual(data, { code: 4009, message: 'You got disconnected by the app.' });
+      await gone;
+      // it has given up: only the page can connect it anew, and may
+      for (const ann of anns) {
+        assert.equal(ann.connection.state, 'disconnected');
+        const back = next(ann.connection, 'connected');
+        ann.connect();
+        await back;
+        await signedIn(ann);
+      }
+    }
+    const ids = anns.map(ann => ann.connection.socket_id);
+    const back = Promise.all(anns.map(ann => next(ann.connection, 'connected')));
+    const answer = await fetch(`http://${server.master}/v1/apps/demo/users/ann/connections?reconnect=true`, { method: 'DELETE' });
+    assert.deepEqual([answer.status, await answer.json()], [200, {}]);
+    await back;
+    await Promise.all(anns.map(signedIn));
+    assert.ok(anns.every((ann, no) => ann.connection.socket_id !== ids[no]));
+    const heard = Promise.all(anns.map(ann => next(ann.user, 'hello')));
+    await until('the master sees both', ['ann', 'bob'], () => server.names('/api/demo/online'));
+    await backend.sendToUser('ann', 'hello', 1);
+    assert.deepEqual(await heard, [1, 1]);
+    // one of the two by its id
+    const gone = next(anns[0].connection, 'disconnected');
+    await fetch(`http://${server.master}/v1/apps/demo/sockets/${anns[0].connection.socket_id}`, { method: 'DELETE' });
+    await gone;
+    assert.deepEqual([anns[1], bob].map(one => one.connection.state), ['connected', 'connected']);
+    assert.equal(bob.connection.socket_id, before);
+  });
+
   test(`${place}: who has signed in is a member by that name, and a forged sign-in is refused`, async t => {
     const { client } = await stage(t, launch);
     const [ann, bob] = [await signedIn(client(0, 'ann')), await signedIn(client(1, 'bob'))];

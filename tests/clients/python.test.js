@@ -95,6 +95,32 @@ for (const [place, launch] of Object.entries(places)) {
     assert.deepEqual(await ask('send_to_user', 'nobody', 'hello', 1), ['ok', {}]);
   });
 
+  test(`${place}: a Python backend disconnects a user`, async t => {
+    const { server, client } = await stage(t, launch);
+    const { ask } = library(server, 'backend', server.master);
+    const anns = await Promise.all([client(0, 'ann'), client(1, 'ann')].map(signedIn));
+    const bob = await signedIn(client(0, 'bob'));
+    const gone = Promise.all(anns.map(ann => next(ann.connection, 'disconnected')));
+    // it leaves the app out of the path
+    assert.deepEqual(await ask('terminate_user_connections', 'ann'), ['ok', {}]);
+    await gone;
+    assert.deepEqual(await ask('terminate_user_connections', 'nobody'), ['ok', {}]);
+    assert.equal(bob.connection.state, 'connected');
+  });
+
+  test(`${place}: pysher comes back if it is to`, async t => {
+    const { server } = await stage(t, launch);
+    const client = library(server, 'client', server.slaves[0], '7');
+    const [established, , data] = await client.event();
+    assert.equal(established, 'pusher:connection_established');
+    const { socket_id: id } = JSON.parse(data);
+    const answer = await fetch(`http://${server.master}/v1/apps/demo/sockets/${id}?reconnect=true`, { method: 'DELETE' });
+    assert.equal(answer.status, 200);
+    const [error, , why] = await client.event();
+    assert.deepEqual([error, (typeof why === 'string' ? JSON.parse(why) : why).code], ['pusher:error', 4200]);
+    assert.equal((await client.event())[0], 'pusher:connection_established');
+  });
+
   test(`${place}: pysher hears, and is a member`, async t => {
     const { server, backend, client } = await stage(t, launch);
     const ann = await subscribed(client(0, 'ann'), 'presence-room');

@@ -27,3 +27,4 @@ mod stood_still;
 mod structure;
 mod support;
 mod tenants;
+mod terminate;

@@ -317,6 +317,8 @@ pub enum Credentials {
     Token(String),
     /// Not yet: it proves for each subscription that it may have it. Only for listed apps.
     PerSubscription,
+    /// A token, by a client that may send the remote commands which the token allows.
+    TokenWithRemotes(String),
 }
 
 /// Hides the token.
@@ -466,6 +468,11 @@ pub trait Protocol {
     ///
     /// The message is not understood: the socket closes.
     fn receive(&mut self, message: ClientMessage, tenants: &Tenants, now: Duration) -> Result<Action, CloseCause>;
+
+    /// Its client connected by [`Credentials::TokenWithRemotes`], as `user`, with a token that allows these remote commands.
+    fn allow_remotes(&mut self, app: &AppId, user: &UserId, commands: Vec<String>) {
+        let _ = (app, user, commands);
+    }
 
     /// How long its client may take to show something that its backend has signed, by an
     /// [`Action::Identify`] or an [`Action::Enter`] that is signed. `None`: it need not.

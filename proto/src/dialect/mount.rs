@@ -96,6 +96,12 @@ pub trait Mount: Dialect + Sized + 'static {
         None
     }
 
+    /// The secret that signs what Wellhead sends to the backend of an app, where the dialect has one.
+    fn app_secret(app: &Self::App) -> Option<&[u8]> {
+        let _ = app;
+        None
+    }
+
     /// What of an app's settings every node must have alike. `origins` is how the origins of the app are written, which
     /// stand among them. Nothing of an app that is not the dialect's own changes what the other nodes compare it with.
     fn alike(settings: &Self::AppSettings, app: Option<&Self::App>, origins: &str) -> Vec<Vec<u8>> {
@@ -344,6 +350,9 @@ pub trait Definition: Send + Sync {
         files: &dyn SecretFiles,
     ) -> Result<Vec<Option<DialectRecord>>, BadSetting>;
 
+    /// See [`Mount::app_secret`].
+    fn app_secret<'a>(&self, record: &'a DialectRecord) -> Option<&'a [u8]>;
+
     /// See [`Mount::alike`].
     fn alike(&self, settings: &DialectKeys, app: Tenant<'_>, origins: &str) -> Vec<Vec<u8>>;
 
@@ -433,6 +442,10 @@ impl<M: Mount> Definition for Mounted<M> {
             apps.iter().map(|entry| AppEntry { place: entry.place, key: entry.key, settings: own(entry) }).collect();
         let records = M::apps(&apps, files)?;
         Ok(records.into_iter().map(|app| app.map(|app| DialectRecord::new(M::app_id(&app), app))).collect())
+    }
+
+    fn app_secret<'a>(&self, record: &'a DialectRecord) -> Option<&'a [u8]> {
+        M::app_secret(record.of::<M::App>()?)
     }
 
     fn alike(&self, settings: &DialectKeys, app: Tenant<'_>, origins: &str) -> Vec<Vec<u8>> {

@@ -103,7 +103,7 @@ fn answers() -> Vec<(&'static str, Body)> {
     let (id, from) = (300, node(7));
     let state = ChannelState { subscriptions: 300, members: [5].into() };
     let members = std::collections::BTreeMap::from([(name("ann"), "{}".into()), (name("bob"), "".into())]);
-    let bearer = Bearer { user: name("ann"), app: name("shop"), channels: vec![pattern("a*")] };
+    let bearer = Bearer { user: name("ann"), app: name("shop"), channels: vec![pattern("a*")], remotes: Vec::new() };
     let headcount = Headcount { connections: 300, users: [6].into() };
     let result = |result| Body::Result { id, from, result };
     let response = |response| Body::Response { id, from, response };
@@ -174,6 +174,14 @@ fn new_ends() -> Vec<(&'static str, Body)> {
         end("the end of a user's sockets", Target::User(name("ann")), false),
         end("the end of a socket, which is to come back", Target::Socket(SocketId::new(node(7), 9)), true),
     ]
+}
+
+/// What the previous release leaves out.
+fn new_answers() -> Vec<(&'static str, Body)> {
+    let remotes = vec!["cmd".to_owned()];
+    let bearer = Bearer { user: name("ann"), app: name("shop"), channels: vec![pattern("a*")], remotes };
+    let response = NodeResponse::Redeemed(Some(bearer));
+    vec![("redeemed, with remote commands", Body::Response { id: 300, from: node(7), response })]
 }
 
 /// What the previous release knows nothing of: webhooks.
@@ -247,6 +255,7 @@ fn every_message_has_the_bytes_that_it_always_had() {
             ("new_reports", new_reports()),
             ("new_orders", new_orders()),
             ("new_ends", new_ends()),
+            ("new_answers", new_answers()),
             ("webhooks", webhooks()),
         ];
         let only_here = only_here.into_iter().filter(|_| format == MessageFormat::V4);

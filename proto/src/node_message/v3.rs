@@ -97,10 +97,17 @@ enum CensusV3 {
     Names(BTreeSet<String>),
     Hashes(HashSet<u64>),
     Stats(BTreeMap<AppId, Headcount>),
-    Redeemed(Option<Bearer>),
+    Redeemed(Option<OldBearer>),
     States(BTreeMap<String, ChannelState>),
     Members(BTreeMap<UserId, ByteString>),
     Presence(BTreeMap<ChannelKey, BTreeMap<UserId, ByteString>>),
+}
+
+#[derive(Deserialize, Serialize)]
+struct OldBearer {
+    user: UserId,
+    app: AppId,
+    channels: Vec<ChannelPattern>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -165,7 +172,7 @@ impl From<Body> for MailV3 {
             }
             Body::Response { id, from, response } => {
                 let census = match response {
-                    NodeResponse::Redeemed(bearer) => CensusV3::Redeemed(bearer),
+                    NodeResponse::Redeemed(bearer) => CensusV3::Redeemed(bearer.map(Into::into)),
                     NodeResponse::MemberLists(lists) => CensusV3::Presence(lists),
                 };
                 Self::Answer { id, from, census }
@@ -217,7 +224,7 @@ impl From<MailV3> for Body {
                     CensusV3::States(states) => QueryResult::States(states),
                     CensusV3::Members(members) => QueryResult::Members(members),
                     CensusV3::Redeemed(bearer) => {
-                        return Self::Response { id, from, response: NodeResponse::Redeemed(bearer) };
+                        return Self::Response { id, from, response: NodeResponse::Redeemed(bearer.map(Into::into)) };
                     }
                     CensusV3::Presence(lists) => {
                         return Self::Response { id, from, response: NodeResponse::MemberLists(lists) };
@@ -324,6 +331,19 @@ impl From<QueryResult> for CensusV3 {
             // nobody who reads this asked for it
             QueryResult::Webhooks(_) => Self::Hashes(HashSet::new()),
         }
+    }
+}
+
+/// Its clients send no remote commands.
+impl From<Bearer> for OldBearer {
+    fn from(Bearer { user, app, channels, .. }: Bearer) -> Self {
+        Self { user, app, channels }
+    }
+}
+
+impl From<OldBearer> for Bearer {
+    fn from(OldBearer { user, app, channels }: OldBearer) -> Self {
+        Self { user, app, channels, remotes: Vec::new() }
     }
 }
 

@@ -25,6 +25,7 @@ use wellhead_proto::{
     member::Member,
     notice::{ActionOutcome, Denial},
     refusal::CloseCause,
+    remote::RemoteCall,
 };
 
 use super::{
@@ -181,6 +182,49 @@ impl Session {
                 self.socket.unsubscribe(&channel);
                 self.reply(ActionOutcome::Done);
             }
+            Effect::Call(call) => self.call(call),
+            Effect::RejectCall(reason, says) => {
+                self.outbox.reply(says);
+                self.note_call(reason);
+            }
+        }
+    }
+
+    /// Send a remote command, and go on: its outcome is told whenever it comes, if the socket is still there.
+    fn call(&self, RemoteCall { body, taken, failed }: RemoteCall) {
+        let Some(app) = self.socket.app() else { return };
+        let target = self.state.tenants.load().app(&app).remote().cloned();
+        let begun = target
+            .ok_or("no_target")
+            .and_then(|target| self.state.remote.begin(app, self.socket.id()).map(|permit| permit.call(target, body)));
+        let called = match begun {
+            Ok(called) => called,
+            Err(reason) => {
+                self.outbox.reply(failed);
+                return self.note_call(reason);
+            }
+        };
+        let (outbox, metrics) = (Rc::downgrade(&self.outbox), self.state.metrics.clone());
+        actix_rt::spawn(async move {
+            let result = called.await;
+            metrics.remote(result.err().unwrap_or("ok"));
+            let told = if result.is_ok() { taken } else { Some(failed) };
+            if let (Some(told), Some(outbox)) = (told, outbox.upgrade()) {
+                outbox.reply(told);
+                outbox.flush();
+            }
+        });
+    }
+
+    /// Count a remote command that was not sent, and let who debugs see whose it was.
+    fn note_call(&self, reason: &'static str) {
+        self.state.metrics.remote(reason);
+        if log_enabled!(Level::Debug) {
+            let (socket_id, (app, user)) = (self.protocol.socket_id(), self.socket.names());
+            debug!(
+                socket_id, app_id = app.as_str(), user_id = user.as_str(), reason;
+                "a remote command of socket {socket_id} is not sent: {reason}"
+            );
         }
     }
 

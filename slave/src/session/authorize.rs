@@ -6,6 +6,7 @@ use wellhead_proto::{
     frame::Frame,
     ids::{ChannelName, UserId},
     notice::Denial,
+    remote::RemoteCall,
 };
 
 use crate::registry::LocalSocketView;
@@ -70,6 +71,10 @@ pub enum Effect {
     Say(ChannelName, Event),
     /// Unsubscribe it from the channel and answer.
     Leave(ChannelName),
+    /// Send this remote command.
+    Call(RemoteCall),
+    /// Send this, which refuses a remote command, for this reason.
+    RejectCall(&'static str, Frame),
 }
 
 /// What `action` comes to for such a socket, which may have `most` subscriptions.
@@ -110,6 +115,8 @@ pub fn authorize(action: Action, socket: &impl SocketView, most: usize) -> Effec
             Effect::Leave(channel)
         }
         Action::Unsubscribe(_) => Effect::Deny,
+        Action::Call(call) => Effect::Call(call),
+        Action::RejectCall { reason, says } => Effect::RejectCall(reason, says),
     }
 }
 

@@ -34,6 +34,8 @@ pub struct AdmittedClient {
     pub user: UserId,
     /// Channels that it may subscribe to.
     pub grants: Vec<ChannelPattern>,
+    /// Remote commands that it may send; `None`: it knows nothing of them.
+    pub remotes: Option<Vec<String>>,
     /// The number of the encoding of its frames.
     pub encoding: u8,
     /// The answer to its handshake.
@@ -46,11 +48,14 @@ pub struct AdmittedClient {
 
 /// Open a socket on this thread: add it to the index, greet it, and let its session run.
 pub fn start(state: &Arc<SlaveState>, cell: &Rc<ShardCell>, transport: Transport, admitted: AdmittedClient) {
-    let AdmittedClient { app, user, grants, encoding, welcome, early, permit } = admitted;
+    let AdmittedClient { app, user, grants, remotes, encoding, welcome, early, permit } = admitted;
     let outbox = Rc::new(Outbox::new(transport, cell.share.clone()));
     let id = state.admission.next_socket_id();
     let speaker = state.encodings.at(encoding);
     let mut protocol = speaker.dialect.open(&app, speaker.variant, id);
+    if let Some(commands) = remotes {
+        protocol.allow_remotes(&app, &user, commands);
+    }
 
     if log_enabled!(Level::Debug) {
         let socket_id = protocol.socket_id();

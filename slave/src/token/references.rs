@@ -53,6 +53,7 @@ struct Kept {
     app: AppId,
     user: UserId,
     grants: GrantList,
+    remotes: Box<[String]>,
     number: u64,
     /// Milliseconds since 1970.
     until: u64,
@@ -84,14 +85,14 @@ impl References {
     ///
     /// There is no room.
     pub fn keep(&mut self, id: u128, bearer: Bearer, until: u64, now: u64) -> Result<(), NoRoom> {
-        let Bearer { app, user, channels } = bearer;
+        let Bearer { app, user, channels, remotes } = bearer;
         if let Some(own) = self.users.get(&(app.clone(), user.clone()))
             && own.len() >= self.most_per_user
         {
             let oldest = own[0];
             self.remove(oldest);
         }
-        let fixed = cost(&app, &user);
+        let fixed = cost(&app, &user, &remotes);
         let grants = loop {
             let held = self.grants.get(channels.as_slice()).cloned();
             let more = fixed + held.as_ref().map_or_else(|| cost_of(&channels), |_| 0);
@@ -114,7 +115,7 @@ impl References {
         } else {
             self.users.entry((app.clone(), user.clone())).or_default().push(id);
         }
-        self.kept.insert(id, Kept { app, user, grants, number, until });
+        self.kept.insert(id, Kept { app, user, grants, remotes: remotes.into(), number, until });
         Ok(())
     }
 
@@ -124,9 +125,14 @@ impl References {
     ///
     /// Nothing, or its time is over.
     pub fn redeem(&mut self, id: u128, once: Option<&AppId>, now: u64) -> Result<Bearer, BadToken> {
-        let Kept { app, user, grants, until, .. } = self.kept.get(&id).ok_or(BadToken::Used)?;
+        let Kept { app, user, grants, remotes, until, .. } = self.kept.get(&id).ok_or(BadToken::Used)?;
         let live = *until > now;
-        let bearer = live.then(|| Bearer { app: app.clone(), user: user.clone(), channels: grants.to_vec() });
+        let bearer = live.then(|| Bearer {
+            app: app.clone(),
+            user: user.clone(),
+            channels: grants.to_vec(),
+            remotes: remotes.to_vec(),
+        });
         if !live || bearer.as_ref().zip(once).is_some_and(|(bearer, app)| bearer.app == *app) {
             self.remove(id);
         }
@@ -160,8 +166,8 @@ impl References {
     }
 
     fn remove(&mut self, id: u128) {
-        let Some(Kept { app, user, grants, number, .. }) = self.kept.remove(&id) else { return };
-        self.bytes -= cost(&app, &user);
+        let Some(Kept { app, user, grants, remotes, number, .. }) = self.kept.remove(&id) else { return };
+        self.bytes -= cost(&app, &user, &remotes);
         // the set has one, we have one
         if Arc::strong_count(&grants) == 2 {
             self.bytes -= cost_of(&grants);
@@ -182,8 +188,9 @@ impl References {
 }
 
 /// What a reference costs; its grants are counted once for all.
-fn cost(app: &AppId, user: &UserId) -> usize {
-    REFERENCE + 2 * (app.as_str().len() + user.as_str().len())
+fn cost(app: &AppId, user: &UserId, remotes: &[String]) -> usize {
+    let remotes: usize = remotes.iter().map(|command| PATTERN + command.len()).sum();
+    REFERENCE + 2 * (app.as_str().len() + user.as_str().len()) + remotes
 }
 
 /// What a list of grants costs.
@@ -205,7 +212,12 @@ mod tests {
     }
 
     fn bearer(user: &str, channels: &[ChannelPattern]) -> Bearer {
-        Bearer { app: "app".parse().unwrap(), user: user.parse().unwrap(), channels: channels.to_vec() }
+        Bearer {
+            app: "app".parse().unwrap(),
+            user: user.parse().unwrap(),
+            channels: channels.to_vec(),
+            remotes: Vec::new(),
+        }
     }
 
     #[test]

@@ -1,20 +1,22 @@
 //! Keys, secrets and listed apps, read from where the settings say that they are.
 
-use std::{collections::HashSet, str::FromStr};
+use std::{collections::HashSet, str::FromStr, sync::Arc};
 
 use jsonwebtoken::Algorithm;
 use wellhead_proto::{
     dialect::mount::{AppEntry, BadSetting, SecretFiles},
+    http_target::{BadTarget, HttpTarget},
     ids::AppId,
     jwt::{Key, Keyring},
     origin::Origins,
+    remote::RemoteTarget,
     tenants::ListedTenant,
 };
 
 use super::Check;
 use crate::{
     files::read_text,
-    settings::{Dialects, PublicKey, Secret, Unlisted, place::SettingsError},
+    settings::{Dialects, PublicKey, RemoteSection, Secret, Unlisted, place::SettingsError},
 };
 
 impl Check<'_> {
@@ -119,11 +121,48 @@ impl Check<'_> {
             let apps = places.iter().zip(keys).zip(settings);
             let apps: Vec<_> = apps.map(|((place, key), settings)| AppEntry { place, key, settings }).collect();
             let records = dialect.records(&apps, self).map_err(|bad| self.placed(bad))?;
-            for ((_, tenant), record) in listed.iter_mut().zip(records) {
+            for ((index, (_, tenant)), record) in listed.iter_mut().enumerate().zip(records) {
+                if let Some(secret) = record.as_ref().and_then(|record| dialect.app_secret(record)) {
+                    tenant.remote = self.remote(index, secret)?.map(Arc::new);
+                }
                 tenant.of_dialects.extend(record);
             }
         }
-        Ok(())
+        let without = listed
+            .iter()
+            .zip(&self.settings.apps.listed)
+            .position(|((_, tenant), app)| tenant.remote.is_none() && !app.remote.url.expose().is_empty());
+        match without {
+            Some(index) => {
+                let error = self.error(&format!("apps.listed.{index}.remote"), "the app has no secret to sign with");
+                Err(error.hint("give it an id and a secret, or take its remote away"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Where the remote commands of an app with this secret are posted, if they are.
+    fn remote(&self, index: usize, secret: &[u8]) -> Result<Option<RemoteTarget>, SettingsError> {
+        let RemoteSection { url, header, header_file } = &self.settings.apps.listed[index].remote;
+        let section = format!("apps.listed.{index}.remote");
+        let header = self.secret(&section, "header", header, header_file)?;
+        let bad = |key: &str, why: BadTarget| {
+            let hint = match key {
+                "url" => "for example \"https://app.example.com/commands\"",
+                _ => "for example \"Authorization: Bearer a-secret\"",
+            };
+            self.error(&format!("{section}.{key}"), why).hint(hint)
+        };
+        if url.expose().is_empty() {
+            let is_alone = header.is_some();
+            return if is_alone { Err(bad("url", BadTarget::Scheme)) } else { Ok(None) };
+        }
+        let mut target = HttpTarget::new(url.expose()).map_err(|why| bad("url", why))?;
+        if let Some(header) = header {
+            let header = std::str::from_utf8(&header).map_err(|_| bad("header", BadTarget::Header))?;
+            target = target.with_header(header).map_err(|why| bad("header", why))?;
+        }
+        Ok(Some(RemoteTarget::new(target, secret)))
     }
 }
 

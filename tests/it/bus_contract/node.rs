@@ -154,7 +154,7 @@ impl BusHandler for ReceivedItems {
             NodeRequest::Redeem { token, app } => {
                 let user = token.parse().expect("a name");
                 let known = self.answer.lock().unwrap().contains(&token);
-                NodeResponse::Redeemed(known.then(|| Bearer { user, app, channels: Vec::new() }))
+                NodeResponse::Redeemed(known.then(|| Bearer { user, app, channels: Vec::new(), remotes: Vec::new() }))
             }
             lists @ NodeRequest::MemberLists(_) => lists.nothing(),
         }

@@ -5,6 +5,7 @@ mod isolation;
 mod names;
 mod push;
 mod query;
+mod remote;
 mod rights;
 mod socket;
 mod v3;

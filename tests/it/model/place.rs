@@ -102,6 +102,7 @@ impl SlaveNode {
             tenants: Arc::new(TenantDirectory::new(tenants)),
             dialects: dialect::all(&dialect::Settings::default(), &seal),
             bus: end.bus.clone(),
+            remote: Arc::new(wellhead_slave::NoRemote),
             webhooks: Arc::new(NoWebhooks),
         };
         let slave = Slave::new(setup, &mut prometheus_client::registry::Registry::default());

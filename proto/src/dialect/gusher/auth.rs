@@ -136,18 +136,17 @@ fn no_upgrade(call: &ApiCall<'_>) -> Refusal {
 
 /// The app of the path and the token of the query; the first of several.
 pub fn connect_request(call: &ApiCall<'_>) -> Result<ConnectRequest, Refusal> {
-    let door = find(call.route_id).is_some_and(|route| route.kind == SlaveRouteKind::Socket);
+    let door = find(call.route_id).filter(|route| route.kind == SlaveRouteKind::Socket).ok_or(Refusal::NotFound)?;
     let [app] = &call.segments[..] else { return Err(Refusal::NotFound) };
-    if !door {
-        return Err(Refusal::NotFound);
-    }
     let token = FormParams::in_query(call).value("token");
     if token.is_empty() || app.is_empty() {
         return Err(Refusal::CredentialsMissing);
     }
     // no token is for an app whose name is too long
     let app = app.as_str().try_into().map_err(|_| Refusal::WrongApp)?;
-    Ok(ConnectRequest { app, credentials: Credentials::Token(token), variant: Variant::default() })
+    // v3 has no remote commands
+    let credentials = if door.prefixed { Credentials::TokenWithRemotes(token) } else { Credentials::Token(token) };
+    Ok(ConnectRequest { app, credentials, variant: Variant::default() })
 }
 
 /// The slave refuses in plain text, on both APIs.

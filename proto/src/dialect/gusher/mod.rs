@@ -4,6 +4,7 @@
 mod api;
 mod auth;
 mod protocol;
+mod remote;
 mod settings;
 
 use crate::{

@@ -12,18 +12,22 @@ use crate::{
     dialect::contract::{ClientMessage, Protocol},
     event::{Event, escaped, quote},
     frame::{Frame, SharedFrame},
-    ids::{ChannelName, SocketId, SocketIdSeal},
+    ids::{AppId, ChannelName, SocketId, SocketIdSeal, UserId},
     notice::{ActionOutcome, Notice},
     refusal::CloseCause,
+    remote::RemoteCall,
     tenants::Tenants,
 };
+
+use super::remote::{RemoteAccess, WrittenRemote};
 
 /// What is remembered of one socket.
 pub struct GusherProtocol {
     socket: SocketId,
     seal: SocketIdSeal,
-    /// What the action under way is about; the outcome decides how its reply ends.
-    asked: Option<GusherPending>,
+    /// What the action under way is about; the outcome decides how its reply ends. Most sockets are idle: it is kept small.
+    asked: Option<Box<GusherPending>>,
+    remotes: RemoteAccess,
 }
 
 enum GusherPending {
@@ -52,19 +56,16 @@ struct OneChannel {
     channel: String,
 }
 
+/// What stands beside the data of a remote command.
 #[derive(Deserialize)]
-struct Remote<'a> {
-    remote: String,
-    #[expect(dead_code, reason = "a command without it is malformed")]
-    uid: String,
-    #[expect(dead_code, reason = "a command without it is malformed")]
-    #[serde(borrow)]
-    payload: &'a RawValue,
+struct RemoteOptions<'a> {
+    #[serde(borrow, default)]
+    debug: Option<&'a RawValue>,
 }
 
 impl GusherProtocol {
     pub fn new(socket: SocketId, seal: SocketIdSeal) -> Self {
-        Self { socket, seal, asked: None }
+        Self { socket, seal, asked: None, remotes: RemoteAccess::Unknown }
     }
 
     /// A reply: `event`, `socket_id`, `data` in this order, and `time` last for a pong.
@@ -89,7 +90,7 @@ impl GusherProtocol {
     }
 
     fn ask(&mut self, event: &'static str, data: String, action: Action) -> Action {
-        self.asked = Some(GusherPending::GusherCommand { event, data: data.into() });
+        self.asked = Some(Box::new(GusherPending::GusherCommand { event, data: data.into() }));
         action
     }
 
@@ -105,6 +106,26 @@ impl GusherProtocol {
             Some(name) => self.ask(event, shown, action(name)),
             None if event == SUBSCRIBE => self.refuse(event, channel, &shown),
             None => self.at_once(&format!("{event}_error"), &shown),
+        })
+    }
+
+    /// A command for the backend. Its answer waits for nothing, and nothing waits for it.
+    fn remote(
+        &mut self,
+        message: &str,
+        data: &RawValue,
+        tenants: &Tenants,
+        now: Duration,
+    ) -> Result<Action, CloseCause> {
+        let written: WrittenRemote<'_> = parse(data)?;
+        let RemoteOptions { debug } = object(message)?;
+        let shown = format!(r#"{{"remote":{},"msg":null}}"#, quote(&written.remote));
+        let failed = self.frame("gusher.remote_error", &shown, None);
+        let is_debugged = debug.is_some_and(|debug| debug.get() == "true");
+        let taken = is_debugged.then(|| self.frame("gusher.remote_succeeded", &shown, None));
+        Ok(match self.remotes.ask(&self.seal.print(self.socket), &written, tenants, now) {
+            Ok(body) => Action::Call(RemoteCall { body, taken, failed }),
+            Err(reason) => Action::RejectCall { reason, says: failed },
         })
     }
 
@@ -147,35 +168,34 @@ impl Protocol for GusherProtocol {
         self.seal.print(self.socket)
     }
 
-    fn receive(&mut self, message: ClientMessage, _: &Tenants, _: Duration) -> Result<Action, CloseCause> {
+    fn allow_remotes(&mut self, app: &AppId, user: &UserId, commands: Vec<String>) {
+        self.remotes = RemoteAccess::new(app, user, commands);
+    }
+
+    fn receive(&mut self, message: ClientMessage, tenants: &Tenants, now: Duration) -> Result<Action, CloseCause> {
         let ClientMessage::Text(text) = message else {
             return Err(CloseCause::UnsupportedData);
         };
         let GusherCommand { event, data } = object(&text)?;
         match &*event {
             "gusher.ping" => {
-                self.asked = Some(GusherPending::Ping(data.get().into()));
+                self.asked = Some(Box::new(GusherPending::Ping(data.get().into())));
                 Ok(Action::Ping)
             }
             SUBSCRIBE => self.one_channel(SUBSCRIBE, data, |channel| Action::Subscribe(vec![channel])),
             "gusher.multi_subscribe" => self.many_channels(data),
             "gusher.unsubscribe" => self.one_channel("gusher.unsubscribe", data, Action::Unsubscribe),
             "gusher.querychannel" => {
-                self.asked = Some(GusherPending::Grants);
+                self.asked = Some(Box::new(GusherPending::Grants));
                 Ok(Action::ListGrants)
             }
-            // nothing takes remote commands, so every one is refused
-            "gusher.remote" => {
-                let Remote { remote, .. } = parse(data)?;
-                let data = format!(r#"{{"remote":{},"msg":null}}"#, quote(&remote));
-                Ok(self.at_once("gusher.remote_error", &data))
-            }
+            "gusher.remote" if !matches!(self.remotes, RemoteAccess::Unknown) => self.remote(&text, data, tenants, now),
             _ => Err(CloseCause::InvalidMessage),
         }
     }
 
     fn reply(&mut self, outcome: ActionOutcome<'_>) -> Option<Frame> {
-        Some(match (self.asked.take()?, outcome) {
+        Some(match (*self.asked.take()?, outcome) {
             (GusherPending::Ping(data), ActionOutcome::Here { unix_seconds }) => {
                 self.frame("gusher.pong_succeeded", &data, Some(unix_seconds))
             }
@@ -256,6 +276,12 @@ mod tests {
         let socket = SocketId::new(NodeId::from_random(1), 1);
         let mut talk = GusherProtocol::new(socket, SocketIdSeal::new(b"secret"));
         talk.receive(ClientMessage::Text(text.into()), &Tenants::default(), Duration::ZERO)
+    }
+
+    /// Held as often as there are sockets.
+    #[test]
+    fn a_socket_is_remembered_in_little() {
+        assert!(size_of::<GusherProtocol>() <= 48, "{}", size_of::<GusherProtocol>());
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::{
 pub use self::{
     apps::PusherApp,
     limits::AppLimits,
+    protocol::Allowance,
     settings::{PusherAppSettings, PusherRows, Settings},
 };
 
@@ -66,6 +67,10 @@ impl Mount for Pusher {
 
     fn app_id(app: &PusherApp) -> Option<String> {
         Some(app.id.clone())
+    }
+
+    fn app_secret(app: &PusherApp) -> Option<&[u8]> {
+        Some(&app.secret)
     }
 
     fn alike(settings: &PusherAppSettings, app: Option<&PusherApp>, origins: &str) -> Vec<Vec<u8>> {

@@ -22,8 +22,8 @@ use crate::{
     tenants::Tenants,
 };
 
+pub use self::allowance::Allowance;
 use self::{
-    allowance::Allowance,
     frames::{NotSubscribed, error, quoted},
     said::{ClientFrame, Unreadable},
 };
