@@ -105,4 +105,6 @@ pub enum CoordinationMessage {
         /// All of your sockets are to know, not only those that were told nothing yet.
         all: bool,
     },
+    /// "I am about to go, and tell outside what I decided: do not tell it for me."
+    Leaving,
 }

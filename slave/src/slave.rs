@@ -63,10 +63,10 @@ pub struct SlaveSetup {
     pub dialects: Vec<Arc<dyn Dialect>>,
     /// The way to the other nodes.
     pub bus: Arc<dyn Bus>,
-    /// Sends webhooks.
-    pub webhooks: Arc<dyn WebhookSender>,
     /// Posts remote commands.
     pub remote: Arc<dyn RemoteCaller>,
+    /// Sends webhooks.
+    pub webhooks: Arc<dyn WebhookSender>,
 }
 
 /// A slave: one for each process, shared by its worker threads.
@@ -111,8 +111,8 @@ impl Slave {
             metrics,
             settings,
             limits,
-            webhooks,
             remote: Arc::new(RemoteCalls::new(remote)),
+            webhooks,
         }))
     }
 

@@ -37,6 +37,6 @@ pub struct SlaveState {
     pub metrics: Metrics,
     pub registries: Arc<Registries>,
     pub admission: Arc<Admission>,
-    pub webhooks: Arc<dyn WebhookSender>,
     pub remote: Arc<RemoteCalls>,
+    pub webhooks: Arc<dyn WebhookSender>,
 }

@@ -271,14 +271,14 @@ impl NodeProcess {
             tenants: self.tenants.clone(),
             dialects,
             bus: bus.clone(),
-            webhooks: Arc::new(webhooks),
             remote: Arc::new(RemoteSender::new(settings.webhooks.allow_private)),
+            webhooks: Arc::new(webhooks),
         };
         Slave::new(setup, registry)
     }
 
     fn webhooks(&self, node: NodeId, registry: &mut Registry) -> Webhooks {
-        Webhooks::new(node, self.tenants.clone(), self.loaded.settings.webhooks.allow_private, registry)
+        Webhooks::new(node, self.tenants.clone(), &self.loaded.settings.webhooks, registry)
     }
 
     fn listeners(&self) -> Result<Listeners> {

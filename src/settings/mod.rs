@@ -16,7 +16,9 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use wellhead_master::keys::PushKey;
 pub use wellhead_proto::secret::Secret;
 use wellhead_proto::{
-    dialect, membership,
+    dialect,
+    http_target::TargetUrl,
+    membership,
     units::{Size, Span},
 };
 
@@ -89,11 +91,13 @@ pub struct StandaloneSection {
 }
 
 /// `[webhooks]`.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebhooksSection {
     /// May requests go to addresses that are not globally routable?
     pub allow_private: bool,
+    /// How long a webhook is tried before it is given up.
+    pub retry_for: Span,
 }
 
 /// `[jwt]`.
@@ -179,7 +183,7 @@ pub struct ListedApp {
 #[serde(default, deny_unknown_fields)]
 pub struct RemoteSection {
     /// Where they are posted.
-    pub url: Secret,
+    pub url: TargetUrl,
     /// A header that goes with them, as in `Name: value`.
     pub header: Secret,
     /// A file that holds the header instead.
@@ -198,6 +202,12 @@ impl Default for ClusterSection {
             max_nodes: membership::MAX_NODES,
             clock_tolerance: Span::seconds(60),
         }
+    }
+}
+
+impl Default for WebhooksSection {
+    fn default() -> Self {
+        Self { allow_private: false, retry_for: Span::seconds(300) }
     }
 }
 

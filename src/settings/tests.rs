@@ -7,6 +7,7 @@ mod one_port;
 mod origins;
 mod pusher;
 mod secrets;
+mod webhooks;
 
 use std::{fs, path::PathBuf};
 
@@ -107,11 +108,11 @@ fn no_key_of_an_app_belongs_to_two() {
 #[test]
 fn an_unknown_key_hears_of_those_of_dialects_too() {
     for (text, known) in [
-        ("[x]", "`log`, `pusher`"),
+        ("[x]", "`log`, `webhooks`, `pusher`"),
         ("[master]\nx = 1", "expected one of `listen`, `admin`, `open`, `prefix`"),
         (
             "[[apps.listed]]\nkey = \"a\"\nx = 1",
-            "expected one of `key`, `allowed_origins`, `public_keys`, `remote`, `authorization_timeout`, `authorized_connections`, `client_events`, `id`, `limits`, `secret`, `secret_file`",
+            "expected one of `key`, `allowed_origins`, `public_keys`, `remote`, `authorization_timeout`, `authorized_connections`, `client_events`, `id`, `limits`, `secret`, `secret_file`, `webhooks`",
         ),
         ("[pusher]\nx = 1", "expected `master_prefix` or `slave_prefix`"),
         ("[[apps.listed]]\nkey = \"a\"\n[apps.listed.limits]\nx = 1", "expected one of `channel_name`, `event_name`"),
@@ -217,7 +218,7 @@ fn an_unknown_key_is_refused_with_its_place_and_a_suggestion() {
 
 #[test]
 fn settings_of_later_parts_are_unknown() {
-    for text in ["[webhooks]", "[pushex]", "[conveyor]"] {
+    for text in ["[pushex]", "[conveyor]"] {
         assert!(refused(text).contains("unknown"), "{text}");
     }
 }

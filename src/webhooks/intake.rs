@@ -14,13 +14,13 @@ use wellhead_proto::{
         PusherApp,
         webhook::{Webhook, WebhookEvent, WebhookKind},
     },
-    ids::{AppId, ChannelKey},
+    ids::{AppId, ChannelKey, NodeId},
     membership::coordinators,
     tenants::TenantDirectory,
 };
 use wellhead_slave::{Batch, Fact, FactFilter, FactReader};
 
-use super::{debounce::Debouncer, targets::Targets};
+use super::{debounce::Debouncer, standby::StandbyLog, targets::Targets};
 
 /// Facts that are taken at once.
 const AT_ONCE: usize = 256;
@@ -36,6 +36,9 @@ impl WantedFacts {
 
 impl FactFilter for WantedFacts {
     fn wants(&self, fact: &Fact) -> bool {
+        if let Fact::Leaving(_) = fact {
+            return true;
+        }
         let Some((kind, channel)) = kind(fact) else { return false };
         self.some_target(&channel.app, |webhook| {
             let wants = |kind| webhook.wants(kind, &channel.name);
@@ -58,7 +61,8 @@ fn kind(fact: &Fact) -> Option<(WebhookKind, &ChannelKey)> {
         Fact::MemberRemoved(channel, _) => (WebhookKind::MemberRemoved, channel),
         Fact::SubscriptionCount(channel, _) => (WebhookKind::SubscriptionCount, channel),
         Fact::ClientEvent(channel, ..) => (WebhookKind::ClientEvent, channel),
-        Fact::UserOnline(..) | Fact::UserOffline(..) => return None,
+        Fact::DecidedBy(_, fact) => return kind(fact),
+        Fact::UserOnline(..) | Fact::UserOffline(..) | Fact::Leaving(_) => return None,
     })
 }
 
@@ -80,7 +84,7 @@ fn event(fact: Fact) -> Option<WebhookEvent> {
         Fact::MemberRemoved(channel, user) => WebhookEvent::MemberRemoved(channel, user),
         Fact::SubscriptionCount(channel, count) => WebhookEvent::SubscriptionCount(channel, count),
         Fact::ClientEvent(channel, socket, event) => WebhookEvent::ClientEvent(channel, socket, event),
-        Fact::UserOnline(..) | Fact::UserOffline(..) => return None,
+        Fact::UserOnline(..) | Fact::UserOffline(..) | Fact::DecidedBy(..) | Fact::Leaving(_) => return None,
     })
 }
 
@@ -96,6 +100,9 @@ pub(super) struct Intake {
     bus: watch::Receiver<BusState>,
     draining: watch::Receiver<bool>,
     debouncer: Debouncer,
+    standby: StandbyLog,
+    /// The slaves that are alive, as far as that is known.
+    slaves: Arc<[NodeId]>,
     /// Times are measured from here.
     start: Instant,
 }
@@ -107,12 +114,22 @@ impl Intake {
         bus: watch::Receiver<BusState>,
         draining: watch::Receiver<bool>,
     ) -> Self {
-        Self { targets, facts, bus, draining, debouncer: Debouncer::default(), start: Instant::now() }
+        Self {
+            targets,
+            facts,
+            bus,
+            draining,
+            debouncer: Debouncer::default(),
+            standby: StandbyLog::default(),
+            slaves: Arc::new([]),
+            start: Instant::now(),
+        }
     }
 
     /// Until the facts end, or the node is to go: then nothing waits here any more.
     pub(super) async fn run(mut self) {
         let mut bus_is_there = true;
+        self.slaves_changed();
         loop {
             let pause = self.debouncer.next().map(|until| until.saturating_sub(self.start.elapsed()));
             tokio::select! {
@@ -126,7 +143,7 @@ impl Intake {
                 }
                 changed = self.bus.changed(), if bus_is_there => {
                     bus_is_there = changed.is_ok();
-                    self.give_out_moved();
+                    self.slaves_changed();
                 }
                 () = is_draining(&mut self.draining) => break,
             }
@@ -142,21 +159,37 @@ impl Intake {
         if lost > 0 {
             warn!(lost; "{lost} events for webhooks came too fast: they are lost");
         }
-        let now = self.start.elapsed();
-        let events = facts.into_iter().filter_map(event);
-        let told = events.flat_map(|event| self.debouncer.take(event, now)).collect();
+        let (now, mut told) = (self.start.elapsed(), Vec::new());
+        for fact in facts {
+            match fact {
+                Fact::Leaving(slave) => self.standby.forget(slave),
+                Fact::DecidedBy(slave, fact) => {
+                    if let Some(event) = event(*fact) {
+                        self.standby.note(slave, event, now);
+                    }
+                }
+                fact => {
+                    let Some(event) = event(fact) else { continue };
+                    told.extend(self.standby.overtaken(&event, &self.slaves, now));
+                    told.extend(self.debouncer.take(event, now));
+                }
+            }
+        }
         self.targets.queue(told);
     }
 
-    /// Another slave decides about a channel now, and does not know what waits here: it is told before that one tells more.
-    fn give_out_moved(&mut self) {
+    /// Other slaves are alive than before. Another one decides about a channel now, and does not know what waits here: it is
+    /// told before that one tells more. One is dead, and has not told everything.
+    fn slaves_changed(&mut self) {
         let state = self.bus.borrow_and_update().clone();
         if !(state.up && state.roster_known) {
             return;
         }
         let me = Some(self.targets.node());
         let moved = |channel: &ChannelKey| coordinators(state.slaves.iter().copied(), channel).0 != me;
-        let told = self.debouncer.give_out(moved);
+        let mut told = self.debouncer.give_out(moved);
+        told.extend(self.standby.of_the_dead(&state.slaves, self.start.elapsed()));
+        self.slaves = state.slaves;
         self.targets.queue(told);
     }
 }

@@ -3,10 +3,12 @@
 //!
 //! ```text
 //! facts ──▶ events ──▶ Debouncer ──▶ a TargetQueue for each target ──▶ its task: one request at a time, in order
-//!           (intake)   (what may be              │ too full                 │ 2xx        │ none within five minutes
+//!           (intake)   (what may be              │ too full                 │ 2xx        │ none in time
 //!                       taken back)              ▼                          ▼            ▼
 //!                                             given up                  delivered     given up: counted, logged, kept
 //! ```
+//!
+//! Each slave also remembers what others decided lately that it stands by for (`standby`): if one of them dies, it tells that.
 //!
 //! Nobody who decides or publishes waits for any of it: facts are taken from a bounded queue, events are put into one.
 
@@ -15,6 +17,7 @@ mod intake;
 mod metrics;
 mod queue;
 mod sender;
+mod standby;
 mod targets;
 
 use std::{
@@ -42,7 +45,7 @@ use self::{
     metrics::Metrics,
     targets::Targets,
 };
-use crate::outbound::is_global;
+use crate::{outbound::is_global, settings::WebhooksSection};
 
 /// How long what waits is tried at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -56,11 +59,16 @@ pub struct Webhooks {
 }
 
 impl Webhooks {
-    /// Nothing is sent yet. `node`: the slave; `allow_private`: targets may have addresses that are not globally routable.
+    /// Nothing is sent yet. `node`: the slave. Within a runtime.
     #[must_use]
-    pub fn new(node: NodeId, tenants: Arc<TenantDirectory>, allow_private: bool, registry: &mut Registry) -> Self {
+    pub fn new(
+        node: NodeId,
+        tenants: Arc<TenantDirectory>,
+        settings: &WebhooksSection,
+        registry: &mut Registry,
+    ) -> Self {
         let draining = Arc::new(watch::Sender::new(false));
-        let targets = Targets::new(node, tenants, allow_private, Metrics::new(registry), draining.subscribe());
+        let targets = Targets::new(node, tenants, settings.clone(), Metrics::new(registry), draining.subscribe());
         Self { targets: Arc::new(targets), intake: Arc::default(), draining }
     }
 

@@ -33,7 +33,7 @@ pub(super) struct WebhookBatch {
 /// Why a request was given up.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum GivenUp {
-    /// The target did not answer 2xx for five minutes; last of all it was this.
+    /// The target did not answer 2xx for `webhooks.retry_for`; last of all it was this.
     Failed(String),
     /// More waited than may.
     Overflow,

@@ -18,8 +18,6 @@ use super::{
 };
 use crate::outbound::{OutboundError, OutboundRequest};
 
-/// How long a request is tried.
-const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// Between two attempts: at first, and at most.
@@ -62,7 +60,7 @@ async fn deliver(
         };
         targets.metrics().tried(error.label());
         targets.failed(key, batch, &error);
-        if begin.elapsed() + pause > PATIENCE {
+        if begin.elapsed() + pause > targets.patience() {
             return Err(GivenUp::Failed(error.to_string()));
         }
         if *draining.borrow() {

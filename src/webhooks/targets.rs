@@ -30,7 +30,10 @@ use super::{
     queue::{GivenUp, TargetQueue, WebhookBatch},
     sender,
 };
-use crate::outbound::{OutboundClient, OutboundError};
+use crate::{
+    outbound::{OutboundClient, OutboundError},
+    settings::WebhooksSection,
+};
 
 /// How long events are waited for that may travel together.
 const WINDOW: Duration = Duration::from_millis(50);
@@ -42,7 +45,7 @@ pub(super) type TargetKey = (AppId, usize);
 pub(super) struct Targets {
     node: NodeId,
     tenants: Arc<TenantDirectory>,
-    allow_private: bool,
+    settings: WebhooksSection,
     metrics: Metrics,
     draining: watch::Receiver<bool>,
     /// Whose thread runs the tasks, whoever has one begin.
@@ -77,14 +80,14 @@ impl Targets {
     pub(super) fn new(
         node: NodeId,
         tenants: Arc<TenantDirectory>,
-        allow_private: bool,
+        settings: WebhooksSection,
         metrics: Metrics,
         draining: watch::Receiver<bool>,
     ) -> Self {
         Self {
             node,
             tenants,
-            allow_private,
+            settings,
             metrics,
             draining,
             runtime: Handle::current(),
@@ -103,6 +106,11 @@ impl Targets {
         &self.tenants
     }
 
+    /// How long a request is tried.
+    pub(super) fn patience(&self) -> Duration {
+        self.settings.retry_for.0
+    }
+
     pub(super) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
@@ -114,7 +122,7 @@ impl Targets {
     /// What sends. `None`: TLS cannot be set up here.
     pub(super) fn client(&self) -> Option<&OutboundClient> {
         let made = || {
-            let made = OutboundClient::new(self.allow_private);
+            let made = OutboundClient::new(self.settings.allow_private);
             made.inspect_err(|error| error!("webhooks cannot be sent: {error:#}")).ok()
         };
         self.client.get_or_init(made).as_ref()

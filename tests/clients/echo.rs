@@ -107,8 +107,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tenants: Arc::new(TenantDirectory::new(Tenants::new(keys, [], true, Origins::any()))),
         dialects: vec![Arc::new(EchoDialect { routes: [route], token })],
         bus: hub.clone(),
-        webhooks: Arc::new(NoWebhooks),
         remote: Arc::new(wellhead_slave::NoRemote),
+        webhooks: Arc::new(NoWebhooks),
     };
     let mut registry = Registry::default();
     let slave = Slave::new(setup, &mut registry);

@@ -148,6 +148,7 @@ fn new_reports() -> Vec<(&'static str, Body)> {
         ("hands over a user", CoordinationMessage::Handover { key: user(), epoch: 3 }),
         ("announced a user", CoordinationMessage::Announced { key: user(), epoch: 3 }),
         ("announcements lost", CoordinationMessage::AnnouncementsLost),
+        ("leaving", CoordinationMessage::Leaving),
     ];
     said.map(|(case, said)| (case, report(vec![said]))).into()
 }
@@ -175,6 +176,14 @@ fn new_ends() -> Vec<(&'static str, Body)> {
     ]
 }
 
+/// What the previous release leaves out.
+fn new_answers() -> Vec<(&'static str, Body)> {
+    let remotes = vec!["cmd".to_owned()];
+    let bearer = Bearer { user: name("ann"), app: name("shop"), channels: vec![pattern("a*")], remotes };
+    let response = NodeResponse::Redeemed(Some(bearer));
+    vec![("redeemed, with remote commands", Body::Response { id: 300, from: node(7), response })]
+}
+
 /// What the previous release knows nothing of: webhooks.
 fn webhooks() -> Vec<(&'static str, Body)> {
     let (id, from) = (0x2a, node(7));
@@ -193,14 +202,6 @@ fn webhooks() -> Vec<(&'static str, Body)> {
         ("send a webhook again", Body::Query { id, from, query: resend.into() }),
         ("webhooks", Body::Result { id, from, result: QueryResult::Webhooks([(0, state)].into()) }),
     ]
-}
-
-/// What the previous release leaves out.
-fn new_answers() -> Vec<(&'static str, Body)> {
-    let remotes = vec!["cmd".to_owned()];
-    let bearer = Bearer { user: name("ann"), app: name("shop"), channels: vec![pattern("a*")], remotes };
-    let response = NodeResponse::Redeemed(Some(bearer));
-    vec![("redeemed, with remote commands", Body::Response { id: 300, from: node(7), response })]
 }
 
 fn report(reports: Vec<CoordinationMessage>) -> Body {
@@ -254,8 +255,8 @@ fn every_message_has_the_bytes_that_it_always_had() {
             ("new_reports", new_reports()),
             ("new_orders", new_orders()),
             ("new_ends", new_ends()),
-            ("webhooks", webhooks()),
             ("new_answers", new_answers()),
+            ("webhooks", webhooks()),
         ];
         let only_here = only_here.into_iter().filter(|_| format == MessageFormat::V4);
         for (file, cases) in all().into_iter().chain(only_here) {

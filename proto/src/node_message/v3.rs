@@ -393,7 +393,7 @@ impl CoordinationMessage {
             Self::Handover { key, epoch } => OldReport::Kept { post: key.into_old()?, epoch },
             Self::Announced { key, epoch } => OldReport::Announced { post: key.into_old()?, epoch },
             Self::Synced { slaves, round, confirmed } => OldReport::Settled { slaves, turn: round, heard: confirmed },
-            Self::AnnouncementsLost | Self::Follow { .. } | Self::Told { .. } => return None,
+            Self::AnnouncementsLost | Self::Follow { .. } | Self::Told { .. } | Self::Leaving => return None,
         })
     }
 }

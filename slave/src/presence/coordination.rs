@@ -20,6 +20,7 @@ use wellhead_proto::{
     event::Event,
     ids::{AppId, ChannelKey, NodeId, SocketId, UserId},
     member::{Member, MemberAnnouncement, MemberChange},
+    membership::coordinators,
 };
 
 use super::{
@@ -153,6 +154,7 @@ impl Coordination {
     /// Another slave said something. `true` if lists of members must be fetched anew.
     #[must_use]
     pub fn receive(&self, from: NodeId, messages: Vec<CoordinationMessage>) -> bool {
+        self.note_elsewhere(from, &messages);
         self.with(|coordinator, out| {
             for message in messages {
                 coordinator.receive(from, message, out);
@@ -178,10 +180,32 @@ impl Coordination {
 
     /// This slave is about to go: hand over what it coordinates, to those of `slaves` that stay.
     pub fn hand_over(&self, slaves: &[NodeId]) {
+        let stay: Vec<_> = slaves.iter().copied().filter(|&slave| slave != self.me).collect();
+        stay.iter().for_each(|&slave| self.bus.report(slave, vec![CoordinationMessage::Leaving]));
         self.with(|coordinator, out| {
-            let stay: Vec<_> = slaves.iter().copied().filter(|&slave| slave != self.me).collect();
             coordinator.slaves_changed(&stay, out);
         });
+    }
+
+    /// Let those outside who read facts know what another slave decided that this one stands by for: should it die, nobody else
+    /// knows what it had not told yet.
+    fn note_elsewhere(&self, from: NodeId, messages: &[CoordinationMessage]) {
+        if self.outside.get().is_none() {
+            return;
+        }
+        let slaves = self.bus.state().borrow().slaves.clone();
+        let decides = |key: &CoordinatedKey| {
+            let (CoordinatedKey::Channel(channel) | CoordinatedKey::Member { channel, .. }) = key else { return false };
+            coordinators(slaves.iter().copied(), channel) == (Some(from), Some(self.me))
+        };
+        let fact = |message: &CoordinationMessage| match message {
+            CoordinationMessage::Handover { key, epoch } if decides(key) => {
+                Some(Fact::decided_by(from, key.clone(), epoch % 2 == 1))
+            }
+            CoordinationMessage::Leaving => Some(Fact::Leaving(from)),
+            _ => None,
+        };
+        self.facts.publish(messages.iter().filter_map(fact).collect());
     }
 
     /// Which slave this is.
@@ -253,6 +277,8 @@ fn label(fact: &Fact) -> &'static str {
         Fact::UserOffline(..) => "user_offline",
         Fact::SubscriptionCount(..) => "subscription_count",
         Fact::ClientEvent(..) => "client_event",
+        Fact::DecidedBy(..) => "decided_elsewhere",
+        Fact::Leaving(_) => "leaving",
     }
 }
 
@@ -272,9 +298,8 @@ fn write_to_log(fact: &Fact) {
         Fact::SubscriptionCount(ChannelKey { app, name }, count) => {
             debug!(fact = what, app_id:% = app, channel:% = name, count; "{what}: {count} on {name} of {app}");
         }
-        Fact::ClientEvent(ChannelKey { app, name }, socket, _) => {
-            debug!(fact = what, app_id:% = app, channel:% = name, socket_id:% = socket; "{what}: {socket} on {name} of {app}");
-        }
+        // decided by nobody here
+        Fact::ClientEvent(..) | Fact::DecidedBy(..) | Fact::Leaving(_) => {}
     }
 }
 
@@ -339,7 +364,9 @@ fn announcement(fact: Fact) -> Option<MemberAnnouncement> {
         | Fact::UserOnline(..)
         | Fact::UserOffline(..)
         | Fact::SubscriptionCount(..)
-        | Fact::ClientEvent(..) => return None,
+        | Fact::ClientEvent(..)
+        | Fact::DecidedBy(..)
+        | Fact::Leaving(_) => return None,
     };
     Some(MemberAnnouncement { channel, change })
 }

@@ -54,11 +54,15 @@ impl Consumer {
     fn wants(self, fact: &Fact) -> bool {
         match self {
             Self::Announcer => matches!(fact, Fact::MemberAdded(..) | Fact::MemberRemoved(..)),
-            Self::Metrics => !matches!(fact, Fact::ClientEvent(..)),
-            Self::Log => log::log_enabled!(log::Level::Debug),
+            Self::Metrics => is_decided_here(fact),
+            Self::Log => is_decided_here(fact) && log::log_enabled!(log::Level::Debug),
             Self::Webhooks => true,
         }
     }
+}
+
+fn is_decided_here(fact: &Fact) -> bool {
+    !matches!(fact, Fact::ClientEvent(..) | Fact::DecidedBy(..) | Fact::Leaving(_))
 }
 
 /// Which facts a reader wants of those that its kind is for.

@@ -131,7 +131,7 @@ impl Check<'_> {
         let without = listed
             .iter()
             .zip(&self.settings.apps.listed)
-            .position(|((_, tenant), app)| tenant.remote.is_none() && !app.remote.url.is_empty());
+            .position(|((_, tenant), app)| tenant.remote.is_none() && !app.remote.url.expose().is_empty());
         match without {
             Some(index) => {
                 let error = self.error(&format!("apps.listed.{index}.remote"), "the app has no secret to sign with");
@@ -153,7 +153,7 @@ impl Check<'_> {
             };
             self.error(&format!("{section}.{key}"), why).hint(hint)
         };
-        if url.is_empty() {
+        if url.expose().is_empty() {
             let is_alone = header.is_some();
             return if is_alone { Err(bad("url", BadTarget::Scheme)) } else { Ok(None) };
         }

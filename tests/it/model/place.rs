@@ -102,8 +102,8 @@ impl SlaveNode {
             tenants: Arc::new(TenantDirectory::new(tenants)),
             dialects: dialect::all(&dialect::Settings::default(), &seal),
             bus: end.bus.clone(),
-            webhooks: Arc::new(NoWebhooks),
             remote: Arc::new(wellhead_slave::NoRemote),
+            webhooks: Arc::new(NoWebhooks),
         };
         let slave = Slave::new(setup, &mut prometheus_client::registry::Registry::default());
         end.bus.attach(slave.bus_handler());

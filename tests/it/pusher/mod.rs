@@ -8,3 +8,4 @@ mod replay;
 mod sign_in;
 mod signing;
 mod socket;
+mod webhooks;

@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod client;
 pub mod failure;
+pub mod hook_target;
 pub mod http;
 pub mod keys;
 pub mod ledger;

@@ -93,9 +93,18 @@ pub enum Fact {
     /// A client published this on the channel, from this socket. Nobody decides that: it enters the stream where the client
     /// is, and only if somebody outside wants it.
     ClientEvent(ChannelKey, SocketId, Event),
+    /// Another slave decided this, for which this one stands by.
+    DecidedBy(NodeId, Box<Fact>),
+    /// Another slave is about to go, in order.
+    Leaving(NodeId),
 }
 
 impl Fact {
+    /// Another slave says what it announced of `key` last.
+    pub fn decided_by(by: NodeId, key: CoordinatedKey, occupied: bool) -> Self {
+        Self::DecidedBy(by, Box::new(Self::new(key, occupied, None)))
+    }
+
     /// What became of `key`. `info`: what the others may know of a member that came.
     fn new(key: CoordinatedKey, occupied: bool, info: Option<Arc<str>>) -> Self {
         match (key, occupied) {
@@ -270,6 +279,8 @@ impl Coordinator {
                 }
             }
             CoordinationMessage::Told { key, count, all } => self.receive_told(from, key, count, all, out),
+            // what is told outside is no matter of the decision
+            CoordinationMessage::Leaving => {}
             CoordinationMessage::AnnouncementsLost => out.lists_are_stale |= self.peers.contains_key(&from),
         }
     }

@@ -1,4 +1,4 @@
-//! Webhooks (pusher.md §1.12): what an app is told of, which of it a target wants, and the request that tells it. Who sends
+//! Webhooks (pusher.md §1.13): what an app is told of, which of it a target wants, and the request that tells it. Who sends
 //! it, and when again, is not said here.
 
 mod event;

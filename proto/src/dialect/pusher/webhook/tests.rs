@@ -12,7 +12,7 @@ fn channel(name: &str) -> ChannelKey {
     ChannelKey { app: "wh-key".parse().unwrap(), name: name.parse().unwrap() }
 }
 
-/// pusher.md §1.12.
+/// pusher.md §1.13.
 #[test]
 fn a_body_and_its_signature_are_what_pushers_libraries_verify() {
     let body = body(&[WebhookEvent::ChannelOccupied(channel("room-1"))], Duration::from_millis(1_700_000_000_000));

@@ -304,7 +304,7 @@ impl SimWorld {
                     self.counted.insert(key, count);
                     continue;
                 }
-                Fact::ClientEvent(..) => continue,
+                Fact::ClientEvent(..) | Fact::DecidedBy(..) | Fact::Leaving(_) => continue,
             };
             let key = self.number(&key);
             self.show(|| format!("{id} announces: {key} is {}", if occupied { "occupied" } else { "vacant" }));

@@ -1,0 +1,97 @@
+// Webhooks against a real server, verified as the server libraries for Node and Python verify them.
+
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import { join } from 'node:path';
+import { test } from 'node:test';
+
+import { repository, until } from './harness.js';
+import { app, places, stage, subscribed } from './pusher.js';
+
+const python = process.env.PYTHON ?? 'python3';
+
+/** What Python's library says of requests: their events, or nothing where it finds them forged. */
+function validated(requests) {
+  const commands = requests.map(({ headers, rawBody }) =>
+    JSON.stringify(['validate_webhook', headers['x-pusher-key'], headers['x-pusher-signature'], rawBody]));
+  const { stdout, stderr } = spawnSync(python, [join(repository, 'tests', 'clients', 'python_pusher.py'), 'backend', '127.0.0.1:1'], {
+    env: { ...process.env, PUSHER_APP: JSON.stringify(app), PYTHONWARNINGS: 'ignore' },
+    input: `${commands.join('\n')}\n`,
+    encoding: 'utf8',
+  });
+  const answers = stdout.trim().split('\n').map(line => JSON.parse(line));
+  assert.equal(answers.length, requests.length, stderr);
+  return answers.map(([said, result]) => {
+    assert.equal(said, 'ok');
+    return result?.events ?? null;
+  });
+}
+
+/** A backend that takes webhooks, and refuses the first of them. */
+async function receiver(t) {
+  const requests = [];
+  const server = createServer(async (request, response) => {
+    let rawBody = '';
+    for await (const piece of request.setEncoding('utf8')) rawBody += piece;
+    const refused = requests.length === 0;
+    requests.push({ headers: request.headers, rawBody, refused });
+    response.writeHead(refused ? 500 : 200);
+    response.end();
+  });
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return { requests, url: `http://127.0.0.1:${server.address().port}/webhooks` };
+}
+
+for (const [place, launch] of Object.entries(places)) {
+  test(`${place}: what happens is told once, and the libraries verify it`, async t => {
+    const { requests, url } = await receiver(t);
+    const more = `webhooks = [{ url = "${url}" }]\n[webhooks]\nallow_private = true`;
+    const { server, client, backend } = await stage(t, launch, more);
+    const events = () => requests.filter(({ refused }) => !refused).flatMap(request => backend.webhook(request).getEvents());
+    const told = wanted => until('it is told', wanted.map(event => JSON.stringify(event)).sort(), async () =>
+      events().map(event => JSON.stringify(event, Object.keys(event).sort())).map(text => JSON.stringify(JSON.parse(text))).sort());
+    const event = (name, channel, more = {}) => JSON.parse(JSON.stringify({ name, channel, ...more }, ['channel', 'data', 'event', 'name', 'socket_id', 'user_id']));
+
+    const [ann, bob] = [client(0, 'ann'), client(1, '7')];
+    await subscribed(ann, 'news');
+    const [room] = await Promise.all([ann, bob].map(one => subscribed(one, 'presence-room')));
+    const wanted = [
+      event('channel_occupied', 'news'),
+      event('channel_occupied', 'presence-room'),
+      event('member_added', 'presence-room', { user_id: 'ann' }),
+      event('member_added', 'presence-room', { user_id: '7' }),
+    ];
+    await told(wanted);
+    room.trigger('client-typing', { text: 'Grüße' });
+    wanted.push(event('client_event', 'presence-room', {
+      data: '{"text":"Grüße"}', event: 'client-typing', socket_id: ann.connection.socket_id, user_id: 'ann',
+    }));
+    await told(wanted);
+    ann.disconnect();
+    bob.disconnect();
+    wanted.push(
+      event('channel_vacated', 'news'),
+      event('channel_vacated', 'presence-room'),
+      event('member_removed', 'presence-room', { user_id: 'ann' }),
+      event('member_removed', 'presence-room', { user_id: '7' }),
+    );
+    await told(wanted);
+
+    assert.ok(requests.every(request => backend.webhook(request).isValid()));
+    assert.deepEqual(validated(requests), requests.map(request => backend.webhook(request).getEvents()));
+    const forged = requests.map(request => ({ ...request, rawBody: request.rawBody.replace('presence-room', 'presence-r00m').replace('news', 'nevvs') }));
+    assert.ok(forged.every(request => !backend.webhook(request).isValid()));
+    assert.deepEqual(validated(forged), forged.map(() => null));
+
+    const state = await (await fetch(`http://${server.master}/v1/apps/${app.key}/webhooks`)).json();
+    assert.equal(state.webhooks.length, 1);
+    assert.equal(state.webhooks[0].last_error.error, 'answered 500');
+    assert.deepEqual(state.webhooks[0].queued, { events: 0, requests: 0 });
+  });
+}
