@@ -143,11 +143,17 @@ fn reports() -> Vec<(&'static str, Body)> {
 /// What the previous release has no word for.
 fn new_reports() -> Vec<(&'static str, Body)> {
     let user = || CoordinatedKey::User { app: name("shop"), user: name("ann") };
+    let channel = || CoordinatedKey::from(key("room"));
     let said = [
         ("claims a user", CoordinationMessage::Claim { key: user(), claimed: true, epoch: 3, info: None }),
         ("hands over a user", CoordinationMessage::Handover { key: user(), epoch: 3 }),
         ("announced a user", CoordinationMessage::Announced { key: user(), epoch: 3 }),
         ("announcements lost", CoordinationMessage::AnnouncementsLost),
+        ("follows a channel", CoordinationMessage::Follow { key: channel(), count: 300, told: Some(299), asks: true }),
+        ("follows a user", CoordinationMessage::Follow { key: user(), count: 1, told: None, asks: false }),
+        ("follows no more", CoordinationMessage::Follow { key: user(), count: 0, told: None, asks: false }),
+        ("told a count", CoordinationMessage::Told { key: channel(), count: 301, all: false }),
+        ("told of a user", CoordinationMessage::Told { key: user(), count: 1, all: true }),
         ("leaving", CoordinationMessage::Leaving),
     ];
     said.map(|(case, said)| (case, report(vec![said]))).into()

@@ -7,7 +7,8 @@
 //! | --- | --- | --- |
 //! | `own` | a key | how many sockets of this slave follow it, and what they were told last |
 //! | `followed` | a key that this slave coordinates, or did or will | who follows it with how many sockets |
-//! | `Followed::announced` | a channel | the count that all who follow it know; of another coordinator's they tell it |
+//! | `Followed::announced` | a key | what was told to all who follow it; a count of another coordinator's they tell |
+//! | `Followed::disputed` | a channel | they were not told the same |
 //! | `Follower::asks` | a slave on it | it has sockets that know nothing yet, or something else |
 //! | `Followed::due` | a channel | when its count is told next |
 
@@ -63,6 +64,7 @@ struct OwnFollow {
 struct Followed {
     by: SmallVec<[Follower; 2]>,
     announced: Option<u64>,
+    disputed: bool,
     /// When that was.
     last: Option<Duration>,
     due: Option<Duration>,
@@ -90,7 +92,7 @@ impl Followed {
 
     /// Is the count another than what is known of it?
     fn is_news(&self) -> bool {
-        self.announced.unwrap_or(0) != self.total()
+        self.disputed || self.announced.unwrap_or(0) != self.total()
     }
 
     /// Must it wait, since it has many sockets that were told something just now?
@@ -185,17 +187,21 @@ impl Coordinator {
             return self.schedule(&key);
         }
         let followed = self.follows.followed.entry(key.clone()).or_default();
-        let behind = told.is_none() || followed.announced.is_some_and(|announced| told != Some(announced));
-        followed.announced = followed.announced.or(told);
+        let is_new = followed.by.iter().all(|follower| follower.slave != from);
+        // what all of its sockets were told is not what others were
+        followed.disputed |= is_new && told.is_some_and(|told| followed.announced.is_some_and(|other| other != told));
+        if matches!(key, CoordinatedKey::Channel(_)) {
+            followed.announced = followed.announced.or(told);
+        }
         match followed.by.iter_mut().find(|follower| follower.slave == from) {
             Some(follower) => (follower.count, follower.asks) = (count, follower.asks | asks),
-            None => followed.by.push(Follower { slave: from, count, asks: asks | behind }),
+            None => followed.by.push(Follower { slave: from, count, asks: asks | told.is_none() }),
         }
         match key {
             CoordinatedKey::User { .. } => {
-                // what it was told may have changed while this was under way
+                // what it knows may have changed while this was under way
                 followed.by.iter_mut().filter(|follower| follower.slave == from).for_each(|one| one.asks = true);
-                self.tell_watchers(&key, false, out);
+                self.tell_watchers(&key, out);
             }
             _ => self.schedule(&key),
         }
@@ -229,16 +235,17 @@ impl Coordinator {
         }
     }
 
-    /// Tell who watches a user whether it is online; `all` of them, or who does not know.
-    pub(super) fn tell_watchers(&mut self, key: &CoordinatedKey, all: bool, out: &mut Outcome) {
+    /// Tell who watches a user whether it is online, and does not know.
+    pub(super) fn tell_watchers(&mut self, key: &CoordinatedKey, out: &mut Outcome) {
         if !self.may_tell(key) {
             return;
         }
-        let online = self.is_announced(key);
+        let online = u64::from(self.is_announced(key));
         let Some(followed) = self.follows.followed.get_mut(key) else { return };
-        let told = followed.tell(all);
+        let news = followed.announced.replace(online) != Some(online);
+        let told = followed.tell(news);
         for slave in told {
-            self.tell_standing(slave, key, online.into(), true, out);
+            self.tell_standing(slave, key, online, true, out);
         }
     }
 
@@ -294,7 +301,7 @@ impl Coordinator {
         let announced = news && followed.calm_until().is_none_or(|calm| calm <= now);
         let told = followed.tell(announced);
         if announced {
-            (followed.announced, followed.last) = (Some(total), Some(now));
+            (followed.announced, followed.last, followed.disputed) = (Some(total), Some(now), false);
             if let CoordinatedKey::Channel(channel) = key {
                 out.facts.push(Fact::SubscriptionCount(channel.clone(), total));
             }
@@ -317,7 +324,7 @@ impl Coordinator {
         let keys: Vec<_> = self.follows.followed.keys().cloned().collect();
         for key in keys {
             match key {
-                CoordinatedKey::User { .. } => self.tell_watchers(&key, false, out),
+                CoordinatedKey::User { .. } => self.tell_watchers(&key, out),
                 _ => self.schedule(&key),
             }
         }

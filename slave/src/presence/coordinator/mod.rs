@@ -397,6 +397,14 @@ impl Coordinator {
 
     /// Announce a change of `key`, if there is one and it is this slave's to announce.
     fn decide(&mut self, key: &LedgerKey, out: &mut Outcome) {
+        self.announce(key, out);
+        if let LedgerKey::User(..) = key {
+            // also what another coordinator has announced, of which this one learns
+            self.tell_watchers(&key.named(), out);
+        }
+    }
+
+    fn announce(&mut self, key: &LedgerKey, out: &mut Outcome) {
         if !self.agreed {
             return;
         }
@@ -440,11 +448,7 @@ impl Coordinator {
         if !occupied {
             self.ledger.vacated(key, self.alone);
         }
-        let is_watched = matches!(named, CoordinatedKey::User { .. }).then(|| named.clone());
         out.facts.push(Fact::new(named, occupied, info));
-        if let Some(user) = is_watched {
-            self.tell_watchers(&user, true, out);
-        }
     }
 
     /// Somebody comes to `key`. A member that is away and comes back with other `info` has left first: nobody would be told
