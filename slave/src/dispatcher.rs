@@ -59,6 +59,15 @@ impl BusDispatcher {
                 None => return,
             },
             Command::Direct { to: Target::Socket(socket), .. } if socket.node() != self.0.node => return,
+            // other users hash to the same slot
+            Command::Direct { to: Target::User(user), .. }
+            | Command::DirectEvent { user, .. }
+            | Command::Reload { user, .. }
+            | Command::Grant { user, .. }
+                if !self.0.metrics.users.is_here(&envelope.app, user) =>
+            {
+                return;
+            }
             Command::Direct { .. } | Command::DirectEvent { .. } | Command::Reload { .. } | Command::Grant { .. } => {
                 (None, Workers::first(self.0.registries.all().len()))
             }
