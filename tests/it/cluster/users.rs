@@ -1,12 +1,19 @@
 //! Pushes to users among real processes over NATS: they go to the slaves where the user is, and to no other.
 
-use crate::{
-    cluster::field::{By, Field},
-    support::{
-        ledger::{Mark, MarkKind},
-        pusher::{Api, DEMO, PusherClient, PusherMessage},
-        until,
-    },
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::time::timeout;
+
+use super::field::{By, Field, SECRET};
+use crate::support::{
+    keys::signer,
+    ledger::{Mark, MarkKind},
+    listener::{Listener, ListenerEnd},
+    nats::NatsServer,
+    proxy::Proxy,
+    pusher::{Api, DEMO, PusherClient, PusherMessage},
+    server::Setup,
+    until, within,
 };
 
 const INTERESTS: &str = "wellhead_bus_user_interests";
@@ -92,4 +99,81 @@ async fn the_other_slaves_receive_nothing_and_a_slot_ends_with_the_last_socket_o
     other.leave().await;
     until("its slot ends", 0.0, || field.slaves[0].metric(INTERESTS, "")).await;
     interests(&field, &[0.0, 1.0, 0.0]).await;
+}
+
+/// The slave reaches NATS through something that can be held up.
+#[tokio::test]
+async fn a_connect_and_a_sign_in_wait_until_the_bus_delivers_what_is_for_their_user_unless_it_does_already() {
+    let nats = NatsServer::started("");
+    let between = Proxy::to(nats.address).await;
+    let setup = Setup::keyed().set("cluster.secret", SECRET).toml(&DEMO.listed(""));
+    let at = |address: SocketAddr| setup.clone().set("cluster.bus", &format!("nats://{address}"));
+    let (master, slave) =
+        (at(nats.address).role("master").start().await, at(between.address).role("slave").start().await);
+    let field = Field { nats: None, setup, masters: vec![master], slaves: vec![slave] };
+    field.is_whole().await;
+    let mut anns = vec![field.listener(0, "blue", "ann", &[]).await];
+    let mut carl = PusherClient::connect(field.slaves[0].slave(), DEMO).await;
+
+    between.set_cut(true);
+    let (address, token) = (field.slaves[0].slave(), signer().jwt("blue", "bob", &["*"]));
+    let bob = tokio::spawn(async move { Listener::connect(address, "blue", "bob", &token).await });
+    let carl = tokio::spawn(async move {
+        carl.sign_in_as("carl").await;
+        carl
+    });
+    for _ in 0..5 {
+        anns.push(field.listener(0, "blue", "ann", &[]).await);
+    }
+    assert!(!bob.is_finished() && !carl.is_finished());
+    between.set_cut(false);
+    let (bob, mut carl) =
+        (within("a connect", bob).await.expect("it is let in"), within("it", carl).await.expect("it is"));
+
+    let mut backend = field.masters[0].backend().await;
+    assert_eq!(backend.push_to_user("blue", "bob", &mark("bob", 1).json()).await.status, 200);
+    assert!(bob.hears(&mark("bob", 1)).await);
+    let channel = "#server-to-user-carl";
+    Api::of(&field.masters[0], DEMO).await.trigger(channel, "e", "1").await;
+    assert_eq!(carl.next().await, PusherMessage::event(channel, "e", "1"));
+    assert!(anns.iter().all(|ann| ann.end().is_none()));
+}
+
+#[tokio::test]
+async fn a_slave_whose_server_was_away_tells_the_sockets_of_its_users_what_they_missed_and_nobody_elses() {
+    let [mut near, far] = NatsServer::pair();
+    let setup = Setup::keyed().set("cluster.secret", SECRET);
+    let at = |address: SocketAddr| setup.clone().set("cluster.bus", &format!("nats://{address}"));
+    let (master, slave) = (at(far.address).role("master").start().await, at(near.address).role("slave").start().await);
+    let field = Field { nats: None, setup, masters: vec![master], slaves: vec![slave] };
+    field.is_whole().await;
+    let ann = field.listener(0, "blue", "ann", &[]).await;
+    let push = async |user: &str, n: u64| {
+        let status = field.masters[0].backend().await.push_to_user("blue", user, &mark(user, n).json()).await.status;
+        assert_eq!(status, 200);
+    };
+    for (round, user) in [(0, "somebody-else"), (1, "ann")] {
+        near.kill();
+        until("it notices", 503, || async { field.slaves[0].readiness().await.0 }).await;
+        push(user, round).await;
+        near.start();
+        if user == "ann" {
+            let end = ann.ended().await;
+            assert!(matches!(&end, ListenerEnd::Closed(close) if close.code == 1001), "{end:?}");
+            field.slaves[0].metric_becomes("wellhead_bus_gaps_total", "", 1.0).await;
+            return;
+        }
+        field.is_whole().await;
+        // between servers of a cluster interest takes a moment to spread: the same is pushed again until it is heard
+        let heard = async {
+            loop {
+                push("ann", 10).await;
+                if let Ok(heard) = timeout(Duration::from_secs(1), ann.hears(&mark("ann", 10))).await {
+                    return heard;
+                }
+            }
+        };
+        assert!(within("it is heard", heard).await, "it ended: {:?}", ann.end());
+        assert_eq!(field.slaves[0].metric("wellhead_bus_gaps_total", "").await, 0.0);
+    }
 }
