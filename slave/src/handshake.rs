@@ -266,6 +266,9 @@ async fn receive_for(state: &SlaveState, bearer: &Bearer) -> Result<Option<Hold>
     if let Some(confirmed) = confirmed {
         let down = |_| Refusal::unavailable("the cluster's bus does not answer");
         timeout(CONFIRMED_WITHIN, confirmed).await.map_err(down)?;
+        if state.admission.is_draining() {
+            return Err(state.admission.refusal());
+        }
     }
     Ok(Some(hold))
 }
