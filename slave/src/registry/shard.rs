@@ -158,8 +158,7 @@ impl Shard {
             question.note(&app, &user);
         }
         if !user.is_nobody() && !self.index.is_online(&app, &user) {
-            self.metrics.users.connected(&app, &user);
-            self.presence.following.user_came(&app, &user, self.worker);
+            self.user_connected(&app, &user);
         }
         self.index.open(local_socket.id.counter(), app, user, local_socket);
     }
@@ -174,8 +173,7 @@ impl Shard {
             return false;
         }
         if is_new {
-            self.metrics.users.connected(&app, user);
-            self.presence.following.user_came(&app, user, self.worker);
+            self.user_connected(&app, user);
         }
         self.index.at_mut(no).is_identified = true;
         self.unauthorized.remove(socket.counter());
@@ -205,8 +203,7 @@ impl Shard {
             self.count_leave(socket.counter(), &channel);
         }
         if !user.is_nobody() && !self.index.is_online(&app, &user) {
-            self.metrics.users.disconnected(&app, &user);
-            self.presence.following.user_left(&app, &user, self.worker);
+            self.user_disconnected(&app, &user);
         }
     }
 
@@ -359,6 +356,18 @@ impl Shard {
         let local_socket = self.index.at(local_socket);
         let goodbye = self.encodings.at(local_socket.encoding).goodbye(cause);
         local_socket.outbox.end(SocketEnd { cause, goodbye: Some(goodbye) });
+    }
+
+    fn user_connected(&self, app: &AppId, user: &UserId) {
+        self.interests.user_connected(app, user);
+        self.metrics.users.connected(app, user);
+        self.presence.following.user_came(app, user, self.worker);
+    }
+
+    fn user_disconnected(&self, app: &AppId, user: &UserId) {
+        self.metrics.users.disconnected(app, user);
+        self.presence.following.user_left(app, user, self.worker);
+        self.interests.user_disconnected(app, user);
     }
 
     fn note(&mut self, change: Change) {

@@ -176,7 +176,7 @@ impl Session {
             }
             Effect::Join(channels) => self.want(Action::Subscribe(channels), context),
             Effect::Enter(entry) => self.want(Action::Enter(entry), context),
-            Effect::Identify(user) => self.identify(&user),
+            Effect::Identify(user) => self.sign_in(user, context),
             Effect::Say(channel, event) => self.say(channel, event, context),
             Effect::Leave(channel) => {
                 self.socket.unsubscribe(&channel);
@@ -286,6 +286,25 @@ impl Session {
             session.attend(&key, &member, most_members);
             drop((invitation, hold));
         }));
+    }
+
+    /// Be the socket of `user` once the bus delivers what is for that user: no push that is accepted after the reply may be missed.
+    fn sign_in(&mut self, user: UserId, context: &mut SessionContext<Self>) {
+        let Some(app) = self.socket.app() else { return };
+        let interest = if user.is_nobody() { None } else { self.state.bus.user_interest(&app, &user) };
+        match interest {
+            Some(Interest { hold, confirmed: Some(confirmed) }) => {
+                // the next command is handled when this one is done
+                context.wait(confirmed.into_actor(self).map(move |(), session, _| {
+                    session.identify(&user);
+                    drop(hold);
+                }));
+            }
+            held => {
+                self.identify(&user);
+                drop(held);
+            }
+        }
     }
 
     /// Be the socket of `user`: what is pushed to that user from now on follows the reply.

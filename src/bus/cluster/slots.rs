@@ -1,47 +1,65 @@
-//! The slots that this node listens to. A channel's pushes travel on one of 65,536 slots that its app and name hash to; a node
-//! listens to the slots of the channels that its clients hold, and a little longer. Above a limit it listens to all of
-//! them at once instead: each slot costs memory here and in the server.
+//! The slots that this node listens to. Pushes to a channel travel on one of 65,536 slots that its app and name hash to, and
+//! pushes to a user on one of as many others. A node listens to the slots of what its clients hold, and some seconds longer.
+//! Above a limit it listens to all of them at once, because each slot costs memory here and in the server.
 //!
-//! While it changes over, both are listened to, and each push comes twice. Which of the two counts is decided so that
-//! nothing is lost, doubled or overtaken: at first the old mode only, until the new one is confirmed and everything that
-//! went before it has come; then whichever comes first, by the numbers of the messages; then the new one, and what is still
-//! under way by the old one, once; then the new one only.
+//! While a node changes from one mode to the other it listens in both, and each push comes twice. These steps keep pushes
+//! from being lost, doubled or overtaken:
+//!
+//! ```text
+//! asked ──confirmed──▶ settling ──1 s──▶ both ──3 s──▶ trailing ──1 s──▶ changed
+//!  │                    │                 │             │
+//!  only the old mode    the same, and     the first     the old mode has ended; what it
+//!  counts               it is noted       copy counts   delivered does not count again
+//! ```
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     hash::Hasher,
     time::Duration,
 };
 
+use rustc_hash::FxHashSet;
 use siphasher::sip::SipHasher13;
-use wellhead_proto::ids::ChannelKey;
+use wellhead_proto::ids::{AppId, ChannelKey, UserId};
 
 /// Slots that are listened to one by one; more than these, and all are.
 const MOST: usize = 16_384;
 /// Fewer than these, and they are listened to one by one again.
 const FEW: usize = 12_288;
-/// How long a slot is listened to after nobody wants it any more.
-const LONGER: Duration = Duration::from_secs(10);
+/// How long a slot is listened to after nobody wants it any more, in seconds.
+const LONGER: u16 = 10;
 /// After the new mode is confirmed: everything that went before has come by then.
-const SETTLE: Duration = Duration::from_secs(1);
-/// How long both ways count: everything that comes by one only has come by then.
+pub(super) const SETTLE: Duration = Duration::from_secs(1);
+/// How long both modes count: everything that comes by one only has come by then.
 const BOTH: Duration = Duration::from_secs(3);
 
 /// The slot on which the pushes of a channel travel. The same on every node.
 #[must_use]
 pub fn slot_of(channel: &ChannelKey) -> u16 {
+    hashed(&channel.app, channel.name.as_str())
+}
+
+/// The slot of users on which the pushes to a user travel. The same on every node.
+#[must_use]
+pub fn slot_of_user(app: &AppId, user: &UserId) -> u16 {
+    hashed(app, user.as_str())
+}
+
+fn hashed(app: &AppId, name: &str) -> u16 {
     let mut hasher = SipHasher13::new();
-    hasher.write(channel.app.as_str().as_bytes());
+    hasher.write(app.as_str().as_bytes());
     // no name holds this byte
     hasher.write_u8(0xFF);
-    hasher.write(channel.name.as_str().as_bytes());
+    hasher.write(name.as_bytes());
     hasher.finish() as u16
 }
 
-/// The table of a node. Pure: it says what to listen to, the caller does.
+/// The table of a node, for channels or for users. Pure: it says what to listen to, the caller does.
 #[derive(Default)]
 pub struct Slots {
     slots: HashMap<u16, Slot>,
+    /// Those of them that are listened to and not confirmed.
+    unconfirmed: FxHashSet<u16>,
     mode: SubscriptionMode,
     limits: Limits,
 }
@@ -57,12 +75,32 @@ impl Default for Limits {
     }
 }
 
+/// A slot that is wanted, or was until lately. Held for most distinct users of a node, so it is packed: with its number it
+/// takes 8 bytes.
 #[derive(Default)]
 struct Slot {
-    wanted: usize,
-    confirmed: bool,
-    /// Nobody has wanted it since.
-    idle_since: Duration,
+    wanted: [u8; 4],
+    /// The second since which nobody has wanted it.
+    idle_since: u16,
+}
+
+impl Slot {
+    fn wanted(&self) -> u32 {
+        u32::from_ne_bytes(self.wanted)
+    }
+
+    fn set_wanted(&mut self, wanted: u32) {
+        self.wanted = wanted.to_ne_bytes();
+    }
+
+    fn is_idle(&self, now: Duration) -> bool {
+        self.wanted() == 0 && second(now).wrapping_sub(self.idle_since) >= LONGER
+    }
+}
+
+/// A moment in seconds. It comes round after 18 hours, and is looked at every second.
+fn second(now: Duration) -> u16 {
+    now.as_secs() as u16
 }
 
 /// How pushes come.
@@ -114,39 +152,47 @@ impl Slots {
 
     /// Somebody wants `slot`. `true` if it is heard already.
     pub fn want(&mut self, slot: u16, orders: &mut Vec<SlotOrder>) -> bool {
-        let everything = self.hears_everything();
-        let one_by_one = !matches!(
-            self.mode,
-            SubscriptionMode::All | SubscriptionMode::Changing { to_all: true, phase: ChangePhase::Trailing(_), .. }
-        );
-        let entry = self.slots.entry(slot).or_insert_with(|| {
-            if one_by_one {
-                orders.push(SlotOrder::Listen(slot));
+        let one_by_one = !self.has_only_the_wildcard();
+        let entry = match self.slots.entry(slot) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                if one_by_one {
+                    orders.push(SlotOrder::Listen(slot));
+                    self.unconfirmed.insert(slot);
+                }
+                entry.insert(Slot::default())
             }
-            Slot::default()
-        });
-        entry.wanted += 1;
-        entry.confirmed || everything
+        };
+        entry.set_wanted(entry.wanted().saturating_add(1));
+        self.is_heard(slot)
     }
 
     /// Somebody wants it no more.
     pub fn unwant(&mut self, slot: u16, now: Duration) {
         if let Some(entry) = self.slots.get_mut(&slot) {
-            entry.wanted -= 1;
-            entry.idle_since = now;
+            entry.set_wanted(entry.wanted().saturating_sub(1));
+            entry.idle_since = second(now);
         }
     }
 
     /// Does somebody want `slot`?
     #[must_use]
     pub fn is_wanted(&self, slot: u16) -> bool {
-        self.slots.get(&slot).is_some_and(|slot| slot.wanted > 0)
+        self.slots.get(&slot).is_some_and(|slot| slot.wanted() > 0)
     }
 
     /// Is `slot` heard?
     #[must_use]
     pub fn is_heard(&self, slot: u16) -> bool {
-        self.hears_everything() || self.slots.get(&slot).is_some_and(|slot| slot.confirmed)
+        self.hears_everything() || self.slots.contains_key(&slot) && !self.unconfirmed.contains(&slot)
+    }
+
+    /// Are slots not listened to one by one?
+    fn has_only_the_wildcard(&self) -> bool {
+        matches!(
+            self.mode,
+            SubscriptionMode::All | SubscriptionMode::Changing { to_all: true, phase: ChangePhase::Trailing(_), .. }
+        )
     }
 
     /// Need nothing be confirmed? On the change back that ends early, so that every slot is confirmed well before it is the
@@ -166,17 +212,18 @@ impl Slots {
     /// What a confirmation that begins now would confirm; nothing, if there is nothing to confirm.
     #[must_use]
     pub fn unconfirmed(&self) -> Option<Vec<u16>> {
-        let slots: Vec<_> = self.slots.iter().filter(|(_, slot)| !slot.confirmed).map(|(&slot, _)| slot).collect();
-        let change = matches!(self.mode, SubscriptionMode::Changing { phase: ChangePhase::Asked, .. });
-        (change || !slots.is_empty()).then_some(slots)
+        let is_any = self.is_change_asked() || !self.unconfirmed.is_empty();
+        is_any.then(|| self.unconfirmed.iter().copied().collect())
     }
 
     /// It is confirmed. `change`: was the change of modes asked for before that?
     pub fn confirmed(&mut self, slots: &[u16], change: bool, now: Duration) {
         for slot in slots {
-            if let Some(slot) = self.slots.get_mut(slot) {
-                slot.confirmed = true;
-            }
+            self.unconfirmed.remove(slot);
+        }
+        // looking at it takes as long as it has room for, whatever it holds
+        if self.unconfirmed.capacity() > 64 + 8 * self.unconfirmed.len() {
+            self.unconfirmed.shrink_to(2 * self.unconfirmed.len());
         }
         if let SubscriptionMode::Changing { phase, .. } = &mut self.mode
             && change
@@ -194,17 +241,7 @@ impl Slots {
 
     /// Once a second: stop listening to what nobody wants, and change modes where it is time.
     pub fn tick(&mut self, now: Duration, orders: &mut Vec<SlotOrder>) {
-        let all = matches!(
-            self.mode,
-            SubscriptionMode::All | SubscriptionMode::Changing { to_all: true, phase: ChangePhase::Trailing(_), .. }
-        );
-        self.slots.retain(|&slot, entry| {
-            let keep = entry.wanted > 0 || now.saturating_sub(entry.idle_since) < LONGER;
-            if !keep && !all {
-                orders.push(SlotOrder::Unlisten(slot));
-            }
-            keep
-        });
+        self.forget_idle(now, orders);
         match &mut self.mode {
             SubscriptionMode::OneByOne if self.slots.len() > self.limits.most => {
                 orders.push(SlotOrder::ListenAll);
@@ -212,10 +249,8 @@ impl Slots {
                     SubscriptionMode::Changing { to_all: true, phase: ChangePhase::Asked, seen: HashSet::new() };
             }
             SubscriptionMode::All if self.slots.len() < self.limits.few => {
-                for (&slot, entry) in &mut self.slots {
-                    entry.confirmed = false;
-                    orders.push(SlotOrder::Listen(slot));
-                }
+                self.unconfirmed.extend(self.slots.keys());
+                orders.extend(self.slots.keys().map(|&slot| SlotOrder::Listen(slot)));
                 self.mode =
                     SubscriptionMode::Changing { to_all: false, phase: ChangePhase::Asked, seen: HashSet::new() };
             }
@@ -230,9 +265,11 @@ impl Slots {
                 if let ChangePhase::Both(since) = *phase
                     && now.saturating_sub(since) >= BOTH
                 {
-                    match to_all {
-                        true => orders.extend(self.slots.keys().map(|&slot| SlotOrder::Unlisten(slot))),
-                        false => orders.push(SlotOrder::UnlistenAll),
+                    if *to_all {
+                        orders.extend(self.slots.keys().map(|&slot| SlotOrder::Unlisten(slot)));
+                        self.unconfirmed = FxHashSet::default();
+                    } else {
+                        orders.push(SlotOrder::UnlistenAll);
                     }
                     *phase = ChangePhase::Trailing(now);
                 }
@@ -243,6 +280,26 @@ impl Slots {
                 self.mode = if *to_all { SubscriptionMode::All } else { SubscriptionMode::OneByOne };
             }
             _ => {}
+        }
+    }
+
+    /// Stop listening to slots that nobody has wanted for a while.
+    fn forget_idle(&mut self, now: Duration, orders: &mut Vec<SlotOrder>) {
+        let one_by_one = !self.has_only_the_wildcard();
+        let Self { slots, unconfirmed, .. } = self;
+        slots.retain(|&slot, entry| {
+            let is_idle = entry.is_idle(now);
+            if is_idle {
+                unconfirmed.remove(&slot);
+            }
+            if is_idle && one_by_one {
+                orders.push(SlotOrder::Unlisten(slot));
+            }
+            !is_idle
+        });
+        // what a crowd needed is given back when it has gone
+        if slots.capacity() > 64 + 8 * slots.len() {
+            slots.shrink_to(2 * slots.len());
         }
     }
 
@@ -284,12 +341,16 @@ mod tests {
 
     /// Two nodes with other slots for a channel do not hear each other's pushes.
     #[test]
-    fn every_channel_has_the_slot_that_it_always_had() {
+    fn every_channel_and_user_has_the_slot_that_it_always_had() {
         let mut golden = Golden::new("node_messages/slots.txt");
         for (app, name) in [("app", "news"), ("shop", "news"), ("shop", ""), ("a", "bc"), ("ab", "c"), ("a", "中文")]
         {
             let channel = ChannelKey { app: app.parse().unwrap(), name: name.parse().unwrap() };
             golden.case(&format!("{name:?} of {app:?}"), slot_of(&channel).to_string());
+        }
+        for (app, user) in [("app", "ann"), ("shop", "ann"), ("a", "中文")] {
+            let slot = slot_of_user(&app.parse().unwrap(), &user.parse().unwrap());
+            golden.case(&format!("user {user:?} of {app:?}"), slot.to_string());
         }
         golden.check();
     }
@@ -402,5 +463,82 @@ mod tests {
         assert!(used.len() > 9_000, "{}", used.len());
         let other = ChannelKey { app: "other".parse().unwrap(), ..key(1) };
         assert_ne!(slot_of(&other), slot_of(&key(1)));
+    }
+
+    /// Counted by the buckets of the table, of which it has a power of two, seven eighths of them in use at most.
+    #[test]
+    fn a_distinct_user_takes_at_most_24_bytes() {
+        for users in [1_000, 1_800, 7_200, 10_000, 14_400, 17_000, 100_000] {
+            let mut slots = Slots::default();
+            let app = "app".parse().unwrap();
+            for user in 0..users {
+                slots.want(slot_of_user(&app, &format!("user-{user}").parse().unwrap()), &mut Vec::new());
+            }
+            confirm(&mut slots, 0);
+            let buckets = (slots.slots.capacity() * 8).div_ceil(7).next_power_of_two();
+            let bytes = buckets * (size_of::<(u16, Slot)>() + 1);
+            assert!(bytes <= 24 * users, "{bytes} bytes for {users} users");
+            assert!(slots.unconfirmed.is_empty());
+        }
+    }
+
+    #[test]
+    fn nothing_stays_of_a_crowd() {
+        let mut slots = slots(100_000, 50_000);
+        for slot in 0..20_000 {
+            slots.want(slot, &mut Vec::new());
+        }
+        for slot in 0..20_000 {
+            slots.unwant(slot, at(1));
+        }
+        assert_eq!(tick(&mut slots, 11).len(), 20_000);
+        assert!(slots.slots.capacity() <= 64 && slots.len() == 0 && slots.unconfirmed().is_none());
+    }
+
+    #[test]
+    fn a_slot_is_wanted_as_often_as_it_was_asked_for() {
+        let mut slots = slots(10, 5);
+        // the clock of idle slots comes round
+        let late = u64::from(u16::MAX) - 3;
+        for _ in 0..70_000 {
+            slots.want(7, &mut Vec::new());
+        }
+        for _ in 0..69_999 {
+            slots.unwant(7, at(late));
+        }
+        assert_eq!(tick(&mut slots, late + 60), []);
+        slots.unwant(7, at(late));
+        assert_eq!(tick(&mut slots, late + 9), []);
+        slots.unwant(7, at(late));
+        assert!(!slots.is_wanted(7), "once too often is harmless");
+        assert_eq!(tick(&mut slots, late + 10), [SlotOrder::Unlisten(7)]);
+    }
+
+    /// If each round looked at all slots, many slots in a row would take a time that grows with their square.
+    #[test]
+    fn a_round_looks_at_what_it_confirms_and_at_nothing_else() {
+        let mut slots = slots(100_000, 50_000);
+        let mut looked_at = 0;
+        for slot in 0..20_000 {
+            slots.want(slot, &mut Vec::new());
+            if slot < 10_000 && slot != 9_999 {
+                continue;
+            }
+            looked_at += slots.unconfirmed.capacity();
+            confirm(&mut slots, 0);
+        }
+        assert!(looked_at < 20_000 + 10_000 * 64, "{looked_at}");
+    }
+
+    #[test]
+    fn with_the_wildcard_a_new_slot_needs_no_confirmation() {
+        let mut slots = slots(3, 2);
+        (0..4).for_each(|slot| assert!(!slots.want(slot, &mut Vec::new())));
+        for second in 1..=7 {
+            tick(&mut slots, second);
+            confirm(&mut slots, second);
+        }
+        assert!(slots.want(9, &mut Vec::new()));
+        assert_eq!(slots.unconfirmed(), None);
     }
 }
