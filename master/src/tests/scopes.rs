@@ -200,3 +200,19 @@ async fn keys_that_are_swapped_count_from_the_next_request_on() {
     let local = [("host", "127.0.0.1"), ("content-type", "application/x-www-form-urlencoded")];
     assert_eq!(house.call("POST", "/api/push/shop/news/e", &local, "data=1").await.status, 200);
 }
+
+#[tokio::test]
+async fn webhooks_are_shown_to_keys_of_the_app_and_sent_again_by_those_of_all_channels() {
+    let house = TestMaster::new(keys(), false, true);
+    for (key, app, shown, sent) in [
+        ("all", "shop", 200, 404),
+        ("shop", "shop", 200, 404),
+        ("rooms", "shop", 200, 403),
+        ("shop", "other", 403, 403),
+    ] {
+        let path = format!("/v1/apps/{app}/webhooks");
+        assert_eq!(house.with_key(key, "GET", &path, "").await.0, shown, "{key} on {app}");
+        let path = format!("{path}/1-1/resend");
+        assert_eq!(house.with_key(key, "POST", &path, "").await.0, sent, "{key} on {app}");
+    }
+}
