@@ -30,6 +30,7 @@ use crate::{
         place::SettingsError,
         plan::Roles,
     },
+    webhooks,
 };
 
 /// The settings cannot be used: `EX_CONFIG` of sysexits.h.
@@ -194,6 +195,9 @@ fn check_config(source: &SettingsSource, roles: Roles) -> Result<String> {
     }
     for warning in &plan.warnings {
         said.push_str(&format!("warning: {warning}\n"));
+    }
+    if roles.slave() {
+        said.extend(webhooks::described(&plan.tenants).into_iter().map(|target| format!("note: {target}\n")));
     }
     let file = loaded.file.map_or_else(|| "no file, defaults".to_owned(), |file| file.display().to_string());
     Ok(format!("{said}ok ({file})\n"))

@@ -30,9 +30,13 @@ use prometheus_client::registry::Registry;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use wellhead_proto::{
     bus::Bus,
+    channel::ChannelPattern,
     dialect::{
         mount::BadSetting,
-        pusher::{PusherApp, webhook::Webhook},
+        pusher::{
+            PusherApp,
+            webhook::{Webhook, WebhookKind},
+        },
     },
     ids::{AppId, NodeId},
     query::WebhookStates,
@@ -105,6 +109,22 @@ impl WebhookSender for Webhooks {
     fn resend(&self, app: &AppId, id: &str) -> bool {
         self.targets.resend(app, id)
     }
+}
+
+/// A line for each target, without its secrets.
+#[must_use]
+pub fn described(tenants: &Tenants) -> Vec<String> {
+    let line = |app: &PusherApp, webhook: &Webhook| {
+        let Webhook { target, events, channels, .. } = webhook;
+        let events = match WebhookKind::ALL.iter().all(|kind| events.contains(kind)) {
+            true => "all events".to_owned(),
+            false => events.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", "),
+        };
+        let channels = channels.iter().map(ChannelPattern::as_str).collect::<Vec<_>>().join(", ");
+        let header = target.header().map(|(name, _)| format!(", with the header {name}")).unwrap_or_default();
+        format!("webhooks of {} to {target}: {events}; channels {channels}{header}", app.key)
+    };
+    tenants.all_of::<PusherApp>().flat_map(|app| app.webhooks.iter().map(|webhook| line(app, webhook))).collect()
 }
 
 /// Can all targets be reached that are named by an address?

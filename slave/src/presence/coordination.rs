@@ -190,17 +190,16 @@ impl Coordination {
     /// Let those outside who read facts know what another slave decided that this one stands by for: should it die, nobody else
     /// knows what it had not told yet.
     fn note_elsewhere(&self, from: NodeId, messages: &[CoordinationMessage]) {
-        if self.outside.get().is_none() {
-            return;
-        }
+        let Some(filter) = self.outside.get() else { return };
         let slaves = self.bus.state().borrow().slaves.clone();
         let decides = |key: &CoordinatedKey| {
             let (CoordinatedKey::Channel(channel) | CoordinatedKey::Member { channel, .. }) = key else { return false };
             coordinators(slaves.iter().copied(), channel) == (Some(from), Some(self.me))
         };
         let fact = |message: &CoordinationMessage| match message {
-            CoordinationMessage::Handover { key, epoch } if decides(key) => {
-                Some(Fact::decided_by(from, key.clone(), epoch % 2 == 1))
+            CoordinationMessage::Handover { key, epoch } => {
+                let fact = Fact::decided_by(from, key.clone(), epoch % 2 == 1);
+                (filter.wants(&fact) && decides(key)).then_some(fact)
             }
             CoordinationMessage::Leaving => Some(Fact::Leaving(from)),
             _ => None,

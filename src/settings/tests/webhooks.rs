@@ -23,6 +23,11 @@ fn an_app_has_targets_whose_secrets_are_shown_nowhere() {
     assert_eq!((first.events.len(), second.events.len()), (6, 1));
     assert_eq!(first.target.header(), Some(("x-token", "hush in a file")));
     assert_eq!(second.channels[0].as_str(), "private-*");
+    let described = [
+        "webhooks of shop to https://hooks.example.com:443: all events; channels *, with the header x-token",
+        "webhooks of shop to http://1.1.1.1:80: client_event; channels private-*, with the header x-token",
+    ];
+    assert_eq!(crate::webhooks::described(&plan.tenants), described);
     let shown = format!("{:?}{}{first:?}{second:?}", loaded.settings, toml::to_string(&loaded.settings).unwrap());
     assert!(!shown.contains("hush") && shown.contains("https://hooks.example.com:443"), "{shown}");
 }
