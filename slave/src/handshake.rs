@@ -49,21 +49,37 @@ impl Accepted {
     }
 }
 
-/// The value of `Sec-WebSocket-Accept` in the answer that opens a WebSocket (RFC 6455 §4.2.2).
+/// What the answer that opens a WebSocket shows (RFC 6455 §4.2.2): the value of `Sec-WebSocket-Accept`, and the subprotocol
+/// if there is one.
 #[derive(Clone, Debug)]
-pub struct SocketAccept([u8; 28]);
+pub struct SocketAccept {
+    key: [u8; 28],
+    subprotocol: Option<&'static str>,
+}
 
 impl SocketAccept {
     /// For the key of a handshake.
     #[must_use]
     pub fn of(key: &str) -> Self {
-        Self(hash_key(key.as_bytes()))
+        Self { key: hash_key(key.as_bytes()), subprotocol: None }
+    }
+
+    /// The same with the subprotocol that was chosen.
+    #[must_use]
+    pub fn with_subprotocol(self, subprotocol: Option<&'static str>) -> Self {
+        Self { subprotocol, ..self }
     }
 
     /// As it stands in the header.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("base64 is ASCII")
+        std::str::from_utf8(&self.key).expect("base64 is ASCII")
+    }
+
+    /// The subprotocol that was chosen.
+    #[must_use]
+    pub fn subprotocol(&self) -> Option<&'static str> {
+        self.subprotocol
     }
 }
 
@@ -160,7 +176,8 @@ async fn examine(state: &Arc<SlaveState>, head: Head<'_>) -> Result<Accepted, Re
     // last of all: a token that is good once is used up by it
     let bearer = identify(state, &tenants, app, credentials).await.map_err(&refused)?;
     let encoding = state.encodings.number(matched.dialect, variant);
-    Ok(Accepted { bearer, encoding, accept: SocketAccept::of(key), permit })
+    let subprotocol = state.router.dialect(&matched).subprotocol(head.headers);
+    Ok(Accepted { bearer, encoding, accept: SocketAccept::of(key).with_subprotocol(subprotocol), permit })
 }
 
 fn now() -> Duration {
@@ -236,6 +253,7 @@ async fn identify(
             return Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new() });
         }
         Credentials::PerSubscription => return Err(Refusal::WrongApp),
+        Credentials::Nobody => return Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new() }),
     };
     if bearer.app != app {
         state.metrics.auth_failed(BadToken::WrongApp);

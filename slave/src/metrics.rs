@@ -40,6 +40,8 @@ pub struct Metrics {
     rejected: Family<WhyLabel, Counter>,
     facts: Family<FactLabel, Counter>,
     dropped: Family<ByLabel, Counter>,
+    /// Pushes to users and sockets that a socket did not get, since its dialect has no frame for them.
+    pub direct_without_frame: Counter,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -105,6 +107,7 @@ impl Metrics {
             rejected: Family::default(),
             facts: Family::default(),
             dropped: Family::default(),
+            direct_without_frame: Counter::default(),
         };
         registry.register("connections", "Open sockets", metrics.connections.clone());
         registry.register("connections_opened", "Sockets opened", metrics.opened.clone());
@@ -135,6 +138,8 @@ impl Metrics {
         registry.register("keeper_facts", "What this slave decided as coordinator", metrics.facts.clone());
         let dropped = "Facts that a reader was too slow for, by consumer";
         registry.register("facts_dropped", dropped, metrics.dropped.clone());
+        let without = "Pushes to users and sockets that a socket did not get: its dialect has no frame for them";
+        registry.register("direct_pushes_without_frame", without, metrics.direct_without_frame.clone());
         // every cause is there from the start, so that a first slow consumer shows as a rise
         for cause in CloseCause::ALL {
             drop(metrics.closed.get_or_create(&CauseLabel { cause: cause.label() }));

@@ -6,6 +6,7 @@ mod golden;
 pub mod gusher;
 pub mod mount;
 pub mod pusher;
+pub mod pushex;
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::ids::SocketIdSeal;
 pub use mount::DialectKeys as Settings;
 
 /// Every dialect.
-pub const ALL: &[&dyn Definition] = &[mount::of::<gusher::Gusher>(), mount::of::<pusher::Pusher>()];
+pub const ALL: &[&dyn Definition] = &[mount::of::<gusher::Gusher>(), mount::of::<pusher::Pusher>(), mount::of::<pushex::PushEx>()];
 
 /// All of them, made from `settings`.
 #[must_use]
