@@ -19,7 +19,8 @@ use crate::ids::SocketIdSeal;
 pub use mount::DialectKeys as Settings;
 
 /// Every dialect.
-pub const ALL: &[&dyn Definition] = &[mount::of::<gusher::Gusher>(), mount::of::<pusher::Pusher>(), mount::of::<pushex::PushEx>()];
+pub const ALL: &[&dyn Definition] =
+    &[mount::of::<gusher::Gusher>(), mount::of::<pusher::Pusher>(), mount::of::<pushex::PushEx>()];
 
 /// All of them, made from `settings`.
 #[must_use]

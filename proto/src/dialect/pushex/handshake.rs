@@ -73,7 +73,8 @@ pub fn connect_request(pushex: &PushEx, call: &ApiCall<'_>) -> Result<ConnectReq
 fn serializer(version: &str) -> Option<Variant> {
     let (rest, build) = version.split_once('+').map_or((version, None), |(rest, build)| (rest, Some(build)));
     let (release, pre) = rest.split_once('-').map_or((rest, None), |(release, pre)| (release, Some(pre)));
-    let fits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+    let fits =
+        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
     let (variant, patch) = match release.split_at_checked(4)? {
         ("1.0.", patch) => (protocol::V1, patch),
         ("2.0.", patch) => (protocol::V2, patch),
@@ -89,7 +90,10 @@ fn serializer(version: &str) -> Option<Variant> {
 /// Show each subprotocol that is offered.
 fn offered(headers: &dyn Headers, visit: &mut dyn FnMut(&str)) {
     headers.values("sec-websocket-protocol", &mut |value| {
-        value.split(|&byte| byte == b',').filter_map(|name| str::from_utf8(name.trim_ascii()).ok()).for_each(&mut *visit);
+        value
+            .split(|&byte| byte == b',')
+            .filter_map(|name| str::from_utf8(name.trim_ascii()).ok())
+            .for_each(&mut *visit);
     });
 }
 

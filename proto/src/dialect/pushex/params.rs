@@ -49,9 +49,7 @@ impl Params {
     /// # Errors
     ///
     /// That of a pair, or too many or too deep brackets.
-    pub fn of_pairs<'a>(
-        pairs: impl Iterator<Item = Result<(Cow<'a, str>, Param), Refusal>>,
-    ) -> Result<Self, Refusal> {
+    pub fn of_pairs<'a>(pairs: impl Iterator<Item = Result<(Cow<'a, str>, Param), Refusal>>) -> Result<Self, Refusal> {
         let mut all = Vec::new();
         for pair in pairs {
             if all.len() == MOST {

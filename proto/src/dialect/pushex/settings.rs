@@ -2,9 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    channel::ChannelPattern, dialect::mount::BadSetting, ids::AppId, tenants::Tenants, units::Span,
-};
+use crate::{channel::ChannelPattern, dialect::mount::BadSetting, ids::AppId, tenants::Tenants, units::Span};
 
 /// The app that development mode has.
 const DEFAULT_APP: &str = "demo";
@@ -72,8 +70,9 @@ impl Settings {
         }
         for (name, parameter) in [("key_parameter", &*key_parameter), ("token_parameter", &*token_parameter)] {
             if !parameter.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
-                return Err(bad(name, format!("{parameter:?} is no name of a parameter"))
-                    .hint("letters, digits, -, _ and ."));
+                return Err(
+                    bad(name, format!("{parameter:?} is no name of a parameter")).hint("letters, digits, -, _ and .")
+                );
             }
         }
         if ["channel", "data", "event"].contains(&&**key_parameter) {

@@ -160,7 +160,8 @@ impl Shard {
         let Reload { within, last: Some((_, grants)), .. } = reload else { return false };
         self.index.at_mut(local_socket).grants = grants.clone();
         self.spent += self.index.subscriptions_of(local_socket) / JUDGED;
-        let (app, dialect) = (self.index.app_of(local_socket), &self.encodings.at(self.index.at(local_socket).encoding).dialect);
+        let (app, dialect) =
+            (self.index.app_of(local_socket), &self.encodings.at(self.index.at(local_socket).encoding).dialect);
         let is_allowed = |channel: &ChannelName| grants.allow(channel) || dialect.is_public(app, channel);
         let is_lost = |channel: &&ChannelName| within.allows(channel) && !is_allowed(channel);
         let lost: Vec<_> = self.index.channels_of(local_socket).filter(is_lost).cloned().collect();

@@ -17,6 +17,8 @@ use crate::{
 
 use super::{PushEx, params::Params};
 
+#[cfg(test)]
+use self::push::MOST_CHANNELS;
 pub use self::push::push;
 
 const JSON: &str = "application/json; charset=utf-8";
@@ -58,9 +60,10 @@ fn app_of(pushex: &PushEx, call: &ApiCall<'_>) -> Result<AppId, Refusal> {
 
 /// What each reply shows of its request, which is the `number`th.
 pub fn reply_headers(head: &ApiCall<'_>, number: u32) -> Vec<(&'static str, String)> {
-    let given = head.headers.header("x-request-id").filter(|id| {
-        (20..=200).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
-    });
+    let given = head
+        .headers
+        .header("x-request-id")
+        .filter(|id| (20..=200).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '));
     let id = given.map_or_else(|| request_id(head.now, number), str::to_owned);
     vec![("Cache-Control", "max-age=0, private, must-revalidate".to_owned()), ("X-Request-Id", id)]
 }

@@ -196,9 +196,19 @@ mod tests {
         for length in 0..body.len() - 2 {
             assert_eq!(shown("multipart/form-data; boundary=B", &body[..length]), Err(400), "{length}");
         }
-        for content_type in ["multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=\""] {
+        for content_type in
+            ["multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=\""]
+        {
             assert_eq!(shown(content_type, body), Err(400), "{content_type}");
         }
-        assert_eq!(read("multipart/form-data; boundary=B", b"--B\r\nContent-Disposition: form-data; name=a\r\n\r\n\xff\r\n--B--").unwrap_err().status(), 400);
+        assert_eq!(
+            read(
+                "multipart/form-data; boundary=B",
+                b"--B\r\nContent-Disposition: form-data; name=a\r\n\r\n\xff\r\n--B--"
+            )
+            .unwrap_err()
+            .status(),
+            400
+        );
     }
 }

@@ -21,7 +21,7 @@ use super::{
 
 /// Channels that a push may name: far more than backends name, few enough that a body of the shortest ones does not grow to
 /// a hundred times its size in memory.
-pub const MOST_CHANNELS: usize = 1 << 18;
+pub(super) const MOST_CHANNELS: usize = 1 << 18;
 
 /// One of the channels that a push names.
 struct Addressed {

@@ -49,8 +49,15 @@ pub fn encode(variant: Variant, notice: Notice<'_>) -> Option<SharedFrame> {
     let Notice::Event { channel, event } = notice else { return None };
     let (topic, name, data) = (quote(channel.as_str()), quote(event.name.as_str()), event.data.to_json());
     Some(if variant == V1 {
-        let pieces =
-            [r#"{"event":"msg","payload":{"data":"#, &data, r#","event":"#, &name, r#"},"ref":null,"topic":"#, &topic, "}"];
+        let pieces = [
+            r#"{"event":"msg","payload":{"data":"#,
+            &data,
+            r#","event":"#,
+            &name,
+            r#"},"ref":null,"topic":"#,
+            &topic,
+            "}",
+        ];
         SharedFrame::Whole(Frame::text_of(&pieces))
     } else {
         let pieces = [",null,", &topic, r#","msg",{"data":"#, &data, r#","event":"#, &name, "}]"];
