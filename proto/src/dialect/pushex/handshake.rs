@@ -113,6 +113,8 @@ fn token_in(headers: &dyn Headers) -> Result<Option<String>, Refusal> {
     let mut token = None;
     offered(headers, &mut |name| {
         if let Some(encoded) = name.strip_prefix(BEARER) {
+            // phoenix.js writes the other alphabet
+            let encoded = encoded.replace('+', "-").replace('/', "_");
             token = token.take().or_else(|| Some(URL_SAFE_NO_PAD.decode(encoded).ok().map(String::from_utf8)));
         }
     });
