@@ -33,9 +33,11 @@ def request(case):
     return f"{request['method']} {target}\n{kind}\n{request.get('body', '')}"
 
 
-seeds("api", map(request, cases("gusher", "http_*.json")))
 seeds("signed_api", map(request, cases("pusher", "http_*.json")))
 seeds("talks", ("\n".join(step["says"] for step in talk["steps"]) for talk in cases("pusher", "talks.json")))
+# the byte before a message: the serializer, and that joins are permitted
+seeds("phoenix", ("\n".join(chr(ord("4") + talk["serializer"] - 1) + step["says"] for step in talk["steps"]) for talk in cases("pushex", "talks.json")))
+seeds("api", map(request, [*cases("gusher", "http_*.json"), *cases("pushex", "http.json")]))
 seeds("settings", [(HERE.parent / "config.toml").read_text()])
 for target in ("chunks", "frames", "heads", "node_messages"):
     seeds(target, [])

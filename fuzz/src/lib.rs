@@ -22,7 +22,7 @@ use wellhead_proto::{
     },
     envelope::Envelope,
     event::Event,
-    frame::{Frame, SharedFrame},
+    frame::Frame,
     ids::{AppId, ChannelName, NodeId, SocketId, SocketIdSeal},
     jwt::{BadToken, Keyring},
     node_message::{Body, MessageFormat, MessageKey, NodeMessage},
@@ -293,9 +293,8 @@ fn tell_event(dialects: &[Arc<dyn Dialect>], channel: &ChannelName, event: &Even
 fn tell_all(dialects: &[Arc<dyn Dialect>], notice: Notice<'_>, check: fn(Frame)) {
     for dialect in dialects {
         for variant in (0..dialect.variants()).map(Variant) {
-            // a tail is nothing by itself
-            if let Some(SharedFrame::Whole(frame)) = dialect.encode(variant, notice) {
-                check(Frame::Whole(frame));
+            if let Some(shared) = dialect.encode(variant, notice) {
+                check(shared.of_socket(|| dialect.head(variant, "\"1\"")));
             }
         }
     }

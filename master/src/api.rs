@@ -35,6 +35,8 @@ pub struct AdmittedRequest {
     tenants: Arc<Tenants>,
     /// When it came: time since 1970.
     at: Duration,
+    /// What each reply to it has.
+    headers: Vec<(&'static str, String)>,
 }
 
 impl HttpApi for Master {
@@ -44,30 +46,30 @@ impl HttpApi for Master {
         let tenants = self.0.tenants.load_full();
         let mut route = self.0.router.find_own(head.method, head.path, &tenants)?;
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let caller = match self.0.router.route(&route).guard {
-            RouteAuth::Open => Caller::Anyone,
-            RouteAuth::Own => {
-                let segments = std::mem::take(&mut route.segments);
-                let call = call(self.0.router.route(&route).route_id, segments, head, Bytes::new(), at, &tenants);
-                let judged = self.0.router.dialect(&route).authenticate(&call);
-                route.segments = call.segments;
-                if let Err(why) = judged {
-                    self.note_refused(&Caller::Anyone, &route, head, &why);
-                    return Err(self.0.router.refuse(&route, &why).into());
-                }
-                // a caller that the dialect authorizes is limited by the dialect, too
-                Caller::Anyone
-            }
-            RouteAuth::PushKey(right) => match keys::admit(&tenants, self.0.keyless, head, right) {
-                Ok(caller) => caller,
-                Err(why) => {
-                    self.0.metrics.not_admitted(&why);
+        let segments = std::mem::take(&mut route.segments);
+        let call = call(self.0.router.route(&route).route_id, segments, head, Bytes::new(), at, &tenants);
+        let dialect = self.0.router.dialect(&route);
+        let headers = dialect.reply_headers(&call);
+        let judged = match self.0.router.route(&route).guard {
+            RouteAuth::Open => Ok(Caller::Anyone),
+            // a caller that the dialect authorizes is limited by the dialect, too
+            RouteAuth::Own => dialect.authenticate(&call).map(|()| Caller::Anyone).inspect_err(|why| {
+                self.note_refused(&Caller::Anyone, &route, head, why);
+            }),
+            RouteAuth::PushKey(right) => {
+                let judged = keys::admit(&tenants, self.0.keyless, head, right, || dialect.push_key(&call));
+                judged.inspect_err(|why| {
+                    self.0.metrics.not_admitted(why);
                     debug!(method = head.method, path = head.path, reason = why.reason(); "caller refused: {why}");
-                    return Err(self.0.router.refuse(&route, &why).into());
-                }
-            },
+                })
+            }
         };
-        Ok(AdmittedRequest { route, caller, tenants, at })
+        let caller = match judged {
+            Ok(caller) => caller,
+            Err(why) => return Err(with_headers(self.0.router.refuse(&route, &why), headers).into()),
+        };
+        route.segments = call.segments;
+        Ok(AdmittedRequest { route, caller, tenants, at, headers })
     }
 
     fn not_found(&self, head: Head<'_>) -> ApiReply {
@@ -75,11 +77,12 @@ impl HttpApi for Master {
     }
 
     fn refuse(&self, admitted: &AdmittedRequest, why: &Refusal) -> ApiReply {
-        self.0.router.refuse(&admitted.route, why)
+        with_headers(self.0.router.refuse(&admitted.route, why), admitted.headers.clone())
     }
 
     async fn serve(&self, mut admitted: AdmittedRequest, head: Head<'_>, body: Bytes) -> ApiReply {
         let segments = std::mem::take(&mut admitted.route.segments);
+        let headers = std::mem::take(&mut admitted.headers);
         let read = if body.len() <= SMALL {
             self.read(&admitted, segments, head, body)
         } else {
@@ -94,12 +97,13 @@ impl HttpApi for Master {
             }
             Err(refusal) => Err(MasterError::Refused(refusal)),
         };
-        done.unwrap_or_else(|error| {
+        let reply = done.unwrap_or_else(|error| {
             if let MasterError::Refused(why) = &error {
                 self.note_refused(&admitted.caller, &admitted.route, head, why);
             }
             self.0.router.refuse(&admitted.route, &error.into_refusal())
-        })
+        });
+        with_headers(reply, headers)
     }
 
     fn body_limit(&self, _: &AdmittedRequest) -> usize {
@@ -141,7 +145,7 @@ impl Master {
     ) -> Read {
         let (master, admitted) = (self.clone(), admitted.clone());
         let (method, path, query) = (head.method.to_owned(), head.path.to_owned(), head.query.to_owned());
-        let headers = ContentType(head.headers.header(CONTENT_TYPE).map(str::to_owned));
+        let headers = KeptHeaders::of(head.headers, &self.0.router.dialect(&admitted.route).headers());
         let version = head.version;
         let read = tokio::task::spawn_blocking(move || {
             let head = Head { method: &method, path: &path, query: &query, headers: &headers, version };
@@ -154,15 +158,25 @@ impl Master {
     }
 }
 
-const CONTENT_TYPE: &str = "content-type";
+/// The headers of a request with a large body that its route looks at.
+struct KeptHeaders(Vec<(String, String)>);
 
-/// The one header of a request with a large body that its route looks at.
-struct ContentType(Option<String>);
-
-impl Headers for ContentType {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.0.as_deref().filter(|_| name == CONTENT_TYPE)
+impl KeptHeaders {
+    fn of(headers: &dyn Headers, names: &[&str]) -> Self {
+        let kept = |name: &&str| Some(((*name).to_owned(), headers.header(name)?.to_owned()));
+        Self(names.iter().filter_map(kept).collect())
     }
+}
+
+impl Headers for KeptHeaders {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.0.iter().find_map(|(kept, value)| (kept == name).then_some(value.as_str()))
+    }
+}
+
+fn with_headers(mut reply: ApiReply, headers: Vec<(&'static str, String)>) -> ApiReply {
+    reply.headers.extend(headers);
+    reply
 }
 
 /// A request as the dialect gets it.

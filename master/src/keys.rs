@@ -6,7 +6,7 @@ pub use wellhead_proto::push_key::{KeyHash, PushKey};
 use wellhead_proto::{
     channel::{ChannelPattern, allowed},
     command::Command,
-    dialect::contract::{Headers, MasterRequest, QueryRequest},
+    dialect::contract::{Headers, MasterRequest, QueryRequest, bearer},
     envelope::Envelope,
     http_api::Head,
     ids::{AppId, ChannelName},
@@ -40,14 +40,24 @@ pub enum Caller {
     Holder(Arc<PushKey>),
 }
 
-/// Who calls, if the caller may use `right` at all. `keyless` says who is served while there is no key.
+/// Who calls, if the caller may use `right` at all. `keyless` says who is served while there is no key; `elsewhere` finds the
+/// key of a caller who shows none in `Authorization: Bearer`.
 ///
 /// # Errors
 ///
 /// No key, an unknown one, or one without the right; without any keys: a request that a browser or a proxy sent on.
-pub fn admit(tenants: &Tenants, keyless: Keyless, head: Head<'_>, right: Right) -> Result<Caller, Refusal> {
+pub fn admit(
+    tenants: &Tenants,
+    keyless: Keyless,
+    head: Head<'_>,
+    right: Right,
+    elsewhere: impl FnOnce() -> Option<String>,
+) -> Result<Caller, Refusal> {
     match keyless {
-        _ if !tenants.is_keyless() => admit_holder(tenants, head.headers, right),
+        _ if !tenants.is_keyless() => match bearer(head.headers) {
+            Some(shown) => holder(tenants, shown, right),
+            None => holder(tenants, &elsewhere().ok_or(Refusal::CredentialsMissing)?, right),
+        },
         Keyless::ThisMachine => local(head).map(|()| Caller::Anyone),
         Keyless::Everybody => Ok(Caller::Anyone),
         Keyless::Nobody => Err(Refusal::CredentialsMissing),
@@ -63,7 +73,10 @@ pub fn admit_holder(tenants: &Tenants, headers: &dyn Headers, right: Right) -> R
     if tenants.is_keyless() {
         return Err(Refusal::CredentialsMissing);
     }
-    let shown = bearer(headers).ok_or(Refusal::CredentialsMissing)?;
+    holder(tenants, bearer(headers).ok_or(Refusal::CredentialsMissing)?, right)
+}
+
+fn holder(tenants: &Tenants, shown: &str, right: Right) -> Result<Caller, Refusal> {
     let key = tenants.push_key(shown).ok_or(Refusal::CredentialsInvalid)?;
     if key.rights.contains(&right) {
         Ok(Caller::Holder(key.clone()))
@@ -246,13 +259,6 @@ impl Reach for PushKey {
             Err(Refusal::Forbidden("this push key cannot grant that channel: its own do not cover it".into()))
         }
     }
-}
-
-/// The key in `Authorization: Bearer KEY`.
-fn bearer(headers: &dyn Headers) -> Option<&str> {
-    let (scheme, key) = headers.header("authorization")?.trim().split_once(' ')?;
-    let key = key.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then_some(key)
 }
 
 /// Without keys, only programs of this machine are served: a page in a local browser could otherwise push with a plain

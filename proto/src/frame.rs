@@ -64,6 +64,20 @@ impl Frame {
         Self::Split { head: frame.freeze(), tail }
     }
 
+    /// Text frames, one behind the other, whose texts all begin with `head` and end each with one of `tails`.
+    #[must_use]
+    pub fn texts_with_tails(head: &str, tails: &[Bytes]) -> Bytes {
+        let length = |tail: &Bytes| head.len() + tail.len();
+        let whole = tails.iter().map(|tail| header_bytes(length(tail)) + length(tail)).sum();
+        let mut frames = BytesMut::with_capacity(whole);
+        for tail in tails {
+            put_header(&mut frames, Opcode::Text, length(tail));
+            frames.put_slice(head.as_bytes());
+            frames.put_slice(tail);
+        }
+        frames.freeze()
+    }
+
     /// A frame of any kind. The payload of a control frame must not be longer than 125 bytes.
     #[must_use]
     pub fn of(opcode: Opcode, payload: &[u8]) -> Self {
@@ -195,6 +209,14 @@ mod tests {
     fn head_and_tail_are_one_frame() {
         let Frame::Split { head, tail } = Frame::text_with_tail("[1,", "2]".into()) else { unreachable!() };
         assert_eq!(Frame::text("[1,2]"), Frame::Whole([head, tail].concat().into()));
+    }
+
+    #[test]
+    fn heads_and_tails_are_frames_one_behind_the_other() {
+        let (short, long) = (Bytes::from_static(b"2]"), Bytes::from(vec![b'x'; 200]));
+        let one_by_one = [&short, &long].map(|tail| Frame::text_with_tail("[1,", tail.clone()).into_bytes()).concat();
+        assert_eq!(Frame::texts_with_tails("[1,", &[short, long]), one_by_one);
+        assert_eq!(Frame::texts_with_tails("[1,", &[]), Bytes::new());
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl NotAdmitted {
 #[derive(Clone)]
 pub struct Router {
     dialects: Vec<Arc<dyn Dialect>>,
-    /// Routes in the order of their dialects; the first that matches wins.
+    /// Routes in the order of their dialects, those without braces first; the first that matches wins.
     routes: Arc<[(usize, Route)]>,
     /// The shapes of their paths.
     shapes: Arc<[Shape]>,
@@ -157,7 +157,10 @@ impl Router {
             numbered.flat_map(|(index, dialect)| dialect.routes().iter().map(move |route| (index, route)))
         };
         let own = all().filter(|(_, route)| route.role == role);
-        let routes: Arc<[(usize, Route)]> = own.map(|(index, route)| (index, route.clone())).collect();
+        let mut routes: Vec<(usize, Route)> = own.map(|(index, route)| (index, route.clone())).collect();
+        // what names a path whole means it: `/api/push/` is no `/api/push/{app}` without an app
+        routes.sort_by_key(|(_, route)| route.path.contains('{'));
+        let routes: Arc<[(usize, Route)]> = routes.into();
         let others = all().filter(|(_, route)| route.role != role);
         Self {
             shapes: routes.iter().map(|(_, route)| Shape::of(&route.path)).collect(),
@@ -219,7 +222,9 @@ impl Router {
         }
         let Some((dialect, route_id)) = first else { return Err(NotAdmitted::NotMine) };
         let allow = methods.into_iter().collect::<Vec<_>>().join(", ");
-        Err(self.dialects[dialect].refuse(route_id, &Refusal::MethodNotAllowed).with_header("Allow", allow).into())
+        let reply = self.dialects[dialect].refuse(route_id, &Refusal::MethodNotAllowed);
+        // a dialect may say something else than 405, and then names no methods
+        Err(if reply.status == 405 { reply.with_header("Allow", allow) } else { reply }.into())
     }
 
     /// The dialect of a route.

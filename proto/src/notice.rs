@@ -16,7 +16,7 @@ pub enum ActionOutcome<'a> {
     Done,
     /// It is refused; the socket stays.
     Denied,
-    /// It is refused for this reason; the socket stays. Only [`crate::action::Action::Enter`] ends so.
+    /// It is refused for this reason; the socket stays. Only a subscribe ends so.
     Barred(Denial),
     /// It failed through no fault of the client; the socket stays, and the client may try again.
     Failed,

@@ -64,6 +64,11 @@ impl Encodings {
         Self { encodings, first }
     }
 
+    /// All of them, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &Encoding> {
+        self.encodings.iter()
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

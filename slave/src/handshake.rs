@@ -59,21 +59,37 @@ impl Accepted {
     }
 }
 
-/// The value of `Sec-WebSocket-Accept` in the answer that opens a WebSocket (RFC 6455 §4.2.2).
+/// What the answer that opens a WebSocket shows (RFC 6455 §4.2.2): the value of `Sec-WebSocket-Accept`, and the subprotocol
+/// if there is one.
 #[derive(Clone, Debug)]
-pub struct SocketAccept([u8; 28]);
+pub struct SocketAccept {
+    key: [u8; 28],
+    subprotocol: Option<&'static str>,
+}
 
 impl SocketAccept {
     /// For the key of a handshake.
     #[must_use]
     pub fn of(key: &str) -> Self {
-        Self(hash_key(key.as_bytes()))
+        Self { key: hash_key(key.as_bytes()), subprotocol: None }
+    }
+
+    /// The same with the subprotocol that was chosen.
+    #[must_use]
+    pub fn with_subprotocol(self, subprotocol: Option<&'static str>) -> Self {
+        Self { subprotocol, ..self }
     }
 
     /// As it stands in the header.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("base64 is ASCII")
+        std::str::from_utf8(&self.key).expect("base64 is ASCII")
+    }
+
+    /// The subprotocol that was chosen.
+    #[must_use]
+    pub fn subprotocol(&self) -> Option<&'static str> {
+        self.subprotocol
     }
 }
 
@@ -176,7 +192,9 @@ async fn examine(state: &Arc<SlaveState>, head: Head<'_>) -> Result<Accepted, Re
     let bearer = identify(state, &tenants, app, credentials).await.map_err(&refused)?;
     let hold = receive_for(state, &bearer).await.map_err(&refused)?;
     let encoding = state.encodings.number(matched.dialect, variant);
-    Ok(Accepted { bearer, knows_remotes, encoding, accept: SocketAccept::of(key), permit, hold })
+    let subprotocol = state.router.dialect(&matched).subprotocol(head.headers);
+    let accept = SocketAccept::of(key).with_subprotocol(subprotocol);
+    Ok(Accepted { bearer, knows_remotes, encoding, accept, permit, hold })
 }
 
 fn now() -> Duration {
@@ -254,6 +272,9 @@ async fn identify(
             return Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new(), remotes: Vec::new() });
         }
         Credentials::PerSubscription => return Err(Refusal::WrongApp),
+        Credentials::Nobody => {
+            return Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new(), remotes: Vec::new() });
+        }
     };
     if bearer.app != app {
         state.metrics.auth_failed(BadToken::WrongApp);

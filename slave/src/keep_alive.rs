@@ -88,6 +88,8 @@ pub struct KeepAliveConfig {
     ping: u32,
     pong: u32,
     idle: Option<u32>,
+    /// A client that sends nothing for so long is idle, whatever it subscribes to, and is not pinged.
+    silence: Option<u32>,
     stall: u32,
 }
 
@@ -99,8 +101,15 @@ impl KeepAliveConfig {
             ping: tenths(settings.ping_interval.0),
             pong: tenths(settings.pong_timeout.0),
             idle: (!settings.idle_timeout.0.is_zero()).then(|| tenths(settings.idle_timeout.0)),
+            silence: None,
             stall: tenths(limits.stall.0),
         }
+    }
+
+    /// The same for clients that may be silent for so long, if their dialect has such a rule.
+    #[must_use]
+    pub fn with_silence(self, most: Option<Duration>) -> Self {
+        Self { silence: most.map(tenths), ..self }
     }
 
     /// Has a socket that has been behind since then been so for too long?
@@ -150,6 +159,12 @@ impl KeepAlive {
         if std::mem::take(&mut self.new) {
             // it came since the last tick: a ping may be early, never late
             self.pinged = now.at.one_beat_earlier();
+        }
+        if let Some(most) = config.silence {
+            if std::mem::take(&mut self.acted) || heard {
+                self.active = now.at;
+            }
+            return if now.is_after(most, self.active) { KeepAliveVerdict::Idle } else { KeepAliveVerdict::Well };
         }
         if heard {
             self.unanswered = false;

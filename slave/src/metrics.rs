@@ -41,6 +41,8 @@ pub struct Metrics {
     facts: Family<FactLabel, Counter>,
     dropped: Family<ByLabel, Counter>,
     remote: Family<TakenLabel, Counter>,
+    /// Pushes to users and sockets that a socket did not get, since its dialect has no frame for them.
+    pub direct_without_frame: Counter,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -107,6 +109,7 @@ impl Metrics {
             facts: Family::default(),
             dropped: Family::default(),
             remote: Family::default(),
+            direct_without_frame: Counter::default(),
         };
         registry.register("connections", "Open sockets", metrics.connections.clone());
         registry.register("connections_opened", "Sockets opened", metrics.opened.clone());
@@ -138,6 +141,8 @@ impl Metrics {
         let dropped = "Facts that a reader was too slow for, by consumer";
         registry.register("facts_dropped", dropped, metrics.dropped.clone());
         registry.register("remote_commands", "Remote commands of clients, by result", metrics.remote.clone());
+        let without = "Pushes to users and sockets that a socket did not get: its dialect has no frame for them";
+        registry.register("direct_pushes_without_frame", without, metrics.direct_without_frame.clone());
         // every cause is there from the start, so that a first slow consumer shows as a rise
         for cause in CloseCause::ALL {
             drop(metrics.closed.get_or_create(&CauseLabel { cause: cause.label() }));

@@ -148,7 +148,9 @@ impl Slave {
                 cells.extract_if(.., |(slave, _)| slave.strong_count() == 0).collect()
             });
             drop(of_the_gone);
-            Registry::new(cell, KeepAliveConfig::new(&state.settings, &state.limits), state.metrics.clone()).start()
+            let keep_alive = KeepAliveConfig::new(&state.settings, &state.limits);
+            let of_encodings = state.encodings.iter().map(|of| keep_alive.with_silence(of.dialect.idle_timeout()));
+            Registry::new(cell, of_encodings.collect(), state.metrics.clone()).start()
         });
         if worker == 0 {
             lifecycle::start(state);

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use wellhead_proto::dialect::contract::ApiReply;
 use wellhead_slave::SocketAccept;
 
@@ -80,7 +81,9 @@ pub fn go_on() -> Vec<u8> {
 /// The answer that opens a WebSocket.
 #[must_use]
 pub fn switching_protocols(accept: &SocketAccept) -> Bytes {
+    let subprotocol = accept.subprotocol().map(|chosen| ("Sec-WebSocket-Protocol", chosen));
     let headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept.as_str())];
+    let headers: SmallVec<[_; 4]> = headers.into_iter().chain(subprotocol).collect();
     raw(101, &headers, "").into()
 }
 
@@ -189,6 +192,8 @@ mod tests {
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
         );
+        let chosen = switching_protocols(&accept.with_subprotocol(Some("phoenix")));
+        assert!(chosen.ends_with(b"xOo=\r\nSec-WebSocket-Protocol: phoenix\r\n\r\n"), "{chosen:?}");
     }
 
     #[test]

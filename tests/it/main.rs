@@ -22,6 +22,7 @@ mod presence;
 mod pubsub_contract;
 mod push;
 mod pusher;
+mod pushex;
 mod restart;
 mod stood_still;
 mod structure;

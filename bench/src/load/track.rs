@@ -54,6 +54,17 @@ impl Layout {
         }
     }
 
+    /// The name, and then the data, between these.
+    pub fn named_first(head: &str, middle: &str, tail: &str) -> Self {
+        let [head, middle, tail] = [head, middle, tail].map(|text| text.as_bytes().to_vec());
+        Self { head, middle, tail, is_reversed: false }
+    }
+
+    /// The data, and then the name, between these.
+    pub fn reversed(head: &str, middle: &str, tail: &str) -> Self {
+        Self { is_reversed: true, ..Self::named_first(head, middle, tail) }
+    }
+
     /// As in this frame, if it is JSON that says the right thing.
     fn of(frame: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(frame).ok()?;

@@ -104,6 +104,10 @@ impl Bench {
                     command.arg("--set").arg(format!("{key}=127.0.0.1:0"));
                 }
                 command.args(["--set", "log.format=json", "--set", "log.level=info"]);
+                if let Contender::PushEx(_) = contender {
+                    // the generator says nothing while it listens
+                    command.args(["--set", "pushex.app=bench", "--set", "pushex.idle_timeout=0s"]);
+                }
                 for (key, value) in settings {
                     command.arg("--set").arg(format!("{key}={value}"));
                 }
@@ -165,12 +169,12 @@ impl Bench {
         Ok(running)
     }
 
-    /// Does this Wellhead speak Pusher?
-    pub fn speaks_pusher(&self) -> bool {
+    /// Does this Wellhead speak as `contender` does?
+    pub fn speaks(&self, contender: Contender) -> bool {
         let probe = || -> Result<Value> {
-            let running = self.start(Contender::Pusher, &[])?;
+            let running = self.start(contender, &[])?;
             let work = LoadWork::Windowed { pushes: 1, window: 1, batch: 1 };
-            self.load(Contender::Pusher, &running, &Job { sockets: 1, work, ..self.job()? })
+            self.load(contender, &running, &Job { sockets: 1, work, ..self.job()? })
         };
         probe().is_ok_and(|report| report["work"]["deliveries"] == 1)
     }

@@ -29,6 +29,8 @@ pub enum Contender {
     Uws,
     /// A server that runs already.
     Peer(&'static PeerServer),
+    /// Wellhead, spoken to as if it were PushEx, with Phoenix' serializer of that number.
+    PushEx(u8),
 }
 
 impl Contender {
@@ -47,6 +49,8 @@ impl Contender {
             Self::Nchan => "Nchan",
             Self::Uws => "uWebSockets.js",
             Self::Peer(peer) => &peer.name,
+            Self::PushEx(1) => "wellhead, Phoenix V1",
+            Self::PushEx(_) => "wellhead, Phoenix V2",
         }
     }
 

@@ -42,6 +42,9 @@ impl RunningContender {
             Contender::Write | Contender::Coalesce | Contender::Uws => ServerProtocol::Raw,
             Contender::Textbook => ServerProtocol::Gusher,
             Contender::Pusher => ServerProtocol::Pusher(app()),
+            Contender::PushEx(serializer) => {
+                return Self { protocol: Some(ServerProtocol::Phoenix(serializer)), ..Self::of(vec![server]) };
+            }
             // as the job has it
             _ => return Self::of(vec![server]),
         };

@@ -12,7 +12,7 @@ use crate::{
     command::PublishMatching,
     envelope::Envelope,
     frame::{Frame, SharedFrame},
-    ids::{AppId, SocketId, UserId},
+    ids::{AppId, ChannelName, SocketId, UserId},
     jwt::{BadToken, Claims},
     notice::{ActionOutcome, Notice},
     push_key::Right,
@@ -101,6 +101,14 @@ pub trait Headers {
             visit(value.as_bytes());
         }
     }
+}
+
+/// The key in `Authorization: Bearer KEY`.
+#[must_use]
+pub fn bearer(headers: &dyn Headers) -> Option<&str> {
+    let (scheme, key) = headers.header("authorization")?.trim().split_once(' ')?;
+    let key = key.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then_some(key)
 }
 
 impl std::fmt::Debug for dyn Headers + '_ {
@@ -319,6 +327,8 @@ pub enum Credentials {
     PerSubscription,
     /// A token, by a client that may send the remote commands which the token allows.
     TokenWithRemotes(String),
+    /// Not at all: anybody may come in, and subscribe to what [`Dialect::is_public`].
+    Nobody,
 }
 
 /// Hides the token.
@@ -384,6 +394,25 @@ pub trait Dialect: Send + Sync {
         Ok(())
     }
 
+    /// The push key of a request that shows it elsewhere than in `Authorization: Bearer`, for routes with
+    /// [`RouteAuth::PushKey`].
+    fn push_key(&self, head: &ApiCall<'_>) -> Option<String> {
+        let _ = head;
+        None
+    }
+
+    /// Headers that every reply of the master to this request has, whatever becomes of it. The body of `head` is empty.
+    fn reply_headers(&self, head: &ApiCall<'_>) -> Vec<(&'static str, String)> {
+        let _ = head;
+        Vec::new()
+    }
+
+    /// The headers that [`Dialect::master_request`] looks at, in lower case: others are not kept for a request with a large
+    /// body, which is read on another thread.
+    fn headers(&self) -> Vec<&str> {
+        vec!["content-type"]
+    }
+
     /// What a request to one of the master's routes comes down to. To be called only for what [`Dialect::authenticate`] let
     /// in: of the credentials it judges what depends on the body, and nothing else. A dialect without such routes has nothing
     /// to say here.
@@ -412,6 +441,24 @@ pub trait Dialect: Send + Sync {
     ///
     /// Something that every handshake on this route must have is missing.
     fn connect_request(&self, call: &ApiCall<'_>) -> Result<ConnectRequest, Refusal>;
+
+    /// Which of the subprotocols that a handshake offers (`Sec-WebSocket-Protocol`) its sockets have.
+    fn subprotocol(&self, offered: &dyn Headers) -> Option<&'static str> {
+        let _ = offered;
+        None
+    }
+
+    /// How long a client may send nothing at all before its socket is closed as idle. Such a dialect's clients send something
+    /// more often, so they are not pinged. `None`: they are, and the settings of the slave hold.
+    fn idle_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    /// May every socket of the dialect in this app be on the channel, whatever its credentials grant?
+    fn is_public(&self, app: &AppId, channel: &ChannelName) -> bool {
+        let _ = (app, channel);
+        false
+    }
 
     /// The protocol state of a new socket of an app.
     fn open(&self, app: &AppId, variant: Variant, socket: SocketId) -> Box<dyn Protocol>;

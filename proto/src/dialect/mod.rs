@@ -7,6 +7,7 @@ pub mod gusher;
 pub mod mount;
 pub mod native;
 pub mod pusher;
+pub mod pushex;
 
 use std::sync::Arc;
 
@@ -19,8 +20,12 @@ use crate::ids::SocketIdSeal;
 pub use mount::DialectKeys as Settings;
 
 /// Every dialect.
-pub const ALL: &[&dyn Definition] =
-    &[mount::of::<gusher::Gusher>(), mount::of::<pusher::Pusher>(), mount::of::<native::Native>()];
+pub const ALL: &[&dyn Definition] = &[
+    mount::of::<gusher::Gusher>(),
+    mount::of::<pusher::Pusher>(),
+    mount::of::<pushex::PushEx>(),
+    mount::of::<native::Native>(),
+];
 
 /// All of them, made from `settings`.
 #[must_use]

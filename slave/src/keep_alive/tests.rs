@@ -2,7 +2,7 @@ use wellhead_proto::units::Span;
 
 use super::*;
 
-const RHYTHM: KeepAliveConfig = KeepAliveConfig { ping: 50, pong: 20, idle: None, stall: 300 };
+const RHYTHM: KeepAliveConfig = KeepAliveConfig { ping: 50, pong: 20, idle: None, silence: None, stall: 300 };
 
 /// A thread that ticks once a second, unless it stands still.
 #[derive(Default)]
@@ -113,4 +113,25 @@ fn spans_are_those_of_the_settings() {
     let mut thread = TestThread::default();
     let verdicts = thread.beats(&mut KeepAlive::default(), &[true; 3], &config);
     assert_eq!(verdicts, [KeepAliveVerdict::Well; 3], "a span beyond all time never ends");
+}
+
+#[test]
+fn who_may_be_silent_for_a_time_is_idle_after_it_and_never_pinged() {
+    use KeepAliveVerdict::{Idle, Well};
+    let config = RHYTHM.with_silence(Some(Duration::from_secs(3)));
+    let heard = [false, false, true, false, false, false];
+    let (mut thread, mut keep_alive) = (TestThread::default(), KeepAlive::default());
+    assert_eq!(thread.beats(&mut keep_alive, &heard, &config), [Well, Well, Well, Well, Well, Idle]);
+    // a subscription does not help, and neither do what it asks for and what is only heard differ
+    let mut keep_alive = KeepAlive::default();
+    let tick = |keep_alive: &mut KeepAlive, now| keep_alive.tick(now, false, true, &config);
+    let verdicts: Vec<_> = (0..9)
+        .map(|second| {
+            if second == 4 {
+                keep_alive.note_action();
+            }
+            tick(&mut keep_alive, thread.beat())
+        })
+        .collect();
+    assert_eq!(verdicts, [Well, Well, Well, Idle, Well, Well, Well, Idle, Idle]);
 }

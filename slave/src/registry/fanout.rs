@@ -28,6 +28,9 @@ use crate::{
 /// Payload bytes that are delivered together: a socket should not get more at once than it may be behind.
 const MAX_TOGETHER: usize = 64 << 10;
 
+/// Tags whose frames a broadcast keeps: of subscriptions that are told apart by a number, most have a small one.
+const KEPT_TAGS: usize = 16;
+
 /// A push to the sockets of one channel, encoded once for each encoding of its subscribers.
 pub struct QueuedPush {
     channel: ChannelName,
@@ -166,13 +169,17 @@ pub struct Broadcast {
     /// All their frames in one piece, for each encoding whose frames are the same for everyone: one piece per socket costs
     /// less than one per push.
     joined: SmallVec<[Option<Option<Bytes>>; 4]>,
+    /// For each encoding with tails, those of all pushes, if they are small together.
+    tails: SmallVec<[Option<Option<Box<[Bytes]>>>; 4]>,
+    /// Their frames behind the head of a tag, for the first tags.
+    headed: Vec<(u8, Box<str>, Bytes)>,
 }
 
 impl Broadcast {
     /// A broadcast that begins with the first socket.
     #[must_use]
     pub fn new(pushes: Vec<QueuedPush>) -> Self {
-        Self { pushes, place: 0, joined: SmallVec::new() }
+        Self { pushes, place: 0, joined: SmallVec::new(), tails: SmallVec::new(), headed: Vec::new() }
     }
 
     /// All frames in one piece, if they are the same for everyone of that encoding.
@@ -206,6 +213,43 @@ impl Broadcast {
             Some(block.freeze())
         });
         joined.as_ref()
+    }
+
+    /// All frames for a subscription with that tag in one piece, where a head goes before each and they are small: sockets whose
+    /// tags are equal share it, and copying a small tail costs less than a further piece on the outbox.
+    pub fn headed<'a>(&mut self, encoding: u8, encodings: &Encodings, tag: impl FnOnce() -> &'a str) -> Option<Bytes> {
+        self.collect_tails(encoding, encodings);
+        let tails = self.tails[usize::from(encoding)].as_ref()?.as_ref()?;
+        let tag = tag();
+        if let Some((.., frames)) = self.headed.iter().find(|(of, known, _)| *of == encoding && **known == *tag) {
+            return Some(frames.clone());
+        }
+        let Encoding { dialect, variant } = encodings.at(encoding);
+        let frames = Frame::texts_with_tails(&dialect.head(*variant, tag), tails);
+        if self.headed.len() < KEPT_TAGS {
+            self.headed.push((encoding, tag.into(), frames.clone()));
+        }
+        Some(frames)
+    }
+
+    /// Collect the tails of all pushes, if there are no other frames among them.
+    fn collect_tails(&mut self, encoding: u8, encodings: &Encodings) {
+        let at = usize::from(encoding);
+        if self.tails.len() <= at {
+            self.tails.resize(encodings.len().max(at + 1), None);
+        }
+        let pushes = &mut self.pushes;
+        self.tails[at].get_or_insert_with(|| {
+            if !pushes.iter().all(QueuedPush::is_for_all) {
+                return None;
+            }
+            let tails = pushes.iter_mut().map(|push| match push.encoded(encoding, encodings) {
+                Some(SharedFrame::Tail(tail)) => Some(tail.clone()),
+                Some(SharedFrame::Whole(_)) | None => None,
+            });
+            let tails: Box<[Bytes]> = tails.collect::<Option<_>>()?;
+            (tails.iter().map(Bytes::len).sum::<usize>() <= MAX_TOGETHER).then_some(tails)
+        });
     }
 }
 

@@ -12,14 +12,15 @@ use crate::{
     outbox::SocketEnd,
 };
 
-/// Check every socket of a thread. Returns the bytes that are queued for all of them.
-pub fn beat(shard: &mut Shard, now: Now, config: &KeepAliveConfig) -> usize {
+/// Check every socket of a thread; `configs` are those of the encodings. Returns the bytes that are queued for all of them.
+pub fn beat(shard: &mut Shard, now: Now, configs: &[KeepAliveConfig]) -> usize {
     let mut owed = 0;
     let mut todo: Vec<(SocketNo, KeepAliveVerdict)> = Vec::new();
     let local_sockets: Vec<SocketNo> = shard.index.local_sockets().map(|(no, _)| no).collect();
     for no in local_sockets {
         let subscribed = shard.index.subscriptions_of(no) > 0;
         let local_socket = shard.index.at_mut(no);
+        let config = &configs[usize::from(local_socket.encoding)];
         owed += local_socket.outbox.owed_bytes();
         if local_socket.outbox.behind_since(now.at).is_some_and(|since| config.is_stalled(now, since)) {
             local_socket.outbox.end(SocketEnd { cause: CloseCause::SlowConsumer, goodbye: None });

@@ -49,7 +49,8 @@ const DRAIN_STEPS_ALONE: usize = 8;
 /// The actor.
 pub struct Registry {
     cell: Rc<ShardCell>,
-    keep_alive: KeepAliveConfig,
+    /// For each encoding.
+    keep_alive: Box<[KeepAliveConfig]>,
     began: Instant,
     clock: ThreadClock,
     metrics: Metrics,
@@ -58,9 +59,9 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry in front of a shard.
+    /// A registry in front of a shard; `keep_alive` is for each encoding.
     #[must_use]
-    pub fn new(cell: Rc<ShardCell>, keep_alive: KeepAliveConfig, metrics: Metrics) -> Self {
+    pub fn new(cell: Rc<ShardCell>, keep_alive: Box<[KeepAliveConfig]>, metrics: Metrics) -> Self {
         Self { cell, keep_alive, began: Instant::now(), clock: ThreadClock::default(), metrics, shown: 0 }
     }
 

@@ -266,7 +266,7 @@ impl Shard {
 
     /// What a socket may subscribe to and is subscribed to.
     pub(super) fn socket_view(&self, local_socket: SocketNo) -> LocalSocketView<'_> {
-        LocalSocketView { index: &self.index, local_socket }
+        LocalSocketView { index: &self.index, encodings: &self.encodings, local_socket }
     }
 
     /// Carry out a command, which arrived at `since`.
@@ -323,7 +323,10 @@ impl Shard {
 
     fn direct(&mut self, local_socket: SocketNo, notice: Notice<'_>) {
         let encoding = self.encodings.at(self.index.at(local_socket).encoding);
-        let Some(shared) = encoding.encode(notice) else { return };
+        let Some(shared) = encoding.encode(notice) else {
+            self.metrics.direct_without_frame.inc();
+            return;
+        };
         let frame = encoding.frame_of(shared, || "");
         self.enqueue(local_socket, frame);
         self.metrics.deliveries.inc();
@@ -392,13 +395,16 @@ impl Shard {
 /// What a socket is subscribed to and may subscribe to.
 pub struct LocalSocketView<'a> {
     index: &'a Index<LocalSocket>,
+    encodings: &'a Encodings,
     local_socket: SocketNo,
 }
 
 impl LocalSocketView<'_> {
     /// May it subscribe to this channel?
     pub fn may_subscribe(&self, channel: &ChannelName) -> bool {
-        self.index.at(self.local_socket).grants.allow(channel)
+        let LocalSocket { grants, encoding, .. } = self.index.at(self.local_socket);
+        let dialect = &self.encodings.at(*encoding).dialect;
+        grants.allow(channel) || dialect.is_public(self.index.app_of(self.local_socket), channel)
     }
 
     /// Is it on this channel?

@@ -29,7 +29,7 @@ use wellhead_proto::{
 };
 
 use super::{
-    authorize::{Effect, authorize},
+    authorize::{Effect, TOO_MANY, authorize},
     context::SessionContext,
 };
 use crate::{
@@ -336,7 +336,11 @@ impl Session {
     }
 
     fn deny_subscribe(&mut self, channels: &[ChannelName], reason: &'static str) {
-        self.reply(ActionOutcome::Denied);
+        let most = self.state.limits.subscriptions;
+        self.reply(match reason {
+            TOO_MANY => ActionOutcome::Barred(Denial::TooManySubscriptions { most }),
+            _ => ActionOutcome::Denied,
+        });
         let channels: Vec<_> = channels.iter().map(ChannelName::as_str).collect();
         self.note_rejected(&channels, reason);
     }

@@ -11,6 +11,9 @@ use wellhead_proto::{
 
 use crate::registry::LocalSocketView;
 
+/// Why a subscribe is refused that names more channels than a socket may have.
+pub const TOO_MANY: &str = "too_many_subscriptions";
+
 /// What a socket is subscribed to and may subscribe to, at this moment.
 pub trait SocketView {
     /// May it subscribe to this channel?
@@ -88,13 +91,13 @@ pub fn authorize(action: Action, socket: &impl SocketView, most: usize) -> Effec
         Action::Subscribe(channels) => {
             // the cheapest check comes first: too many channels are refused before any of them is looked at
             if channels.len() > most {
-                return Effect::DenySubscribe(channels, "too_many_subscriptions");
+                return Effect::DenySubscribe(channels, TOO_MANY);
             }
             // counted as if all were distinct: a client that names one twice near the limit is refused
             let new = channels.iter().filter(|channel| !socket.is_on(channel)).count();
             let fits = new == 0 || socket.subscriptions() + new <= most;
             if !fits {
-                return Effect::DenySubscribe(channels, "too_many_subscriptions");
+                return Effect::DenySubscribe(channels, TOO_MANY);
             }
             if channels.iter().all(|channel| socket.may_subscribe(channel)) {
                 Effect::Join(channels)

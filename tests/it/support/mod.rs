@@ -13,6 +13,7 @@ pub mod member;
 pub mod memory;
 pub mod nats;
 pub mod nginx;
+pub mod phoenix;
 pub mod proxy;
 pub mod pusher;
 pub mod random;

@@ -3,6 +3,7 @@
 
 mod gusher;
 mod nchan;
+mod phoenix;
 pub mod pusher;
 
 use std::ops::Range;
@@ -24,6 +25,8 @@ pub enum ServerProtocol {
     Nchan,
     /// Pusher's protocol 7, with a signature under each push.
     Pusher(BenchApp),
+    /// PushEx', with Phoenix' serializer of that number.
+    Phoenix(u8),
 }
 
 /// A POST.
@@ -70,6 +73,7 @@ impl ServerProtocol {
             Self::Raw => Box::new(gusher::GusherSpeech { raw: true }),
             Self::Nchan => Box::new(nchan::Nchan),
             Self::Pusher(app) => Box::new(pusher::PusherSpeech(app.clone())),
+            Self::Phoenix(serializer) => Box::new(phoenix::PhoenixSpeech { serializer: *serializer }),
         }
     }
 }

@@ -73,7 +73,7 @@ const LIKE_GUSHER: Goal = Goal::Beside(Wellhead, 1.15);
 
 /// The same work in Pusher's words, beside gusher's.
 pub fn pusher(bench: &Bench, setup: &WorkloadSetup) -> Vec<Workload> {
-    if !bench.speaks_pusher() {
+    if !bench.speaks(Pusher) {
         return Vec::new();
     }
     let pushers = setup.pushers();
@@ -131,5 +131,46 @@ pub fn pusher(bench: &Bench, setup: &WorkloadSetup) -> Vec<Workload> {
         Job { work: LoadWork::Idle, ..setup.plain.clone() },
         vec![memory_per_socket(&[])],
     );
+    all
+}
+
+/// What Phoenix' words may cost, beside gusher's.
+const NEAR_GUSHER: Goal = Goal::Beside(Wellhead, 1.10);
+
+/// The same fan-out and memory in Phoenix' words, in either serializer, beside gusher's.
+pub fn phoenix(bench: &Bench, setup: &WorkloadSetup) -> Vec<Workload> {
+    let deliveries = if setup.quick { 200_000 } else { 600_000 };
+    let mut all = Vec::new();
+    for serializer in [1, 2] {
+        let ours = Contender::PushEx(serializer);
+        if !bench.speaks(ours) {
+            continue;
+        }
+        let mut add = |name: &str, title: &str, job, measures| {
+            let (name, title) =
+                (format!("phoenix-v{serializer}-{name}"), format!("{title}, Phoenix V{serializer} beside gusher"));
+            all.push(Workload {
+                ours,
+                base: Some(Wellhead),
+                ..setup.workload(&name, &title, &[Wellhead, ours], job, measures)
+            });
+        };
+        for (window, words) in [(1, "one"), (8, "eight")] {
+            let pushes = deliveries / 5_000 * if window == 8 { 4 } else { 1 };
+            let work = LoadWork::Windowed { pushes, window, batch: 1 };
+            add(
+                &format!("fanout-{window}"),
+                &format!("5k sockets × 100 B, {words} under way"),
+                Job { sockets: 5_000, work, ..setup.plain.clone() },
+                vec![cpu_per_million(&[NEAR_GUSHER]), delivered_per_second(&[]), latency("p50", &[])],
+            );
+        }
+        add(
+            "memory",
+            "10k idle sockets, one subscription each",
+            Job { work: LoadWork::Idle, ..setup.plain.clone() },
+            vec![memory_per_socket(&[Goal::AtMost(1.5)])],
+        );
+    }
     all
 }

@@ -83,10 +83,17 @@ impl Shard {
                     frames += broadcast.pushes.len() as u64;
                     continue;
                 }
+                let tag = || self.index.tag(no, local_channel).unwrap_or_default();
+                if at_once
+                    && clear
+                    && let Some(frames_of) = broadcast.headed(local_socket.encoding, &self.encodings, tag)
+                {
+                    local_socket.outbox.send_now(&frames_of);
+                    frames += broadcast.pushes.len() as u64;
+                    continue;
+                }
                 let part = || self.members.of(local_channel, no);
-                frames += hand(broadcast, local_socket, &self.encodings, part, || {
-                    self.index.tag(no, local_channel).unwrap_or_default()
-                });
+                frames += hand(broadcast, local_socket, &self.encodings, part, tag);
                 if local_socket.outbox.mark() {
                     self.dirty.push(local_socket.outbox.clone());
                 }
@@ -187,6 +194,10 @@ fn hand<'a>(
 ) -> u64 {
     if let Some(block) = broadcast.block(local_socket.encoding, encodings) {
         local_socket.outbox.push(Frame::Whole(block.clone()));
+        return broadcast.pushes.len() as u64;
+    }
+    if let Some(block) = broadcast.headed(local_socket.encoding, encodings, &tag) {
+        local_socket.outbox.push(Frame::Whole(block));
         return broadcast.pushes.len() as u64;
     }
     let mut frames = 0;

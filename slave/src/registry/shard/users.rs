@@ -135,11 +135,19 @@ impl Shard {
                     false
                 }
             };
-            if heard && let Some(frame) = order.frame(self.index.at(local_socket).encoding, self) {
-                if matches!(order.what, UserCommand::Direct(..) | UserCommand::DirectEvent(..)) {
-                    self.metrics.deliveries.inc();
+            if !heard {
+                continue;
+            }
+            let is_direct = matches!(order.what, UserCommand::Direct(..) | UserCommand::DirectEvent(..));
+            match order.frame(self.index.at(local_socket).encoding, self) {
+                Some(frame) => {
+                    if is_direct {
+                        self.metrics.deliveries.inc();
+                    }
+                    self.enqueue(local_socket, frame);
                 }
-                self.enqueue(local_socket, frame);
+                None if is_direct => drop(self.metrics.direct_without_frame.inc()),
+                None => {}
             }
         }
         order.sockets.len() == 0
@@ -162,7 +170,10 @@ impl Shard {
         let Reload { within, last: Some((_, grants)), .. } = reload else { return false };
         self.index.at_mut(local_socket).grants = grants.clone();
         self.spent += self.index.subscriptions_of(local_socket) / JUDGED;
-        let is_lost = |channel: &&ChannelName| within.allows(channel) && !grants.allow(channel);
+        let (app, dialect) =
+            (self.index.app_of(local_socket), &self.encodings.at(self.index.at(local_socket).encoding).dialect);
+        let is_allowed = |channel: &ChannelName| grants.allow(channel) || dialect.is_public(app, channel);
+        let is_lost = |channel: &&ChannelName| within.allows(channel) && !is_allowed(channel);
         let lost: Vec<_> = self.index.channels_of(local_socket).filter(is_lost).cloned().collect();
         let mut change = Change::default();
         let mut counted = Vec::new();
