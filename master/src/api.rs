@@ -44,7 +44,7 @@ impl HttpApi for Master {
         let tenants = self.0.tenants.load_full();
         let mut route = self.0.router.find_own(head.method, head.path, &tenants)?;
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let caller = match self.0.router.route(&route).guard {
+        let caller = match self.0.router.dialect(&route).guard(self.0.router.route(&route), &tenants) {
             RouteAuth::Open => Caller::Anyone,
             RouteAuth::Own => {
                 let segments = std::mem::take(&mut route.segments);

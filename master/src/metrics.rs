@@ -89,6 +89,8 @@ impl RequestKind {
                 QueryRequest::Stats(..) => "stats",
             }),
             MasterRequest::Decode { .. } => Self::Query("decode"),
+            MasterRequest::PublishIfOccupied { .. } => Self::Push(PushKind::Channel),
+            MasterRequest::MintToken { .. } => Self::Query("temporary_token"),
         })
     }
 }

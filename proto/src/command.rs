@@ -53,6 +53,15 @@ pub enum Command {
         /// The socket that is left out: usually the one that caused the push.
         except: Option<SocketId>,
     },
+    /// Deliver `data` to sockets of one dialect, which has a frame of its own for it. No other dialect receives it.
+    WithinDialect {
+        /// The name of the dialect.
+        dialect: String,
+        /// Which of its sockets.
+        to: Within,
+        /// What is delivered, in the words of the dialect.
+        data: Payload,
+    },
 }
 
 /// Deliver `event` on every channel whose name `pattern` matches. Slaves answer it with the hashes of the names that match,
@@ -78,6 +87,17 @@ pub enum Target {
     Socket(SocketId),
 }
 
+/// Which sockets of a dialect get what only they can read.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Within {
+    /// Those on a channel.
+    Channel(ChannelName),
+    /// All of the app.
+    Everybody,
+    /// Those of the app that are on no channel.
+    NoChannel,
+}
+
 impl Command {
     /// A short name for logs and metrics.
     #[must_use]
@@ -88,6 +108,8 @@ impl Command {
             Self::Direct { to: Target::Socket(_), .. } => PushKind::Socket,
             Self::Reload { .. } => PushKind::Reload,
             Self::Grant { .. } => PushKind::Grant,
+            Self::WithinDialect { to: Within::Channel(_), .. } => PushKind::Channel,
+            Self::WithinDialect { .. } => PushKind::Dialect,
         }
     }
 }
@@ -109,6 +131,8 @@ pub enum PushKind {
     Reload,
     /// One more permission for a user.
     Grant,
+    /// To sockets of one dialect, whatever their channels.
+    Dialect,
 }
 
 impl PushKind {
@@ -123,6 +147,7 @@ impl PushKind {
             Self::Socket => "socket",
             Self::Reload => "reload",
             Self::Grant => "grant",
+            Self::Dialect => "dialect",
         }
     }
 }

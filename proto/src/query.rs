@@ -12,7 +12,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::{
     channel::ChannelPattern,
-    ids::{AppId, ChannelName, UserId},
+    ids::{AppId, ChannelName, SocketId, UserId},
 };
 
 /// Which names are asked for, or counted.
@@ -89,6 +89,19 @@ pub struct GrantsQuery {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct StatsQuery;
 
+/// Asks which sockets are on a channel.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SocketsQuery {
+    /// The app.
+    pub app: AppId,
+    /// The channel.
+    pub channel: ChannelName,
+    /// Only sockets of the dialect of this name.
+    pub dialect: Option<String>,
+    /// So many of each slave's at most. Who asks for one only wants to know whether there is any.
+    pub most: u32,
+}
+
 /// A query, whichever it is. Every slave answers it from what it holds.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Query {
@@ -104,6 +117,8 @@ pub enum Query {
     Grants(GrantsQuery),
     /// Answered with [`QueryResult::Stats`].
     Stats(StatsQuery),
+    /// Answered with [`QueryResult::Sockets`].
+    Sockets(SocketsQuery),
 }
 
 /// Names, each once, in byte order.
@@ -116,6 +131,9 @@ pub type ChannelStates = BTreeMap<String, ChannelState>;
 pub type MemberInfos = BTreeMap<UserId, ByteString>;
 /// Apps, each with its size.
 pub type AppStats = BTreeMap<AppId, Headcount>;
+
+/// Sockets on a channel, each with what its dialect remembers of the subscription (empty, if nothing).
+pub type SocketTags = BTreeMap<SocketId, String>;
 
 /// The result of a query on one slave, or on several together.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -130,6 +148,8 @@ pub enum QueryResult {
     Members(MemberInfos),
     /// Sizes of apps.
     Stats(AppStats),
+    /// Sockets on a channel.
+    Sockets(SocketTags),
 }
 
 /// The state of a channel.
@@ -202,6 +222,7 @@ queries! {
     MembersQuery = Members -> MemberInfos,
     GrantsQuery = Grants -> Names,
     StatsQuery = Stats -> AppStats,
+    SocketsQuery = Sockets -> SocketTags,
 }
 
 /// One row for each kind of result: its type, its variant, and how two of them become one.
@@ -270,6 +291,7 @@ results! {
         sum.connections += count.connections;
         sum.users.extend(count.users);
     };
+    SocketTags = Sockets, |sockets, mut other| sockets.append(&mut other);
 }
 
 /// What was answered is not what was asked.

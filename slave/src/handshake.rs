@@ -29,7 +29,7 @@ use crate::{
     registry::ShardCell,
     session::{self, AdmittedClient},
     state::SlaveState,
-    token::Redeemed,
+    token::{Redeemed, temporary::NotOpened},
     transport::Transport,
 };
 
@@ -38,6 +38,7 @@ pub struct Accepted {
     bearer: Bearer,
     encoding: u8,
     accept: SocketAccept,
+    subprotocol: Option<String>,
     permit: ConnectionPermit,
 }
 
@@ -46,6 +47,12 @@ impl Accepted {
     #[must_use]
     pub fn accept(&self) -> &SocketAccept {
         &self.accept
+    }
+
+    /// The subprotocol that the answer names, if it names one.
+    #[must_use]
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.subprotocol.as_deref()
     }
 }
 
@@ -152,7 +159,7 @@ async fn examine(state: &Arc<SlaveState>, head: Head<'_>) -> Result<Accepted, Re
         };
         Rejection { reason: why.reason(), how }
     };
-    let ConnectRequest { app, credentials, variant } =
+    let (ConnectRequest { app, credentials, variant }, subprotocol) =
         connect_request(state, &tenants, &matched, head).map_err(&refused)?;
     let key = key.as_ref().map_err(|why| refused(why.clone()))?;
     let permit =
@@ -160,20 +167,20 @@ async fn examine(state: &Arc<SlaveState>, head: Head<'_>) -> Result<Accepted, Re
     // last of all: a token that is good once is used up by it
     let bearer = identify(state, &tenants, app, credentials).await.map_err(&refused)?;
     let encoding = state.encodings.number(matched.dialect, variant);
-    Ok(Accepted { bearer, encoding, accept: SocketAccept::of(key), permit })
+    Ok(Accepted { bearer, encoding, accept: SocketAccept::of(key), subprotocol, permit })
 }
 
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// What the request asks for, if the slave takes sockets now and serves the app.
+/// What the request asks for, and the subprotocol to answer, if the slave takes sockets now and serves the app.
 fn connect_request(
     state: &SlaveState,
     tenants: &Tenants,
     matched: &Matched,
     head: Head<'_>,
-) -> Result<ConnectRequest, Refusal> {
+) -> Result<(ConnectRequest, Option<String>), Refusal> {
     if state.admission.is_draining() {
         return Err(state.admission.refusal());
     }
@@ -212,7 +219,8 @@ fn connect_request(
         }
     });
     judged?;
-    Ok(connect_request)
+    let subprotocol = state.router.dialect(matched).subprotocol(&call);
+    Ok((connect_request, subprotocol))
 }
 
 /// Whom the credentials stand for, if that is somebody of `app`.
@@ -236,6 +244,21 @@ async fn identify(
             return Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new() });
         }
         Credentials::PerSubscription => return Err(Refusal::WrongApp),
+        Credentials::Verified => return Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new() }),
+        Credentials::Temporary(token) => {
+            let checked = state.temporary.check(&*state.bus, token, app.clone(), now()).await;
+            return match checked {
+                Ok(()) => Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new() }),
+                Err(NotOpened::Invalid) => {
+                    state.metrics.auth_failed(BadToken::Used);
+                    Err(Refusal::CredentialsInvalid)
+                }
+                Err(NotOpened::Unanswered) => {
+                    state.metrics.auth_failed(BadToken::Unanswered);
+                    Err(Refusal::unavailable("the node that issued this token does not answer"))
+                }
+            };
+        }
     };
     if bearer.app != app {
         state.metrics.auth_failed(BadToken::WrongApp);

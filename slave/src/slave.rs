@@ -34,7 +34,7 @@ use crate::{
     registry::{CHUNK, Registry, Shard, ShardCell},
     settings::{self, Limits, Settings},
     state::SlaveState,
-    token::Tokens,
+    token::{Tokens, temporary::TemporaryTokens},
 };
 
 /// What a slave is made from.
@@ -88,6 +88,7 @@ impl Slave {
             tenants,
             encodings: Encodings::new(&dialects),
             router: Router::new(Role::Slave, dialects),
+            temporary: TemporaryTokens::new(node, &secret),
             tokens: Tokens::new(tokens, node, cluster, &secret).with_clocks(clocks),
             registries: Arc::new(Registries::new(interests.clone(), backlog.clone())),
             interests,

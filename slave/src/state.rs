@@ -14,7 +14,7 @@ use crate::{
     presence::{Presence, coordination::Coordination},
     registries::Registries,
     settings::{Limits, Settings},
-    token::Tokens,
+    token::{Tokens, temporary::TemporaryTokens},
 };
 
 /// One for each slave, shared by its threads.
@@ -26,6 +26,7 @@ pub struct SlaveState {
     pub router: Router,
     pub encodings: Encodings,
     pub tokens: Tokens,
+    pub temporary: TemporaryTokens,
     pub bus: Arc<dyn Bus>,
     pub interests: Arc<Interests>,
     pub coordination: Arc<Coordination>,

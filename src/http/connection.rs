@@ -108,7 +108,7 @@ async fn exchange<S: UpgradeApi>(
             }
             Err(Rejected::Reply(reply)) => client.last_word(&reply).await,
             Err(Rejected::RejectedSocket { accept, frames }) => {
-                client.last_bytes(&[switching_protocols(&accept), frames].concat()).await
+                client.last_bytes(&[switching_protocols(&accept, None), frames].concat()).await
             }
         };
     }

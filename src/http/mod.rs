@@ -101,7 +101,7 @@ impl UpgradeApi for Slave {
     }
 
     fn open(&self, socket: Accepted, transport: Transport, early: BytesMut) {
-        let answer = reply::switching_protocols(socket.accept());
+        let answer = reply::switching_protocols(socket.accept(), socket.subprotocol());
         self.open(socket, Opened { transport, answer, early });
     }
 }

@@ -79,9 +79,15 @@ pub fn go_on() -> Vec<u8> {
 
 /// The answer that opens a WebSocket.
 #[must_use]
-pub fn switching_protocols(accept: &SocketAccept) -> Bytes {
+pub fn switching_protocols(accept: &SocketAccept, subprotocol: Option<&str>) -> Bytes {
     let headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept.as_str())];
-    raw(101, &headers, "").into()
+    match subprotocol {
+        None => raw(101, &headers, "").into(),
+        Some(name) => {
+            let [upgrade, connection, accept] = headers;
+            raw(101, &[upgrade, connection, accept, ("Sec-WebSocket-Protocol", name)], "").into()
+        }
+    }
 }
 
 /// What a connection is told for which there is no room.
@@ -185,7 +191,7 @@ mod tests {
         // the example of RFC 6455 §1.3
         let accept = SocketAccept::of("dGhlIHNhbXBsZSBub25jZQ==");
         assert_eq!(
-            switching_protocols(&accept),
+            switching_protocols(&accept, None),
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
         );

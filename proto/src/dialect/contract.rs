@@ -7,12 +7,12 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use crate::{
-    action::Action,
+    action::{Action, TemporaryToken},
     channel::ChannelPattern,
     command::PublishMatching,
     envelope::Envelope,
     frame::{Frame, SharedFrame},
-    ids::{AppId, SocketId, UserId},
+    ids::{AppId, ChannelKey, ChannelName, SocketId, UserId},
     jwt::{BadToken, Claims},
     notice::{ActionOutcome, Notice},
     push_key::Right,
@@ -161,6 +161,26 @@ pub enum MasterRequest {
         /// Writes the reply, given what the JWT says, or why it is refused.
         reply: ReplyWith<Result<Box<Claims>, BadToken>>,
     },
+    /// Publish this, if anybody is on the channel, anywhere in the cluster.
+    PublishIfOccupied {
+        /// The channel.
+        channel: ChannelKey,
+        /// What is published; `None`: it is only asked whether anybody is there.
+        envelope: Option<Envelope>,
+        /// Writes the reply, given whether anybody is there.
+        reply: ReplyWith<bool>,
+    },
+    /// Issue a temporary token.
+    MintToken {
+        /// The app.
+        app: AppId,
+        /// The one channel that it opens; `None`: it opens none.
+        channel: Option<ChannelName>,
+        /// How long it is valid.
+        ttl: Duration,
+        /// Writes the reply, given the token.
+        reply: ReplyWith<String>,
+    },
 }
 
 /// A query that a request asks for.
@@ -226,6 +246,12 @@ impl std::fmt::Debug for MasterRequest {
             }
             Self::Query(query) => query.fmt(f),
             Self::Decode { .. } => f.write_str("Decode"),
+            Self::PublishIfOccupied { channel, envelope, .. } => {
+                f.debug_tuple("PublishIfOccupied").field(channel).field(envelope).finish()
+            }
+            Self::MintToken { app, channel, ttl, .. } => {
+                f.debug_tuple("MintToken").field(app).field(channel).field(ttl).finish()
+            }
         }
     }
 }
@@ -309,6 +335,10 @@ pub enum Credentials {
     Token(String),
     /// Not yet: it proves for each subscription that it may have it. Only for listed apps.
     PerSubscription,
+    /// It has proved it to the dialect, or need not. It is nobody by name, and the dialect judges each subscription.
+    Verified,
+    /// A temporary token, which is not used up by opening a socket. What holds for [`Credentials::Verified`] holds then.
+    Temporary(TemporaryToken),
 }
 
 /// Hides the token.
@@ -372,6 +402,18 @@ pub trait Dialect: Send + Sync {
     fn authenticate(&self, head: &ApiCall<'_>) -> Result<(), Refusal> {
         let _ = head;
         Ok(())
+    }
+
+    /// What a caller of this route must show, for these tenants.
+    fn guard(&self, route: &Route, tenants: &Tenants) -> RouteAuth {
+        let _ = tenants;
+        route.guard
+    }
+
+    /// The subprotocol that the answer to a handshake names. Only one that the client offers may be named.
+    fn subprotocol(&self, call: &ApiCall<'_>) -> Option<String> {
+        let _ = call;
+        None
     }
 
     /// What a request to one of the master's routes comes down to. To be called only for what [`Dialect::authenticate`] let
@@ -473,4 +515,10 @@ pub trait Protocol {
 
     /// The reply to the action under way.
     fn reply(&mut self, outcome: ActionOutcome<'_>) -> Option<Frame>;
+
+    /// What is to be done next, when a subscribe, an unsubscribe or a list of sockets is done, before the client's next
+    /// message is handled.
+    fn next(&mut self) -> Option<Action> {
+        None
+    }
 }

@@ -1,6 +1,8 @@
 //! The list of dialects; nothing else. A further one, with settings of its own, is a folder here and its route in [`ALL`].
 
+mod allowance;
 pub mod contract;
+pub mod conveyor;
 #[cfg(test)]
 mod golden;
 pub mod gusher;
@@ -18,7 +20,7 @@ use crate::ids::SocketIdSeal;
 pub use mount::DialectKeys as Settings;
 
 /// Every dialect.
-pub const ALL: &[&dyn Definition] = &[mount::of::<gusher::Gusher>(), mount::of::<pusher::Pusher>()];
+pub const ALL: &[&dyn Definition] = &[mount::of::<gusher::Gusher>(), mount::of::<pusher::Pusher>(), mount::of::<conveyor::Conveyor>()];
 
 /// All of them, made from `settings`.
 #[must_use]

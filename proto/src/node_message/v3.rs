@@ -16,7 +16,7 @@ use crate::{
     command::{Command, PublishMatching, Target},
     coordination::{CoordinatedKey, CoordinationMessage},
     envelope::Envelope,
-    event::{Event, Payload},
+    event::{Event, Payload, Sender},
     fingerprint::Fingerprint,
     ids::{AppId, ChannelKey, ChannelName, NodeId, SocketId, UserId},
     member::{MemberAnnouncement, MemberChange},
@@ -24,7 +24,7 @@ use crate::{
     node_request::{Bearer, NodeRequest, NodeResponse},
     query::{
         ChannelState, CountQuery, GrantsQuery, Headcount, Listing, MembersQuery, NamesQuery, Query, QueryResult,
-        StatesOf, StatesQuery, StatsQuery,
+        SocketsQuery, StatesOf, StatesQuery, StatsQuery,
     },
 };
 
@@ -160,6 +160,11 @@ impl From<Body> for MailV3 {
                 let ask = match request {
                     NodeRequest::Redeem { token, app } => Ask::Redeem { token, app },
                     NodeRequest::MemberLists(channels) => Ask::Presence(channels),
+                    // it issues no temporary tokens and tells nobody's claims: its answer is of another kind, which is refused
+                    NodeRequest::MintToken { .. }
+                    | NodeRequest::CheckToken { .. }
+                    | NodeRequest::SpendToken { .. }
+                    | NodeRequest::Claimants(_) => Ask::Presence(Vec::new()),
                 };
                 Self::Ask { id, from, ask }
             }
@@ -167,6 +172,10 @@ impl From<Body> for MailV3 {
                 let census = match response {
                     NodeResponse::Redeemed(bearer) => CensusV3::Redeemed(bearer),
                     NodeResponse::MemberLists(lists) => CensusV3::Presence(lists),
+                    // it asks for nothing of the kind
+                    NodeResponse::Minted(_) | NodeResponse::TokenIsValid(_) | NodeResponse::Claimants(_) => {
+                        CensusV3::Presence(BTreeMap::new())
+                    }
                 };
                 Self::Answer { id, from, census }
             }
@@ -242,13 +251,17 @@ impl From<MailV3> for Body {
 impl From<Command> for OldCommand {
     fn from(command: Command) -> Self {
         match command {
-            Command::Publish { channel, event, except } => Self::Publish { channel, event, except },
+            Command::Publish { channel, event, except } => Self::Publish { channel, event: event.into_old(), except },
             Command::Direct { to, data } => Self::Direct { to, data },
             Command::Reload { user, within, channels } => Self::Reload { user, within, channels },
             Command::Grant { user, channel } => Self::Grant { user, channel },
             // its sockets with a user are gusher's, which hear just this; it leaves nobody out
             Command::DirectEvent { user, event, .. } => {
                 Self::Direct { to: Target::User(user), data: event.to_payload() }
+            }
+            // it has no socket of such a dialect: it is told something that reaches nobody
+            Command::WithinDialect { .. } => {
+                Self::Direct { to: Target::User(UserId::nobody()), data: Payload::Absent }
             }
         }
     }
@@ -276,6 +289,8 @@ impl From<Query> for Ask {
             Query::Members(MembersQuery { app, channel }) => (app, OldQuery::Members(channel)),
             Query::Grants(GrantsQuery { app, user }) => (app, OldQuery::GrantsOf(user)),
             Query::Stats(StatsQuery) => return Self::Stats,
+            // its answer is of another kind, which is refused: who asks learns that it did not answer
+            Query::Sockets(SocketsQuery { app, .. }) => (app, OldQuery::States { of: Vec::new(), members: false }),
         };
         Self::Query { app, query }
     }
@@ -309,7 +324,17 @@ impl From<QueryResult> for CensusV3 {
             QueryResult::States(states) => Self::States(states),
             QueryResult::Members(members) => Self::Members(members),
             QueryResult::Stats(apps) => Self::Stats(apps),
+            // it asks for nothing of the kind
+            QueryResult::Sockets(_) => Self::States(BTreeMap::new()),
         }
+    }
+}
+
+impl Event {
+    /// As it was: sockets had no numbers, and who shows one is like a backend for all others.
+    fn into_old(self) -> Self {
+        let sender = self.sender.filter(|sender| !matches!(sender, Sender::Numbered(_)));
+        Self { sender, ..self }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{collections::VecDeque, num::NonZeroUsize, rc::Rc, sync::Arc, time::Ins
 use lru::LruCache;
 use tokio::sync::oneshot;
 use wellhead_proto::{
-    command::{Command, Target},
+    command::{Command, Target, Within},
     envelope::Envelope,
     frame::Frame,
     ids::{AppId, ChannelName, SocketId, UserId},
@@ -284,6 +284,13 @@ impl Shard {
                 self.order(&app, &user, UserCommand::Reload(Reload::new(&within, channels)), permit);
             }
             Command::Grant { user, channel } => self.order(&app, &user, UserCommand::Grant(channel, None), permit),
+            Command::WithinDialect { dialect, to: Within::Channel(channel), data } => {
+                let Some(local_channel) = id.and_then(|id| self.index.room_if(id, &app, &channel)) else { return };
+                self.publish(local_channel, QueuedPush::within_dialect(channel, dialect, data, permit, since));
+            }
+            Command::WithinDialect { dialect, to, data } => {
+                self.order_within_dialect(&app, dialect, to == Within::NoChannel, data, permit);
+            }
         }
     }
 

@@ -150,7 +150,7 @@ async fn serve(slave: Slave, mut stream: TcpStream) {
     let request = RequestHead::parse(&head).expect("a head of HTTP");
     match slave.handshake(request.head(), None).await {
         Ok(accepted) => {
-            let answer = switching_protocols(accepted.accept());
+            let answer = switching_protocols(accepted.accept(), accepted.subprotocol());
             slave.open(accepted, Opened { transport: Transport::plain(stream), answer, early: read });
         }
         Err(Rejected::Reply(reply)) => {
@@ -159,7 +159,7 @@ async fn serve(slave: Slave, mut stream: TcpStream) {
             let _ = stream.write_all(&out).await;
         }
         Err(Rejected::RejectedSocket { accept, frames }) => {
-            let _ = stream.write_all(&[switching_protocols(&accept), frames].concat()).await;
+            let _ = stream.write_all(&[switching_protocols(&accept, None), frames].concat()).await;
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct PusherApp {
     pub client_events: bool,
     /// How long a client may take to sign in or to join a channel with a signature; `None`: it need do neither.
     pub authorize_within: Option<Duration>,
+    /// The status of a signed request whose timestamp is too far from our time.
+    pub stale_timestamp_status: u16,
     /// Its limits.
     pub limits: AppLimits,
     /// Initialized with the secret: that would be half of the work of a short signature.
@@ -34,7 +36,8 @@ impl PusherApp {
     #[must_use]
     pub fn new(key: AppId, id: String, secret: Vec<u8>, client_events: bool, limits: AppLimits) -> Self {
         let mac = Hmac::new_from_slice(&secret).expect("HMAC takes a key of any length");
-        Self { key, id, secret, client_events, authorize_within: None, limits, mac }
+        let stale_timestamp_status = 401;
+        Self { key, id, secret, client_events, authorize_within: None, stale_timestamp_status, limits, mac }
     }
 
     /// Is `signature` what the secret makes of `parts`, written one after the other?

@@ -61,6 +61,8 @@ pub struct PusherAppSettings {
     pub authorized_connections: bool,
     /// After how long.
     pub authorization_timeout: Span,
+    /// The status of a signed request whose timestamp is too old or too new: 401 as Pusher has it, or 400 as Conveyor does.
+    pub stale_timestamp_status: u16,
     /// How much of everything its clients and backends may have.
     pub limits: AppLimits,
 }
@@ -74,6 +76,7 @@ impl Default for PusherAppSettings {
             client_events: false,
             authorized_connections: false,
             authorization_timeout: Span::seconds(30),
+            stale_timestamp_status: 401,
             limits: AppLimits::default(),
         }
     }
@@ -106,6 +109,7 @@ fn one(entry: &AppEntry<'_, PusherAppSettings>, files: &dyn SecretFiles) -> Resu
         client_events,
         authorized_connections,
         authorization_timeout,
+        stale_timestamp_status,
         limits,
     } = &entry.settings;
     let bad = |name: &str, message: &str| BadSetting::new(entry.at(name), message);
@@ -120,6 +124,10 @@ fn one(entry: &AppEntry<'_, PusherAppSettings>, files: &dyn SecretFiles) -> Resu
     if authorization_timeout.0.as_secs() == 0 {
         let error = bad("authorization_timeout", "clients have a second at least");
         return Err(error.hint("authorized_connections = false lets them stay as long as they like"));
+    }
+    if ![400, 401].contains(stale_timestamp_status) {
+        let error = bad("stale_timestamp_status", &format!("{stale_timestamp_status} is neither 401 nor 400"));
+        return Err(error.hint("401 is what Pusher's libraries expect, 400 what Conveyor's callers do"));
     }
     let secret = match (id.is_empty(), files.secret(entry.place, "secret", secret, secret_file)?) {
         (true, None) if *client_events => {
@@ -147,7 +155,7 @@ fn one(entry: &AppEntry<'_, PusherAppSettings>, files: &dyn SecretFiles) -> Resu
     }
     let app = PusherApp::new(entry.key.clone(), id.clone(), secret, *client_events, limits.clone());
     let authorize_within = authorized_connections.then_some(authorization_timeout.0);
-    Ok(Some(PusherApp { authorize_within, ..app }))
+    Ok(Some(PusherApp { authorize_within, stale_timestamp_status: *stale_timestamp_status, ..app }))
 }
 
 /// What the nodes compare, in the words of the first release: nodes of two releases are not to find each other different.
@@ -157,6 +165,9 @@ pub(super) fn alike(settings: &PusherAppSettings, app: Option<&PusherApp>, origi
     let mut rest = format!("{} {origins} {:?}", settings.client_events, settings.limits);
     if settings.authorized_connections {
         rest.push_str(&format!(" authorized within {:?}", settings.authorization_timeout));
+    }
+    if settings.stale_timestamp_status != 401 {
+        rest.push_str(&format!(" stale timestamps {}", settings.stale_timestamp_status));
     }
     vec![settings.id.clone().into_bytes(), secret, rest.into_bytes()]
 }
