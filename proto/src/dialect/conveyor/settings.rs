@@ -124,18 +124,18 @@ pub struct ConveyorApp {
     pub client_events: u32,
     /// The data of one broadcast or fan-out of a client, in bytes.
     pub event_data: usize,
-    access: Access,
+    pub(super) access: Access,
 }
 
 #[derive(Clone)]
-enum Access {
+pub(super) enum Access {
     Token(ServerToken),
     Open,
 }
 
 /// The server token, as its hash: the hashes of two tokens take equally long to compare, whatever the tokens are.
 #[derive(Clone)]
-struct ServerToken {
+pub(super) struct ServerToken {
     hash: [u8; 32],
     bytes: usize,
 }
