@@ -32,11 +32,12 @@ async fn a_channel_is_one_over_all_slaves(by: By) {
         bob.wish(&channel, TOKEN).await;
         // presence names those of both slaves
         let there: BTreeSet<_> = [ann.fd, bob.fd].into();
+        let joiner = bob.fd;
         for client in [&mut ann, &mut bob] {
             let said = client.next().await;
             let data: Value = serde_json::from_str(said["data"].as_str().expect("a string")).expect("JSON");
             let fds: BTreeSet<u64> = serde_json::from_value(data["fds"].clone()).expect("numbers");
-            assert_eq!((&data["fd"], fds), (&json!(bob.fd), there.clone()));
+            assert_eq!((&data["fd"], fds), (&json!(joiner), there.clone()));
         }
         bob.say(&json!({ "action": "broadcast-action", "data": "to both" })).await;
         let wanted = json!({ "action": "broadcast-action", "data": "to both", "fd": bob.fd });

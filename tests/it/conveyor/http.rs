@@ -164,7 +164,7 @@ async fn without_a_server_token_the_endpoints_ask_for_push_keys() {
     client.is_quiet().await;
     let bearer = format!("Bearer {key}");
     let mut post = async |path: &str, key: bool, body: &str| {
-        let headers: &[_] = if key { &[("Authorization", &bearer)] } else { &[] };
+        let headers: &[(&str, &str)] = if key { &[("Authorization", &bearer)] } else { &[] };
         http.call("POST", path, headers, body).await
     };
     let body = r#"{"channel":"orders.1","message":"m"}"#;
