@@ -241,6 +241,11 @@ fn carry_out(dialects: &[Arc<dyn Dialect>], request: MasterRequest) -> ApiReply 
         MasterRequest::Query(QueryRequest::Webhooks(query, reply)) => asked(query, ask, reply),
         MasterRequest::Query(QueryRequest::ResendWebhook(query, reply)) => asked(query, ask, reply),
         MasterRequest::Decode { reply, .. } => reply(Err(BadToken::Malformed)),
+        MasterRequest::PublishIfOccupied { envelope, reply, .. } => {
+            publish(envelope.into_iter().collect());
+            reply(true)
+        }
+        MasterRequest::MintToken { reply, .. } => reply("0123456789abcdef0123456789abcdef".to_owned()),
     }
 }
 
@@ -262,6 +267,9 @@ pub fn tell(dialects: &[Arc<dyn Dialect>], message: NodeMessage, check: fn(Frame
             }
             Command::DirectEvent { user, event, .. } => {
                 tell_all(dialects, Notice::DirectEvent { user: &user, event: &event }, check);
+            }
+            Command::WithinDialect { dialect, data, .. } => {
+                tell_all(dialects, Notice::WithinDialect { dialect: &dialect, data: &data }, check);
             }
             Command::Reload { .. } | Command::Grant { .. } | Command::Terminate { .. } => {}
         },

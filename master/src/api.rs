@@ -50,7 +50,7 @@ impl HttpApi for Master {
         let call = call(self.0.router.route(&route).route_id, segments, head, Bytes::new(), at, &tenants);
         let dialect = self.0.router.dialect(&route);
         let headers = dialect.reply_headers(&call);
-        let judged = match self.0.router.route(&route).guard {
+        let judged = match dialect.guard(self.0.router.route(&route), &tenants) {
             RouteAuth::Open => Ok(Caller::Anyone),
             // a caller that the dialect authorizes is limited by the dialect, too
             RouteAuth::Own => dialect.authenticate(&call).map(|()| Caller::Anyone).inspect_err(|why| {

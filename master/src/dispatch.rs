@@ -4,7 +4,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,8 +18,8 @@ use wellhead_proto::{
     command::{Command, PublishMatching},
     dialect::contract::{ApiReply, MasterRequest, QueryRequest},
     envelope::Envelope,
-    ids::{AppId, NodeId},
-    query::{GrantsQuery, Names, TypedQuery},
+    ids::{AppId, ChannelKey, ChannelName, NodeId},
+    query::{GrantsQuery, Names, SocketsQuery, TypedQuery},
     refusal::Refusal,
     tenants::Tenants,
 };
@@ -44,6 +44,8 @@ pub struct Dispatcher {
     metrics: Metrics,
     /// Has an error of the bus been logged since it last worked?
     faulty: AtomicBool,
+    /// Temporary tokens that were asked for: slaves issue them in turn.
+    minted: AtomicUsize,
 }
 
 /// The result of a request.
@@ -64,7 +66,7 @@ impl MasterAnswer {
 impl Dispatcher {
     /// A dispatcher onto `bus`.
     pub fn new(bus: Arc<dyn Bus>, grants_limit: usize, metrics: Metrics) -> Self {
-        Self { bus, grants_limit, metrics, faulty: AtomicBool::new(false) }
+        Self { bus, grants_limit, metrics, faulty: AtomicBool::new(false), minted: AtomicUsize::new(0) }
     }
 
     /// Do all that `request` asks for, or, if it is refused, nothing. `checked` is what came of [`Dispatcher::check`] with
@@ -113,6 +115,8 @@ impl Dispatcher {
             MasterRequest::PublishMatching { push: PublishMatching { app, .. }, .. }
             | MasterRequest::Reload { app, .. } => serves(tenants, app),
             MasterRequest::Query(query) => query.app().map_or(Ok(()), |app| serves(tenants, app)),
+            MasterRequest::PublishIfOccupied { channel: ChannelKey { app, .. }, .. }
+            | MasterRequest::MintToken { app, .. } => serves(tenants, app),
             MasterRequest::Answer(_) | MasterRequest::Decode { .. } => Ok(()),
         }
     }
@@ -175,7 +179,49 @@ impl Dispatcher {
                 }
                 Ok(MasterAnswer::whole(reply(claims)))
             }
+            MasterRequest::PublishIfOccupied { channel, envelope, reply } => {
+                let occupied = self.is_occupied(channel).await?;
+                if occupied && let Some(envelope) = envelope {
+                    self.publish(vec![envelope]).await?;
+                }
+                Ok(MasterAnswer::whole(reply(occupied)))
+            }
+            MasterRequest::MintToken { app, channel, ttl, reply } => {
+                Ok(MasterAnswer::whole(reply(self.mint(&app, channel.as_ref(), ttl).await?)))
+            }
         }
+    }
+
+    /// Is anybody on a channel, anywhere? Nobody is said to be there only when everybody who may have somebody has answered.
+    async fn is_occupied(&self, ChannelKey { app, name }: ChannelKey) -> Result<bool, MasterError> {
+        let query = SocketsQuery { app, channel: name, dialect: None, most: 1 };
+        let Gathered { result, missing } = self.in_time(GATHER, self.bus.sockets_on(query)).await?;
+        match (result.is_empty(), missing.is_empty()) {
+            (false, _) => Ok(true),
+            (true, true) => Ok(false),
+            (true, false) => {
+                self.metrics.partial.inc();
+                Err(Refusal::unavailable("not every slave says whether somebody is on that channel").into())
+            }
+        }
+    }
+
+    /// Have a slave issue a temporary token: one after the other, and the next one if one does not answer.
+    async fn mint(&self, app: &AppId, channel: Option<&ChannelName>, ttl: Duration) -> Result<String, MasterError> {
+        const TRIES: usize = 3;
+        let slaves = self.bus.state().borrow().slaves.clone();
+        let first = self.minted.fetch_add(1, Ordering::Relaxed);
+        for no in 0..slaves.len().min(TRIES) {
+            let issuer = slaves[first.wrapping_add(no) % slaves.len()];
+            let minted = self.bus.mint_token(issuer, app.clone(), channel.cloned(), ttl);
+            match self.in_time(GATHER, minted).await {
+                Ok(Some(token)) => return Ok(token),
+                // a full one, or one that has just gone
+                Ok(None) | Err(MasterError::Fault(BusError::Silent | BusError::OtherKind)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Refusal::unavailable("no slave issues a temporary token now").into())
     }
 
     async fn publish(&self, envelopes: Vec<Envelope>) -> Result<(), MasterError> {

@@ -9,7 +9,7 @@ use wellhead_proto::{
     dialect::contract::{Headers, MasterRequest, QueryRequest, bearer},
     envelope::Envelope,
     http_api::Head,
-    ids::{AppId, ChannelName},
+    ids::{AppId, ChannelKey, ChannelName},
     local::{is_loopback, passed_on},
     push_key::Right,
     query::{
@@ -109,6 +109,15 @@ impl Caller {
                 key.reloads(within, channels)
             }
             MasterRequest::Query(query) => key.asks(query),
+            MasterRequest::PublishIfOccupied { channel: ChannelKey { app, name }, envelope, .. } => {
+                key.serves(app)?;
+                key.reaches(name)?;
+                key.sends(envelope.as_mut_slice())
+            }
+            MasterRequest::MintToken { app, channel, .. } => {
+                key.serves(app)?;
+                channel.as_ref().map_or(Ok(()), |channel| key.reaches(channel))
+            }
             // limited by what it answers
             MasterRequest::Answer(_) | MasterRequest::Decode { .. } => Ok(()),
         }
@@ -233,8 +242,12 @@ impl Reach for PushKey {
     fn covers(&self, command: &mut Command) -> Result<(), Refusal> {
         match command {
             Command::Publish { channel, .. } => self.reaches(channel),
-            Command::Direct { .. } | Command::DirectEvent { .. } if self.is_for_all() => Ok(()),
-            Command::Direct { .. } | Command::DirectEvent { .. } => {
+            Command::Direct { .. } | Command::DirectEvent { .. } | Command::WithinDialect { .. }
+                if self.is_for_all() =>
+            {
+                Ok(())
+            }
+            Command::Direct { .. } | Command::DirectEvent { .. } | Command::WithinDialect { .. } => {
                 Err(Refusal::Forbidden("pushes to users and sockets need a push key for all channels (\"*\")".into()))
             }
             Command::Reload { within, channels, .. } => self.reloads(within, channels),

@@ -91,6 +91,8 @@ impl RequestKind {
                 QueryRequest::ResendWebhook(..) => "webhook_resend",
             }),
             MasterRequest::Decode { .. } => Self::Query("decode"),
+            MasterRequest::PublishIfOccupied { .. } => Self::Push(PushKind::Channel),
+            MasterRequest::MintToken { .. } => Self::Query("temporary_token"),
         })
     }
 }

@@ -1,6 +1,9 @@
 //! What a client asks of its slave, in any dialect.
 
+use std::fmt;
+
 use crate::{
+    command::Command,
     event::Event,
     frame::Frame,
     ids::{ChannelName, UserId},
@@ -54,6 +57,35 @@ pub enum Action {
         /// What the client is told.
         says: Frame,
     },
+    /// Answer with this frame, and then do that.
+    AnswerFirst(Frame, Box<Action>),
+    /// Leave one channel for another, for which the dialect has verified the credentials, apart from a temporary token.
+    Switch(ChannelSwitch),
+    /// Publish a command, in the app of the socket. What is published to a channel needs a subscription to it.
+    Publish(Box<Command>),
+    /// Tell which sockets of the dialect are on a channel, anywhere in the cluster, so many of each slave at most.
+    ListSockets(ChannelName, u32),
+}
+
+/// A change of channels in one step.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ChannelSwitch {
+    /// The channel to leave, if there is one.
+    pub from: Option<ChannelName>,
+    /// The channel to subscribe to. It may be the same: then only the tag of the subscription changes.
+    pub to: ChannelName,
+    /// The temporary token that allows it. It is used up if it does.
+    pub token: Option<TemporaryToken>,
+}
+
+/// A temporary token. Never shown.
+#[derive(Clone, Eq, PartialEq)]
+pub struct TemporaryToken(pub String);
+
+impl fmt::Debug for TemporaryToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TemporaryToken")
+    }
 }
 
 /// A subscribe with credentials of its own, which the dialect has verified.

@@ -1,7 +1,7 @@
 //! The only way from one node to another. Every implementation keeps the same promises; `tests/it/bus_contract.rs` tests
 //! them.
 
-use std::{any::Any, collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc, vec};
+use std::{any::Any, collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc, time::Duration, vec};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -10,10 +10,10 @@ use crate::{
     command::PublishMatching,
     coordination::CoordinationMessage,
     envelope::Envelope,
-    ids::{AppId, ChannelKey, NodeId, UserId},
+    ids::{AppId, ChannelKey, ChannelName, NodeId, UserId},
     member::MemberAnnouncement,
     node_request::{Bearer, NodeRequest, NodeResponse},
-    query::{MemberInfos, NameHashes, Query, QueryResult, ResultPart, TypedQuery},
+    query::{MemberInfos, NameHashes, Query, QueryResult, ResultPart, SocketTags, SocketsQuery, TypedQuery},
 };
 
 /// Carries envelopes to slaves and answers back. At most once; keeps no history.
@@ -58,6 +58,17 @@ pub trait Bus: Send + Sync {
     ///
     /// The bus is down.
     async fn gather(&self, query: Query) -> Result<Gathered<QueryResult>, BusError>;
+
+    /// Ask the slaves that have sockets on `channel`, and no others where the bus can tell them apart. Who subscribed before
+    /// this is called is in the result. A bus of one slave asks that one.
+    ///
+    /// # Errors
+    ///
+    /// The bus is down.
+    async fn gather_on(&self, channel: &ChannelKey, query: Query) -> Result<Gathered<QueryResult>, BusError> {
+        let _ = channel;
+        self.gather(query).await
+    }
 
     /// Ask one slave.
     ///
@@ -130,7 +141,7 @@ impl dyn Bus + '_ {
     pub async fn redeem(&self, issuer: NodeId, token: String, app: AppId) -> Result<Option<Bearer>, BusError> {
         match self.request(issuer, NodeRequest::Redeem { token, app }).await? {
             NodeResponse::Redeemed(bearer) => Ok(bearer),
-            NodeResponse::MemberLists(_) => Err(BusError::OtherKind),
+            _ => Err(BusError::OtherKind),
         }
     }
 
@@ -146,7 +157,50 @@ impl dyn Bus + '_ {
     ) -> Result<BTreeMap<ChannelKey, MemberInfos>, BusError> {
         match self.request(coordinator, NodeRequest::MemberLists(channels)).await? {
             NodeResponse::MemberLists(lists) => Ok(lists),
-            NodeResponse::Redeemed(_) => Err(BusError::OtherKind),
+            _ => Err(BusError::OtherKind),
+        }
+    }
+
+    /// The sockets that are on a channel, and which slaves have not said ([`Bus::gather_on`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::gather_on`].
+    pub async fn sockets_on(&self, query: SocketsQuery) -> Result<Gathered<SocketTags>, BusError> {
+        let channel = ChannelKey { app: query.app.clone(), name: query.channel.clone() };
+        let Gathered { result, missing } = self.gather_on(&channel, query.into()).await?;
+        let result = ResultPart::from_result(result).ok_or(BusError::OtherKind)?;
+        Ok(Gathered { result, missing })
+    }
+
+    /// Have `issuer` issue a temporary token ([`NodeRequest::MintToken`]); `None`: it has no room for one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::request`].
+    pub async fn mint_token(
+        &self,
+        issuer: NodeId,
+        app: AppId,
+        channel: Option<ChannelName>,
+        ttl: Duration,
+    ) -> Result<Option<String>, BusError> {
+        let ttl_millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        match self.request(issuer, NodeRequest::MintToken { app, channel, ttl_millis }).await? {
+            NodeResponse::Minted(token) => Ok(token),
+            _ => Err(BusError::OtherKind),
+        }
+    }
+
+    /// Ask `issuer` about a temporary token: [`NodeRequest::CheckToken`] or [`NodeRequest::SpendToken`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::request`].
+    pub async fn ask_about_token(&self, issuer: NodeId, request: NodeRequest) -> Result<bool, BusError> {
+        match self.request(issuer, request).await? {
+            NodeResponse::TokenIsValid(valid) => Ok(valid),
+            _ => Err(BusError::OtherKind),
         }
     }
 }

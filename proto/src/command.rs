@@ -60,6 +60,15 @@ pub enum Command {
         /// Are their clients to come back at once, or to stay away?
         reconnect: bool,
     },
+    /// Deliver `data` to sockets of one dialect, which has a frame of its own for it. No other dialect receives it.
+    WithinDialect {
+        /// The name of the dialect.
+        dialect: String,
+        /// Which of its sockets.
+        to: Within,
+        /// What is delivered, in the words of the dialect.
+        data: Payload,
+    },
 }
 
 /// Deliver `event` on every channel whose name `pattern` matches. Slaves answer it with the hashes of the names that match,
@@ -85,6 +94,17 @@ pub enum Target {
     Socket(SocketId),
 }
 
+/// Which sockets of a dialect get what only they can read.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Within {
+    /// Those on a channel.
+    Channel(ChannelName),
+    /// All of the app.
+    Everybody,
+    /// Those of the app that are on no channel.
+    NoChannel,
+}
+
 impl Command {
     /// A short name for logs and metrics.
     #[must_use]
@@ -96,6 +116,8 @@ impl Command {
             Self::Reload { .. } => PushKind::Reload,
             Self::Grant { .. } => PushKind::Grant,
             Self::Terminate { .. } => PushKind::Terminate,
+            Self::WithinDialect { to: Within::Channel(_), .. } => PushKind::Channel,
+            Self::WithinDialect { .. } => PushKind::Dialect,
         }
     }
 }
@@ -119,6 +141,8 @@ pub enum PushKind {
     Grant,
     /// An end of sockets.
     Terminate,
+    /// To sockets of one dialect, whatever their channels.
+    Dialect,
 }
 
 impl PushKind {
@@ -134,6 +158,7 @@ impl PushKind {
             Self::Reload => "reload",
             Self::Grant => "grant",
             Self::Terminate => "terminate",
+            Self::Dialect => "dialect",
         }
     }
 }

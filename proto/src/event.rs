@@ -6,7 +6,7 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::ids::{EventName, UserId};
+use crate::ids::{EventName, SocketId, UserId};
 
 /// A published payload: valid JSON, or text that is not JSON. Its bytes arrive as the publisher wrote them (numbers,
 /// key order, escapes).
@@ -110,6 +110,8 @@ pub enum Sender {
     Socket,
     /// A member of a presence channel.
     Member(UserId),
+    /// A socket whose number the receivers of its own dialect are shown. For all others the event is like a backend's.
+    Numbered(SocketId),
 }
 
 impl Event {

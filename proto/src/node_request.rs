@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     channel::ChannelPattern,
-    ids::{AppId, ChannelKey, UserId},
+    ids::{AppId, ChannelKey, ChannelName, NodeId, UserId},
     query::MemberInfos,
 };
 
@@ -24,6 +24,32 @@ pub enum NodeRequest {
     /// To the coordinator of these channels: who are their members, as far as it has announced them? Channels that it
     /// does not coordinate, or not yet, are left out of the answer.
     MemberLists(Vec<ChannelKey>),
+    /// To any slave: issue a temporary token and remember it. Only that slave ever says what has become of it.
+    MintToken {
+        /// The app that it is for.
+        app: AppId,
+        /// The one channel that it opens; `None`: it opens none.
+        channel: Option<ChannelName>,
+        /// How long it is valid, in milliseconds.
+        ttl_millis: u64,
+    },
+    /// To the slave that issued it: is this temporary token of the app still valid?
+    CheckToken {
+        /// The token.
+        token: String,
+        /// The app.
+        app: AppId,
+    },
+    /// To the slave that issued it: does this temporary token open that channel? If it does, it is used up; else nothing
+    /// becomes of it.
+    SpendToken {
+        /// The token.
+        token: String,
+        /// The channel.
+        channel: ChannelKey,
+    },
+    /// To the coordinator of the channel: which slaves have sockets on it?
+    Claimants(ChannelKey),
 }
 
 /// What it answers.
@@ -33,6 +59,12 @@ pub enum NodeResponse {
     Redeemed(Option<Bearer>),
     /// Members by channel.
     MemberLists(BTreeMap<ChannelKey, MemberInfos>),
+    /// A temporary token; `None`: there is no room for one.
+    Minted(Option<String>),
+    /// Whether a temporary token is valid for what was asked.
+    TokenIsValid(bool),
+    /// The slaves with sockets on a channel; `None`: the node does not coordinate it, or not yet.
+    Claimants(Option<Vec<NodeId>>),
 }
 
 /// Whom a connection token lets in.
@@ -55,6 +87,9 @@ impl NodeRequest {
         match self {
             Self::Redeem { .. } => NodeResponse::Redeemed(None),
             Self::MemberLists(_) => NodeResponse::MemberLists(BTreeMap::new()),
+            Self::MintToken { .. } => NodeResponse::Minted(None),
+            Self::CheckToken { .. } | Self::SpendToken { .. } => NodeResponse::TokenIsValid(false),
+            Self::Claimants(_) => NodeResponse::Claimants(None),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     event::{Event, Payload},
     ids::{ChannelName, UserId},
     member::MemberChange,
+    query::SocketTags,
 };
 
 /// The outcome of the [`crate::action::Action`] under way; the protocol remembers what it was about.
@@ -32,6 +33,8 @@ pub enum ActionOutcome<'a> {
     },
     /// The patterns that the socket may subscribe to.
     Grants(&'a [ChannelPattern]),
+    /// Sockets of the dialect that are on a channel, each with its tag.
+    Sockets(&'a SocketTags),
 }
 
 /// Why a socket may not subscribe to a channel.
@@ -111,5 +114,12 @@ pub enum Notice<'a> {
         online: &'a [UserId],
         /// Those who are not.
         offline: &'a [UserId],
+    },
+    /// Something that only sockets of one dialect receive; it is for no other.
+    WithinDialect {
+        /// The name of the dialect.
+        dialect: &'a str,
+        /// What it is, in the words of the dialect.
+        data: &'a Payload,
     },
 }

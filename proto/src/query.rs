@@ -12,7 +12,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::{
     channel::ChannelPattern,
-    ids::{AppId, ChannelName, UserId},
+    ids::{AppId, ChannelName, SocketId, UserId},
 };
 
 /// Which names are asked for, or counted.
@@ -105,6 +105,19 @@ pub struct ResendWebhookQuery {
     pub id: String,
 }
 
+/// Asks which sockets are on a channel.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SocketsQuery {
+    /// The app.
+    pub app: AppId,
+    /// The channel.
+    pub channel: ChannelName,
+    /// Only sockets of the dialect of this name.
+    pub dialect: Option<String>,
+    /// So many of each slave's at most. Who asks for one only wants to know whether there is any.
+    pub most: u32,
+}
+
 /// A query, whichever it is. Every slave answers it from what it holds.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Query {
@@ -124,6 +137,8 @@ pub enum Query {
     Webhooks(WebhooksQuery),
     /// Answered with [`QueryResult::Names`]: the id, if the slave that is asked has it.
     ResendWebhook(ResendWebhookQuery),
+    /// Answered with [`QueryResult::Sockets`].
+    Sockets(SocketsQuery),
 }
 
 /// Names, each once, in byte order.
@@ -138,6 +153,9 @@ pub type MemberInfos = BTreeMap<UserId, ByteString>;
 pub type AppStats = BTreeMap<AppId, Headcount>;
 /// Targets of an app's webhooks, by their number in the settings.
 pub type WebhookStates = BTreeMap<u32, WebhookState>;
+
+/// Sockets on a channel, each with what its dialect remembers of the subscription (empty, if nothing).
+pub type SocketTags = BTreeMap<SocketId, String>;
 
 /// The result of a query on one slave, or on several together.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -154,6 +172,8 @@ pub enum QueryResult {
     Stats(AppStats),
     /// States of webhooks.
     Webhooks(WebhookStates),
+    /// Sockets on a channel.
+    Sockets(SocketTags),
 }
 
 /// The state of a channel.
@@ -266,6 +286,7 @@ queries! {
     StatsQuery = Stats -> AppStats,
     WebhooksQuery = Webhooks -> WebhookStates,
     ResendWebhookQuery = ResendWebhook -> Names,
+    SocketsQuery = Sockets -> SocketTags,
 }
 
 /// One row for each kind of result: its type, its variant, and how two of them become one.
@@ -340,6 +361,7 @@ results! {
             Entry::Occupied(mut sum) => sum.get_mut().absorb(state),
         }
     };
+    SocketTags = Sockets, |sockets, mut other| sockets.append(&mut other);
 }
 
 /// What was answered is not what was asked.

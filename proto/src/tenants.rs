@@ -168,20 +168,30 @@ impl Tenants {
         if let Some(former) = self.listed.remove(&app) {
             former.of_dialects.iter().for_each(|record| self.forget(record));
         }
-        for DialectRecord { kind, id, record, .. } in &listed.of_dialects {
-            let at = self.of_dialects.iter().position(|(known, _)| known == kind).unwrap_or_else(|| {
-                self.of_dialects.push((*kind, DialectRecords::default()));
-                self.of_dialects.len() - 1
-            });
-            let records = &mut self.of_dialects[at].1;
-            records.all.push(record.clone());
-            if let Some(id) = id {
-                records.by_id.insert(id.clone(), record.clone());
-            }
-        }
+        listed.of_dialects.iter().for_each(|record| self.add(record));
         self.wants_any |= !listed.wants().is_nothing();
         self.listed.insert(app, listed);
         self
+    }
+
+    /// The same with what a dialect knows of an app that its own settings name, whether the app is listed or not. It is
+    /// among [`Tenants::all_of`].
+    #[must_use]
+    pub fn with_record(mut self, record: &DialectRecord) -> Self {
+        self.add(record);
+        self
+    }
+
+    fn add(&mut self, DialectRecord { kind, id, record, .. }: &DialectRecord) {
+        let at = self.of_dialects.iter().position(|(known, _)| known == kind).unwrap_or_else(|| {
+            self.of_dialects.push((*kind, DialectRecords::default()));
+            self.of_dialects.len() - 1
+        });
+        let records = &mut self.of_dialects[at].1;
+        records.all.push(record.clone());
+        if let Some(id) = id {
+            records.by_id.insert(id.clone(), record.clone());
+        }
     }
 
     /// The same with other keys for the tokens of apps that have none of their own.

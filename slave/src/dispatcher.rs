@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
     vec,
 };
 
@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use wellhead_proto::{
     bus::{BoxFuture, BusHandler, Gap},
-    command::{Command, PublishMatching, Target},
+    command::{Command, PublishMatching, Target, Within},
     coordination::CoordinationMessage,
     envelope::Envelope,
     ids::NodeId,
@@ -54,10 +54,12 @@ impl BusDispatcher {
             }
         };
         let (channel, workers) = match &envelope.command {
-            Command::Publish { channel, .. } => match self.0.interests.find(&envelope.app, channel) {
-                Some((channel, workers)) => (Some(channel), workers),
-                None => return,
-            },
+            Command::Publish { channel, .. } | Command::WithinDialect { to: Within::Channel(channel), .. } => {
+                match self.0.interests.find(&envelope.app, channel) {
+                    Some((channel, workers)) => (Some(channel), workers),
+                    None => return,
+                }
+            }
             Command::Direct { to: Target::Socket(socket), .. }
             | Command::Terminate { whose: Target::Socket(socket), .. }
                 if socket.node() != self.0.node =>
@@ -78,7 +80,8 @@ impl BusDispatcher {
             | Command::DirectEvent { .. }
             | Command::Reload { .. }
             | Command::Grant { .. }
-            | Command::Terminate { .. } => (None, Workers::first(self.0.registries.all().len())),
+            | Command::Terminate { .. }
+            | Command::WithinDialect { .. } => (None, Workers::first(self.0.registries.all().len())),
         };
         let mut workers = workers.peekable();
         while let Some(worker) = workers.next() {
@@ -178,16 +181,27 @@ impl BusHandler for BusDispatcher {
                 let names: Names = self.0.webhooks.resend(&app, &id).then_some(id).into_iter().collect();
                 Box::pin(async { names.into_result() })
             }
+            Query::Sockets(query) => self.answer(query, RunningQuery::Sockets),
         }
     }
 
     fn request(&self, request: NodeRequest) -> NodeResponse {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         match request {
             NodeRequest::Redeem { token, app } => {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 NodeResponse::Redeemed(self.0.tokens.redeem_own(&token, &app, now).ok())
             }
             NodeRequest::MemberLists(channels) => NodeResponse::MemberLists(self.0.coordination.members(&channels)),
+            NodeRequest::MintToken { app, channel, ttl_millis } => {
+                NodeResponse::Minted(self.0.temporary.mint(&app, channel, Duration::from_millis(ttl_millis), now))
+            }
+            NodeRequest::CheckToken { token, app } => {
+                NodeResponse::TokenIsValid(self.0.temporary.check_own(&token, &app, now))
+            }
+            NodeRequest::SpendToken { token, channel } => {
+                NodeResponse::TokenIsValid(self.0.temporary.spend_own(&token, &channel, now))
+            }
+            NodeRequest::Claimants(channel) => NodeResponse::Claimants(self.0.coordination.claimants(&channel)),
         }
     }
 }
@@ -234,7 +248,7 @@ impl BusDispatcher {
 fn bytes(command: &Command) -> usize {
     match command {
         Command::Publish { event, .. } | Command::DirectEvent { event, .. } => event.data.len(),
-        Command::Direct { data, .. } => data.len(),
+        Command::Direct { data, .. } | Command::WithinDialect { data, .. } => data.len(),
         Command::Reload { channels, .. } => channels.iter().map(|channel| channel.as_str().len()).sum(),
         Command::Grant { channel, .. } => channel.as_str().len(),
         Command::Terminate { .. } => 0,

@@ -31,7 +31,7 @@ use crate::{
     registry::ShardCell,
     session::{self, AdmittedClient},
     state::SlaveState,
-    token::Redeemed,
+    token::{Redeemed, temporary::NotOpened},
     transport::Transport,
 };
 
@@ -64,7 +64,7 @@ impl Accepted {
 #[derive(Clone, Debug)]
 pub struct SocketAccept {
     key: [u8; 28],
-    subprotocol: Option<&'static str>,
+    subprotocol: Option<String>,
 }
 
 impl SocketAccept {
@@ -76,7 +76,7 @@ impl SocketAccept {
 
     /// The same with the subprotocol that was chosen.
     #[must_use]
-    pub fn with_subprotocol(self, subprotocol: Option<&'static str>) -> Self {
+    pub fn with_subprotocol(self, subprotocol: Option<String>) -> Self {
         Self { subprotocol, ..self }
     }
 
@@ -88,8 +88,8 @@ impl SocketAccept {
 
     /// The subprotocol that was chosen.
     #[must_use]
-    pub fn subprotocol(&self) -> Option<&'static str> {
-        self.subprotocol
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.subprotocol.as_deref()
     }
 }
 
@@ -269,11 +269,23 @@ async fn identify(
             })?
         }
         Credentials::PerSubscription if tenants.app(&app).is_listed() => {
-            return Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new(), remotes: Vec::new() });
+            return Ok(nobody(app));
         }
         Credentials::PerSubscription => return Err(Refusal::WrongApp),
-        Credentials::Nobody => {
-            return Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new(), remotes: Vec::new() });
+        Credentials::Nobody => return Ok(nobody(app)),
+        Credentials::Temporary(token) => {
+            let checked = state.temporary.check(&*state.bus, token, app.clone(), now()).await;
+            return match checked {
+                Ok(()) => Ok(nobody(app)),
+                Err(NotOpened::Invalid) => {
+                    state.metrics.auth_failed(BadToken::Used);
+                    Err(Refusal::CredentialsInvalid)
+                }
+                Err(NotOpened::Unanswered) => {
+                    state.metrics.auth_failed(BadToken::Unanswered);
+                    Err(Refusal::unavailable("the node that issued this token does not answer"))
+                }
+            };
         }
     };
     if bearer.app != app {
@@ -281,6 +293,11 @@ async fn identify(
         return Err(Refusal::WrongApp);
     }
     Ok(bearer)
+}
+
+/// Somebody of `app` without a user id, and without permissions of a token.
+fn nobody(app: AppId) -> Bearer {
+    Bearer { user: UserId::nobody(), app, channels: Vec::new(), remotes: Vec::new() }
 }
 
 /// Receive what is for the user of a socket before it is opened: no push that is accepted afterwards may be missed.

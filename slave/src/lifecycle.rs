@@ -35,7 +35,9 @@ async fn sweep(slave: Weak<SlaveState>) {
     loop {
         actix_rt::time::sleep(SWEEP).await;
         let Some(slave) = slave.upgrade() else { return };
-        slave.tokens.sweep(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        slave.tokens.sweep(now);
+        slave.temporary.sweep(now);
     }
 }
 

@@ -39,7 +39,7 @@ use crate::{
     remote::{RemoteCaller, RemoteCalls},
     settings::{self, Limits, Settings},
     state::SlaveState,
-    token::Tokens,
+    token::{Tokens, temporary::TemporaryTokens},
     webhooks::WebhookSender,
 };
 
@@ -98,6 +98,7 @@ impl Slave {
             node,
             encodings: Encodings::new(&dialects),
             router: Router::new(Role::Slave, dialects),
+            temporary: TemporaryTokens::new(node, &secret),
             tokens: Tokens::new(tokens, node, cluster, &secret).with_clocks(clocks),
             registries: Arc::new(Registries::new(interests.clone(), backlog.clone())),
             interests,

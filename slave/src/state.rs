@@ -15,7 +15,7 @@ use crate::{
     registries::Registries,
     remote::RemoteCalls,
     settings::{Limits, Settings},
-    token::Tokens,
+    token::{Tokens, temporary::TemporaryTokens},
     webhooks::WebhookSender,
 };
 
@@ -28,6 +28,7 @@ pub struct SlaveState {
     pub router: Router,
     pub encodings: Encodings,
     pub tokens: Tokens,
+    pub temporary: TemporaryTokens,
     pub bus: Arc<dyn Bus>,
     pub interests: Arc<Interests>,
     pub coordination: Arc<Coordination>,

@@ -7,6 +7,7 @@
 
 mod elsewhere;
 mod references;
+pub mod temporary;
 
 use std::{
     collections::BTreeMap,

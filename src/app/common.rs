@@ -29,6 +29,9 @@ pub(super) fn common(settings: &Settings, plan: &Plan, tenants: &Tenants, secret
         parts.extend(remote(known));
         shared.insert(format!("app {}", app.key), of(&parts));
     }
+    for (name, parts) in plan.dialects.iter().filter_map(|dialect| dialect.all_alike(tenants)) {
+        shared.insert(name.to_owned(), of(&parts));
+    }
     shared.insert("apps.unlisted".to_owned(), of(&[format!("{:?}", settings.apps.unlisted).into_bytes()]));
     let mut jwt = vec![plan.jwt_secret.clone().unwrap_or_default()];
     jwt.extend(keys(&settings.jwt.public_keys));

@@ -192,7 +192,7 @@ mod tests {
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
         );
-        let chosen = switching_protocols(&accept.with_subprotocol(Some("phoenix")));
+        let chosen = switching_protocols(&accept.with_subprotocol(Some("phoenix".to_owned())));
         assert!(chosen.ends_with(b"xOo=\r\nSec-WebSocket-Protocol: phoenix\r\n\r\n"), "{chosen:?}");
     }
 

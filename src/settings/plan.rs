@@ -119,6 +119,7 @@ impl Plan {
         }
         let tenants = Tenants::new(keys, listed, settings.apps.unlisted == Unlisted::Allow, origins)
             .with_push_keys(settings.push_keys.clone());
+        let tenants = check.own_records(dialects, &of_dialects, tenants)?;
         let keyless = !tenants.verify_tokens();
         let address = |opens: bool, key: &str, text: &str| match opens {
             true => check.address(key, text).map(Some),

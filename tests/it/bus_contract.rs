@@ -56,6 +56,7 @@ macro_rules! contract_of {
             questions_are_answered_by_all_slaves_also_at_length,
             who_is_silent_is_named_and_waited_for_once,
             one_node_can_be_asked,
+            a_question_on_a_channel_goes_to_who_is_there,
             a_push_to_a_pattern_is_answered_with_what_matched,
             changes_of_members_keep_their_order_with_pushes,
             reports_arrive_in_order,

@@ -7,6 +7,7 @@ mod cli;
 mod cli_client;
 mod cluster;
 mod cluster_start;
+mod conveyor;
 mod deploy;
 mod dialects;
 mod docs;

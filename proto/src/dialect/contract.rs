@@ -7,12 +7,12 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use crate::{
-    action::Action,
+    action::{Action, TemporaryToken},
     channel::ChannelPattern,
     command::PublishMatching,
     envelope::Envelope,
     frame::{Frame, SharedFrame},
-    ids::{AppId, ChannelName, SocketId, UserId},
+    ids::{AppId, ChannelKey, ChannelName, SocketId, UserId},
     jwt::{BadToken, Claims},
     notice::{ActionOutcome, Notice},
     push_key::Right,
@@ -169,6 +169,26 @@ pub enum MasterRequest {
         /// Writes the reply, given what the JWT says, or why it is refused.
         reply: ReplyWith<Result<Box<Claims>, BadToken>>,
     },
+    /// Publish this, if anybody is on the channel, anywhere in the cluster.
+    PublishIfOccupied {
+        /// The channel.
+        channel: ChannelKey,
+        /// What is published; `None`: it is only asked whether anybody is there.
+        envelope: Option<Envelope>,
+        /// Writes the reply, given whether anybody is there.
+        reply: ReplyWith<bool>,
+    },
+    /// Issue a temporary token.
+    MintToken {
+        /// The app.
+        app: AppId,
+        /// The one channel that it opens; `None`: it opens none.
+        channel: Option<ChannelName>,
+        /// How long it is valid.
+        ttl: Duration,
+        /// Writes the reply, given the token.
+        reply: ReplyWith<String>,
+    },
 }
 
 /// A query that a request asks for.
@@ -240,6 +260,12 @@ impl std::fmt::Debug for MasterRequest {
             }
             Self::Query(query) => query.fmt(f),
             Self::Decode { .. } => f.write_str("Decode"),
+            Self::PublishIfOccupied { channel, envelope, .. } => {
+                f.debug_tuple("PublishIfOccupied").field(channel).field(envelope).finish()
+            }
+            Self::MintToken { app, channel, ttl, .. } => {
+                f.debug_tuple("MintToken").field(app).field(channel).field(ttl).finish()
+            }
         }
     }
 }
@@ -327,8 +353,11 @@ pub enum Credentials {
     PerSubscription,
     /// A token, by a client that may send the remote commands which the token allows.
     TokenWithRemotes(String),
-    /// Not at all: anybody may come in, and subscribe to what [`Dialect::is_public`].
+    /// What it must prove to the dialect, it has proved; perhaps nothing. It is nobody by name, and may subscribe to what
+    /// [`Dialect::is_public`], and to that for which the dialect verifies each subscription.
     Nobody,
+    /// A temporary token, which is not used up by opening a socket. What holds for [`Credentials::Nobody`] holds then.
+    Temporary(TemporaryToken),
 }
 
 /// Hides the token.
@@ -413,6 +442,12 @@ pub trait Dialect: Send + Sync {
         vec!["content-type"]
     }
 
+    /// What a caller of this route must show, for these tenants.
+    fn guard(&self, route: &Route, tenants: &Tenants) -> RouteAuth {
+        let _ = tenants;
+        route.guard
+    }
+
     /// What a request to one of the master's routes comes down to. To be called only for what [`Dialect::authenticate`] let
     /// in: of the credentials it judges what depends on the body, and nothing else. A dialect without such routes has nothing
     /// to say here.
@@ -442,8 +477,9 @@ pub trait Dialect: Send + Sync {
     /// Something that every handshake on this route must have is missing.
     fn connect_request(&self, call: &ApiCall<'_>) -> Result<ConnectRequest, Refusal>;
 
-    /// Which of the subprotocols that a handshake offers (`Sec-WebSocket-Protocol`) its sockets have.
-    fn subprotocol(&self, offered: &dyn Headers) -> Option<&'static str> {
+    /// Which of the subprotocols that a handshake offers (`Sec-WebSocket-Protocol`) its sockets have. Only one that is offered
+    /// may be named.
+    fn subprotocol(&self, offered: &dyn Headers) -> Option<String> {
         let _ = offered;
         None
     }
@@ -541,4 +577,10 @@ pub trait Protocol {
 
     /// The reply to the action under way.
     fn reply(&mut self, outcome: ActionOutcome<'_>) -> Option<Frame>;
+
+    /// What is to be done next, when a subscribe, an unsubscribe or a list of sockets is done, before the client's next
+    /// message is handled.
+    fn next(&mut self) -> Option<Action> {
+        None
+    }
 }

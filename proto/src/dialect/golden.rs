@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 
 use super::contract::{ApiReply, Headers, MasterRequest, QueryRequest, SlaveRequest};
 use crate::{
-    command::{Command, PublishMatching, Target},
+    command::{Command, PublishMatching, Target, Within},
     envelope::Envelope,
     event::{Event, Payload, Sender},
-    ids::{AppId, UserId},
+    ids::{AppId, SocketId, UserId},
     jwt::BadToken,
     query::{ChannelState, Headcount, KeptWebhook, Listing, StatesOf, StatesQuery, WebhookState},
 };
@@ -69,6 +69,7 @@ pub enum GoldenAnswer {
     Claims(String),
     Token(String),
     BadToken(()),
+    Occupied(bool),
 }
 
 #[derive(Deserialize)]
@@ -169,6 +170,12 @@ fn shown_of_master(request: &MasterRequest) -> Value {
         }
         MasterRequest::Query(query) => json!({ "ask": question(query) }),
         MasterRequest::Decode { jwt, .. } => json!({ "decode": jwt }),
+        MasterRequest::PublishIfOccupied { channel, envelope, .. } => {
+            json!({ "if_occupied": channel.name, "app": channel.app, "publish": envelope.iter().map(order).collect::<Value>() })
+        }
+        MasterRequest::MintToken { app, channel, ttl, .. } => {
+            json!({ "mint": { "app": app, "channel": channel, "seconds": ttl.as_secs() } })
+        }
     }
 }
 
@@ -180,6 +187,7 @@ pub fn event(Event { name, data, sender }: &Event) -> Value {
         None => {}
         Some(Sender::Socket) => add(&mut shown, json!({ "sender": "socket" })),
         Some(Sender::Member(user)) => add(&mut shown, json!({ "sender": { "member": user } })),
+        Some(Sender::Numbered(socket)) => add(&mut shown, json!({ "sender": { "numbered": socket } })),
     }
     shown
 }
@@ -199,6 +207,7 @@ pub struct GoldenEvent {
 enum GoldenSender {
     Socket,
     Member(UserId),
+    Numbered(SocketId),
 }
 
 impl From<GoldenEvent> for Event {
@@ -212,6 +221,7 @@ impl From<GoldenEvent> for Event {
         let sender = golden.sender.map(|sender| match sender {
             GoldenSender::Socket => Sender::Socket,
             GoldenSender::Member(user) => Sender::Member(user),
+            GoldenSender::Numbered(socket) => Sender::Numbered(socket),
         });
         Self { name: golden.event.parse().expect("an event name"), data, sender }
     }
@@ -258,6 +268,16 @@ fn order(Envelope { app, command }: &Envelope) -> Value {
                 };
                 add(&mut shown, json!({ "reconnect": reconnect }));
                 shown
+            }
+            Command::WithinDialect { dialect, to, data } => {
+                let to = match to {
+                    Within::Channel(channel) => json!({ "channel": channel }),
+                    Within::Everybody => json!("everybody"),
+                    Within::NoChannel => json!("no channel"),
+                };
+                let mut push = json!({ "dialect": dialect, "to": to });
+                add(&mut push, payload(data));
+                push
             }
         },
     );
@@ -353,6 +373,8 @@ fn reply_of_master(request: MasterRequest, answer: Option<GoldenAnswer>) -> ApiR
             reply(Ok(serde_json::from_str(&payload).expect("claims")))
         }
         (MasterRequest::Decode { reply, .. }, Some(GoldenAnswer::BadToken(()))) => reply(Err(BadToken::Signature)),
+        (MasterRequest::PublishIfOccupied { reply, .. }, Some(GoldenAnswer::Occupied(occupied))) => reply(occupied),
+        (MasterRequest::MintToken { reply, .. }, Some(GoldenAnswer::Token(token))) => reply(token),
         (request, _) => panic!("this cannot come of {request:?}"),
     }
 }

@@ -1,6 +1,8 @@
 //! The list of dialects; nothing else. A further one, with settings of its own, is a folder here and its route in [`ALL`].
 
+mod allowance;
 pub mod contract;
+pub mod conveyor;
 #[cfg(test)]
 mod golden;
 pub mod gusher;
@@ -25,6 +27,7 @@ pub const ALL: &[&dyn Definition] = &[
     mount::of::<pusher::Pusher>(),
     mount::of::<pushex::PushEx>(),
     mount::of::<native::Native>(),
+    mount::of::<conveyor::Conveyor>(),
 ];
 
 /// All of them, made from `settings`.

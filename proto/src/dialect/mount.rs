@@ -90,6 +90,28 @@ pub trait Mount: Dialect + Sized + 'static {
         Ok(apps.iter().map(|_| None).collect())
     }
 
+    /// What the dialect knows of an app that its own settings name, whether the app is listed or not. It is found by
+    /// [`Tenants::all_of`].
+    ///
+    /// # Errors
+    ///
+    /// A value that cannot be used.
+    fn record(settings: &Self::Settings, files: &dyn SecretFiles) -> Result<Option<Self::App>, BadSetting> {
+        let _ = (settings, files);
+        Ok(None)
+    }
+
+    /// Who comes with credentials of the dialect's own, for these tenants.
+    fn own_credentials(tenants: &Tenants) -> Option<OwnCredentials> {
+        Self::OWN_CREDENTIALS.filter(|_| tenants.has::<Self::App>())
+    }
+
+    /// What of the dialect's own settings every node must have alike, and what that is called; `None`, if it is nothing.
+    fn all_alike(tenants: &Tenants) -> Option<(&'static str, Vec<Vec<u8>>)> {
+        let _ = tenants;
+        None
+    }
+
     /// The dialect's own id of an app, where the API uses that instead of the app's key.
     fn app_id(app: &Self::App) -> Option<String> {
         let _ = app;
@@ -131,6 +153,12 @@ pub trait Mount: Dialect + Sized + 'static {
         Vec::new()
     }
 
+    /// Warnings about who may reach the process.
+    fn exposure_warnings(tenants: &Tenants, exposure: &Exposure) -> Vec<String> {
+        let _ = (tenants, exposure);
+        Vec::new()
+    }
+
     /// The dialect. `seal` prints and reads socket ids that cannot be guessed.
     fn new(settings: Self::Settings, seal: &SocketIdSeal) -> Self;
 }
@@ -159,7 +187,7 @@ impl<S> AppEntry<'_, S> {
 pub struct OwnCredentials {
     /// Its clients.
     pub clients: &'static str,
-    /// The requests of its backends.
+    /// The requests of its backends; empty: its routes for backends have no credentials of their own.
     pub requests: &'static str,
 }
 
@@ -359,6 +387,16 @@ pub trait Definition: Send + Sync {
     /// See [`Mount::app_secret`].
     fn app_secret<'a>(&self, record: &'a DialectRecord) -> Option<&'a [u8]>;
 
+    /// See [`Mount::record`].
+    ///
+    /// # Errors
+    ///
+    /// See there.
+    fn record(&self, settings: &DialectKeys, files: &dyn SecretFiles) -> Result<Option<DialectRecord>, BadSetting>;
+
+    /// See [`Mount::all_alike`].
+    fn all_alike(&self, tenants: &Tenants) -> Option<(&'static str, Vec<Vec<u8>>)>;
+
     /// See [`Mount::alike`].
     fn alike(&self, settings: &DialectKeys, app: Tenant<'_>, origins: &str) -> Vec<Vec<u8>>;
 
@@ -374,6 +412,9 @@ pub trait Definition: Send + Sync {
 
     /// See [`Mount::warnings`].
     fn warnings(&self, settings: &DialectKeys, tenants: &Tenants) -> Vec<String>;
+
+    /// See [`Mount::exposure_warnings`].
+    fn exposure_warnings(&self, tenants: &Tenants, exposure: &Exposure) -> Vec<String>;
 
     /// The dialect.
     fn build(&self, settings: &DialectKeys, seal: &SocketIdSeal) -> Arc<dyn Dialect>;
@@ -462,12 +503,21 @@ impl<M: Mount> Definition for Mounted<M> {
         M::app_secret(record.of::<M::App>()?)
     }
 
+    fn record(&self, settings: &DialectKeys, files: &dyn SecretFiles) -> Result<Option<DialectRecord>, BadSetting> {
+        let app = M::record(&settings.of::<M::Settings>(), files)?;
+        Ok(app.map(|app| DialectRecord::new(M::app_id(&app), app)))
+    }
+
+    fn all_alike(&self, tenants: &Tenants) -> Option<(&'static str, Vec<Vec<u8>>)> {
+        M::all_alike(tenants)
+    }
+
     fn alike(&self, settings: &DialectKeys, app: Tenant<'_>, origins: &str) -> Vec<Vec<u8>> {
         M::alike(&settings.of::<M::AppSettings>(), app.of::<M::App>(), origins)
     }
 
     fn own_credentials(&self, tenants: &Tenants) -> Option<OwnCredentials> {
-        M::OWN_CREDENTIALS.filter(|_| tenants.has::<M::App>())
+        M::own_credentials(tenants)
     }
 
     fn exposure(&self, settings: &DialectKeys, tenants: &Tenants, exposure: &Exposure) -> Result<(), BadSetting> {
@@ -476,6 +526,10 @@ impl<M: Mount> Definition for Mounted<M> {
 
     fn warnings(&self, settings: &DialectKeys, tenants: &Tenants) -> Vec<String> {
         M::warnings(&settings.of::<M::Settings>(), tenants)
+    }
+
+    fn exposure_warnings(&self, tenants: &Tenants, exposure: &Exposure) -> Vec<String> {
+        M::exposure_warnings(tenants, exposure)
     }
 
     fn build(&self, settings: &DialectKeys, seal: &SocketIdSeal) -> Arc<dyn Dialect> {

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::{
-    command::{Command, Target},
+    command::{Command, Target, Within},
     coordination::{CoordinatedKey, CoordinationMessage},
     event::{Event, Payload, Sender},
     ids::{ChannelKey, SocketId},
@@ -11,7 +11,7 @@ use crate::{
     node_request::Bearer,
     query::{
         ChannelState, CountQuery, GrantsQuery, Headcount, KeptWebhook, Listing, MembersQuery, NamesQuery,
-        ResendWebhookQuery, StatesOf, StatesQuery, StatsQuery, WebhookState, WebhooksQuery,
+        ResendWebhookQuery, SocketsQuery, StatesOf, StatesQuery, StatsQuery, WebhookState, WebhooksQuery,
     },
     testkit::{Golden, hex},
 };
@@ -216,6 +216,48 @@ fn new_membership() -> Vec<(&'static str, Body)> {
     vec![("pushed to a user", Body::Pushed { no: 1, from: node(7), messages: Some(messages) })]
 }
 
+/// What is about sockets of one dialect, temporary tokens, and channels that somebody is on: the previous release has no
+/// word for it.
+fn of_dialects() -> Vec<(&'static str, Body)> {
+    let (id, from) = (300, node(7));
+    let socket = SocketId::new(node(7), 9);
+    let within = |case, to| {
+        let data = Payload::Json("{}".into());
+        let command = Command::WithinDialect { dialect: "some".to_owned(), to, data };
+        (case, Body::Command(Envelope { app: name("shop"), command }))
+    };
+    let numbered = event(Payload::Text("hi".into()), Some(Sender::Numbered(socket)));
+    let publish = Command::Publish { channel: name("news"), event: numbered, except: None };
+    let ask = |case, dialect: Option<&str>| {
+        let dialect = dialect.map(ToOwned::to_owned);
+        let query = SocketsQuery { app: name("shop"), channel: name("news"), dialect, most: 300 };
+        (case, Body::Query { id, from, query: query.into() })
+    };
+    let request = |case, request| (case, Body::Request { id, from, request });
+    let response = |case, response| (case, Body::Response { id, from, response });
+    let token = || "token".to_owned();
+    let mint = |channel| NodeRequest::MintToken { app: name("shop"), channel, ttl_millis: 60_000 };
+    vec![
+        within("to a channel of a dialect", Within::Channel(name("news"))),
+        within("to everybody of a dialect", Within::Everybody),
+        within("to those on no channel", Within::NoChannel),
+        ("publish, with the number of its sender", Body::Command(Envelope { app: name("shop"), command: publish })),
+        ask("sockets on a channel", None),
+        ask("sockets of a dialect", Some("some")),
+        ("these sockets", Body::Result { id, from, result: QueryResult::Sockets([(socket, "7".to_owned())].into()) }),
+        request("mint a token", mint(Some(name("news")))),
+        request("mint a token for no channel", mint(None)),
+        request("check a token", NodeRequest::CheckToken { token: token(), app: name("shop") }),
+        request("spend a token", NodeRequest::SpendToken { token: token(), channel: key("news") }),
+        request("who claims a channel", NodeRequest::Claimants(key("news"))),
+        response("minted", NodeResponse::Minted(Some(token()))),
+        response("not minted", NodeResponse::Minted(None)),
+        response("valid", NodeResponse::TokenIsValid(true)),
+        response("claimants", NodeResponse::Claimants(Some(vec![node(1), node(2)]))),
+        response("not the coordinator", NodeResponse::Claimants(None)),
+    ]
+}
+
 fn report(reports: Vec<CoordinationMessage>) -> Body {
     Body::Reports { from: node(7), reports }
 }
@@ -273,6 +315,7 @@ fn every_message_has_the_bytes_that_it_always_had() {
             ("new_answers", new_answers()),
             ("webhooks", webhooks()),
             ("new_membership", new_membership()),
+            ("of_dialects", of_dialects()),
         ];
         let only_here = only_here.into_iter().filter(|_| format == MessageFormat::V4);
         for (file, cases) in all().into_iter().chain(only_here) {
@@ -322,6 +365,31 @@ fn the_previous_release_takes_a_push_to_a_slot_of_users_for_one_to_everybody() {
     let messages = vec![(PushedTo::All, 301), (PushedTo::Slot(9), 302)];
     let told = message(Body::Pushed { no: 1, from: node(7), messages: Some(messages) });
     assert_eq!(NodeMessage::decode(&bytes, &signer), Ok((told, MessageFormat::V3)));
+}
+
+#[test]
+fn the_previous_release_reads_something_harmless_in_place_of_what_is_about_dialects() {
+    let signer = MessageKey::new(b"the secret of the golden files");
+    for (case, body) in of_dialects() {
+        let bytes = message(body).encode(MessageFormat::V3, &signer);
+        let (NodeMessage { body, .. }, _) = NodeMessage::decode(&bytes, &signer).expect(case);
+        match body {
+            // an event without the number of its sender, or something for nobody
+            Body::Command(Envelope { command: Command::Publish { event, .. }, .. }) => assert_eq!(event.sender, None),
+            Body::Command(Envelope { command: Command::Direct { to: Target::User(user), .. }, .. }) => {
+                assert!(user.is_nobody(), "{case}");
+            }
+            // questions and answers of another kind, with nothing in them
+            Body::Query { query, .. } => {
+                let nothing = StatesOf::Named(Vec::new());
+                assert!(matches!(query, Query::States(StatesQuery { of, .. }) if of == nothing), "{case}");
+            }
+            Body::Result { result, .. } => assert_eq!(result.count(), 0, "{case}"),
+            Body::Request { request, .. } => assert_eq!(request, NodeRequest::MemberLists(Vec::new()), "{case}"),
+            Body::Response { response, .. } => assert_eq!(response, NodeResponse::MemberLists([].into()), "{case}"),
+            other => panic!("{case}: {other:?}"),
+        }
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::{
     command::{Command, PublishMatching, Target},
     coordination::{CoordinatedKey, CoordinationMessage},
     envelope::Envelope,
-    event::{Event, Payload},
+    event::{Event, Payload, Sender},
     fingerprint::Fingerprint,
     ids::{AppId, ChannelKey, ChannelName, EventName, NodeId, SocketId, UserId},
     member::{MemberAnnouncement, MemberChange},
@@ -24,7 +24,7 @@ use crate::{
     node_request::{Bearer, NodeRequest, NodeResponse},
     query::{
         ChannelState, CountQuery, GrantsQuery, Headcount, Listing, MembersQuery, NamesQuery, Query, QueryResult,
-        ResendWebhookQuery, StatesOf, StatesQuery, StatsQuery, WebhooksQuery,
+        ResendWebhookQuery, SocketsQuery, StatesOf, StatesQuery, StatsQuery, WebhooksQuery,
     },
 };
 
@@ -167,6 +167,11 @@ impl From<Body> for MailV3 {
                 let ask = match request {
                     NodeRequest::Redeem { token, app } => Ask::Redeem { token, app },
                     NodeRequest::MemberLists(channels) => Ask::Presence(channels),
+                    // it issues no temporary tokens and tells nobody's claims: its answer is of another kind, which is refused
+                    NodeRequest::MintToken { .. }
+                    | NodeRequest::CheckToken { .. }
+                    | NodeRequest::SpendToken { .. }
+                    | NodeRequest::Claimants(_) => Ask::Presence(Vec::new()),
                 };
                 Self::Ask { id, from, ask }
             }
@@ -174,6 +179,10 @@ impl From<Body> for MailV3 {
                 let census = match response {
                     NodeResponse::Redeemed(bearer) => CensusV3::Redeemed(bearer.map(Into::into)),
                     NodeResponse::MemberLists(lists) => CensusV3::Presence(lists),
+                    // it asks for nothing of the kind
+                    NodeResponse::Minted(_) | NodeResponse::TokenIsValid(_) | NodeResponse::Claimants(_) => {
+                        CensusV3::Presence(BTreeMap::new())
+                    }
                 };
                 Self::Answer { id, from, census }
             }
@@ -255,7 +264,7 @@ impl From<MailV3> for Body {
 impl From<Command> for OldCommand {
     fn from(command: Command) -> Self {
         match command {
-            Command::Publish { channel, event, except } => Self::Publish { channel, event, except },
+            Command::Publish { channel, event, except } => Self::Publish { channel, event: event.into_old(), except },
             Command::Direct { to, data } => Self::Direct { to, data },
             Command::Reload { user, within, channels } => Self::Reload { user, within, channels },
             Command::Grant { user, channel } => Self::Grant { user, channel },
@@ -270,6 +279,8 @@ impl From<Command> for OldCommand {
                 let name = EventName::try_from("").expect("an event may have no name");
                 Self::Publish { channel, event: Event::new(name, Payload::Absent), except: None }
             }
+            // it has no socket of such a dialect: it is told something that reaches nobody
+            Command::WithinDialect { .. } => Self::Direct { to: Target::User(UserId::nobody()), data: Payload::Absent },
         }
     }
 }
@@ -312,6 +323,8 @@ impl From<Query> for Ask {
             Query::Webhooks(WebhooksQuery { app }) | Query::ResendWebhook(ResendWebhookQuery { app, .. }) => {
                 (app, OldQuery::UserCountOf(ChannelName::try_from("").expect("a channel may have no name")))
             }
+            // its answer is of another kind, which is refused: who asks learns that it did not answer
+            Query::Sockets(SocketsQuery { app, .. }) => (app, OldQuery::States { of: Vec::new(), members: false }),
         };
         Self::Query { app, query }
     }
@@ -347,6 +360,8 @@ impl From<QueryResult> for CensusV3 {
             QueryResult::Stats(apps) => Self::Stats(apps),
             // nobody who reads this asked for it
             QueryResult::Webhooks(_) => Self::Hashes(HashSet::new()),
+            // it asks for nothing of the kind
+            QueryResult::Sockets(_) => Self::States(BTreeMap::new()),
         }
     }
 }
@@ -361,6 +376,14 @@ impl From<Bearer> for OldBearer {
 impl From<OldBearer> for Bearer {
     fn from(OldBearer { user, app, channels }: OldBearer) -> Self {
         Self { user, app, channels, remotes: Vec::new() }
+    }
+}
+
+impl Event {
+    /// As it was: sockets had no numbers, and who shows one is like a backend for all others.
+    fn into_old(self) -> Self {
+        let sender = self.sender.filter(|sender| !matches!(sender, Sender::Numbered(_)));
+        Self { sender, ..self }
     }
 }
 

@@ -222,6 +222,11 @@ impl Coordination {
         channels.into_iter().filter_map(known).collect()
     }
 
+    /// The slaves with sockets on `channel`, if this slave coordinates it and everybody has told what it claims.
+    pub fn claimants(&self, channel: &ChannelKey) -> Option<Vec<NodeId>> {
+        self.lock().claimants(channel)
+    }
+
     /// Start what reads facts, and what ends graces, on this thread. `refetch`: fetch this slave's lists of members anew. To be
     /// called once.
     pub fn start(self: &Arc<Self>, refetch: impl Fn() + 'static) {

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use wellhead_proto::{
-    event::Event,
+    event::{Event, Payload},
     frame::{Frame, SharedFrame},
     ids::{ChannelName, SocketId},
     member::MemberChange,
@@ -53,6 +53,8 @@ enum PushBody {
     Members(MemberUpdate),
     /// How many there are, for all.
     Count(u64),
+    /// Something that only sockets of that dialect receive.
+    WithinDialect(String, Payload),
 }
 
 impl PushBody {
@@ -61,6 +63,7 @@ impl PushBody {
             Self::Event(event) => Notice::Event { channel, event },
             Self::Members(MemberUpdate { change, .. }) => Notice::Members { channel, change },
             Self::Count(count) => Notice::SubscriptionCount { channel, count: *count },
+            Self::WithinDialect(dialect, data) => Notice::WithinDialect { dialect, data },
         }
     }
 }
@@ -89,6 +92,18 @@ impl QueuedPush {
         Self { channel, body, except: None, encoded: SmallVec::new(), since, permit: Some(permit) }
     }
 
+    /// What only sockets of a dialect on the channel receive.
+    pub fn within_dialect(
+        channel: ChannelName,
+        dialect: String,
+        data: Payload,
+        permit: Permit,
+        since: Instant,
+    ) -> Self {
+        let body = PushBody::WithinDialect(dialect, data);
+        Self { channel, body, except: None, encoded: SmallVec::new(), since, permit: Some(permit) }
+    }
+
     /// Does `socket` get it? `part` finds as which member the socket is on the channel.
     pub fn is_for<'a>(&self, socket: SocketId, part: impl Fn() -> Option<&'a LocalMember>) -> bool {
         match &self.body {
@@ -97,6 +112,8 @@ impl QueuedPush {
             PushBody::Members(MemberUpdate { number, change }) => {
                 part().is_some_and(|part| part.is_told(change.user(), *number))
             }
+            // the other dialects have no frame for it
+            PushBody::WithinDialect(..) => true,
         }
     }
 
@@ -124,6 +141,7 @@ impl QueuedPush {
             PushBody::Event(event) => event.data.len(),
             PushBody::Members(MemberUpdate { change: MemberChange::Added(member), .. }) => member.info.len(),
             PushBody::Members(_) | PushBody::Count(_) => 0,
+            PushBody::WithinDialect(_, data) => data.len(),
         }
     }
 }

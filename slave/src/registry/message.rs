@@ -10,7 +10,7 @@ use wellhead_proto::{
     envelope::Envelope,
     query::{
         AppStats, ChannelStates, CountQuery, GrantsQuery, MemberInfos, MembersQuery, NameHashes, Names, NamesQuery,
-        StatesQuery, StatsQuery,
+        SocketTags, SocketsQuery, StatesQuery, StatsQuery,
     },
     refusal::CloseCause,
 };
@@ -94,6 +94,8 @@ pub enum RunningQuery {
     Grants(PendingAnswer<GrantsQuery, Names>),
     /// For sizes of apps.
     Stats(PendingAnswer<StatsQuery, AppStats>),
+    /// For sockets on a channel.
+    Sockets(PendingAnswer<SocketsQuery, SocketTags>),
     /// To publish to the channels that match, and to answer with the hashes of their names.
     Publish(PendingAnswer<PublishMatching, NameHashes>),
 }

@@ -13,7 +13,7 @@ use lru::LruCache;
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 use wellhead_proto::{
-    command::{Command, Target},
+    command::{Command, Target, Within},
     envelope::Envelope,
     frame::Frame,
     ids::{AppId, ChannelName, SocketId, UserId},
@@ -312,6 +312,13 @@ impl Shard {
                     let cause = CloseCause::Terminated { reconnect };
                     self.terminate(PendingEnd { socket: socket.counter(), cause }, None);
                 }
+            }
+            Command::WithinDialect { dialect, to: Within::Channel(channel), data } => {
+                let Some(local_channel) = id.and_then(|id| self.index.room_if(id, &app, &channel)) else { return };
+                self.publish(local_channel, QueuedPush::within_dialect(channel, dialect, data, permit, since));
+            }
+            Command::WithinDialect { dialect, to, data } => {
+                self.order_within_dialect(&app, dialect, to == Within::NoChannel, data, permit);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The actor that owns one socket: assembles what its client says, asks what may be done, and does it.
 
+mod dialect_actions;
+
 use std::{
     rc::Rc,
     sync::Arc,
@@ -156,6 +158,10 @@ impl Session {
             Ok(action) => action,
             Err(cause) => return self.end(cause),
         };
+        self.act(action, context);
+    }
+
+    fn act(&mut self, action: Action, context: &mut SessionContext<Self>) {
         let most = self.state.limits.subscriptions;
         let Some(effect) = self.socket.judge_action(|socket| authorize(action, socket, most)) else { return };
         match effect {
@@ -168,7 +174,10 @@ impl Session {
             Effect::DenySubscribe(channels, reason) => self.deny_subscribe(&channels, reason),
             Effect::Deny => self.reply(ActionOutcome::Denied),
             Effect::Denial(channel, denial) => self.denial(&channel, denial),
-            Effect::TellTime => self.reply(ActionOutcome::Here { unix_seconds: now.as_secs() }),
+            Effect::TellTime => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.reply(ActionOutcome::Here { unix_seconds: now.as_secs() });
+            }
             Effect::TellGrants => {
                 if let Some(grants) = self.socket.grants() {
                     self.reply(ActionOutcome::Grants(&grants));
@@ -181,7 +190,15 @@ impl Session {
             Effect::Leave(channel) => {
                 self.socket.unsubscribe(&channel);
                 self.reply(ActionOutcome::Done);
+                self.follow(context);
             }
+            Effect::AnswerFirst(frame, action) => {
+                self.outbox.reply(frame);
+                self.act(*action, context);
+            }
+            Effect::Switch(switch) => self.switch(switch, context),
+            Effect::Publish(command) => self.publish(*command, context),
+            Effect::ListSockets(channel, most) => self.list_sockets(channel, most, context),
             Effect::Call(call) => self.call(call),
             Effect::RejectCall(reason, says) => {
                 self.outbox.reply(says);

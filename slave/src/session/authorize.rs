@@ -1,7 +1,8 @@
 //! What a session does about an action of its client. Pure: an action and a view of the socket in, an effect out.
 
 use wellhead_proto::{
-    action::{Action, AuthorizedSubscribe},
+    action::{Action, AuthorizedSubscribe, ChannelSwitch},
+    command::Command,
     event::Event,
     frame::Frame,
     ids::{ChannelName, UserId},
@@ -78,6 +79,14 @@ pub enum Effect {
     Call(RemoteCall),
     /// Send this, which refuses a remote command, for this reason.
     RejectCall(&'static str, Frame),
+    /// Send this, and then do what that comes to.
+    AnswerFirst(Frame, Box<Action>),
+    /// Leave one channel for another and answer.
+    Switch(ChannelSwitch),
+    /// Publish this.
+    Publish(Box<Command>),
+    /// Say which sockets of its dialect are on this channel, so many of each slave at most.
+    ListSockets(ChannelName, u32),
 }
 
 /// What `action` comes to for such a socket, which may have `most` subscriptions.
@@ -120,6 +129,18 @@ pub fn authorize(action: Action, socket: &impl SocketView, most: usize) -> Effec
         Action::Unsubscribe(_) => Effect::Deny,
         Action::Call(call) => Effect::Call(call),
         Action::RejectCall { reason, says } => Effect::RejectCall(reason, says),
+        Action::AnswerFirst(frame, action) => Effect::AnswerFirst(frame, action),
+        Action::Switch(ChannelSwitch { from: None, ref to, .. })
+            if !socket.is_on(to) && socket.subscriptions() >= most =>
+        {
+            Effect::Deny
+        }
+        Action::Switch(switch) => Effect::Switch(switch),
+        Action::Publish(command) => match &*command {
+            Command::Publish { channel, .. } if !socket.is_on(channel) => Effect::Deny,
+            _ => Effect::Publish(command),
+        },
+        Action::ListSockets(channel, most) => Effect::ListSockets(channel, most),
     }
 }
 

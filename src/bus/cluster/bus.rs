@@ -1,6 +1,10 @@
 //! A node's end of the bus as the roles hold it: confirmed pushes, queries, interest.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::{
@@ -9,11 +13,12 @@ use tokio::{
 };
 use wellhead_proto::{
     bus::{Bus, BusError, BusHandler, BusState, Gathered, Interest},
-    command::{Command, PublishMatching, Target},
+    command::{Command, PublishMatching, Target, Within},
     coordination::CoordinationMessage,
     envelope::Envelope,
     ids::{AppId, ChannelKey, NodeId, UserId},
     member::MemberAnnouncement,
+    membership::coordinators,
     node_message::Body,
     node_request::{NodeRequest, NodeResponse},
     query::{NameHashes, Query, QueryResult, ResultPart},
@@ -33,7 +38,7 @@ const BURST: usize = 256;
 /// Where the messages of a command go.
 fn subject_of(envelope: &Envelope) -> Subject {
     match &envelope.command {
-        Command::Publish { channel, .. } => {
+        Command::Publish { channel, .. } | Command::WithinDialect { to: Within::Channel(channel), .. } => {
             Subject::Slot(slot_of(&ChannelKey { app: envelope.app.clone(), name: channel.clone() }))
         }
         Command::Direct { to: Target::Socket(socket), .. }
@@ -44,6 +49,7 @@ fn subject_of(envelope: &Envelope) -> Subject {
         | Command::Reload { user, .. }
         | Command::Grant { user, .. }
         | Command::Terminate { whose: Target::User(user), .. } => Subject::UserSlot(slot_of_user(&envelope.app, user)),
+        Command::WithinDialect { .. } => Subject::Everyone,
     }
 }
 
@@ -87,7 +93,30 @@ impl Bus for ClusterBus {
         Ok(asked.collect(&mut state).await)
     }
 
+    async fn gather_on(&self, channel: &ChannelKey, query: Query) -> Result<Gathered<QueryResult>, BusError> {
+        let (pubsub, _) = self.0.when_known().await?;
+        let enough = if let Query::Sockets(query) = &query { query.most as usize } else { usize::MAX };
+        let mut asked = AskedOnSlot::begin(&self.0, query.nothing(), enough);
+        let body = Body::Query { id: asked.waiting.id, from: self.0.me.node, query };
+        let sent = self.0.send(pubsub, Subject::Slot(slot_of(channel)), body);
+        timeout_at(asked.deadline, sent).await.map_err(|_| BusError::Full)??;
+        // who is known to be there is waited for; who came so lately that nobody knows it yet answers meanwhile
+        let claimants = self.claimants(channel);
+        tokio::pin!(claimants);
+        let owed = tokio::select! {
+            owed = &mut claimants => owed,
+            () = asked.has_enough() => Ok(Vec::new()),
+        };
+        Ok(asked.collect(owed).await)
+    }
+
     async fn request(&self, node: NodeId, request: NodeRequest) -> Result<NodeResponse, BusError> {
+        if node == self.0.me.node
+            && let Some(bus_handler) = self.0.bus_handler()
+        {
+            self.0.open_pubsub()?;
+            return Ok(bus_handler.request(request));
+        }
         let pubsub = self.0.open_pubsub()?;
         let mut waiting = self.0.requests.wait(self.0.sender.number());
         let body = Body::Request { id: waiting.id, from: self.0.me.node, request };
@@ -184,6 +213,102 @@ impl Drop for Pushes<'_> {
             for message in self.unconfirmed.drain(..) {
                 journal.refused(message);
             }
+        }
+    }
+}
+
+impl ClusterBus {
+    /// The slaves with sockets on `channel`, as its coordinator knows them.
+    ///
+    /// # Errors
+    ///
+    /// The coordinator, which does not say.
+    async fn claimants(&self, channel: &ChannelKey) -> Result<Vec<NodeId>, Vec<NodeId>> {
+        let slaves = self.0.state.borrow().slaves.clone();
+        let (Some(coordinator), _) = coordinators(slaves.iter().copied(), channel) else { return Ok(Vec::new()) };
+        match self.request(coordinator, NodeRequest::Claimants(channel.clone())).await {
+            Ok(NodeResponse::Claimants(Some(claimants))) => Ok(claimants),
+            _ => Err(vec![coordinator]),
+        }
+    }
+}
+
+/// How long those are waited for of whom the coordinator of the channel does not know yet that they have sockets on it.
+const NEWCOMERS: Duration = Duration::from_millis(30);
+
+/// A question to the slaves that listen to a slot. Nobody knows who they are; those without sockets on the channel have
+/// nothing to say.
+struct AskedOnSlot<'a> {
+    waiting: PendingMessages<'a, QueryResult>,
+    cluster: &'a Cluster,
+    heard: BTreeSet<NodeId>,
+    result: QueryResult,
+    /// With so many entries, nobody else is waited for.
+    enough: usize,
+    newcomers_until: tokio::time::Instant,
+    deadline: tokio::time::Instant,
+}
+
+impl<'a> AskedOnSlot<'a> {
+    fn begin(cluster: &'a Cluster, nothing: QueryResult, enough: usize) -> Self {
+        let now = tokio::time::Instant::now();
+        Self {
+            waiting: cluster.queries.wait(cluster.sender.number()),
+            cluster,
+            heard: BTreeSet::new(),
+            result: nothing,
+            enough,
+            newcomers_until: now + NEWCOMERS,
+            deadline: now + DEADLINE,
+        }
+    }
+
+    /// Resolves once there are as many entries as are wanted, and not before the question is dropped otherwise.
+    async fn has_enough(&mut self) {
+        while self.result.count() < self.enough {
+            match self.waiting.answers.recv().await {
+                Some((node, answer)) => self.take(node, answer),
+                None => return std::future::pending().await,
+            }
+        }
+    }
+
+    /// What was answered, and who of `owed` has not. `Err`: nobody knows who owes an answer, and these are to blame.
+    async fn collect(mut self, owed: Result<Vec<NodeId>, Vec<NodeId>>) -> Gathered<QueryResult> {
+        let (owed, missing) = match owed {
+            Ok(owed) => (owed, Vec::new()),
+            Err(missing) => (Vec::new(), missing),
+        };
+        let blind = !missing.is_empty();
+        while self.result.count() < self.enough {
+            let is_complete = !blind && owed.iter().all(|node| self.heard.contains(node));
+            // where somebody is there, who came at this very moment does not matter
+            let until = match is_complete {
+                true if self.result.count() > 0 => break,
+                true => self.newcomers_until,
+                false => self.deadline,
+            };
+            tokio::select! {
+                answer = self.waiting.answers.recv() => {
+                    let Some((node, answer)) = answer else { break };
+                    self.take(node, answer);
+                }
+                () = tokio::time::sleep_until(until) => break,
+            }
+        }
+        while let Ok((node, answer)) = self.waiting.answers.try_recv() {
+            self.take(node, answer);
+        }
+        let is_enough = self.result.count() >= self.enough;
+        let silent = owed.into_iter().filter(|node| !self.heard.contains(node)).chain(missing);
+        let missing = silent.filter(|_| !is_enough).collect();
+        Gathered { result: self.result, missing }
+    }
+
+    fn take(&mut self, node: NodeId, answer: QueryResult) {
+        self.heard.insert(node);
+        if let Err(why) = self.result.merge(answer) {
+            self.cluster.refuse(Subject::Node(self.cluster.me.node), &why.to_string());
         }
     }
 }

@@ -42,18 +42,13 @@ impl Check<'_> {
         }
         let beyond = plan.master.is_some_and(|address| !address.ip().is_loopback());
         // rows of dialects with credentials of their own are guarded by these, and the others are closed then
-        let guarded = !self.settings.push_keys.is_empty() || plan.own_credentials().next().is_some();
+        let guarded = !self.settings.push_keys.is_empty() || plan.own_credentials().any(|own| !own.requests.is_empty());
         if beyond && !guarded && !self.settings.master.open {
             let message = "without push keys the master serves this machine only, since anybody could push";
             let hint = "`wellhead keys push --name backend` makes one; master.open = true serves everybody";
             return Err(self.error(plan.master_key(), message).hint(hint));
         }
-        let exposure = Exposure {
-            master: plan.master,
-            slave: plan.slave,
-            is_exposed: plan.is_exposed(),
-            push_keys: !self.settings.push_keys.is_empty(),
-        };
+        let exposure = self.exposure_of(plan);
         for dialect in plan.dialects {
             let judged = dialect.exposure(&plan.of_dialects, &plan.tenants, &exposure);
             judged.map_err(|bad| self.placed(bad))?;
@@ -61,12 +56,22 @@ impl Check<'_> {
         Ok(())
     }
 
+    fn exposure_of(&self, plan: &Plan) -> Exposure {
+        Exposure {
+            master: plan.master,
+            slave: plan.slave,
+            is_exposed: plan.is_exposed(),
+            push_keys: !self.settings.push_keys.is_empty(),
+        }
+    }
+
     pub(super) fn warnings(&self, plan: &Plan) -> Vec<String> {
         let Settings { master, jwt, push_keys, .. } = self.settings;
         let mut warnings = Vec::new();
         let tokens = plan.tenants.verify_tokens();
-        let own =
-            |who: fn(OwnCredentials) -> &'static str| plan.own_credentials().map(who).collect::<Vec<_>>().join(" and ");
+        let own = |who: fn(OwnCredentials) -> &'static str| {
+            plan.own_credentials().map(who).filter(|who| !who.is_empty()).collect::<Vec<_>>().join(" and ")
+        };
         if !plan.development && !tokens {
             let clients = own(|own| own.clients);
             warnings.push(format!("there is no key for clients' tokens (jwt.public_keys): only {clients} can come"));
@@ -105,6 +110,7 @@ impl Check<'_> {
         }
         for dialect in plan.dialects {
             warnings.extend(dialect.warnings(&plan.of_dialects, &plan.tenants));
+            warnings.extend(dialect.exposure_warnings(&plan.tenants, &self.exposure_of(plan)));
         }
         if push_keys.is_empty() && plan.admin.is_some_and(|admin| !admin.ip().is_loopback()) {
             let key = plan.roles.admin();

@@ -4,13 +4,16 @@ use std::{collections::HashSet, str::FromStr, sync::Arc};
 
 use jsonwebtoken::Algorithm;
 use wellhead_proto::{
-    dialect::mount::{AppEntry, BadSetting, SecretFiles},
+    dialect::{
+        self,
+        mount::{AppEntry, BadSetting, SecretFiles},
+    },
     http_target::{BadTarget, HttpTarget},
     ids::AppId,
     jwt::{Key, Keyring},
     origin::Origins,
     remote::RemoteTarget,
-    tenants::ListedTenant,
+    tenants::{ListedTenant, Tenants},
 };
 
 use super::Check;
@@ -106,6 +109,21 @@ impl Check<'_> {
             return Err(error.hint("list your apps under [[apps.listed]], or set apps.unlisted = \"allow\""));
         }
         Ok(listed)
+    }
+
+    /// `tenants` with what each dialect knows of the app that its own settings name.
+    pub(super) fn own_records(
+        &self,
+        dialects: Dialects,
+        settings: &dialect::Settings,
+        mut tenants: Tenants,
+    ) -> Result<Tenants, SettingsError> {
+        for dialect in dialects {
+            if let Some(record) = dialect.record(settings, self).map_err(|bad| self.placed(bad))? {
+                tenants = tenants.with_record(&record);
+            }
+        }
+        Ok(tenants)
     }
 
     /// Add what each dialect knows of the listed apps.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -17,10 +17,10 @@ use wellhead_proto::{
     coordination::CoordinationMessage,
     envelope::Envelope,
     event::{Event, Payload},
-    ids::{ChannelKey, NodeId},
+    ids::{ChannelKey, NodeId, SocketId},
     member::MemberAnnouncement,
     node_request::{Bearer, NodeRequest, NodeResponse},
-    query::{Listing, NameHashes, NamesQuery, Query, QueryResult, name_hash},
+    query::{Listing, NameHashes, NamesQuery, Query, QueryResult, SocketTags, name_hash},
 };
 
 use crate::support::within;
@@ -46,6 +46,12 @@ pub struct ReceivedItems {
     answer: Mutex<BTreeSet<String>>,
     /// It answers nothing.
     silent: AtomicBool,
+    /// The sockets that it has on every channel.
+    sockets: Mutex<SocketTags>,
+    /// Who claims every channel, as it knows it.
+    claimants: Mutex<Option<Vec<NodeId>>>,
+    /// How often it was asked for sockets.
+    asked: AtomicUsize,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -69,6 +75,20 @@ impl ReceivedItems {
 
     pub fn be_silent(&self, silent: bool) {
         self.silent.store(silent, Ordering::Relaxed);
+    }
+
+    /// This node has a socket on every channel from now on, or none.
+    pub fn has_socket(&self, socket: Option<SocketId>) {
+        *self.sockets.lock().unwrap() = socket.map(|socket| (socket, "tag".to_owned())).into_iter().collect();
+    }
+
+    pub fn knows_claimants(&self, claimants: Option<&[NodeId]>) {
+        *self.claimants.lock().unwrap() = claimants.map(<[_]>::to_vec);
+    }
+
+    /// How often it was asked for sockets.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// Everything so far.
@@ -146,6 +166,10 @@ impl BusHandler for ReceivedItems {
         }
         let result = match query {
             Query::Names(_) => QueryResult::Names(self.answer.lock().unwrap().clone()),
+            Query::Sockets(_) => {
+                self.asked.fetch_add(1, Ordering::Relaxed);
+                QueryResult::Sockets(self.sockets.lock().unwrap().clone())
+            }
             other => other.nothing(),
         };
         Box::pin(std::future::ready(result))
@@ -159,7 +183,8 @@ impl BusHandler for ReceivedItems {
                 let known = self.answer.lock().unwrap().contains(&token);
                 NodeResponse::Redeemed(known.then(|| Bearer { user, app, channels: Vec::new(), remotes: Vec::new() }))
             }
-            lists @ NodeRequest::MemberLists(_) => lists.nothing(),
+            NodeRequest::Claimants(_) => NodeResponse::Claimants(self.claimants.lock().unwrap().clone()),
+            other => other.nothing(),
         }
     }
 

@@ -11,9 +11,9 @@ use wellhead_proto::{
     command::PublishMatching,
     coordination::CoordinationMessage,
     event::{Event, Payload},
-    ids::NodeId,
+    ids::{NodeId, SocketId},
     member::{MemberAnnouncement, MemberChange},
-    query::{StatsQuery, name_hash},
+    query::{SocketsQuery, StatsQuery, name_hash},
 };
 
 use super::{
@@ -212,6 +212,54 @@ pub async fn one_node_can_be_asked<C: BusCarrier>() {
     }
     let nobody = NodeId::from_random(1_000_000);
     assert_eq!(redeem(&master, nobody, "bob").await, Err(BusError::Silent));
+}
+
+pub async fn a_question_on_a_channel_goes_to_who_is_there<C: BusCarrier>() {
+    let (_carrier, master, one, two) = three::<C>().await;
+    let ask = async |most| {
+        let (app, channel) = ("a".parse().unwrap(), "c".parse().unwrap());
+        let query = SocketsQuery { app, channel, dialect: None, most };
+        let gathered = within("an answer", master.bus.sockets_on(query)).await.expect("the bus is up");
+        (gathered.result.into_keys().collect::<Vec<_>>(), gathered.missing)
+    };
+    let claim = |claimants: Option<&[NodeId]>| {
+        for node in [&one, &two] {
+            node.book.knows_claimants(claimants);
+        }
+    };
+    // who claims nothing and does not listen to the channel is not even asked
+    claim(Some(&[]));
+    let [first, second] = [&one, &two].map(|node| SocketId::new(node.id, 1));
+    two.book.has_socket(Some(second));
+    assert_eq!(ask(1).await, (vec![], vec![]));
+    let interest = one.wants("a", "c").await;
+    one.book.has_socket(Some(first));
+    claim(Some(&[one.id]));
+    for most in [1, 10] {
+        assert_eq!(ask(most).await, (vec![first], vec![]));
+    }
+    assert_eq!(two.book.asked(), 0);
+    // who came so lately that the coordinator does not know it yet is found all the same
+    claim(Some(&[]));
+    assert_eq!(ask(1).await, (vec![first], vec![]));
+    let both = two.wants("a", "c").await;
+    claim(Some(&[one.id, two.id]));
+    let mut there = vec![first, second];
+    there.sort();
+    assert_eq!(ask(10).await, (there, vec![]));
+    // who claims it and is silent is named, unless enough is known without it
+    two.book.be_silent(true);
+    assert_eq!(ask(10).await, (vec![first], vec![two.id]));
+    assert_eq!(ask(1).await, (vec![first], vec![]));
+    one.book.has_socket(None);
+    assert_eq!(ask(1).await, (vec![], vec![two.id]));
+    // where the coordinator does not know, nobody says that nobody is there
+    two.book.be_silent(false);
+    two.book.has_socket(None);
+    claim(None);
+    let (found, missing) = ask(1).await;
+    assert!(found.is_empty() && missing.len() == 1, "{missing:?}");
+    drop((interest, both));
 }
 
 pub async fn a_push_to_a_pattern_is_answered_with_what_matched<C: BusCarrier>() {

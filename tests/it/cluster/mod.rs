@@ -2,6 +2,7 @@
 //! lost, and holds everything that arrived to the promises (see `support/ledger.rs`).
 
 mod clocks;
+mod conveyor;
 mod coordinator;
 mod faults;
 pub mod field;

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod client;
+pub mod conveyor;
 pub mod failure;
 pub mod hook_target;
 pub mod http;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    dialect::pusher::Allowance,
+    dialect::allowance::Allowance,
     event::{escaped, quote},
     ids::{AppId, UserId},
     tenants::Tenants,

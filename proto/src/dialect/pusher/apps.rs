@@ -34,6 +34,8 @@ pub struct PusherApp {
     pub watchlist: bool,
     /// Are subscribers told how many they are?
     pub subscription_count_event: bool,
+    /// The status of a signed request whose timestamp is too far from our time.
+    pub stale_timestamp_status: u16,
     /// Its limits.
     pub limits: AppLimits,
     /// What is told of its channels, and whom.
@@ -55,6 +57,7 @@ impl PusherApp {
             authorize_within: None,
             watchlist: false,
             subscription_count_event: false,
+            stale_timestamp_status: 401,
             limits,
             webhooks: Vec::new(),
             mac,

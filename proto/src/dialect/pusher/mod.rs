@@ -30,7 +30,6 @@ use crate::{
 pub use self::{
     apps::PusherApp,
     limits::AppLimits,
-    protocol::Allowance,
     settings::{PusherAppSettings, PusherRows, Settings},
 };
 

@@ -69,6 +69,8 @@ pub struct PusherAppSettings {
     pub watchlist: bool,
     /// Are the subscribers of a channel told how many they are?
     pub subscription_count_event: bool,
+    /// The status of a signed request whose timestamp is too old or too new: 401 as Pusher has it, or 400 as Conveyor does.
+    pub stale_timestamp_status: u16,
     /// How much of everything its clients and backends may have.
     pub limits: AppLimits,
     /// What is told of its channels, and whom.
@@ -86,6 +88,7 @@ impl Default for PusherAppSettings {
             authorization_timeout: Span::seconds(30),
             watchlist: false,
             subscription_count_event: false,
+            stale_timestamp_status: 401,
             limits: AppLimits::default(),
             webhooks: Vec::new(),
         }
@@ -121,6 +124,7 @@ fn one(entry: &AppEntry<'_, PusherAppSettings>, files: &dyn SecretFiles) -> Resu
         authorization_timeout,
         watchlist,
         subscription_count_event,
+        stale_timestamp_status,
         limits,
         webhooks,
     } = &entry.settings;
@@ -138,6 +142,10 @@ fn one(entry: &AppEntry<'_, PusherAppSettings>, files: &dyn SecretFiles) -> Resu
         return Err(error.hint("authorized_connections = false lets them stay as long as they like"));
     }
     let webhooks = webhook::webhooks(entry.place, webhooks, !id.is_empty(), files)?;
+    if ![400, 401].contains(stale_timestamp_status) {
+        let error = bad("stale_timestamp_status", &format!("{stale_timestamp_status} is neither 401 nor 400"));
+        return Err(error.hint("401 is what Pusher's libraries expect, 400 what Conveyor's callers do"));
+    }
     let secret = match (id.is_empty(), files.secret(entry.place, "secret", secret, secret_file)?) {
         (true, None) if *client_events => {
             let error = bad("client_events", "clients publish to each other over Pusher's protocol only");
@@ -173,7 +181,15 @@ fn one(entry: &AppEntry<'_, PusherAppSettings>, files: &dyn SecretFiles) -> Resu
     let app = PusherApp::new(entry.key.clone(), id.clone(), secret, *client_events, limits.clone());
     let authorize_within = authorized_connections.then_some(authorization_timeout.0);
     let (watchlist, subscription_count_event) = (*watchlist, *subscription_count_event);
-    Ok(Some(PusherApp { authorize_within, watchlist, subscription_count_event, webhooks, ..app }))
+    let stale_timestamp_status = *stale_timestamp_status;
+    Ok(Some(PusherApp {
+        authorize_within,
+        watchlist,
+        subscription_count_event,
+        stale_timestamp_status,
+        webhooks,
+        ..app
+    }))
 }
 
 /// What the nodes compare, in the words of the first release: nodes of two releases are not to find each other different.
@@ -188,6 +204,9 @@ pub(super) fn alike(settings: &PusherAppSettings, app: Option<&PusherApp>, origi
         if on {
             rest.extend([" ", name]);
         }
+    }
+    if settings.stale_timestamp_status != 401 {
+        rest.push_str(&format!(" stale timestamps {}", settings.stale_timestamp_status));
     }
     let webhooks = app.and_then(|app| webhook::alike(&app.webhooks));
     [settings.id.clone().into_bytes(), secret, rest.into_bytes()].into_iter().chain(webhooks).collect()

@@ -108,7 +108,7 @@ pub fn verify(app: &PusherApp, head: &ApiCall<'_>, path: &str, params: &SignedPa
     if needed("auth_version")? != b"1.0" {
         return Err(unauthorized("bad_auth_version", "Version not supported: auth_version is 1.0"));
     }
-    check_timestamp(needed("auth_timestamp")?, head.now)?;
+    check_timestamp(app, needed("auth_timestamp")?, head.now)?;
     let length = head.headers.header("content-length").unwrap_or("0");
     if params.bytes(b"body_md5").is_none() && (length != "0" || head.headers.header("transfer-encoding").is_some()) {
         return Err(body_is_not_signed());
@@ -132,7 +132,7 @@ pub fn verify(app: &PusherApp, head: &ApiCall<'_>, path: &str, params: &SignedPa
     ))
 }
 
-fn check_timestamp(given: &[u8], now: Duration) -> Result<(), Refusal> {
+fn check_timestamp(app: &PusherApp, given: &[u8], now: Duration) -> Result<(), Refusal> {
     let seconds = std::str::from_utf8(given).ok().and_then(|text| text.parse::<u64>().ok());
     let Some(seconds) = seconds else {
         return Err(unauthorized("bad_timestamp", "Timestamp invalid: auth_timestamp is in seconds since 1970"));
@@ -141,14 +141,12 @@ fn check_timestamp(given: &[u8], now: Duration) -> Result<(), Refusal> {
         return Ok(());
     }
     let grace = GRACE.as_secs();
-    Err(unauthorized(
-        "expired",
-        format!(
-            "Timestamp expired: Given timestamp ({}) not within {grace}s of server time ({})",
-            iso(seconds),
-            iso(now.as_secs()),
-        ),
-    ))
+    let words = format!(
+        "Timestamp expired: Given timestamp ({}) not within {grace}s of server time ({})",
+        iso(seconds),
+        iso(now.as_secs()),
+    );
+    Err(Refusal::Coded { code: app.stale_timestamp_status, reason: "expired", text: words.into() })
 }
 
 /// A date in UTC; a number that no date of four digits stands for remains one.

@@ -122,8 +122,8 @@ impl Dialect for PushEx {
         handshake::connect_request(self, call)
     }
 
-    fn subprotocol(&self, offered: &dyn Headers) -> Option<&'static str> {
-        handshake::subprotocol(offered)
+    fn subprotocol(&self, offered: &dyn Headers) -> Option<String> {
+        handshake::subprotocol(offered).map(ToOwned::to_owned)
     }
 
     fn idle_timeout(&self) -> Option<Duration> {
@@ -150,6 +150,8 @@ impl Dialect for PushEx {
     fn close(&self, cause: CloseCause) -> (u16, &'static str) {
         match cause {
             CloseCause::Idle => (1000, cause.reason()),
+            // the one code after which phoenix 1.7 stays away
+            CloseCause::Terminated { reconnect: false } => (1000, cause.reason()),
             CloseCause::InvalidMessage | CloseCause::UnsupportedData => (1011, cause.reason()),
             _ => (cause.code(), cause.reason()),
         }

@@ -368,6 +368,19 @@ impl Coordinator {
         Some(there.map(|(user, _, infos)| (user.clone(), info(infos))).collect())
     }
 
+    /// The slaves that claim `channel`; if this slave coordinates it, and may decide.
+    #[must_use]
+    pub fn claimants(&self, channel: &ChannelKey) -> Option<Vec<NodeId>> {
+        if !self.agreed || !self.is_coordinator(place_of_channel(channel)) {
+            return None;
+        }
+        let known = self.ledger.names().find(&channel.app, &channel.name);
+        let record = known.and_then(|(channel, _)| self.ledger.get(KeyRef::Channel(channel)));
+        let Some(record) = record else { return Some(Vec::new()) };
+        let own = record.claim.map(|_| self.me);
+        Some(record.claimants.as_slice().iter().copied().chain(own).collect())
+    }
+
     /// May this slave decide: does everybody on its list see the same one?
     #[cfg(test)]
     pub fn agreed(&self) -> bool {

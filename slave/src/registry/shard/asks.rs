@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use wellhead_proto::{
     channel::PatternSet,
@@ -10,7 +11,7 @@ use wellhead_proto::{
     event::Event,
     ids::{AppId, ChannelName, UserId},
     matcher::Matcher,
-    query::{NameHashes, name_hash},
+    query::{NameHashes, SocketTags, SocketsQuery, name_hash},
 };
 
 use super::{QueuedPush, Shard, SocketNo};
@@ -65,6 +66,10 @@ impl Shard {
                 let push = self.push(&query, permit, reply);
                 return self.pursue_next(QueryTask::Push(push));
             }
+            RunningQuery::Sockets(PendingAnswer { query, reply }) => {
+                // fails only if nobody waits for it any more
+                return drop(reply.send(self.sockets_on(&query)));
+            }
             RunningQuery::Names(PendingAnswer { query, reply }) => {
                 Survey::list(&query.app, &query.of, Found::names(reply), index)
             }
@@ -77,6 +82,23 @@ impl Shard {
             RunningQuery::Stats(PendingAnswer { reply, .. }) => Survey::stats(reply, index),
         };
         self.pursue_next(QueryTask::Survey(survey));
+    }
+
+    /// So many of the sockets of a channel as are asked for; a glance at each of the others.
+    fn sockets_on(&mut self, query: &SocketsQuery) -> SocketTags {
+        let SocketsQuery { app, channel, dialect, most } = query;
+        let Some(local_channel) = self.index.local_channel(app, channel) else { return SocketTags::new() };
+        let is_meant =
+            |encoding| dialect.as_ref().is_none_or(|name| self.encodings.at(encoding).dialect.name() == name);
+        let meant: SmallVec<[bool; 8]> = (0..self.encodings.len()).map(|no| is_meant(no as u8)).collect();
+        let there = self.index.sockets_from(local_channel, 0);
+        let there = there.filter(|(_, _, local_socket)| meant[usize::from(local_socket.encoding)]);
+        let tagged = there.take(*most as usize).map(|(_, no, local_socket)| {
+            (local_socket.id, self.index.tag(no, local_channel).unwrap_or_default().to_owned())
+        });
+        let found: SocketTags = tagged.collect();
+        self.spent += 1 + self.index.occupied(local_channel) / SLICE;
+        found
     }
 
     fn push(&mut self, push: &PublishMatching, permit: Permit, reply: oneshot::Sender<NameHashes>) -> PatternPush {

@@ -53,6 +53,8 @@ pub(super) enum UserCommand {
     Grant(ChannelPattern, Option<(Grants, Option<Grants>)>),
     /// End it.
     End(CloseCause),
+    /// Deliver this to sockets of that dialect, whoever's they are; only to those on no channel, if that is so.
+    WithinDialect { dialect: String, no_channel: bool, data: Payload },
 }
 
 /// A reload: grants that replace others.
@@ -86,6 +88,28 @@ impl Shard {
     pub(super) fn order(&mut self, app: &AppId, user: &UserId, what: UserCommand, permit: Permit) {
         let local_sockets = self.index.local_sockets_of(app, user);
         let sockets: Vec<_> = local_sockets.iter().map(|&local_socket| self.index.socket_of(local_socket)).collect();
+        let mut order = UserOrder { what, sockets: sockets.into_iter(), frames: SmallVec::new(), _ticket: permit };
+        if !self.reach(&mut order) {
+            self.order = Some(order);
+        }
+    }
+
+    /// Reach the sockets of an app and a dialect in the same way.
+    pub(super) fn order_within_dialect(
+        &mut self,
+        app: &AppId,
+        dialect: String,
+        no_channel: bool,
+        data: Payload,
+        permit: Permit,
+    ) {
+        let meant: SmallVec<[bool; 8]> =
+            (0..self.encodings.len()).map(|no| self.encodings.at(no as u8).dialect.name() == dialect).collect();
+        let local_sockets = self.index.local_sockets();
+        let local_sockets = local_sockets
+            .filter(|(no, local_socket)| meant[usize::from(local_socket.encoding)] && self.index.app_of(*no) == app);
+        let sockets: Vec<_> = local_sockets.map(|(_, local_socket)| local_socket.id.counter()).collect();
+        let what = UserCommand::WithinDialect { dialect, no_channel, data };
         let mut order = UserOrder { what, sockets: sockets.into_iter(), frames: SmallVec::new(), _ticket: permit };
         if !self.reach(&mut order) {
             self.order = Some(order);
@@ -133,6 +157,9 @@ impl Shard {
                 UserCommand::End(cause) => {
                     self.terminate(PendingEnd { socket, cause: *cause }, None);
                     false
+                }
+                UserCommand::WithinDialect { no_channel, .. } => {
+                    !*no_channel || self.index.subscriptions_of(local_socket) == 0
                 }
             };
             if !heard {
@@ -257,6 +284,7 @@ impl UserCommand {
             Self::Grant(channel, _) => Notice::Granted(channel),
             // each dialect says it with its close frame
             Self::End(_) => return None,
+            Self::WithinDialect { dialect, data, .. } => Notice::WithinDialect { dialect, data },
         };
         // the notice belongs to no subscription
         Some(encoding.frame_of(encoding.encode(notice)?, || ""))

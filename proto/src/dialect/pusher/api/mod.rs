@@ -7,7 +7,10 @@ mod query;
 mod users;
 
 use crate::{
-    dialect::contract::{ApiCall, ApiReply, MasterRequest, Role, Route, RouteAuth, text},
+    dialect::{
+        contract::{ApiCall, ApiReply, MasterRequest, Role, Route, RouteAuth, text},
+        conveyor::ConveyorApp,
+    },
     refusal::Refusal,
 };
 
@@ -70,7 +73,8 @@ fn target<'a>(call: &'a ApiCall<'_>) -> Result<(&'a PusherApp, &'a str), Refusal
         _ => return Err(Refusal::NotFound),
     };
     let unknown = || Refusal::Coded {
-        code: 404,
+        // Conveyor's callers know no 404 here
+        code: if call.tenants.has::<ConveyorApp>() { 401 } else { 404 },
         reason: "unknown_app",
         text: "No app has this id (apps.listed with an id and a secret)".into(),
     };

@@ -135,6 +135,7 @@ pub fn encode(notice: Notice<'_>) -> Option<Frame> {
         Notice::Watched { online, offline } => Some(watched(online, offline)),
         // permissions by pattern are for other dialects
         Notice::Reloaded(_) | Notice::Granted(_) => None,
+        Notice::WithinDialect { .. } => None,
     }
 }
 
@@ -162,7 +163,7 @@ fn published(channel: &str, name: &str, data: &Payload, sender: Option<&Sender>)
     match (data, sender) {
         // a missing payload stays missing: it does not become null
         (Payload::Absent, _) => &mut text,
-        (Payload::Json(json), Some(_)) => text.raw(r#","data":"#).raw(json),
+        (Payload::Json(json), Some(Sender::Socket | Sender::Member(_))) => text.raw(r#","data":"#).raw(json),
         (Payload::Json(data) | Payload::Text(data), _) => text.raw(r#","data":"#).string(data),
     };
     if let Some(Sender::Member(user)) = sender {

@@ -1,6 +1,5 @@
 //! The WebSocket protocol (pusher.md §2): frames of clients, and the replies.
 
-mod allowance;
 pub mod close;
 mod entry;
 pub mod frames;
@@ -13,7 +12,10 @@ use serde_json::value::RawValue;
 
 use crate::{
     action::Action,
-    dialect::contract::{ClientMessage, Protocol},
+    dialect::{
+        allowance::Allowance,
+        contract::{ClientMessage, Protocol},
+    },
     event::{Event, Payload, Sender},
     frame::Frame,
     ids::{AppId, ChannelName, SocketId, UserId},
@@ -23,7 +25,6 @@ use crate::{
     tenants::Tenants,
 };
 
-pub use self::allowance::Allowance;
 use self::{
     frames::{NotSubscribed, error, quoted},
     said::{ClientFrame, Unreadable},
