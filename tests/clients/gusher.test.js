@@ -1,10 +1,13 @@
 // `@xpomelox/gusher`, a browser client that real pages of gusher.cluster use, run in Node against a real server.
 
 import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
 import { test } from 'node:test';
 
 import { gusherClient, next, token as tokenOf } from './gusher.js';
-import { start, until } from './harness.js';
+import { jwt, start, until, within } from './harness.js';
 
 const token = (server, channels) => tokenOf(server.slave, channels, 'ann');
 const client = (server, token, options) => gusherClient(server, server.slave, token, options);
@@ -135,4 +138,43 @@ test('who is disconnected by the app stays away, unless the page has switched re
       await next(comes, 'closed');
     }
   }
+});
+
+test('remote commands reach the backend, which can tell who signed them', async t => {
+  const secret = 'the secret of these tests';
+  const posted = [];
+  const backend = createServer(async (request, response) => {
+    let body = '';
+    for await (const piece of request) body += piece;
+    posted.push({ signature: request.headers['x-wellhead-signature'], key: request.headers['x-wellhead-key'], body });
+    response.writeHead(posted.length > 1 ? 500 : 204).end();
+    backend.emit('posted');
+  });
+  await once(backend.listen(0, '127.0.0.1'), 'listening');
+  t.after(() => { backend.closeAllConnections(); backend.close(); });
+  const remote = `remote = { url = "http://127.0.0.1:${backend.address().port}/commands" }`;
+  const app = `[webhooks]\nallow_private = true\n[[apps.listed]]\nkey = "demo"\nid = "1"\nsecret = "${secret}"\n${remote}\n`;
+  const server = await start(t, { toml: app });
+  const gusher = client(server, jwt('demo', 'ann', ['news'], { cmd: true, no: false }));
+  const connected = next(gusher, 'connected');
+  gusher.connect();
+  await connected;
+  const send = command => gusher.connection.send('gusher.remote', { remote: command, uid: 'x', payload: { text: 'Grüße' } });
+
+  let refused = next(gusher, 'gusher.remote_error');
+  send('no');
+  assert.deepEqual(await refused, { remote: 'no', msg: null });
+  const arrived = once(backend, 'posted');
+  send('cmd');
+  await within('a command', arrived);
+  const [{ signature, key, body }] = posted;
+  assert.equal(signature, createHmac('sha256', secret).update(body).digest('hex'));
+  assert.equal(key, 'demo');
+  const { socket_id: id, ...rest } = JSON.parse(body);
+  assert.match(id, /^[0-9a-f-]{36}$/);
+  assert.deepEqual(rest, { user_id: 'ann', uid: 'x', app_key: 'demo', remote: 'cmd', data: { text: 'Grüße' } });
+  // the backend says no from the second one on; the first may still be under way here, which is an error as well
+  refused = next(gusher, 'gusher.remote_error');
+  send('cmd');
+  assert.deepEqual(await refused, { remote: 'cmd', msg: null });
 });

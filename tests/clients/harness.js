@@ -17,10 +17,10 @@ const PATIENCE = 20_000;
 const keys = generateKeyPairSync('rsa', { modulusLength: 2048 });
 
 /** A JWT for `user` of `app`, good for an hour. */
-export function jwt(app, user, channels) {
+export function jwt(app, user, channels, remotes) {
   const part = value => Buffer.from(JSON.stringify(value)).toString('base64url');
   const exp = Math.floor(Date.now() / 1000) + 3600;
-  const gusher = { user_id: user, channels, app_key: app };
+  const gusher = { user_id: user, channels, app_key: app, remotes };
   const text = `${part({ alg: 'RS256', typ: 'JWT' })}.${part({ gusher, exp })}`;
   return `${text}.${sign('RSA-SHA256', Buffer.from(text), keys.privateKey).toString('base64url')}`;
 }
