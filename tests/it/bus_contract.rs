@@ -76,6 +76,7 @@ contract_of_user_slots!(
     NatsCarrier,
     what_is_for_a_user_reaches_the_slaves_where_the_user_is_in_order,
     a_push_that_follows_a_connect_is_never_missed,
+    two_who_come_at_once_are_both_let_in,
     a_push_to_a_user_costs_the_other_slaves_nothing,
     what_is_received_follows_the_users_who_are_here,
     a_connect_waits_for_a_bus_that_is_down_and_users_are_received_for_after_it,
@@ -85,6 +86,7 @@ contract_of_user_slots!(
     MemoryCarrier,
     what_is_for_a_user_reaches_the_slaves_where_the_user_is_in_order,
     a_push_that_follows_a_connect_is_never_missed,
+    two_who_come_at_once_are_both_let_in,
     a_push_to_a_user_costs_the_other_slaves_nothing,
     what_is_received_follows_the_users_who_are_here,
 );

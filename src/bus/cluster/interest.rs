@@ -144,13 +144,14 @@ impl SlotInterest {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is to be confirmed now.
+    /// What is to be confirmed now. If nothing is, those who wait are told to look again: a round that had begun when they
+    /// came has confirmed what they wait for.
     fn begin_round(&self) -> Option<ConfirmationRound> {
         let slots = self.slots();
         let change = slots.is_change_asked();
-        let slots_asked = slots.unconfirmed()?;
+        let unconfirmed = slots.unconfirmed();
         let waiters = std::mem::replace(&mut *self.next(), watch::Sender::new(false));
-        Some(ConfirmationRound { slots: slots_asked, change, waiters })
+        Some(ConfirmationRound { slots: unconfirmed?, change, waiters })
     }
 }
 
@@ -177,7 +178,7 @@ async fn heard_and_up(cluster: Arc<Cluster>, kind: SlotKind, slot: u16, mut conf
     let mut state = cluster.state.clone();
     loop {
         if let Some(mut confirmed) = confirmed {
-            // an error says that there was nothing to confirm any more
+            // an error says that nothing was left to confirm
             let _ = confirmed.wait_for(|confirmed| *confirmed).await;
         }
         if state.wait_for(|state| state.up).await.is_err() {

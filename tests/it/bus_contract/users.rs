@@ -99,6 +99,30 @@ pub async fn a_push_that_follows_a_connect_is_never_missed<C: BusCarrier>() {
     }
 }
 
+/// The second comes while the slot of the first is being confirmed, or just before or after.
+pub async fn two_who_come_at_once_are_both_let_in<C: BusCarrier>() {
+    let (_carrier, master, one, _two) = three::<C>().await;
+    let mut held = Vec::new();
+    for number in 0..300 {
+        let (app, user) = ("a".parse().expect("a name"), format!("user-{number}").parse().expect("a name"));
+        let first = one.bus.user_interest(&app, &user).expect("several");
+        // so many turns are somewhere within a round trip
+        for _ in 0..(number % 30) * 10 {
+            std::hint::spin_loop();
+            tokio::task::yield_now().await;
+        }
+        let second = one.bus.user_interest(&app, &user).expect("several");
+        for Interest { hold, confirmed } in [second, first] {
+            if let Some(confirmed) = confirmed {
+                within("an interest is confirmed", confirmed).await;
+            }
+            held.push(hold);
+        }
+        publish(&master, to_user("a", user.as_str(), &number.to_string())).await;
+    }
+    one.book.has(300).await;
+}
+
 /// Where users have slots.
 pub async fn a_push_to_a_user_costs_the_other_slaves_nothing<C: BusCarrier>() {
     const PUSHES: usize = 2_000;
