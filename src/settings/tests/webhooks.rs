@@ -55,13 +55,13 @@ fn a_target_that_cannot_be_used_is_refused_with_its_place() {
             "apps.listed.0.webhooks.0.header_file",
             "set as well",
         ),
-        (with(&format!("{url}, event = [\"*\"]")), "apps.listed.0.webhooks.0.event", "did you mean `events`?"),
+        (with(&format!("{url}, event = [\"*\"]")), "w.toml:5", "did you mean `events`?"),
         (
             format!("[[apps.listed]]\nkey = \"shop\"\nwebhooks = [{{ {url} }}]"),
             "apps.listed.0.webhooks",
             "an id and a secret",
         ),
-        ("[webhooks]\nallow_privat = true".to_owned(), "webhooks.allow_privat", "did you mean"),
+        ("[webhooks]\nallow_privat = true".to_owned(), "w.toml:2", "did you mean"),
     ] {
         let error = refused(&text);
         assert!(error.contains(place) && error.contains(what) && !error.contains("hush"), "{text}\n{error}");
