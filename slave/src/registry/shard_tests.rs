@@ -83,7 +83,8 @@ impl Dialect for Twofold {
             Notice::SubscriptionCount { channel, count } => format!("{channel}={count}"),
             Notice::Watched { online, offline } => {
                 let named = |sign: char, users: &[UserId]| users.iter().map(|user| format!("{sign}{user}")).collect();
-                return Some(Frame::text(&[named('+', online), named('-', offline)].concat::<String>()).into());
+                let (online, offline): (String, String) = (named('+', online), named('-', offline));
+                return Some(Frame::text(&format!("{online}{offline}")).into());
             }
             _ => return None,
         };

@@ -7,7 +7,7 @@ use wellhead_proto::{
 };
 
 use super::*;
-use crate::presence::UserStanding;
+use crate::{presence::UserStanding, registry::CountUpdate};
 
 impl Scene {
     /// In an app that counts its channels, but for those with this name.
@@ -51,7 +51,7 @@ async fn a_count_is_told_to_all_or_to_those_who_came_since() {
     scene.push("c", "last", None);
     scene.flush();
     assert_eq!(ann.reads(1).await, ["c:\"last\""]);
-    assert_eq!(bob.reads(3).await, ["joined", "[]c=2", "[7]c:\"last\""]);
+    assert_eq!(bob.reads(3).await, ["joined", "[7]c=2", "[7]c:\"last\""]);
     // nothing is kept of channels that are left, or are not counted
     scene.join(&ann, "uncounted", "");
     scene.join(&ann, "d", "");
