@@ -10,7 +10,7 @@ use crate::{
     command::PublishMatching,
     coordination::CoordinationMessage,
     envelope::Envelope,
-    ids::{AppId, ChannelKey, NodeId},
+    ids::{AppId, ChannelKey, NodeId, UserId},
     member::MemberAnnouncement,
     node_request::{Bearer, NodeRequest, NodeResponse},
     query::{MemberInfos, NameHashes, Query, QueryResult, ResultPart, TypedQuery},
@@ -69,6 +69,24 @@ pub trait Bus: Send + Sync {
     /// Receive the pushes of `channel` for as long as the interest lives (and a little longer). `None` if this bus delivers
     /// everything anyway.
     fn interest(&self, channel: &ChannelKey) -> Option<Interest>;
+
+    /// Receive what is for `user` of `app` for as long as the interest lives (and a little longer): pushes, and commands that
+    /// change what the user may do. `None` if this bus delivers everything anyway.
+    fn user_interest(&self, app: &AppId, user: &UserId) -> Option<Interest> {
+        let _ = (app, user);
+        None
+    }
+
+    /// The same without anything to hold, for users who are connected: it ends when [`Bus::release_user`] has been called as
+    /// often.
+    fn retain_user(&self, app: &AppId, user: &UserId) {
+        let _ = (app, user);
+    }
+
+    /// One [`Bus::retain_user`] ends.
+    fn release_user(&self, app: &AppId, user: &UserId) {
+        let _ = (app, user);
+    }
 
     /// Tell another slave something about channels that it keeps. May be lost with either node, never overtaken.
     fn report(&self, to: NodeId, reports: Vec<CoordinationMessage>);
@@ -154,7 +172,7 @@ impl BusState {
     }
 }
 
-/// Interest in a channel's pushes; it ends when this is dropped.
+/// Interest in the pushes of a channel or a user; it ends when this is dropped.
 pub struct Interest {
     /// Keeps the interest alive.
     pub hold: Hold,

@@ -84,6 +84,27 @@ pub enum CoordinationMessage {
     },
     /// "I dropped announcements of members that I had decided: fetch the lists of my channels anew."
     AnnouncementsLost,
+    /// "So many sockets of mine are on this channel (watch this user)", which is yours to coordinate: tell me how it stands. If
+    /// the `count` is 0, none is any more, or it is no longer yours.
+    Follow {
+        /// The channel or the user.
+        key: CoordinatedKey,
+        /// How many sockets.
+        count: u64,
+        /// What all of them were told last.
+        told: Option<u64>,
+        /// Some of them were told nothing yet.
+        asks: bool,
+    },
+    /// To who follows it: "So it stands in the cluster."
+    Told {
+        /// The channel or the user.
+        key: CoordinatedKey,
+        /// Of a channel: how many sockets are on it. Of a user: 1 if it is online.
+        count: u64,
+        /// All of your sockets are to know, not only those that were told nothing yet.
+        all: bool,
+    },
     /// "I am about to go, and tell outside what I decided: do not tell it for me."
     Leaving,
 }

@@ -119,9 +119,8 @@ pub enum Body {
         no: u64,
         /// Who answers.
         from: NodeId,
-        /// The messages that were not refused, each with its slot; or with none, if it went to everybody or to who asks.
-        /// `None`: that is too long ago.
-        messages: Option<Vec<(Option<u16>, u64)>>,
+        /// The messages that were not refused, each with where it went. `None`: that is too long ago.
+        messages: Option<Vec<(PushedTo, u64)>>,
     },
     /// A part of a message that is too large to travel whole. The fragments travel in order.
     Fragment {
@@ -134,6 +133,17 @@ pub enum Body {
         /// What it holds of the message.
         bytes: Bytes,
     },
+}
+
+/// Where a message went, as far as its receivers must know.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum PushedTo {
+    /// To everybody, or to who asks.
+    All,
+    /// To the nodes that listen to this slot of channels.
+    Slot(u16),
+    /// To the nodes that listen to this slot of users.
+    UserSlot(u16),
 }
 
 /// How a message is written. The number is its first byte.

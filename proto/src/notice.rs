@@ -98,4 +98,18 @@ pub enum Notice<'a> {
         /// What has changed.
         change: &'a MemberChange,
     },
+    /// So many sockets are on a channel that it is on, in the whole cluster.
+    SubscriptionCount {
+        /// The channel.
+        channel: &'a ChannelName,
+        /// How many.
+        count: u64,
+    },
+    /// Users that its client watches are online or offline, which it was not told yet.
+    Watched {
+        /// Those who are online.
+        online: &'a [UserId],
+        /// Those who are not.
+        offline: &'a [UserId],
+    },
 }

@@ -16,7 +16,7 @@ use arc_swap::{ArcSwap, Guard};
 use subtle::ConditionallySelectable;
 
 use crate::{
-    ids::AppId,
+    ids::{AppId, ChannelName},
     jwt::{BadToken, Claims, Keyring, claimed_app},
     origin::Origins,
     push_key::{KeyHash, PushKey},
@@ -65,6 +65,8 @@ pub struct Tenants {
     push_keys: Vec<Arc<PushKey>>,
     /// What dialects know of apps, by the type of their records.
     of_dialects: Vec<(TypeId, DialectRecords)>,
+    /// Is there an app, or was there, that wants anything counted or announced? Most often none is.
+    wants_any: bool,
 }
 
 /// What the settings say of one app.
@@ -78,6 +80,35 @@ pub struct ListedTenant {
     pub of_dialects: Vec<DialectRecord>,
     /// Where the remote commands of its clients are posted, if they are.
     pub remote: Option<Arc<RemoteTarget>>,
+    /// What the cluster counts and announces for it, besides what its dialects want.
+    pub wants: AppWants,
+}
+
+/// What the cluster counts and announces only for apps that want it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AppWants {
+    /// Its clients may watch users: whether one is online is decided, and told those who watch.
+    pub watchlists: bool,
+    /// The sockets on those of its channels for which this says so are counted.
+    pub counts: Option<fn(&ChannelName) -> bool>,
+    /// Those sockets are told how many they are.
+    pub tells_counts: bool,
+}
+
+impl AppWants {
+    /// All that either wants.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            watchlists: self.watchlists || other.watchlists,
+            counts: self.counts.or(other.counts),
+            tells_counts: self.tells_counts || other.tells_counts,
+        }
+    }
+
+    fn is_nothing(self) -> bool {
+        !self.watchlists && self.counts.is_none()
+    }
 }
 
 /// What one dialect knows of one app. The dialect finds it by its type.
@@ -87,6 +118,7 @@ pub struct DialectRecord {
     /// What the dialect calls the app in places where its key does not stand.
     id: Option<String>,
     record: Arc<dyn Any + Send + Sync>,
+    wants: AppWants,
 }
 
 impl DialectRecord {
@@ -98,7 +130,13 @@ impl DialectRecord {
 
     /// `record`; the dialect finds it by `id`, too, if it calls the app something else than its key.
     pub fn new<R: Any + Send + Sync>(id: Option<String>, record: R) -> Self {
-        Self { kind: TypeId::of::<R>(), id, record: Arc::new(record) }
+        Self { kind: TypeId::of::<R>(), id, record: Arc::new(record), wants: AppWants::default() }
+    }
+
+    /// The same of an app for which the cluster is to do this.
+    #[must_use]
+    pub fn wanting(self, wants: AppWants) -> Self {
+        Self { wants, ..self }
     }
 }
 
@@ -130,7 +168,7 @@ impl Tenants {
         if let Some(former) = self.listed.remove(&app) {
             former.of_dialects.iter().for_each(|record| self.forget(record));
         }
-        for DialectRecord { kind, id, record } in &listed.of_dialects {
+        for DialectRecord { kind, id, record, .. } in &listed.of_dialects {
             let at = self.of_dialects.iter().position(|(known, _)| known == kind).unwrap_or_else(|| {
                 self.of_dialects.push((*kind, DialectRecords::default()));
                 self.of_dialects.len() - 1
@@ -141,6 +179,7 @@ impl Tenants {
                 records.by_id.insert(id.clone(), record.clone());
             }
         }
+        self.wants_any |= !listed.wants().is_nothing();
         self.listed.insert(app, listed);
         self
     }
@@ -163,6 +202,12 @@ impl Tenants {
             records.by_id.retain(|_, known| !Arc::ptr_eq(known, record));
         }
         self.of_dialects.retain(|(_, records)| !records.all.is_empty());
+    }
+
+    /// What the cluster counts and announces for `app`: quick where nobody wants anything.
+    #[must_use]
+    pub fn wants(&self, app: &AppId) -> AppWants {
+        if self.wants_any { self.app(app).wants() } else { AppWants::default() }
     }
 
     /// What is known of `app`.
@@ -288,6 +333,12 @@ impl<'t> Tenant<'t> {
         }))
     }
 
+    /// What the cluster counts and announces for it.
+    #[must_use]
+    pub fn wants(self) -> AppWants {
+        self.listed.map(ListedTenant::wants).unwrap_or_default()
+    }
+
     /// Where the remote commands of its clients are posted, if they are.
     #[must_use]
     pub fn remote(self) -> Option<&'t Arc<RemoteTarget>> {
@@ -298,6 +349,12 @@ impl<'t> Tenant<'t> {
     #[must_use]
     pub fn of<R: Any>(self) -> Option<&'t R> {
         self.listed?.of_dialects.iter().find_map(|of| of.record.downcast_ref())
+    }
+}
+
+impl ListedTenant {
+    fn wants(&self) -> AppWants {
+        self.of_dialects.iter().map(|record| record.wants).fold(self.wants, AppWants::or)
     }
 }
 

@@ -64,6 +64,16 @@ impl BusDispatcher {
             {
                 return;
             }
+            // other users hash to the same slot
+            Command::Direct { to: Target::User(user), .. }
+            | Command::DirectEvent { user, .. }
+            | Command::Reload { user, .. }
+            | Command::Grant { user, .. }
+            | Command::Terminate { whose: Target::User(user), .. }
+                if !self.0.metrics.users.is_here(&envelope.app, user) =>
+            {
+                return;
+            }
             Command::Direct { .. }
             | Command::DirectEvent { .. }
             | Command::Reload { .. }

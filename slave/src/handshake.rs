@@ -13,7 +13,9 @@ use actix_http::ws::hash_key;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
 use log::debug;
+use tokio::time::timeout;
 use wellhead_proto::{
+    bus::{Hold, Interest},
     dialect::contract::{ApiCall, ApiReply, ConnectRequest, Credentials, Headers, RejectedSocket, Route},
     frame::Frame,
     http_api::{Head, HttpVersion, Matched},
@@ -33,6 +35,10 @@ use crate::{
     transport::Transport,
 };
 
+/// How long a handshake waits for the bus to confirm that it delivers what is for the user. As long as the sockets of a slave
+/// outlive its bus.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
+
 /// A client whose handshake was accepted. A place for its socket is taken.
 pub struct Accepted {
     bearer: Bearer,
@@ -41,6 +47,8 @@ pub struct Accepted {
     encoding: u8,
     accept: SocketAccept,
     permit: ConnectionPermit,
+    /// What is for its user is received already.
+    hold: Option<Hold>,
 }
 
 impl Accepted {
@@ -122,12 +130,14 @@ pub fn open(state: &Arc<SlaveState>, cell: &Rc<ShardCell>, accepted: Accepted, o
     if transport.set_send_buffer(state.limits.send_buffer.bytes()).is_err() {
         return;
     }
-    let Accepted { bearer: Bearer { user, app, channels: grants, remotes }, knows_remotes, encoding, permit, .. } =
-        accepted;
+    let Accepted { bearer, knows_remotes, encoding, permit, hold, .. } = accepted;
+    let Bearer { user, app, channels: grants, remotes } = bearer;
     let remotes = knows_remotes.then_some(remotes);
     state.metrics.opened.inc();
     let admitted = AdmittedClient { app, user, grants, remotes, encoding, welcome: answer, early, permit };
     session::start(state, cell, transport, admitted);
+    // from now on the socket keeps the interest alive
+    drop(hold);
 }
 
 struct Rejection {
@@ -164,8 +174,9 @@ async fn examine(state: &Arc<SlaveState>, head: Head<'_>) -> Result<Accepted, Re
     let knows_remotes = matches!(credentials, Credentials::TokenWithRemotes(_));
     // last of all: a token that is good once is used up by it
     let bearer = identify(state, &tenants, app, credentials).await.map_err(&refused)?;
+    let hold = receive_for(state, &bearer).await.map_err(&refused)?;
     let encoding = state.encodings.number(matched.dialect, variant);
-    Ok(Accepted { bearer, knows_remotes, encoding, accept: SocketAccept::of(key), permit })
+    Ok(Accepted { bearer, knows_remotes, encoding, accept: SocketAccept::of(key), permit, hold })
 }
 
 fn now() -> Duration {
@@ -249,6 +260,24 @@ async fn identify(
         return Err(Refusal::WrongApp);
     }
     Ok(bearer)
+}
+
+/// Receive what is for the user of a socket before it is opened: no push that is accepted afterwards may be missed.
+async fn receive_for(state: &SlaveState, bearer: &Bearer) -> Result<Option<Hold>, Refusal> {
+    if bearer.user.is_nobody() {
+        return Ok(None);
+    }
+    let Some(Interest { hold, confirmed }) = state.bus.user_interest(&bearer.app, &bearer.user) else {
+        return Ok(None);
+    };
+    if let Some(confirmed) = confirmed {
+        let down = |_| Refusal::unavailable("the cluster's bus does not answer");
+        timeout(CONFIRMED_WITHIN, confirmed).await.map_err(down)?;
+        if state.admission.is_draining() {
+            return Err(state.admission.refusal());
+        }
+    }
+    Ok(Some(hold))
 }
 
 /// What a token stands for; a reference is redeemed by the slave that issued it, once, whoever gets it.

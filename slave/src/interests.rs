@@ -10,7 +10,7 @@ use std::sync::{
 use rustc_hash::FxHashMap;
 use wellhead_proto::{
     bus::{Bus, Hold},
-    ids::{AppId, ChannelName},
+    ids::{AppId, ChannelName, UserId},
 };
 
 use crate::{
@@ -69,6 +69,16 @@ impl Interests {
             self.channels.fetch_sub(1, Ordering::Relaxed);
             self.coordination.withdraw(&self.key(channel));
         }
+    }
+
+    /// The first socket of a user came to a thread, which gets what is for that user from now on.
+    pub fn user_connected(&self, app: &AppId, user: &UserId) {
+        self.bus.retain_user(app, user);
+    }
+
+    /// The last socket of a user has gone from a thread.
+    pub fn user_disconnected(&self, app: &AppId, user: &UserId) {
+        self.bus.release_user(app, user);
     }
 
     /// The number of a channel, and the workers with subscribers of it.

@@ -21,6 +21,7 @@ pub fn start(state: &Arc<SlaveState>) {
     actix_rt::spawn(sweep(Arc::downgrade(state)));
     actix_rt::spawn(watch_bus(Arc::downgrade(state), state.bus.state()));
     actix_rt::spawn(watch_roster(Arc::downgrade(state), state.bus.state()));
+    state.presence.start_following(&state.registries);
     let slave = Arc::downgrade(state);
     state.coordination.start(move || {
         if let Some(slave) = slave.upgrade() {

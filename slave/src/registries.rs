@@ -9,8 +9,8 @@ use crate::{
     backlog::Backlog,
     channels::{ChannelRef, MAX_WORKERS},
     interests::Interests,
-    presence::{MemberNotifier, MemberUpdate},
-    registry::{Drain, Registry, TellMembers},
+    presence::{FollowNotifier, MemberNotifier, MemberUpdate, UserStanding},
+    registry::{CountUpdate, Drain, Registry, TellMembers, UsersStand},
 };
 
 /// All of them, in the order of the threads' numbers.
@@ -60,6 +60,22 @@ impl MemberNotifier for Registries {
         for worker in with_subscribers.filter_map(|worker| all.get(worker)) {
             let (channel, update, permit) = (channel.clone(), update.clone(), self.backlog.admit(0));
             worker.do_send(TellMembers { channel, update, permit });
+        }
+    }
+}
+
+impl FollowNotifier for Registries {
+    fn tell_watchers(&self, worker: usize, users: Vec<UserStanding>) {
+        if let Some(worker) = self.all().get(worker) {
+            worker.do_send(UsersStand(users));
+        }
+    }
+
+    fn tell_count(&self, channel: &ChannelRef, count: u64, all: bool) {
+        let workers = self.all();
+        let with_subscribers = self.interests.names().workers(channel.id());
+        for worker in with_subscribers.filter_map(|worker| workers.get(worker)) {
+            worker.do_send(CountUpdate { channel: channel.clone(), count, all, permit: self.backlog.admit(0) });
         }
     }
 }

@@ -96,13 +96,13 @@ impl Slave {
         let backlog = Arc::<Backlog>::default();
         Self(Arc::new(SlaveState {
             node,
-            tenants,
             encodings: Encodings::new(&dialects),
             router: Router::new(Role::Slave, dialects),
             tokens: Tokens::new(tokens, node, cluster, &secret).with_clocks(clocks),
             registries: Arc::new(Registries::new(interests.clone(), backlog.clone())),
             interests,
-            presence: Arc::new(Presence::new(coordination.clone(), bus.clone())),
+            presence: Arc::new(Presence::new(coordination.clone(), bus.clone(), tenants.clone())),
+            tenants,
             coordination,
             backlog,
             memory: Arc::new(Memory::new(if limits.memory.0 == 0 { usize::MAX } else { limits.memory.bytes() })),

@@ -61,6 +61,12 @@ impl Users {
         }
         self.count.set(users as i64);
     }
+
+    /// Has a user a socket on this slave? Another name with the same hash is taken for it.
+    pub fn is_here(&self, app: &AppId, user: &UserId) -> bool {
+        let hash = self.hashes.hash_one((app, user));
+        self.here.lock().unwrap_or_else(PoisonError::into_inner).users.contains(&hash)
+    }
 }
 
 #[cfg(test)]
@@ -84,6 +90,8 @@ mod tests {
             left.into_iter().for_each(|(app, user)| users.disconnected(app, user));
             assert_eq!(users.count.get(), count);
         }
+        users.connected(&app, &ann);
+        assert!(users.is_here(&app, &ann) && !users.is_here(&other, &ann) && !users.is_here(&app, &bob));
     }
 
     #[test]

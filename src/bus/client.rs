@@ -55,6 +55,8 @@ pub(super) trait BusTransport: Send + Sync + Sized + 'static {
     const LAST_PAUSE: Duration;
     /// Is the server asked once a second whether it is alive? If not, its silence is noticed by who waits for it.
     const PROBES: bool;
+    /// Do servers of every release that may be met route slots of users?
+    const HAS_USER_SLOTS: bool;
     /// Why a connection ends whose confirmation does not come.
     const SILENT: &'static str;
 
@@ -199,7 +201,7 @@ impl<T: BusTransport> PubSub for ReconnectingClient<T> {
     }
 
     async fn send_in(&self, session: u32, subject: Subject, message: Bytes) -> Result<(), BusError> {
-        debug_assert!(subject != Subject::EverySlot, "only to be listened to");
+        debug_assert!(!subject.is_wildcard(), "only to be listened to");
         let (_, outlet) = self.shared.outlet().filter(|(up, _)| *up == session).ok_or(BusError::Down)?;
         let (bytes, limit) = (message.len(), self.shared.transport.max_message());
         if bytes > limit {
@@ -255,6 +257,10 @@ impl<T: BusTransport> PubSub for ReconnectingClient<T> {
 
     fn is_served_by_a_node(&self) -> bool {
         self.shared.transport.is_served_by_a_node()
+    }
+
+    fn has_user_slots(&self) -> bool {
+        T::HAS_USER_SLOTS
     }
 
     fn state(&self) -> watch::Receiver<bool> {

@@ -23,6 +23,28 @@ pub enum Subject {
     Everyone,
     /// One node.
     Node(NodeId),
+    /// Pushes to the users that hash to this slot.
+    UserSlot(u16),
+    /// All slots of users at once; only to be listened to.
+    EveryUserSlot,
+}
+
+impl Subject {
+    /// The wildcard through which a message to this subject is received, too.
+    #[must_use]
+    pub fn wildcard(self) -> Option<Self> {
+        match self {
+            Self::Slot(_) => Some(Self::EverySlot),
+            Self::UserSlot(_) => Some(Self::EveryUserSlot),
+            Self::EverySlot | Self::Everyone | Self::Node(_) | Self::EveryUserSlot => None,
+        }
+    }
+
+    /// Is it only to be listened to?
+    #[must_use]
+    pub fn is_wildcard(self) -> bool {
+        matches!(self, Self::EverySlot | Self::EveryUserSlot)
+    }
 }
 
 impl fmt::Display for Subject {
@@ -32,6 +54,8 @@ impl fmt::Display for Subject {
             Self::EverySlot => write!(f, "slot.*"),
             Self::Everyone => write!(f, "all"),
             Self::Node(node) => write!(f, "node.{node}"),
+            Self::UserSlot(slot) => write!(f, "user.{slot}"),
+            Self::EveryUserSlot => write!(f, "user.*"),
         }
     }
 }
@@ -85,6 +109,11 @@ pub trait PubSub: Send + Sync {
         false
     }
 
+    /// May pushes to users travel on slots of their own? If not, they go to everybody.
+    fn has_user_slots(&self) -> bool {
+        true
+    }
+
     /// Is it up? It is once the server has everything that is listened to.
     fn state(&self) -> watch::Receiver<bool>;
 
@@ -94,8 +123,8 @@ pub trait PubSub: Send + Sync {
 
 /// Handles what a node receives.
 pub trait MessageHandler: Send + Sync {
-    /// A message came. `subject` is what was listened to: a push that comes through [`Subject::EverySlot`] comes with that,
-    /// and once more with its slot, if that is listened to as well. Called for one after the other, per subject in the
+    /// A message came. `subject` is what was listened to: a push that comes through a wildcard, such as
+    /// [`Subject::EverySlot`], comes with that, and once more with its slot, if that is listened to as well. Called for one after the other, per subject in the
     /// order in which they were sent; must not block.
     fn hear(&self, subject: Subject, message: Bytes);
 

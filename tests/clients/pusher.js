@@ -58,11 +58,12 @@ export async function stage(t, launch, more = '') {
   const server = await launch(t, { toml: `${toml}${more}\n` });
   const signer = backend(server.master);
   const forger = backend(server.master, { secret: 'another secret' });
-  const endpoint = await authority(t, ({ socket_id: socket, channel_name: channel, user }) => {
+  const endpoint = await authority(t, ({ socket_id: socket, channel_name: channel, user, watchlist }) => {
     if (channel === undefined) {
       // a sign-in; the library puts a forged one together like any other
       const by = user.startsWith('forged') ? forger : signer;
-      return by.authenticateUser(socket, { id: user, user_info: { name: user.toUpperCase() } });
+      const data = { id: user, user_info: { name: user.toUpperCase() } };
+      return by.authenticateUser(socket, watchlist ? { ...data, watchlist: JSON.parse(watchlist) } : data);
     }
     // who has signed in need not be told who it is
     if (channel.includes('signed-in')) return signer.authorizeChannel(socket, channel);
@@ -94,6 +95,12 @@ export async function stage(t, launch, more = '') {
     backend: signer,
     /** A client of that slave, as pusher-js has it. */
     client: (slave, user, more = {}) => leaves(new Client(app.key, { cluster: 'any', ...options(slave, user), ...more })),
+    /** The same, of a user who watches others. */
+    watcher: (slave, user, watchlist) => {
+      const params = { user, watchlist: JSON.stringify(watchlist) };
+      const more = { userAuthentication: { endpoint, transport: 'ajax', params } };
+      return leaves(new Client(app.key, { cluster: 'any', ...options(slave, user), ...more }));
+    },
     /** The same under Laravel Echo. */
     echo: (slave, user) => leaves(new Echo({ broadcaster: 'reverb', key: app.key, Pusher: Client, ...options(slave, user) })),
     /** What the HTTP API answers to a query. */

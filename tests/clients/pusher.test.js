@@ -278,6 +278,62 @@ for (const [place, launch] of Object.entries(places)) {
     assert.equal(forged.connection.state, 'connected');
   });
 
+  test(`${place}: who watches users hears of their coming and going`, async t => {
+    const { server, client, watcher } = await stage(t, launch, 'watchlist = true');
+    const eve = watcher(1, 'eve', ['ann', 7, 'bob']);
+    const heard = [];
+    for (const name of ['online', 'offline']) {
+      eve.user.watchlist.bind(name, event => {
+        assert.equal(event.name, name);
+        for (const user of [...event.user_ids].sort()) heard.push(`${name} ${user}`);
+      });
+    }
+    const hears = wanted => until('heard', wanted, async () => heard.slice());
+    await signedIn(eve);
+    const all = ['offline 7', 'offline ann', 'offline bob'];
+    await hears(all);
+    const ann = await signedIn(client(0, 'ann'));
+    all.push('online ann');
+    await hears(all);
+    const also = await signedIn(client(1, 'ann'));
+    await signedIn(client(0, '7'));
+    all.push('online 7');
+    await hears(all);
+    ann.disconnect();
+    await until('one of two is gone', ['7', 'ann', 'eve'], () => server.names('/api/demo/online'));
+    also.disconnect();
+    all.push('offline ann');
+    await hears(all);
+    // after coming back it is told anew, and nothing is missing
+    const back = next(eve.user.watchlist, 'online');
+    eve.disconnect();
+    await signedIn(client(1, 'bob'));
+    eve.connect();
+    assert.deepEqual((await back).user_ids.sort(), ['7', 'bob']);
+  });
+
+  test(`${place}: subscribers hear how many they are`, async t => {
+    const { client, ask } = await stage(t, launch, 'subscription_count_event = true');
+    const counts = [];
+    const ann = client(0, 'ann').subscribe('news');
+    ann.bind('pusher:subscription_count', ({ subscription_count: count }) => counts.push(count));
+    await next(ann, 'pusher:subscription_count');
+    const bob = client(1, 'bob');
+    const both = next(bob.subscribe('news'), 'pusher:subscription_count');
+    assert.deepEqual(await both, { subscription_count: 2 });
+    await until('both are counted', [1, 2], async () => counts.slice());
+    assert.equal(ann.subscriptionCount, 2);
+    bob.disconnect();
+    await until('one is left', [1, 2, 1], async () => counts.slice());
+    assert.deepEqual(await ask('/channels/news', { info: 'subscription_count' }), { occupied: true, subscription_count: 1 });
+    const member = await subscribed(client(1, 'cay'), 'presence-room');
+    const heard = record(member);
+    member.bind('pusher:subscription_count', count => heard.push(count));
+    await subscribed(client(0, 'dan'), 'presence-room');
+    await until('both are members', 2, async () => member.members.count);
+    assert.deepEqual(heard, []);
+  });
+
   test(`${place}: where connections must be authorized, others are closed for good`, async t => {
     const { client } = await stage(t, launch, 'authorized_connections = true\nauthorization_timeout = "2s"');
     const [silent, ann, bob] = [client(0, 'silent'), client(0, 'ann'), client(1, 'bob')];

@@ -4,6 +4,7 @@
 mod carriers;
 mod node;
 mod suite;
+mod users;
 
 use std::sync::Arc;
 
@@ -29,6 +30,20 @@ macro_rules! contract {
     };
 }
 
+/// What is promised about users, where they have slots of their own.
+macro_rules! contract_of_user_slots {
+    ($module:ident, $carrier:ident, $($promise:ident),* $(,)?) => {
+        mod $module {
+            $(
+                #[tokio::test]
+                async fn $promise() {
+                    super::users::$promise::<super::carriers::$carrier>().await;
+                }
+            )*
+        }
+    };
+}
+
 macro_rules! contract_of {
     ($module:ident, $carrier:ident, $($more:ident),* $(,)?) => {
         contract!(
@@ -37,7 +52,6 @@ macro_rules! contract_of {
             pushes_arrive_in_order_wherever_they_are_wanted,
             what_a_slave_pushes_reaches_everybody_and_itself_in_order,
             once_an_interest_is_confirmed_no_push_is_missed,
-            what_is_for_users_reaches_every_slave_with_its_app,
             large_pushes_and_small_ones_keep_their_order,
             questions_are_answered_by_all_slaves_also_at_length,
             who_is_silent_is_named_and_waited_for_once,
@@ -55,6 +69,33 @@ macro_rules! contract_of {
 contract_of!(nats_keeps_the_contract, NatsCarrier, while_it_is_down_nothing_is_taken_and_nothing_stale_comes_after,);
 contract_of!(the_socket_keeps_the_contract, Local,);
 contract_of!(memory_keeps_the_contract, MemoryCarrier,);
+
+contract_of_user_slots!(
+    nats_keeps_the_contract_of_users,
+    NatsCarrier,
+    what_is_for_a_user_reaches_the_slaves_where_the_user_is_in_order,
+    a_push_that_follows_a_connect_is_never_missed,
+    two_who_come_at_once_are_both_let_in,
+    a_push_to_a_user_costs_the_other_slaves_nothing,
+    what_is_received_follows_the_users_who_are_here,
+    a_connect_waits_for_a_bus_that_is_down_and_users_are_received_for_after_it,
+);
+contract_of_user_slots!(
+    memory_keeps_the_contract_of_users,
+    MemoryCarrier,
+    what_is_for_a_user_reaches_the_slaves_where_the_user_is_in_order,
+    a_push_that_follows_a_connect_is_never_missed,
+    two_who_come_at_once_are_both_let_in,
+    a_push_to_a_user_costs_the_other_slaves_nothing,
+    what_is_received_follows_the_users_who_are_here,
+);
+// without slots of users everybody hears everything
+contract_of_user_slots!(
+    the_socket_keeps_the_contract_of_users,
+    Local,
+    what_is_for_a_user_reaches_the_slaves_where_the_user_is_in_order,
+    a_push_that_follows_a_connect_is_never_missed,
+);
 
 #[tokio::test]
 async fn the_bus_of_one_process_keeps_what_applies_to_it() {

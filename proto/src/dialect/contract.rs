@@ -481,6 +481,12 @@ pub trait Protocol {
         None
     }
 
+    /// The users whose coming and going its client wants to know, asked for after an [`Action::Identify`] was carried out.
+    /// They replace those of before.
+    fn take_watchlist(&mut self) -> Vec<UserId> {
+        Vec::new()
+    }
+
     /// What the head of a subscription's events contains of it (see [`Dialect::head`]).
     fn tag(&self) -> Option<Box<str>> {
         None

@@ -18,7 +18,7 @@ use super::contract::Dialect;
 use crate::{
     ids::{AppId, SocketIdSeal},
     secret::Secret,
-    tenants::{DialectRecord, Tenant, Tenants},
+    tenants::{AppWants, DialectRecord, Tenant, Tenants},
 };
 
 /// Keys of the settings as a struct: their names, types and defaults. Unknown keys must be refused
@@ -94,6 +94,12 @@ pub trait Mount: Dialect + Sized + 'static {
     fn app_id(app: &Self::App) -> Option<String> {
         let _ = app;
         None
+    }
+
+    /// What the cluster is to count and announce for an app.
+    fn wants(app: &Self::App) -> AppWants {
+        let _ = app;
+        AppWants::default()
     }
 
     /// The secret that signs what Wellhead sends to the backend of an app, where the dialect has one.
@@ -441,7 +447,15 @@ impl<M: Mount> Definition for Mounted<M> {
         let apps: Vec<_> =
             apps.iter().map(|entry| AppEntry { place: entry.place, key: entry.key, settings: own(entry) }).collect();
         let records = M::apps(&apps, files)?;
-        Ok(records.into_iter().map(|app| app.map(|app| DialectRecord::new(M::app_id(&app), app))).collect())
+        Ok(records
+            .into_iter()
+            .map(|app| {
+                app.map(|app| {
+                    let wants = M::wants(&app);
+                    DialectRecord::new(M::app_id(&app), app).wanting(wants)
+                })
+            })
+            .collect())
     }
 
     fn app_secret<'a>(&self, record: &'a DialectRecord) -> Option<&'a [u8]> {

@@ -143,11 +143,17 @@ fn reports() -> Vec<(&'static str, Body)> {
 /// What the previous release has no word for.
 fn new_reports() -> Vec<(&'static str, Body)> {
     let user = || CoordinatedKey::User { app: name("shop"), user: name("ann") };
+    let channel = || CoordinatedKey::from(key("room"));
     let said = [
         ("claims a user", CoordinationMessage::Claim { key: user(), claimed: true, epoch: 3, info: None }),
         ("hands over a user", CoordinationMessage::Handover { key: user(), epoch: 3 }),
         ("announced a user", CoordinationMessage::Announced { key: user(), epoch: 3 }),
         ("announcements lost", CoordinationMessage::AnnouncementsLost),
+        ("follows a channel", CoordinationMessage::Follow { key: channel(), count: 300, told: Some(299), asks: true }),
+        ("follows a user", CoordinationMessage::Follow { key: user(), count: 1, told: None, asks: false }),
+        ("follows no more", CoordinationMessage::Follow { key: user(), count: 0, told: None, asks: false }),
+        ("told a count", CoordinationMessage::Told { key: channel(), count: 301, all: false }),
+        ("told of a user", CoordinationMessage::Told { key: user(), count: 1, all: true }),
         ("leaving", CoordinationMessage::Leaving),
     ];
     said.map(|(case, said)| (case, report(vec![said]))).into()
@@ -204,6 +210,12 @@ fn webhooks() -> Vec<(&'static str, Body)> {
     ]
 }
 
+/// What the previous release can be told less exactly only.
+fn new_membership() -> Vec<(&'static str, Body)> {
+    let messages = vec![(PushedTo::UserSlot(9), 301), (PushedTo::Slot(9), 302)];
+    vec![("pushed to a user", Body::Pushed { no: 1, from: node(7), messages: Some(messages) })]
+}
+
 fn report(reports: Vec<CoordinationMessage>) -> Body {
     Body::Reports { from: node(7), reports }
 }
@@ -224,7 +236,10 @@ fn membership() -> Vec<(&'static str, Body)> {
         ("goodbye", Body::Goodbye(node(7), 300)),
         ("settings", Body::Settings { from: node(7), settings: vec![("app a".to_owned(), beat.secret)] }),
         ("what have you pushed", Body::AskPushed { no: 1, from: node(7), after: 300 }),
-        ("pushed", Body::Pushed { no: 1, from: node(7), messages: Some(vec![(Some(9), 301), (None, 302)]) }),
+        (
+            "pushed",
+            Body::Pushed { no: 1, from: node(7), messages: Some(vec![(PushedTo::Slot(9), 301), (PushedTo::All, 302)]) },
+        ),
         ("pushed, too long ago", Body::Pushed { no: 1, from: node(7), messages: None }),
         ("a piece", Body::Fragment { of: 300, index: 1, count: 3, bytes: Bytes::from_static(b"bytes") }),
     ]
@@ -257,6 +272,7 @@ fn every_message_has_the_bytes_that_it_always_had() {
             ("new_ends", new_ends()),
             ("new_answers", new_answers()),
             ("webhooks", webhooks()),
+            ("new_membership", new_membership()),
         ];
         let only_here = only_here.into_iter().filter(|_| format == MessageFormat::V4);
         for (file, cases) in all().into_iter().chain(only_here) {
@@ -296,6 +312,16 @@ fn the_previous_release_is_not_told_what_it_has_no_word_for() {
         let told = message(report(vec![request.clone()]));
         assert_eq!(NodeMessage::decode(&bytes, &signer), Ok((told, MessageFormat::V3)), "{case}");
     }
+}
+
+#[test]
+fn the_previous_release_takes_a_push_to_a_slot_of_users_for_one_to_everybody() {
+    let signer = MessageKey::new(b"the secret of the golden files");
+    let (_, pushed) = new_membership().swap_remove(0);
+    let bytes = message(pushed).encode(MessageFormat::V3, &signer);
+    let messages = vec![(PushedTo::All, 301), (PushedTo::Slot(9), 302)];
+    let told = message(Body::Pushed { no: 1, from: node(7), messages: Some(messages) });
+    assert_eq!(NodeMessage::decode(&bytes, &signer), Ok((told, MessageFormat::V3)));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{BadMessage, Body, MessageFormat, NodeMessage};
+use super::{BadMessage, Body, MessageFormat, NodeMessage, PushedTo};
 use crate::{
     channel::ChannelPattern,
     command::{Command, PublishMatching, Target},
@@ -187,7 +187,10 @@ impl From<Body> for MailV3 {
             Body::Fragment { of, index, count, bytes } => Self::Part { of, index, count, bytes },
             Body::Settings { from, settings } => Self::Settings { from, settings },
             Body::AskPushed { no, from, after } => Self::AskPushed { no, from, after },
-            Body::Pushed { no, from, messages } => Self::Pushed { no, from, letters: messages },
+            Body::Pushed { no, from, messages } => {
+                let old = |(to, message): (PushedTo, u64)| (to.into_old(), message);
+                Self::Pushed { no, from, letters: messages.map(|messages| messages.into_iter().map(old).collect()) }
+            }
         }
     }
 }
@@ -241,7 +244,10 @@ impl From<MailV3> for Body {
             MailV3::Part { of, index, count, bytes } => Self::Fragment { of, index, count, bytes },
             MailV3::Settings { from, settings } => Self::Settings { from, settings },
             MailV3::AskPushed { no, from, after } => Self::AskPushed { no, from, after },
-            MailV3::Pushed { no, from, letters } => Self::Pushed { no, from, messages: letters },
+            MailV3::Pushed { no, from, letters } => {
+                let new = |(slot, letter): (Option<u16>, u64)| (slot.map_or(PushedTo::All, PushedTo::Slot), letter);
+                Self::Pushed { no, from, messages: letters.map(|letters| letters.into_iter().map(new).collect()) }
+            }
         }
     }
 }
@@ -264,6 +270,17 @@ impl From<Command> for OldCommand {
                 let name = EventName::try_from("").expect("an event may have no name");
                 Self::Publish { channel, event: Event::new(name, Payload::Absent), except: None }
             }
+        }
+    }
+}
+
+impl PushedTo {
+    /// As it was. The previous release takes every push to a user, and listens to no slots of users: what went to one of those
+    /// passed it by.
+    fn into_old(self) -> Option<u16> {
+        match self {
+            Self::All | Self::UserSlot(_) => None,
+            Self::Slot(slot) => Some(slot),
         }
     }
 }
@@ -381,7 +398,8 @@ impl From<OldPost> for CoordinatedKey {
 
 impl CoordinationMessage {
     /// As it was; `None`: the previous release has no word for it, and is told nothing. It does not coordinate users, and
-    /// fetches lists of members anew only when the slaves change.
+    /// fetches lists of members anew only when the slaves change. It tells nobody how a channel or a user stands: as long as
+    /// it coordinates them, their counts are not announced, and who watches them is told nothing.
     fn into_old(self) -> Option<OldReport> {
         Some(match self {
             Self::Request { number } => OldReport::Ask { no: number },
@@ -392,7 +410,7 @@ impl CoordinationMessage {
             Self::Handover { key, epoch } => OldReport::Kept { post: key.into_old()?, epoch },
             Self::Announced { key, epoch } => OldReport::Announced { post: key.into_old()?, epoch },
             Self::Synced { slaves, round, confirmed } => OldReport::Settled { slaves, turn: round, heard: confirmed },
-            Self::AnnouncementsLost | Self::Leaving => return None,
+            Self::AnnouncementsLost | Self::Follow { .. } | Self::Told { .. } | Self::Leaving => return None,
         })
     }
 }

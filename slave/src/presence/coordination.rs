@@ -24,7 +24,7 @@ use wellhead_proto::{
 };
 
 use super::{
-    coordinator::{Coordinator, Fact, GRACE, LedgerKey, Outcome},
+    coordinator::{Coordinator, Fact, FollowUpdate, GRACE, LedgerKey, Outcome},
     facts::{self, Consumer, FactFilter, FactReader, FactStream},
 };
 use crate::{channels::ChannelTable, metrics::Metrics};
@@ -49,6 +49,12 @@ pub struct Coordination {
     coordinator: Mutex<Coordinator>,
     /// When somebody will have been away for long enough.
     due: watch::Sender<Option<Duration>>,
+    /// When a count is to be told.
+    counts_due: watch::Sender<Option<Duration>>,
+    /// How what this slave follows stands, until its sockets are told: of each key the last, so it is bounded by what is
+    /// followed.
+    told: Mutex<BTreeMap<CoordinatedKey, FollowUpdate>>,
+    has_told: watch::Sender<()>,
     bus: Arc<dyn Bus>,
     metrics: Metrics,
     facts: FactStream,
@@ -69,6 +75,9 @@ impl Coordination {
             grace,
             coordinator: Mutex::new(Coordinator::new(me, grace, names)),
             due: watch::Sender::new(None),
+            counts_due: watch::Sender::new(None),
+            told: Mutex::default(),
+            has_told: watch::Sender::default(),
             bus,
             metrics,
             readers: Mutex::new(Some(Consumer::ALL.map(|consumer| facts.read(consumer)))),
@@ -108,6 +117,38 @@ impl Coordination {
     /// The last of them left; the same holds.
     pub fn withdraw(&self, key: &LedgerKey) {
         self.with(|coordinator, out| coordinator.withdraw(key, out));
+    }
+
+    /// So many sockets of this slave follow each of these keys; does any of them not know how it stands?
+    pub fn follow(&self, follows: impl IntoIterator<Item = (CoordinatedKey, u64, bool)>) {
+        self.with(|coordinator, out| {
+            for (key, count, asks) in follows {
+                coordinator.follow(&key, count, asks, out);
+            }
+        });
+    }
+
+    /// Changes when something that this slave follows stands otherwise.
+    pub fn has_told(&self) -> watch::Receiver<()> {
+        self.has_told.subscribe()
+    }
+
+    /// How that stands.
+    pub fn take_told(&self) -> Vec<FollowUpdate> {
+        std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner)).into_values().collect()
+    }
+
+    fn note_told(&self, updates: Vec<FollowUpdate>) {
+        if updates.is_empty() {
+            return;
+        }
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for update in updates {
+            let before = told.get(&update.key).is_some_and(|before| before.all);
+            told.insert(update.key.clone(), FollowUpdate { all: update.all | before, ..update });
+        }
+        drop(told);
+        self.has_told.send_replace(());
     }
 
     /// Another slave said something. `true` if lists of members must be fetched anew.
@@ -185,6 +226,7 @@ impl Coordination {
     /// called once.
     pub fn start(self: &Arc<Self>, refetch: impl Fn() + 'static) {
         actix_rt::spawn(end_graces(Arc::downgrade(self), self.due.subscribe()));
+        actix_rt::spawn(tell_counts(Arc::downgrade(self), self.counts_due.subscribe()));
         let Some([announcer, metrics, log]) = self.readers.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return;
         };
@@ -212,10 +254,13 @@ impl Coordination {
         let result = act(&mut coordinator, &mut out);
         let due = coordinator.due();
         self.due.send_if_modified(|next| std::mem::replace(next, due) != due);
+        let counts_due = coordinator.counts_due();
+        self.counts_due.send_if_modified(|next| std::mem::replace(next, counts_due) != counts_due);
         for (to, messages) in out.batches(TOGETHER) {
             self.bus.report(to, messages);
         }
         self.facts.publish(out.facts);
+        self.note_told(out.told);
         result
     }
 }
@@ -287,6 +332,22 @@ async fn end_graces(coordination: Weak<Coordination>, mut due: watch::Receiver<O
                 if due.changed().await.is_err() {
                     return;
                 }
+            }
+        }
+    }
+}
+
+async fn tell_counts(coordination: Weak<Coordination>, mut due: watch::Receiver<Option<Duration>>) {
+    loop {
+        let next = *due.borrow_and_update();
+        let Some(start) = coordination.upgrade().map(|coordination| coordination.start) else { return };
+        let wait = next.map_or(Duration::MAX, |next| next.saturating_sub(start.elapsed()));
+        match timeout(wait, due.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => {
+                let Some(coordination) = coordination.upgrade() else { return };
+                coordination.with(Coordinator::tick_counts);
             }
         }
     }

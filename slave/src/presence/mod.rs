@@ -25,16 +25,20 @@
 //! | [`local`] | which sockets of a thread are members, and as whom | nobody: its thread's |
 //! | [`replica`] | own members of the slave, counted, and copies of what was announced | [`Presence`] |
 //! | [`coordinator`] | what is decided for the cluster, and what this slave claims | [`coordination`] |
+//! | [`Following`] | which users are online here, which are watched and how they stand, and how many sockets are on counted channels | itself |
+//! | [`watchers`] | which sockets of a thread watch which users, and what they were told | nobody: its thread's |
 //! | [`facts`] | what was decided, for those who read it | each reader's queue |
 //!
-//! **Locks** are taken in this order, and no other: the replica's (here), a stripe of the interests, the coordinator's, then one
-//! of the innermost (the table of channels, a queue of facts, what the bus locks), under which nothing else is called.
+//! **Locks** are taken in this order, and no other: the replica's (here), or one of [`Following`]'s, a stripe of the interests, the coordinator's, then one
+//! of the innermost (the table of channels, a queue of facts, what was told, what the bus locks), under which nothing else is called.
 
 pub mod coordination;
 pub mod coordinator;
 pub mod facts;
+mod following;
 pub mod local;
 mod replica;
+pub mod watchers;
 
 use std::{
     collections::BTreeMap,
@@ -51,10 +55,14 @@ use wellhead_proto::{
     member::{Member, MemberChange},
     membership::coordinators,
     notice::Denial,
+    tenants::TenantDirectory,
 };
 
-pub use self::replica::MemberUpdate;
 use self::{coordination::Coordination, coordinator::LedgerKey, replica::MemberReplica};
+pub use self::{
+    following::{FollowNotifier, Following, UserStanding},
+    replica::MemberUpdate,
+};
 use crate::channels::{ChannelId, ChannelRef};
 
 /// Lists that are asked for at once.
@@ -71,6 +79,8 @@ pub struct Presence {
     replica: Mutex<MemberReplica>,
     coordination: Arc<Coordination>,
     bus: Arc<dyn Bus>,
+    /// What the clients of this slave follow: counts of channels, and users.
+    pub following: Following,
 }
 
 /// Tells the sockets of this slave what has changed on a channel. Called in the order of the numbers, so it must not wait.
@@ -93,8 +103,9 @@ impl Drop for Invitation {
 
 impl Presence {
     /// Nobody is there yet.
-    pub fn new(coordination: Arc<Coordination>, bus: Arc<dyn Bus>) -> Self {
-        Self { replica: Mutex::default(), coordination, bus }
+    pub fn new(coordination: Arc<Coordination>, bus: Arc<dyn Bus>, tenants: Arc<TenantDirectory>) -> Self {
+        let following = Following::new(coordination.clone(), tenants);
+        Self { replica: Mutex::default(), coordination, bus, following }
     }
 
     /// A socket of this thread is about to subscribe to a channel whose pushes the bus brings already; when the list of its

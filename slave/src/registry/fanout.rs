@@ -48,6 +48,8 @@ enum PushBody {
     Event(Event),
     /// A change of the members, for those of them who do not know of it.
     Members(MemberUpdate),
+    /// How many there are, for all.
+    Count(u64),
 }
 
 impl PushBody {
@@ -55,6 +57,7 @@ impl PushBody {
         match self {
             Self::Event(event) => Notice::Event { channel, event },
             Self::Members(MemberUpdate { change, .. }) => Notice::Members { channel, change },
+            Self::Count(count) => Notice::SubscriptionCount { channel, count: *count },
         }
     }
 }
@@ -77,10 +80,17 @@ impl QueuedPush {
         Self { channel, body, except: None, encoded: SmallVec::new(), since, permit: Some(permit) }
     }
 
+    /// How many sockets are on the channel.
+    pub fn count(channel: ChannelName, count: u64, permit: Permit, since: Instant) -> Self {
+        let body = PushBody::Count(count);
+        Self { channel, body, except: None, encoded: SmallVec::new(), since, permit: Some(permit) }
+    }
+
     /// Does `socket` get it? `part` finds as which member the socket is on the channel.
     pub fn is_for<'a>(&self, socket: SocketId, part: impl Fn() -> Option<&'a LocalMember>) -> bool {
         match &self.body {
             PushBody::Event(_) => self.except != Some(socket),
+            PushBody::Count(_) => true,
             PushBody::Members(MemberUpdate { number, change }) => {
                 part().is_some_and(|part| part.is_told(change.user(), *number))
             }
@@ -88,7 +98,7 @@ impl QueuedPush {
     }
 
     fn is_for_all(&self) -> bool {
-        self.except.is_none() && matches!(self.body, PushBody::Event(_))
+        self.except.is_none() && !matches!(self.body, PushBody::Members(_))
     }
 
     /// Encodes it for a single socket, and keeps nothing for others.
@@ -110,7 +120,7 @@ impl QueuedPush {
         match &self.body {
             PushBody::Event(event) => event.data.len(),
             PushBody::Members(MemberUpdate { change: MemberChange::Added(member), .. }) => member.info.len(),
-            PushBody::Members(_) => 0,
+            PushBody::Members(_) | PushBody::Count(_) => 0,
         }
     }
 }

@@ -18,7 +18,7 @@ use wellhead_proto::{
 use crate::{
     backlog::Permit,
     channels::{ChannelId, ChannelRef},
-    presence::MemberUpdate,
+    presence::{MemberUpdate, UserStanding},
 };
 
 /// Carry out commands for the sockets of this thread, in order.
@@ -50,6 +50,25 @@ pub struct TellMembers {
     /// Counts it as waiting until it is done.
     pub permit: Permit,
 }
+
+/// Tell the sockets on a channel how many there are.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct CountUpdate {
+    /// The channel.
+    pub channel: ChannelRef,
+    /// How many.
+    pub count: u64,
+    /// All of them, and not only those that were told nothing yet.
+    pub all: bool,
+    /// Counts it as waiting until it is done.
+    pub permit: Permit,
+}
+
+/// Tell the sockets that watch these users how they stand.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct UsersStand(pub Vec<UserStanding>);
 
 /// Answer from what this thread holds.
 #[derive(Message)]

@@ -15,7 +15,10 @@ mod unauthorized;
 
 pub use self::{
     cell::ShardCell,
-    message::{AnswerQuery, Deliver, Deliveries, Delivery, Drain, PendingAnswer, RunningQuery, TellMembers},
+    message::{
+        AnswerQuery, CountUpdate, Deliver, Deliveries, Delivery, Drain, PendingAnswer, RunningQuery, TellMembers,
+        UsersStand,
+    },
     shard::{CHUNK, LocalSocketView, Shard},
     socket::{NewSocket, SocketHandle},
 };
@@ -65,6 +68,10 @@ impl Registry {
     fn beat_later(ctx: &mut Context<Self>) {
         ctx.run_later(BEAT, |registry, ctx| {
             registry.beat();
+            if registry.cell.shard.borrow_mut().tick_watchers() {
+                // its flush tells them
+                ctx.notify(UsersStand(Vec::new()));
+            }
             Self::beat_later(ctx);
         });
     }
@@ -110,6 +117,22 @@ impl Handler<TellMembers> for Registry {
 
     fn handle(&mut self, TellMembers { channel, update, permit }: TellMembers, _: &mut Self::Context) {
         self.cell.shard.borrow_mut().tell_members(channel, update, permit);
+    }
+}
+
+impl Handler<CountUpdate> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, update: CountUpdate, _: &mut Self::Context) {
+        self.cell.shard.borrow_mut().tell_count(update);
+    }
+}
+
+impl Handler<UsersStand> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, UsersStand(users): UsersStand, _: &mut Self::Context) {
+        self.cell.shard.borrow_mut().users_stand(users);
     }
 }
 

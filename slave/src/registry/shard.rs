@@ -2,6 +2,7 @@
 //! after everything that the mailbox held has been put into it.
 
 mod asks;
+mod follows;
 mod members;
 mod pushes;
 mod users;
@@ -9,6 +10,7 @@ mod users;
 use std::{collections::VecDeque, num::NonZeroUsize, rc::Rc, sync::Arc, time::Instant};
 
 use lru::LruCache;
+use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 use wellhead_proto::{
     command::{Command, Target},
@@ -22,6 +24,7 @@ use wellhead_proto::{
 
 use self::{
     asks::QueryTask,
+    follows::Newcomers,
     users::{Reload, UserCommand, UserOrder, WaitingForCommand},
 };
 use super::{
@@ -33,13 +36,14 @@ use super::{
     unauthorized::Unauthorized,
 };
 use crate::{
+    channels::ChannelId,
     encodings::Encodings,
     interests::Interests,
     keep_alive::KeepAlive,
     metrics::Metrics,
     numbers::{ChannelNo, SocketNo},
     outbox::{Outbox, SocketEnd},
-    presence::{Presence, local::LocalMembers},
+    presence::{Presence, local::LocalMembers, watchers::Watchers},
 };
 
 /// Deliveries between two flushes: a few milliseconds, so that HTTP and small pushes on the same thread stay quick.
@@ -78,6 +82,10 @@ pub struct Shard {
     pub(super) grants: AllGrants,
     /// Which sockets are members of which presence channels.
     members: LocalMembers,
+    /// Who is to be told the count of a channel.
+    newcomers: FxHashMap<ChannelId, Newcomers>,
+    /// Which sockets watch which users.
+    watchers: Watchers,
     /// Who of them must still show something signed, by their numbers in the node.
     pub(super) unauthorized: Unauthorized,
     encodings: Rc<Encodings>,
@@ -122,6 +130,8 @@ impl Shard {
             index: Index::new(interests.names().clone()),
             grants: AllGrants::default(),
             members: LocalMembers::default(),
+            newcomers: FxHashMap::default(),
+            watchers: Watchers::default(),
             unauthorized: Unauthorized::default(),
             encodings,
             fanout: Fanout::default(),
@@ -148,7 +158,7 @@ impl Shard {
             question.note(&app, &user);
         }
         if !user.is_nobody() && !self.index.is_online(&app, &user) {
-            self.metrics.users.connected(&app, &user);
+            self.user_connected(&app, &user);
         }
         self.index.open(local_socket.id.counter(), app, user, local_socket);
     }
@@ -163,7 +173,7 @@ impl Shard {
             return false;
         }
         if is_new {
-            self.metrics.users.connected(&app, user);
+            self.user_connected(&app, user);
         }
         self.index.at_mut(no).is_identified = true;
         self.unauthorized.remove(socket.counter());
@@ -184,11 +194,16 @@ impl Shard {
         self.resign_all(local_socket);
         let (app, user) = (self.index.app_of(local_socket).clone(), self.index.user_of(local_socket).clone());
         self.unauthorized.remove(socket.counter());
+        self.unwatch(socket.counter());
+        let counted = self.all_counted(local_socket);
         if let Some((_, change)) = self.index.close(socket.counter()) {
             self.note(change);
         }
+        for channel in counted {
+            self.count_leave(socket.counter(), &channel);
+        }
         if !user.is_nobody() && !self.index.is_online(&app, &user) {
-            self.metrics.users.disconnected(&app, &user);
+            self.user_disconnected(&app, &user);
         }
     }
 
@@ -217,8 +232,9 @@ impl Shard {
         if let Some(local_socket) = self.index.local_socket_of(join.socket) {
             let mut change = Change::default();
             for channel in &join.channels {
-                self.index.subscribe(local_socket, channel, join.tag.clone(), &mut change);
+                let local_channel = self.index.subscribe(local_socket, channel, join.tag.clone(), &mut change);
                 self.note_join(local_socket, channel);
+                self.count_join(local_socket, local_channel);
             }
             self.note(change);
             // the session that asks flushes its own outbox, unless the subscribe had to wait for a broadcast
@@ -238,9 +254,13 @@ impl Shard {
     pub fn unsubscribe(&mut self, socket: SocketId, channel: &ChannelName) {
         if let Some(local_socket) = self.index.local_socket_of(socket.counter()) {
             self.resign(local_socket, channel);
+            let counted = self.counted(self.index.app_of(local_socket), channel);
             let mut change = Change::default();
             self.index.unsubscribe(local_socket, channel, &mut change);
             self.note(change);
+            if let Some(channel) = counted {
+                self.count_leave(socket.counter(), &channel);
+            }
         }
     }
 
@@ -336,6 +356,18 @@ impl Shard {
         let local_socket = self.index.at(local_socket);
         let goodbye = self.encodings.at(local_socket.encoding).goodbye(cause);
         local_socket.outbox.end(SocketEnd { cause, goodbye: Some(goodbye) });
+    }
+
+    fn user_connected(&self, app: &AppId, user: &UserId) {
+        self.interests.user_connected(app, user);
+        self.metrics.users.connected(app, user);
+        self.presence.following.user_came(app, user, self.worker);
+    }
+
+    fn user_disconnected(&self, app: &AppId, user: &UserId) {
+        self.metrics.users.disconnected(app, user);
+        self.presence.following.user_left(app, user, self.worker);
+        self.interests.user_disconnected(app, user);
     }
 
     fn note(&mut self, change: Change) {

@@ -15,6 +15,7 @@ use wellhead_proto::{
     notice::Notice,
     query::{GrantsQuery, Listing, MembersQuery, NameHashes, Names, NamesQuery, name_hash},
     refusal::Refusal,
+    tenants::{TenantDirectory, Tenants},
     testkit::RecordingBus,
 };
 
@@ -131,7 +132,7 @@ impl Scene {
         let coordination = Coordination::new(node, Arc::default(), GRACE, bus.clone(), metrics.clone());
         let coordination = Arc::new(coordination);
         let interests = Arc::new(Interests::new(bus.clone(), coordination.clone()));
-        let presence = Arc::new(Presence::new(coordination, bus));
+        let presence = Arc::new(Presence::new(coordination, bus, Arc::new(TenantDirectory::new(Tenants::default()))));
         Self {
             shard: Shard::new(0, CHUNK, 64 << 10, encodings, interests, presence, metrics),
             share: Rc::new(Share::new(Arc::new(Memory::new(MEMORY)), 1 << 20)),

@@ -134,6 +134,11 @@ impl SocketHandle {
         self.cell.shard.borrow_mut().identify(self.id, user)
     }
 
+    /// It watches these users from now on, and no others. What it is told at once.
+    pub fn watch(&self, users: &[UserId]) -> Option<Frame> {
+        self.cell.shard.borrow_mut().watch(self.id, users)
+    }
+
     /// Its client has shown something that its backend has signed.
     pub fn note_signed(&self) {
         self.cell.shard.borrow_mut().unauthorized.remove(self.id.counter());

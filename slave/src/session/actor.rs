@@ -176,7 +176,7 @@ impl Session {
             }
             Effect::Join(channels) => self.want(Action::Subscribe(channels), context),
             Effect::Enter(entry) => self.want(Action::Enter(entry), context),
-            Effect::Identify(user) => self.identify(&user),
+            Effect::Identify(user) => self.sign_in(user, context),
             Effect::Say(channel, event) => self.say(channel, event, context),
             Effect::Leave(channel) => {
                 self.socket.unsubscribe(&channel);
@@ -288,6 +288,25 @@ impl Session {
         }));
     }
 
+    /// Be the socket of `user` once the bus delivers what is for that user: no push that is accepted after the reply may be missed.
+    fn sign_in(&mut self, user: UserId, context: &mut SessionContext<Self>) {
+        let Some(app) = self.socket.app() else { return };
+        let interest = if user.is_nobody() { None } else { self.state.bus.user_interest(&app, &user) };
+        match interest {
+            Some(Interest { hold, confirmed: Some(confirmed) }) => {
+                // the next command is handled when this one is done
+                context.wait(confirmed.into_actor(self).map(move |(), session, _| {
+                    session.identify(&user);
+                    drop(hold);
+                }));
+            }
+            held => {
+                self.identify(&user);
+                drop(held);
+            }
+        }
+    }
+
     /// Be the socket of `user`: what is pushed to that user from now on follows the reply.
     fn identify(&mut self, user: &UserId) {
         let is_done = self.socket.identify(user);
@@ -297,6 +316,10 @@ impl Session {
             debug!(socket_id, app_id = app.as_str(), user_id = of.as_str(); "socket {socket_id} {words} {user}");
         }
         self.reply(if is_done { ActionOutcome::Done } else { ActionOutcome::Denied });
+        let watchlist = if is_done { self.protocol.take_watchlist() } else { Vec::new() };
+        if is_done && let Some(frame) = self.socket.watch(&watchlist) {
+            self.outbox.reply(frame);
+        }
     }
 
     fn attend(&mut self, channel: &ChannelKey, member: &Member, most: usize) {

@@ -12,7 +12,7 @@ use wellhead_proto::{
     command::{Command, PublishMatching, Target},
     coordination::CoordinationMessage,
     envelope::Envelope,
-    ids::{ChannelKey, NodeId},
+    ids::{AppId, ChannelKey, NodeId, UserId},
     member::MemberAnnouncement,
     node_message::Body,
     node_request::{NodeRequest, NodeResponse},
@@ -20,7 +20,10 @@ use wellhead_proto::{
 };
 
 use super::{
-    Cluster, DEADLINE, ONE_DEADLINE, PUBLISH, interest, late::OwedAnswers, pending::PendingMessages, slots::slot_of,
+    Cluster, DEADLINE, ONE_DEADLINE, PUBLISH, interest,
+    late::OwedAnswers,
+    pending::PendingMessages,
+    slots::{slot_of, slot_of_user},
 };
 use crate::bus::pubsub::{PubSub, Subject};
 
@@ -35,11 +38,12 @@ fn subject_of(envelope: &Envelope) -> Subject {
         }
         Command::Direct { to: Target::Socket(socket), .. }
         | Command::Terminate { whose: Target::Socket(socket), .. } => Subject::Node(socket.node()),
-        Command::Direct { .. }
-        | Command::DirectEvent { .. }
-        | Command::Reload { .. }
-        | Command::Grant { .. }
-        | Command::Terminate { .. } => Subject::Everyone,
+        // what changes a user's permissions, or ends its sockets, goes the same way as pushes to the user: none overtakes another
+        Command::Direct { to: Target::User(user), .. }
+        | Command::DirectEvent { user, .. }
+        | Command::Reload { user, .. }
+        | Command::Grant { user, .. }
+        | Command::Terminate { whose: Target::User(user), .. } => Subject::UserSlot(slot_of_user(&envelope.app, user)),
     }
 }
 
@@ -98,6 +102,18 @@ impl Bus for ClusterBus {
         Some(interest::want(&self.0, channel))
     }
 
+    fn user_interest(&self, app: &AppId, user: &UserId) -> Option<Interest> {
+        interest::want_user(&self.0, app, user)
+    }
+
+    fn retain_user(&self, app: &AppId, user: &UserId) {
+        self.0.retain_user(app, user);
+    }
+
+    fn release_user(&self, app: &AppId, user: &UserId) {
+        self.0.release_user(app, user);
+    }
+
     fn report(&self, to: NodeId, reports: Vec<CoordinationMessage>) {
         self.0.sender.queue(Subject::Node(to), Body::Reports { from: self.0.me.node, reports });
     }
@@ -140,6 +156,7 @@ impl<'a> Pushes<'a> {
     /// `once`: nobody sends it again, so a node that may have missed it must be able to ask for it.
     async fn push(&mut self, subject: Subject, body: Body, once: bool) -> Result<(), BusError> {
         let (cluster, unconfirmed) = (self.cluster, &mut self.unconfirmed);
+        let subject = cluster.routed(subject).await;
         let note = |message| {
             if once {
                 unconfirmed.push(message);
@@ -195,6 +212,24 @@ impl Cluster {
             pushes.confirm().await
         };
         timeout(PUBLISH, publish).await.map_err(|_| BusError::Full)?
+    }
+
+    /// Where a message for `subject` goes: to everybody instead of a slot of users, if somebody does not listen to those.
+    async fn routed(&self, subject: Subject) -> Subject {
+        if !matches!(subject, Subject::UserSlot(_)) {
+            return subject;
+        }
+        if !self.has_user_slots() {
+            return Subject::Everyone;
+        }
+        loop {
+            let by_slot = self.formats().have_user_slots();
+            let chosen = self.user_route.lock().unwrap_or_else(PoisonError::into_inner).choose(by_slot, self.now());
+            match chosen {
+                Ok(()) => return if by_slot { subject } else { Subject::Everyone },
+                Err(wait) => tokio::time::sleep(wait).await,
+            }
+        }
     }
 
     /// The way to the others, once everybody who is there has been heard of.

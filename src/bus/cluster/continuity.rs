@@ -107,10 +107,10 @@ impl Continuity {
         };
         let other = known.session != session;
         match &mut known.doubt {
-            // what it was asked before says nothing of this connection
+            // the answer to an earlier question does not cover this connection
             Some(doubt) if other => doubt.begin_anew(),
             Some(_) => {}
-            // if it dies before it answers, it was most likely about to
+            // a node that was silent and ends without an answer was most likely ending already: that alone is no gap
             None if other || known.gone || now.saturating_sub(known.heard) >= SILENCE => {
                 known.doubt = Some(Doubt { must_answer: other, ..Doubt::after(known.last, now) });
             }
@@ -137,11 +137,12 @@ impl Continuity {
             }
             !its
         });
-        // who is there when this node starts owes it nothing; who comes later says so at once, or was not heard
+        // what was pushed before this node started is not missing; a node that comes later is asked for everything since its
+        // first message
         let within = |since: Option<Duration>, span| since.is_some_and(|since| now.saturating_sub(since) < span);
         if self.interrupted.is_some() || !within(self.up_since, LEASE) {
             let first = u64::from(u32::from(node)) << SENDER;
-            // one that dies young was heard from its first word on, unless this node was away
+            // a node that ends soon after its start must answer only if this node had no connection meanwhile
             let must_answer = within(self.interrupted, LONGEST);
             known.doubt = Some(Doubt { came, must_answer, ..Doubt::after(first, now) });
         }

@@ -106,6 +106,11 @@ impl Formats {
         self.old
     }
 
+    /// Does everybody who is here listen to slots of users? The previous release does not know them.
+    pub(super) fn have_user_slots(&self) -> bool {
+        self.require_signed || self.old == 0
+    }
+
     fn count(&mut self) {
         self.old = self.nodes.values().filter(|known| known.format == MessageFormat::V3).count();
     }

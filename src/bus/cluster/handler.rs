@@ -8,7 +8,7 @@ use wellhead_proto::{
     bus::{BoxFuture, Gap},
     ids::NodeId,
     membership::Heartbeat,
-    node_message::{BadMessage, Body, MessageFormat, NodeMessage},
+    node_message::{BadMessage, Body, MessageFormat, NodeMessage, PushedTo},
     query::{QueryResult, ResultPart},
 };
 
@@ -68,10 +68,11 @@ impl NodeMessageHandler {
     }
 
     fn read(&self, node: &Arc<Cluster>, subject: Subject, message: NodeMessage, format: MessageFormat) {
-        let of_slot = matches!(subject, Subject::Slot(_) | Subject::EverySlot);
         let NodeMessage { id, session, body } = message;
         let fragment = if let Body::Fragment { index, .. } = body { index } else { 0 };
-        if of_slot && !node.interest.slots().counts((id, fragment), subject == Subject::EverySlot) {
+        if let Some((interest, by_all)) = node.interest_of(subject)
+            && !interest.slots().counts((id, fragment), by_all)
+        {
             return;
         }
         let Body::Fragment { of, index, count, bytes } = body else {
@@ -165,22 +166,27 @@ impl Cluster {
     }
 
     /// What went to whoever asks, or to a slot, behind the message `after`.
-    fn pushed_since(&self, after: u64, asks: NodeId) -> Option<Vec<(Option<u16>, u64)>> {
+    fn pushed_since(&self, after: u64, asks: NodeId) -> Option<Vec<(PushedTo, u64)>> {
         let journal = self.sender.journal();
         let pushed = journal.since(after)?.filter_map(|(message, subject)| match subject {
-            Subject::Slot(slot) => Some((Some(slot), message)),
-            Subject::Everyone => Some((None, message)),
-            Subject::Node(node) => (node == asks).then_some((None, message)),
-            Subject::EverySlot => None,
+            Subject::Slot(slot) => Some((PushedTo::Slot(slot), message)),
+            Subject::UserSlot(slot) => Some((PushedTo::UserSlot(slot), message)),
+            Subject::Everyone => Some((PushedTo::All, message)),
+            Subject::Node(node) => (node == asks).then_some((PushedTo::All, message)),
+            Subject::EverySlot | Subject::EveryUserSlot => None,
         });
         Some(pushed.collect())
     }
 
     /// A node said what it pushed; which of it concerns this one?
-    fn told_pushed(&self, from: NodeId, no: u64, messages: Option<Vec<(Option<u16>, u64)>>) {
+    fn told_pushed(&self, from: NodeId, no: u64, messages: Option<Vec<(PushedTo, u64)>>) {
         let messages = messages.map(|messages| {
-            let slots = self.interest.slots();
-            let ours = |&(slot, _): &(Option<u16>, u64)| slot.is_none_or(|slot| slots.is_wanted(slot));
+            let (slots, user_slots) = (self.interest.slots(), self.user_interest.slots());
+            let ours = |(to, _): &(PushedTo, u64)| match *to {
+                PushedTo::All => true,
+                PushedTo::Slot(slot) => slots.is_wanted(slot),
+                PushedTo::UserSlot(slot) => user_slots.is_wanted(slot),
+            };
             messages.into_iter().filter(ours).map(|(_, message)| message).collect()
         });
         let gap = self.continuity().answered(from, no, messages, self.now());

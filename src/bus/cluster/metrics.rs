@@ -13,6 +13,8 @@ pub struct Metrics {
     pub nodes: Gauge,
     /// Slots that are listened to.
     pub slots: Gauge,
+    /// Slots of users that are listened to.
+    pub user_slots: Gauge,
     /// Messages that were none of ours, or not signed with our secret.
     pub refused: Counter,
     /// Messages that were read though they are not signed.
@@ -41,6 +43,8 @@ impl Metrics {
         let metrics = Self { gaps, ..Self::default() };
         registry.register("roster_nodes", "Nodes that are alive, as this one sees it", metrics.nodes.clone());
         registry.register("bus_interests", "Slots of channels that this node listens to", metrics.slots.clone());
+        let users = "Slots of users that this node listens to";
+        registry.register("bus_user_interests", users, metrics.user_slots.clone());
         registry.register("bus_refused", "Messages that were not of this cluster's words", metrics.refused.clone());
         registry.register(
             "bus_unsigned",

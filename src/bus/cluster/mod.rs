@@ -19,6 +19,7 @@ mod metrics;
 mod pending;
 mod sender;
 mod slots;
+mod user_route;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
@@ -47,13 +48,14 @@ use self::{
     complaints::Complaints,
     continuity::Continuity,
     formats::Formats,
-    interest::SlotInterest,
+    interest::{SlotInterest, SlotKind},
     late::LateSlaves,
     membership::{
         Begin, ClusterMembers, FormatsChanged, LeaveCluster, Lost, MailboxLoad, MembershipActor, Published, Stop,
     },
     pending::Pending,
     sender::MessageSender,
+    user_route::UserRoute,
 };
 use super::pubsub::{PubSub, Subject};
 
@@ -76,6 +78,8 @@ pub struct Cluster {
     bus_handler: RwLock<Option<Arc<dyn BusHandler>>>,
     sender: MessageSender,
     interest: SlotInterest,
+    user_interest: SlotInterest,
+    user_route: Mutex<UserRoute>,
     continuity: Mutex<Continuity>,
     /// Which format each node reads.
     formats: Mutex<Formats>,
@@ -111,7 +115,9 @@ impl Cluster {
                 runtime: Handle::current(),
                 bus_handler: RwLock::default(),
                 sender,
-                interest: SlotInterest::default(),
+                interest: SlotInterest::new(SlotKind::Channels),
+                user_interest: SlotInterest::new(SlotKind::Users),
+                user_route: Mutex::default(),
                 continuity: Mutex::default(),
                 formats: Mutex::default(),
                 complaints: Mutex::default(),
@@ -161,7 +167,9 @@ impl Cluster {
         pubsub.listen(Subject::Node(self.me.node));
         self.sender.begin(pubsub);
         self.membership.do_send(Begin { hello });
-        self.runtime.spawn(interest::confirm(Arc::downgrade(self)));
+        for kind in [SlotKind::Channels, SlotKind::Users] {
+            self.runtime.spawn(interest::confirm(Arc::downgrade(self), kind));
+        }
     }
 
     /// Say goodbye, so that nobody waits for this node any more. It still receives and answers while its sockets are
@@ -205,15 +213,23 @@ impl Cluster {
         self.membership.do_send(Lost(node));
     }
 
-    /// Listen to at most `most` slots one by one, and to all of them until there are fewer than `few`.
+    /// Listen to at most `most` slots one by one, and to all of them until there are fewer than `few`; the same for the slots of
+    /// users.
     pub fn limit_slots(&self, most: usize, few: usize) {
         self.interest.slots().limit(most, few);
+        self.user_interest.slots().limit(most, few);
     }
 
     /// Does it listen to all of them at once?
     #[must_use]
     pub fn hears_all_slots(&self) -> bool {
         self.interest.slots().is_all()
+    }
+
+    /// Does it listen to all slots of users at once?
+    #[must_use]
+    pub fn hears_all_user_slots(&self) -> bool {
+        self.user_interest.slots().is_all()
     }
 
     fn common(&self) -> &Common {

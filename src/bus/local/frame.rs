@@ -118,7 +118,7 @@ impl ToBroker {
             2 => Self::Unlisten(unpack(&mut frame)?),
             3 => {
                 let subject = unpack(&mut frame)?;
-                if subject == Subject::EverySlot {
+                if subject.is_wildcard() {
                     return Err(BadFrame);
                 }
                 return Ok(Self::Send(subject, frame));
@@ -167,6 +167,8 @@ fn pack(subject: Subject) -> [u8; 5] {
         Subject::EverySlot => (1, 0),
         Subject::Everyone => (2, 0),
         Subject::Node(node) => (3, u32::from(node)),
+        Subject::UserSlot(slot) => (4, u32::from(slot)),
+        Subject::EveryUserSlot => (5, 0),
     };
     let [a, b, c, d] = number.to_be_bytes();
     [kind, a, b, c, d]
@@ -180,6 +182,8 @@ fn unpack(frame: &mut Bytes) -> Result<Subject, BadFrame> {
         (1, 0) => Ok(Subject::EverySlot),
         (2, 0) => Ok(Subject::Everyone),
         (3, node) => NodeId::try_from(node).map(Subject::Node).map_err(|_| BadFrame),
+        (4, slot) => u16::try_from(slot).map(Subject::UserSlot).map_err(|_| BadFrame),
+        (5, 0) => Ok(Subject::EveryUserSlot),
         _ => Err(BadFrame),
     }
 }
@@ -206,6 +210,7 @@ mod tests {
     fn subject() -> impl Strategy<Value = Subject> {
         prop_oneof![
             any::<u16>().prop_map(Subject::Slot),
+            any::<u16>().prop_map(Subject::UserSlot),
             Just(Subject::Everyone),
             any::<u32>().prop_map(|node| Subject::Node(NodeId::from_random(node))),
         ]
@@ -227,6 +232,9 @@ mod tests {
             ("send to everyone", ToBroker::Send(Subject::Everyone, body())),
             ("ping", ToBroker::Ping(300)),
             ("goodbye", ToBroker::Goodbye),
+            ("listen to a slot of users", ToBroker::Listen(Subject::UserSlot(0x0102))),
+            ("listen to every slot of users", ToBroker::Listen(Subject::EveryUserSlot)),
+            ("send to a slot of users", ToBroker::Send(Subject::UserSlot(0x0102), body())),
         ];
         for (case, frame) in to_exchange {
             golden.case(&format!("to the master: {case}"), hex(&written(&frame.frame())));
@@ -292,8 +300,10 @@ mod tests {
 
     #[test]
     fn nothing_can_be_sent_to_every_slot() {
-        let frame = ToBroker::Send(Subject::EverySlot, Bytes::from_static(b"x")).frame();
-        assert_eq!(ToBroker::parse(read(&frame)), Err(BadFrame));
+        for wildcard in [Subject::EverySlot, Subject::EveryUserSlot] {
+            let frame = ToBroker::Send(wildcard, Bytes::from_static(b"x")).frame();
+            assert_eq!(ToBroker::parse(read(&frame)), Err(BadFrame));
+        }
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl PubSub for UnixBroker {
     }
 
     async fn send_in(&self, _: u32, subject: Subject, message: Bytes) -> Result<(), BusError> {
-        debug_assert!(subject != Subject::EverySlot, "only to be listened to");
+        debug_assert!(!subject.is_wildcard(), "only to be listened to");
         if !*self.shared.up.borrow() {
             return Err(BusError::Down);
         }
@@ -185,6 +185,11 @@ impl PubSub for UnixBroker {
         true
     }
 
+    /// Its clients do not listen to any: see [`super::UnixClient`].
+    fn has_user_slots(&self) -> bool {
+        false
+    }
+
     fn state(&self) -> watch::Receiver<bool> {
         self.shared.up.subscribe()
     }
@@ -208,12 +213,8 @@ impl BrokerShared {
     fn hand_out(&self, subject: Subject, message: &Bytes) -> SmallVec<[Arc<Outbound>; 2]> {
         let mut crowded = SmallVec::new();
         let mut routes = self.routes();
-        let heard_as = match subject {
-            Subject::Slot(_) => &[subject, Subject::EverySlot][..],
-            _ => &[subject][..],
-        };
         let mut too_slow = SmallVec::<[ClientId; 2]>::new();
-        for &heard_as in heard_as {
+        for heard_as in std::iter::once(subject).chain(subject.wildcard()) {
             if routes.own.contains(&heard_as) {
                 self.buffer.admit(heard_as, message.clone());
             }

@@ -133,6 +133,8 @@ impl BusTransport for UnixTransport {
 
     const LAST_PAUSE: Duration = Duration::from_secs(1);
     const PROBES: bool = true;
+    /// A master of the previous release hangs up on who listens to a subject that it does not know.
+    const HAS_USER_SLOTS: bool = false;
     const SILENT: &'static str = "the master answers no more";
 
     fn servers(&self) -> usize {

@@ -81,6 +81,7 @@ impl BusTransport for NatsTransport {
 
     const LAST_PAUSE: Duration = Duration::from_secs(2);
     const PROBES: bool = false;
+    const HAS_USER_SLOTS: bool = true;
     const SILENT: &'static str = "no confirmation in time";
 
     fn servers(&self) -> usize {

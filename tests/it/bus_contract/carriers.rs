@@ -58,10 +58,11 @@ fn joining(number: u32, slave: bool) -> (ClusterBuilder, BusNode) {
     let (handle, arbiter, stop) = runtime();
     let _entered = handle.enter();
     let beat = beat(number, slave);
-    let joining = ClusterBuilder::new(beat, &arbiter, &mut Registry::default());
+    let mut registry = Registry::default();
+    let joining = ClusterBuilder::new(beat, &arbiter, &mut registry);
     let BusHandle::Cluster(cluster) = joining.bus() else { unreachable!("it is one of several") };
     let node = BusNode::new(beat.node, Arc::new(ClusterBus(cluster.clone())), Some(cluster));
-    let node = BusNode { _runtime: Some(stop), ..node };
+    let node = BusNode { registry: Some(registry), _runtime: Some(stop), ..node };
     if slave {
         node.bus.attach(node.book.clone());
     }

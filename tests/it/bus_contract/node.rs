@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::sync::{oneshot, watch};
 use wellhead::bus::cluster::Cluster;
 use wellhead_proto::{
@@ -30,6 +31,8 @@ pub struct BusNode {
     /// None on the bus of a single process.
     pub cluster: Option<Arc<Cluster>>,
     pub book: Arc<ReceivedItems>,
+    /// What its transport and its end of the bus count, if they do.
+    pub registry: Option<Registry>,
     /// What its tasks run on; it ends with the node.
     pub _runtime: Option<oneshot::Sender<()>>,
 }
@@ -178,7 +181,15 @@ impl BusHandler for ReceivedItems {
 impl BusNode {
     /// A node on `bus`; its book hears what it is meant to.
     pub fn new(id: NodeId, bus: Arc<dyn Bus>, cluster: Option<Arc<Cluster>>) -> Self {
-        Self { id, bus, cluster, book: Arc::default(), _runtime: None }
+        Self { id, bus, cluster, book: Arc::default(), registry: None, _runtime: None }
+    }
+
+    /// How many messages its transport has brought, heartbeats included.
+    pub fn messages_received(&self) -> Option<u64> {
+        let mut text = String::new();
+        encode(&mut text, self.registry.as_ref()?).expect("a string takes all");
+        let line = text.lines().find_map(|line| line.strip_prefix("bus_messages_total{direction=\"in\"} "));
+        Some(line.expect("it is counted").parse().expect("a number"))
     }
 
     /// Wait until the state of the bus is as it should be.

@@ -20,7 +20,7 @@ use wellhead::bus::{
 };
 use wellhead_proto::{
     bus::BoxFuture,
-    command::Command,
+    command::{Command, Target},
     coordination::{CoordinatedKey, CoordinationMessage},
     envelope::Envelope,
     event::{Event, Payload},
@@ -95,6 +95,12 @@ impl Heard {
             }
         })
         .await
+    }
+
+    /// The format of the push to a user with this text.
+    async fn format_to_user(&self, text: &str) -> MessageFormat {
+        let is_it = |body: &Body| *body == push_to_user(text);
+        self.find(&format!("the push of {text} to a user"), |format, body| is_it(body).then_some(format)).await
     }
 
     fn forget(&self) {
@@ -258,6 +264,12 @@ fn push(text: &str) -> Body {
     Body::Command(Envelope { app: "app".parse().unwrap(), command })
 }
 
+fn push_to_user(text: &str) -> Body {
+    let to = Target::User("ann".parse().unwrap());
+    let command = Command::Direct { to, data: Payload::Json(text.into()) };
+    Body::Command(Envelope { app: "app".parse().unwrap(), command })
+}
+
 async fn previous_release(field: &Field, count: f64) {
     for server in field.masters.iter().chain(&field.slaves) {
         server.metric_becomes("wellhead_roster_previous_release", "", count).await;
@@ -290,6 +302,13 @@ async fn they_understand_each_other(field: &Field) {
     assert_eq!(ann.next_event().await.data, "1");
     old.say(SLOT, push("2")).await;
     assert_eq!(ann.next_event().await.data, "2");
+
+    // a push to a user by the new master, which the old node would not hear on a slot; and one of the old node
+    backend.push_to_user("app", "ann", "4").await;
+    assert_eq!(old.heard.format_to_user("4").await, MessageFormat::V3);
+    assert!(ann.socket.text().await.contains('4'));
+    old.say(Subject::Everyone, push_to_user("5")).await;
+    assert!(ann.socket.text().await.contains('5'));
 
     // a query of the new master, and one of the old node
     let names = || async { field.masters[0].backend().await.names("/v1/apps/app/users").await };
@@ -341,6 +360,8 @@ async fn they_understand_each_other(field: &Field) {
     previous_release(field, 0.0).await;
     backend.push("app", "news", "e", "3").await;
     assert_eq!(ann.next_event().await.data, "3");
+    backend.push_to_user("app", "ann", "6").await;
+    assert!(ann.socket.text().await.contains('6'));
 }
 
 #[tokio::test]
@@ -353,6 +374,11 @@ async fn a_node_of_the_previous_release_is_a_member_over_nats_and_signing_begins
     they_understand_each_other(&field).await;
     assert_eq!(heard.format_of("1").await, MessageFormat::V3);
     assert_eq!(heard.format_of("3").await, MessageFormat::V4);
+    assert_eq!(heard.format_to_user("4").await, MessageFormat::V3);
+    // it has come, and not to everybody
+    let to_everybody =
+        |text: &str| heard.bodies.lock().expect("no panic").iter().any(|(_, body)| *body == push_to_user(text));
+    assert!(to_everybody("4") && !to_everybody("6"));
     heard.forget();
     for _ in 0..2 {
         heard

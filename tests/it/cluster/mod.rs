@@ -13,3 +13,4 @@ mod mixed;
 mod partition;
 mod restarts;
 mod tokens;
+mod users;

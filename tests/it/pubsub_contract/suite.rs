@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use wellhead::bus::pubsub::Subject::{self, EverySlot, Everyone, Slot};
+use wellhead::bus::pubsub::Subject::{self, EverySlot, EveryUserSlot, Everyone, Slot, UserSlot};
 use wellhead_proto::{bus::BusError, ids::NodeId};
 
 use super::{PubSubCarrier, node::PubSubNode};
@@ -123,9 +123,19 @@ pub async fn every_slot_is_heard_at_once<C: PubSubCarrier>() {
     let (_carrier, ann, bob) = pair::<C>().await;
     let bob = bob.listens(&[EverySlot, Everyone]).await;
     for slot in [0, 1, 40_000, 65_535] {
+        // those of users are others
+        ann.send(UserSlot(slot), "to a user").await;
         ann.send(Slot(slot), slot.to_string()).await;
         bob.hears(EverySlot, &slot.to_string()).await;
     }
+    let bob = bob.listens(&[EveryUserSlot, UserSlot(7)]).await;
+    ann.send(UserSlot(8), "user").await;
+    bob.hears(EveryUserSlot, "user").await;
+    bob.pubsub.unlisten(EveryUserSlot);
+    bob.pubsub.confirm().await.unwrap();
+    ann.send(UserSlot(8), "unlistened").await;
+    ann.send(UserSlot(7), "one user").await;
+    bob.hears(UserSlot(7), "one user").await;
     ann.send(Subject::Node(NodeId::from_random(1)), "to a node").await;
     ann.send(Everyone, "to everyone").await;
     bob.hears(Everyone, "to everyone").await;

@@ -1,5 +1,6 @@
 //! Pusher's HTTP API and protocol against the real binary: signatures, limits, refusals, members, and what the hostile try.
 
+mod counts;
 mod hostile;
 mod limits;
 mod presence;
@@ -8,4 +9,5 @@ mod replay;
 mod sign_in;
 mod signing;
 mod socket;
+mod watchlist;
 mod webhooks;

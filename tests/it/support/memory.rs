@@ -135,8 +135,7 @@ impl MemoryNet {
 impl Middle {
     fn route(&mut self, subject: Subject, message: &Bytes) {
         for port in &self.ports {
-            let as_slot = matches!(subject, Subject::Slot(_)).then_some(Subject::EverySlot);
-            for heard_as in as_slot.into_iter().chain([subject]) {
+            for heard_as in subject.wildcard().into_iter().chain([subject]) {
                 if port.listens.contains(&heard_as) {
                     // fails when the node is gone
                     let _ = port.to_node.send(Down::Heard(heard_as, message.clone()));

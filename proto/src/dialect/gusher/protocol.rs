@@ -224,7 +224,7 @@ pub fn encode(notice: Notice<'_>) -> Option<SharedFrame> {
         Notice::Granted(channel) => {
             permission("gusher.addchannel", &format!(r#"{{"channel":{}}}"#, quote(channel.as_str())))
         }
-        Notice::Members { .. } => return None,
+        Notice::Members { .. } | Notice::SubscriptionCount { .. } | Notice::Watched { .. } => return None,
     };
     Some(frame.into())
 }

@@ -6,9 +6,16 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use crate::{ids::AppId, tenants::Tenants};
+use crate::{
+    ids::{AppId, ChannelName},
+    tenants::{AppWants, Tenants},
+};
 
-use super::{limits::AppLimits, webhook::Webhook};
+use super::{
+    limits::AppLimits,
+    names::ChannelKind,
+    webhook::{Webhook, WebhookKind},
+};
 
 /// An app as Pusher's libraries know it. It is kept in the directory of tenants.
 #[derive(Clone)]
@@ -23,6 +30,10 @@ pub struct PusherApp {
     pub client_events: bool,
     /// How long a client may take to sign in or to join a channel with a signature; `None`: it need do neither.
     pub authorize_within: Option<Duration>,
+    /// May clients watch who is online?
+    pub watchlist: bool,
+    /// Are subscribers told how many they are?
+    pub subscription_count_event: bool,
     /// Its limits.
     pub limits: AppLimits,
     /// What is told of its channels, and whom.
@@ -36,7 +47,18 @@ impl PusherApp {
     #[must_use]
     pub fn new(key: AppId, id: String, secret: Vec<u8>, client_events: bool, limits: AppLimits) -> Self {
         let mac = Hmac::new_from_slice(&secret).expect("HMAC takes a key of any length");
-        Self { key, id, secret, client_events, authorize_within: None, limits, webhooks: Vec::new(), mac }
+        Self {
+            key,
+            id,
+            secret,
+            client_events,
+            authorize_within: None,
+            watchlist: false,
+            subscription_count_event: false,
+            limits,
+            webhooks: Vec::new(),
+            mac,
+        }
     }
 
     /// The targets of webhooks of an app, in the order of the settings.
@@ -51,6 +73,18 @@ impl PusherApp {
         let mut mac = self.mac.clone();
         mac.update(body);
         hex(&mac.finalize().into_bytes())
+    }
+
+    /// What the cluster counts and announces for it.
+    pub(super) fn wants(&self) -> AppWants {
+        // members of presence channels are announced one by one
+        let counted = |channel: &ChannelName| ChannelKind::of(channel.as_str()) != ChannelKind::Presence;
+        let webhook = self.webhooks.iter().any(|webhook| webhook.events.contains(&WebhookKind::SubscriptionCount));
+        AppWants {
+            watchlists: self.watchlist,
+            counts: (self.subscription_count_event || webhook).then_some(counted),
+            tells_counts: self.subscription_count_event,
+        }
     }
 
     /// Is `signature` what the secret makes of `parts`, written one after the other?

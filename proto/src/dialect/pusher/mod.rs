@@ -24,7 +24,7 @@ use crate::{
     ids::{AppId, SocketId, SocketIdSeal},
     notice::Notice,
     refusal::{CloseCause, Refusal},
-    tenants::Tenants,
+    tenants::{AppWants, Tenants},
 };
 
 pub use self::{
@@ -67,6 +67,10 @@ impl Mount for Pusher {
 
     fn app_id(app: &PusherApp) -> Option<String> {
         Some(app.id.clone())
+    }
+
+    fn wants(app: &PusherApp) -> AppWants {
+        app.wants()
     }
 
     fn app_secret(app: &PusherApp) -> Option<&[u8]> {

@@ -65,6 +65,10 @@ pub struct PusherAppSettings {
     pub authorized_connections: bool,
     /// After how long.
     pub authorization_timeout: Span,
+    /// May clients name users when they sign in, and hear when those come online and go offline?
+    pub watchlist: bool,
+    /// Are the subscribers of a channel told how many they are?
+    pub subscription_count_event: bool,
     /// How much of everything its clients and backends may have.
     pub limits: AppLimits,
     /// What is told of its channels, and whom.
@@ -80,6 +84,8 @@ impl Default for PusherAppSettings {
             client_events: false,
             authorized_connections: false,
             authorization_timeout: Span::seconds(30),
+            watchlist: false,
+            subscription_count_event: false,
             limits: AppLimits::default(),
             webhooks: Vec::new(),
         }
@@ -113,6 +119,8 @@ fn one(entry: &AppEntry<'_, PusherAppSettings>, files: &dyn SecretFiles) -> Resu
         client_events,
         authorized_connections,
         authorization_timeout,
+        watchlist,
+        subscription_count_event,
         limits,
         webhooks,
     } = &entry.settings;
@@ -139,6 +147,14 @@ fn one(entry: &AppEntry<'_, PusherAppSettings>, files: &dyn SecretFiles) -> Resu
             let error = bad("authorized_connections", "clients sign in over Pusher's protocol only");
             return Err(error.hint("give the app an id and a secret"));
         }
+        (true, None) if *watchlist => {
+            let error = bad("watchlist", "clients sign in over Pusher's protocol only");
+            return Err(error.hint("give the app an id and a secret"));
+        }
+        (true, None) if *subscription_count_event => {
+            let error = bad("subscription_count_event", "clients hear it over Pusher's protocol only");
+            return Err(error.hint("give the app an id and a secret"));
+        }
         (true, None) => return Ok(None),
         (true, Some(_)) => {
             let error = bad("id", "the app has a secret, and no id");
@@ -156,7 +172,8 @@ fn one(entry: &AppEntry<'_, PusherAppSettings>, files: &dyn SecretFiles) -> Resu
     }
     let app = PusherApp::new(entry.key.clone(), id.clone(), secret, *client_events, limits.clone());
     let authorize_within = authorized_connections.then_some(authorization_timeout.0);
-    Ok(Some(PusherApp { authorize_within, webhooks, ..app }))
+    let (watchlist, subscription_count_event) = (*watchlist, *subscription_count_event);
+    Ok(Some(PusherApp { authorize_within, watchlist, subscription_count_event, webhooks, ..app }))
 }
 
 /// What the nodes compare, in the words of the first release: nodes of two releases are not to find each other different.
@@ -166,6 +183,11 @@ pub(super) fn alike(settings: &PusherAppSettings, app: Option<&PusherApp>, origi
     let mut rest = format!("{} {origins} {:?}", settings.client_events, settings.limits);
     if settings.authorized_connections {
         rest.push_str(&format!(" authorized within {:?}", settings.authorization_timeout));
+    }
+    for (name, on) in [("watchlist", settings.watchlist), ("counts", settings.subscription_count_event)] {
+        if on {
+            rest.extend([" ", name]);
+        }
     }
     let webhooks = app.and_then(|app| webhook::alike(&app.webhooks));
     [settings.id.clone().into_bytes(), secret, rest.into_bytes()].into_iter().chain(webhooks).collect()

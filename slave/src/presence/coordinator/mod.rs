@@ -41,6 +41,7 @@
 //!  ▼     it leaves the list: it claims nothing any more
 //! ```
 
+mod follows;
 mod grace;
 mod ledger;
 mod peers;
@@ -60,8 +61,9 @@ use wellhead_proto::{
     membership::{coordinators_at, place_of_channel},
 };
 
-pub use self::{grace::GRACE, ledger::LedgerKey};
+pub use self::{follows::FollowUpdate, grace::GRACE, ledger::LedgerKey};
 use self::{
+    follows::Follows,
     grace::Graces,
     ledger::{KeyRef, Ledger},
     peers::Peer,
@@ -128,6 +130,8 @@ pub struct Outcome {
     pub facts: Vec<Fact>,
     /// Another coordinator dropped announcements: lists of members are to be fetched anew.
     pub lists_are_stale: bool,
+    /// How what this slave follows stands.
+    pub told: Vec<FollowUpdate>,
 }
 
 impl Outcome {
@@ -156,6 +160,7 @@ pub struct Coordinator {
     peers: BTreeMap<NodeId, Peer>,
     ledger: Ledger,
     graces: Graces,
+    follows: Follows,
     /// Numbers the requests of this slave.
     requests: u64,
     round: u64,
@@ -175,6 +180,7 @@ impl Coordinator {
             peers: BTreeMap::new(),
             ledger: Ledger::new(names),
             graces: Graces::new(grace),
+            follows: Follows::default(),
             requests: 0,
             round: 0,
             sweep_due: false,
@@ -217,6 +223,7 @@ impl Coordinator {
     /// It is `now`. To be said before anything else is, and never less than before.
     pub fn at(&mut self, now: Duration) {
         self.graces.at(now);
+        self.follows.at(now);
     }
 
     /// Announce who has been away for long enough.
@@ -266,6 +273,12 @@ impl Coordinator {
                     self.peer_synced(from, slaves, round, confirmed, out);
                 }
             }
+            message @ CoordinationMessage::Follow { .. } => {
+                if self.is_answering(from) {
+                    self.receive_follow(from, message, out);
+                }
+            }
+            CoordinationMessage::Told { key, count, all } => self.receive_told(from, key, count, all, out),
             // what is told outside is no matter of the decision
             CoordinationMessage::Leaving => {}
             CoordinationMessage::AnnouncementsLost => out.lists_are_stale |= self.peers.contains_key(&from),
@@ -292,6 +305,7 @@ impl Coordinator {
         self.sweep_due = true;
         // whoever decides from now on gives a grace of its own
         self.graces.clear();
+        self.follows.stop();
         self.alone &= self.slaves.len() == 1;
         let gone: Vec<_> = before.iter().copied().filter(|slave| !self.slaves.contains(slave)).collect();
         for slave in &gone {
@@ -301,9 +315,11 @@ impl Coordinator {
         }
         if !gone.is_empty() {
             self.ledger.remove_claimants(|slave| gone.contains(&slave));
+            self.follows.remove_slaves(|slave| gone.contains(&slave));
         }
         self.ledger.slaves_changed();
-        let withdrawn = self.tell_moved(&before, out);
+        let mut withdrawn = self.tell_moved(&before, out);
+        withdrawn.extend(self.tell_moved_follows(&before, out));
         self.hand_over(&before, out);
         self.next_round(out);
         // after the new list: who still sees the old one must not take it for a channel that was left
@@ -327,6 +343,7 @@ impl Coordinator {
         self.agreed = false;
         self.graces.clear();
         self.peers.clear();
+        self.follows.detach();
         self.ledger.remove_claimants(|_| true);
     }
 
@@ -375,10 +392,19 @@ impl Coordinator {
         for key in keys {
             self.decide(&key, out);
         }
+        self.tell_followers(out);
     }
 
     /// Announce a change of `key`, if there is one and it is this slave's to announce.
     fn decide(&mut self, key: &LedgerKey, out: &mut Outcome) {
+        self.announce(key, out);
+        if let LedgerKey::User(..) = key {
+            // also what another coordinator has announced, of which this one learns
+            self.tell_watchers(&key.named(), out);
+        }
+    }
+
+    fn announce(&mut self, key: &LedgerKey, out: &mut Outcome) {
         if !self.agreed {
             return;
         }

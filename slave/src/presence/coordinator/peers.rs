@@ -70,6 +70,7 @@ impl Coordinator {
                 self.tell(from, || self.handover_message(key, record.epoch), out);
             }
         }
+        self.serve_follows(from, out);
         self.tell(from, || self.synced(from), out);
     }
 
@@ -93,6 +94,7 @@ impl Coordinator {
         peer.round = 0;
         if !matches!(std::mem::replace(&mut peer.answer, Answered::Nothing), Answered::Nothing) {
             self.ledger.remove_claimants(|claimant| claimant == slave);
+            self.follows.remove_slaves(|follower| follower == slave);
         }
         out.messages.push((slave, CoordinationMessage::Request { number: self.requests }));
     }

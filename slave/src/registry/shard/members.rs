@@ -43,6 +43,7 @@ impl Shard {
             self.note_join(no, &channel.name);
             self.note(change);
             self.members.add(local_channel, no, LocalMember { member: member.clone(), since });
+            self.count_join(no, local_channel);
         })
     }
 

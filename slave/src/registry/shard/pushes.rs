@@ -148,13 +148,14 @@ impl Shard {
         self.go_on();
         self.step();
         self.pursue();
+        self.tell_watchers();
         self.flush_dirty();
         !self.is_idle()
     }
 
     /// Does nothing wait for another turn?
     fn is_idle(&self) -> bool {
-        self.fanout.is_idle() && !self.is_held() && self.questions.is_empty()
+        self.fanout.is_idle() && !self.is_held() && self.questions.is_empty() && self.watchers.is_idle()
     }
 
     fn flush_dirty(&mut self) {

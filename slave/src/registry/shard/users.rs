@@ -23,7 +23,7 @@ use crate::{
     presence::MemberUpdate,
     registry::{
         grants::{Grants, replaced},
-        message::{Delivery, RunningQuery},
+        message::{CountUpdate, Delivery, RunningQuery},
     },
 };
 
@@ -72,6 +72,8 @@ pub(super) enum WaitingForCommand {
     Members(ChannelRef, MemberUpdate, Permit),
     /// A question.
     Question(RunningQuery, Permit),
+    /// How many sockets are on a channel.
+    Count(CountUpdate),
 }
 
 impl Shard {
@@ -103,6 +105,7 @@ impl Shard {
                 Some(WaitingForCommand::Delivery(order, since)) => self.carry_out(order, since),
                 Some(WaitingForCommand::Members(channel, update, permit)) => self.announce(&channel, update, permit),
                 Some(WaitingForCommand::Question(question, permit)) => self.begin(question, permit),
+                Some(WaitingForCommand::Count(update)) => self.announce_count(update),
                 None => return,
             }
         }
@@ -162,10 +165,15 @@ impl Shard {
         let is_lost = |channel: &&ChannelName| within.allows(channel) && !grants.allow(channel);
         let lost: Vec<_> = self.index.channels_of(local_socket).filter(is_lost).cloned().collect();
         let mut change = Change::default();
+        let mut counted = Vec::new();
         for channel in &lost {
+            counted.extend(self.counted(self.index.app_of(local_socket), channel));
             self.index.unsubscribe(local_socket, channel, &mut change);
         }
         self.note(change);
+        for channel in counted {
+            self.count_leave(self.index.socket_of(local_socket), &channel);
+        }
         !is_as_before
     }
 

@@ -98,7 +98,7 @@ impl MembershipActor {
         if self.phase.is_member() {
             say(node, Subject::Everyone, Body::Hello);
         }
-        node.interest.confirm_soon();
+        node.confirm_soon();
         info!(node_id:% = node.me.node; "the bus is up");
     }
 
@@ -226,8 +226,7 @@ impl MembershipActor {
         for gap in gaps {
             node.tell_gap(gap);
         }
-        let slots = node.interest.tick(node.sender.pubsub(), node.now());
-        node.metrics.slots.set(i64::try_from(slots).unwrap_or(i64::MAX));
+        node.tick_slots();
     }
 
     /// `node_id` is on the membership no more, because it says so or its connection broke. `true` if it was.

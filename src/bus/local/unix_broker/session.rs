@@ -27,8 +27,8 @@ use crate::bus::local::{
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long the client may go on once our last frame is written, and how long that may take.
 const PARTING: Duration = Duration::from_secs(30);
-/// How many subjects a client may listen to: every slot, and a few more.
-const MAX_LISTENS: usize = (1 << 16) + 64;
+/// How many subjects a client may listen to: every slot of channels and of users, and a few more.
+const MAX_LISTENS: usize = 2 * (1 << 16) + 64;
 
 type BrokerFrames = FramedRead<OwnedReadHalf, LengthDelimitedCodec>;
 

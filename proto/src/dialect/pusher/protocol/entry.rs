@@ -20,6 +20,7 @@ use crate::{
 use super::{
     frames::{NotSubscribed, quoted},
     said::{SignIn, Wish},
+    watchlist::{self, Watchlist},
 };
 
 /// The subscribe, if the socket may have it. Who has signed in as `user` need not say who it is.
@@ -136,13 +137,15 @@ fn info(given: Option<&RawValue>, limits: &AppLimits) -> Result<ByteString, BadI
 }
 
 /// The user that a socket signs in as, as a member of presence channels; else what is wrong (pusher.md §2.9).
-pub fn signed_in(app: &PusherApp, socket: SocketId, sign_in: &SignIn<'_>) -> Result<Member, String> {
+pub fn signed_in(app: &PusherApp, socket: SocketId, sign_in: &SignIn<'_>) -> Result<(Member, Watchlist), String> {
     #[derive(Deserialize)]
     struct UserData<'a> {
         #[serde(borrow, default)]
         id: Option<&'a RawValue>,
         #[serde(borrow, default)]
         user_info: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        watchlist: Option<&'a RawValue>,
     }
     let SignIn { auth, user_data } = sign_in;
     proves(app, "sign-in", auth, &format!("{socket}::user::{user_data}")).map_err(|(_, words)| words)?;
@@ -155,5 +158,9 @@ pub fn signed_in(app: &PusherApp, socket: SocketId, sign_in: &SignIn<'_>) -> Res
         BadInfo::NoObject => "Invalid user_data: user_info must be an object".to_owned(),
         BadInfo::TooLarge(most) => format!("Invalid user_data: {}", too_large(most)),
     })?;
-    Ok(Member { user, info })
+    let watchlist = match data.watchlist {
+        Some(list) if app.watchlist => watchlist::read(list, app.limits.presence_id)?,
+        _ => Watchlist::default(),
+    };
+    Ok((Member { user, info }, watchlist))
 }

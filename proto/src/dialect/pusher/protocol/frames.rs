@@ -129,9 +129,24 @@ pub fn encode(notice: Notice<'_>) -> Option<Frame> {
             let user = quote(user.as_str());
             Some(internal("member_removed", channel.as_str(), &format!(r#"{{"user_id":{user}}}"#)))
         }
+        Notice::SubscriptionCount { channel, count } => {
+            Some(internal("subscription_count", channel.as_str(), &format!(r#"{{"subscription_count":{count}}}"#)))
+        }
+        Notice::Watched { online, offline } => Some(watched(online, offline)),
         // permissions by pattern are for other dialects
         Notice::Reloaded(_) | Notice::Granted(_) => None,
     }
+}
+
+/// Users who are online and users who are offline, in an element each that has some.
+fn watched(online: &[UserId], offline: &[UserId]) -> Frame {
+    let events = [("online", online), ("offline", offline)].into_iter().filter(|(_, users)| !users.is_empty());
+    let events = events.map(|(name, users)| {
+        let ids: Vec<_> = users.iter().map(|user| quote(user.as_str()).to_string()).collect();
+        format!(r#"{{"name":"{name}","user_ids":[{}]}}"#, ids.join(","))
+    });
+    let data = format!(r#"{{"events":[{}]}}"#, events.collect::<Vec<_>>().join(","));
+    Frame::text(&format!(r#"{{"event":"pusher_internal:watchlist_events","data":{}}}"#, quote(&data)))
 }
 
 fn internal(event: &str, channel: &str, data: &str) -> Frame {

@@ -5,6 +5,7 @@ pub mod close;
 mod entry;
 pub mod frames;
 mod said;
+mod watchlist;
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub use self::allowance::Allowance;
 use self::{
     frames::{NotSubscribed, error, quoted},
     said::{ClientFrame, Unreadable},
+    watchlist::Watchlist,
 };
 use super::{
     AppLimits,
@@ -54,10 +56,12 @@ struct SignedIn {
     member: Member,
     /// Is the client subscribed to the user's own channel? Events come with or without that.
     on_own_channel: bool,
+    /// Whom its client watches, until the slave has taken that.
+    watchlist: Vec<UserId>,
 }
 
 enum PusherPending {
-    SignIn { member: Member, user_data: String },
+    SignIn { member: Member, user_data: String, watchlist: Watchlist },
     Enter { channel: ChannelName, user: Option<UserId> },
     Leave(ChannelName),
     Say(ChannelName),
@@ -117,9 +121,10 @@ impl PusherProtocol {
         let no = |words: &str| not_signed_in(words);
         let sign_in = said::sign_in(data)
             .ok_or_else(|| no("Invalid data: it must be a JSON object whose auth and user_data are strings"))?;
-        let member = entry::signed_in(app, self.socket, &sign_in).map_err(|words| no(&words))?;
+        let (member, watchlist) = entry::signed_in(app, self.socket, &sign_in).map_err(|words| no(&words))?;
         let user = member.user.clone();
-        self.asked = Some(Box::new(PusherPending::SignIn { member, user_data: sign_in.user_data.into_owned() }));
+        self.asked =
+            Some(Box::new(PusherPending::SignIn { member, user_data: sign_in.user_data.into_owned(), watchlist }));
         Ok(Action::Identify(user))
     }
 
@@ -246,12 +251,21 @@ impl Protocol for PusherProtocol {
         self.app(tenants).ok()?.authorize_within
     }
 
+    fn take_watchlist(&mut self) -> Vec<UserId> {
+        self.signed_in.as_mut().map(|signed_in| std::mem::take(&mut signed_in.watchlist)).unwrap_or_default()
+    }
+
     fn reply(&mut self, outcome: ActionOutcome<'_>) -> Option<Frame> {
         match (*self.asked.take()?, outcome) {
-            (PusherPending::SignIn { member, user_data }, ActionOutcome::Done) => {
+            (PusherPending::SignIn { member, user_data, watchlist }, ActionOutcome::Done) => {
                 let on_own_channel = self.signed_in.as_ref().is_some_and(|before| before.on_own_channel);
-                self.signed_in = Some(Box::new(SignedIn { member, on_own_channel }));
-                Some(frames::signed_in(&user_data))
+                let Watchlist { users: watchlist, too_long } = watchlist;
+                self.signed_in = Some(Box::new(SignedIn { member, on_own_channel, watchlist }));
+                let success = frames::signed_in(&user_data);
+                Some(match too_long {
+                    Some(count) => success.then(watchlist_too_long(count)),
+                    None => success,
+                })
             }
             (PusherPending::SignIn { .. }, _) => {
                 Some(not_signed_in("this connection has signed in as another user, and stays that one"))
@@ -308,6 +322,12 @@ fn is_on_already(channel: &str) -> Frame {
 /// A sign-in is refused; the socket stays as it was.
 fn not_signed_in(words: &str) -> Frame {
     error(Some(4009), &format!("Connection not authorized: {words}"))
+}
+
+/// The socket has signed in, and watches fewer than it wanted.
+fn watchlist_too_long(count: usize) -> Frame {
+    let most = watchlist::MOST;
+    error(Some(4302), &format!("The watchlist has {count} user ids: the first {most} are watched, the others are not"))
 }
 
 fn no_subscription(channel: &str) -> Frame {

@@ -197,6 +197,32 @@ fn members_come_and_go() {
 }
 
 #[test]
+fn subscribers_are_counted_and_users_are_watched() {
+    let (news, room): (ChannelName, ChannelName) = ("news".parse().unwrap(), "presence-a".parse().unwrap());
+    let users = |ids: &[&str]| ids.iter().map(|id| id.parse().unwrap()).collect::<Vec<UserId>>();
+    let said = |notice: Notice<'_>| texts(&frames::encode(notice).unwrap());
+    assert_eq!(
+        said(Notice::SubscriptionCount { channel: &news, count: 12 }),
+        [r#"{"event":"pusher_internal:subscription_count","channel":"news","data":"{\"subscription_count\":12}"}"#]
+    );
+    let (two, none) = (users(&["7", "a\""]), users(&[]));
+    for (online, offline, events) in [
+        (&two, &none, r#"{\"name\":\"online\",\"user_ids\":[\"7\",\"a\\\"\"]}"#),
+        (&none, &two, r#"{\"name\":\"offline\",\"user_ids\":[\"7\",\"a\\\"\"]}"#),
+        (
+            &users(&["x"]),
+            &users(&["y"]),
+            r#"{\"name\":\"online\",\"user_ids\":[\"x\"]},{\"name\":\"offline\",\"user_ids\":[\"y\"]}"#,
+        ),
+    ] {
+        let words = format!(r#"{{"event":"pusher_internal:watchlist_events","data":"{{\"events\":[{events}]}}"}}"#);
+        assert_eq!(said(Notice::Watched { online, offline }), [words]);
+    }
+    let counted = PusherApp { subscription_count_event: true, ..app() }.wants().counts.unwrap();
+    assert!(counted(&news) && !counted(&room) && app().wants().counts.is_none() && !app().wants().watchlists);
+}
+
+#[test]
 fn what_an_app_may_is_looked_up_when_its_client_asks() {
     let mut client = talk(PusherApp { client_events: false, ..app() });
     let event = r#"{"event":"client-x","channel":"private-a","data":{}}"#;

@@ -88,13 +88,14 @@ impl SimWorld {
         }
         self.drain();
         self.check_end();
+        self.check_follows();
         self.check_healed();
     }
 
     fn operate(&mut self) {
         let ids = self.ids();
         let node = ids[self.below(ids.len())];
-        match self.below(20) {
+        match self.below(26) {
             0 | 1 if ids.len() < 5 => self.join(),
             2 if ids.len() > 1 => {
                 self.one_at_a_time();
@@ -118,6 +119,10 @@ impl SimWorld {
             8 => {
                 let time = self.below(1_000);
                 self.pass(GRACE.mul_f64(time as f64 / 500.0));
+            }
+            20.. if self.nodes[&node].state == SimState::Up => {
+                let (no, kind) = (self.below(KEYS / 3), self.below(2));
+                self.follow(node, 3 * no + 2 * kind);
             }
             _ if self.nodes[&node].state == SimState::Up => {
                 let key = self.below(KEYS);
@@ -214,6 +219,23 @@ impl SimWorld {
         for (key, held) in self.truth().into_iter().enumerate() {
             let unknown = self.tainted.contains(&key) || self.mode == Mode::Chaos;
             assert!(self.occupied[key] == held || unknown, "end of key {key}, {}", self.replay());
+        }
+    }
+
+    /// Whoever follows something was told in the end how it stands, whatever was.
+    fn check_follows(&self) {
+        let online = self.truth();
+        for (id, node) in &self.nodes {
+            for key in node.follows.keys() {
+                let stands = match self.keys[*key] {
+                    CoordinatedKey::Channel(_) => self.nodes.values().filter_map(|node| node.follows.get(key)).sum(),
+                    _ => u64::from(online[*key]),
+                };
+                assert_eq!(node.told.get(key), Some(&stands), "what {id} was told of {key}, {}", self.replay());
+                if self.mode == Mode::Calm && key % 3 == 0 {
+                    assert_eq!(self.counted.get(key), Some(&stands), "the fact of {key}, {}", self.replay());
+                }
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use wellhead_proto::{
 use super::{KEYS, Mode};
 use crate::{
     channels::ChannelTable,
-    presence::coordinator::{Coordinator, Fact, GRACE, LedgerKey, Outcome},
+    presence::coordinator::{Coordinator, Fact, FollowUpdate, GRACE, LedgerKey, Outcome},
 };
 
 /// What travels from one slave to another.
@@ -44,6 +44,10 @@ pub(super) struct SimNode {
     /// The membership has changed since the coordinator was last told.
     late: bool,
     pub(super) held: BTreeSet<usize>,
+    /// With how many sockets it follows what.
+    pub(super) follows: BTreeMap<usize, u64>,
+    /// What all of those were told.
+    pub(super) told: BTreeMap<usize, u64>,
 }
 
 pub(super) struct SimWorld {
@@ -63,6 +67,8 @@ pub(super) struct SimWorld {
     pub(super) occupied: Vec<bool>,
     /// Channels of which somebody died with news that it alone had.
     pub(super) tainted: BTreeSet<usize>,
+    /// The last count of each channel that was announced.
+    pub(super) counted: BTreeMap<usize, u64>,
 }
 
 impl SimWorld {
@@ -91,6 +97,7 @@ impl SimWorld {
             before: vec![false; KEYS],
             occupied: vec![false; KEYS],
             tainted: BTreeSet::new(),
+            counted: BTreeMap::new(),
         }
     }
 
@@ -112,7 +119,18 @@ impl SimWorld {
         self.show(|| format!("{id} comes, sees {roster:?}"));
         let mut coordinator = Coordinator::new(id, GRACE, Arc::new(ChannelTable::of_one_stripe()));
         coordinator.at(self.now);
-        self.nodes.insert(id, SimNode { coordinator, state: SimState::Up, roster, late: false, held: BTreeSet::new() });
+        self.nodes.insert(
+            id,
+            SimNode {
+                coordinator,
+                state: SimState::Up,
+                roster,
+                late: false,
+                held: BTreeSet::new(),
+                follows: BTreeMap::new(),
+                told: BTreeMap::new(),
+            },
+        );
         self.see_roster(id);
     }
 
@@ -232,6 +250,25 @@ impl SimWorld {
         self.take(id, out);
     }
 
+    /// Another number of sockets follows a channel or a user.
+    pub(super) fn follow(&mut self, id: NodeId, key: usize) {
+        let count = match self.keys[key] {
+            CoordinatedKey::Channel(_) => self.below(4) * self.below(60),
+            _ => usize::from(!self.nodes[&id].follows.contains_key(&key)),
+        } as u64;
+        self.show(|| format!("{id} follows {key} with {count}"));
+        let node = self.nodes.get_mut(&id).unwrap();
+        let asks = count > node.follows.get(&key).copied().unwrap_or(0);
+        if count == 0 {
+            (node.follows.remove(&key), node.told.remove(&key));
+        } else {
+            node.follows.insert(key, count);
+        }
+        let mut out = Outcome::default();
+        node.coordinator.follow(&self.keys[key], count, asks, &mut out);
+        self.take(id, out);
+    }
+
     fn see_roster(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).unwrap();
         node.late = false;
@@ -247,6 +284,12 @@ impl SimWorld {
             assert_ne!(to, id, "nobody tells itself, {}", self.replay());
             self.send(id, to, Packet::CoordinationMessage(report));
         }
+        for FollowUpdate { key, count, all } in out.told {
+            let key = self.number(&key);
+            self.show(|| format!("{id} is told: {count} of {key}, {}", if all { "for all" } else { "for newcomers" }));
+            let known = all.then(|| self.nodes.get_mut(&id).unwrap().told.insert(key, count)).flatten();
+            assert!(known != Some(count), "{id} is told twice of {key}, {}", self.replay());
+        }
         for fact in out.facts {
             let (occupied, key) = match fact {
                 Fact::Occupied(channel) => (true, channel.into()),
@@ -255,9 +298,13 @@ impl SimWorld {
                 Fact::MemberRemoved(channel, user) => (false, CoordinatedKey::Member { channel, user }),
                 Fact::UserOnline(app, user) => (true, CoordinatedKey::User { app, user }),
                 Fact::UserOffline(app, user) => (false, CoordinatedKey::User { app, user }),
-                Fact::SubscriptionCount(..) | Fact::ClientEvent(..) | Fact::DecidedBy(..) | Fact::Leaving(_) => {
+                Fact::SubscriptionCount(channel, count) => {
+                    let key = self.number(&channel.into());
+                    self.show(|| format!("{id} announces: {count} are on {key}"));
+                    self.counted.insert(key, count);
                     continue;
                 }
+                Fact::ClientEvent(..) | Fact::DecidedBy(..) | Fact::Leaving(_) => continue,
             };
             let key = self.number(&key);
             self.show(|| format!("{id} announces: {key} is {}", if occupied { "occupied" } else { "vacant" }));
@@ -321,6 +368,7 @@ impl SimWorld {
                 let mut out = Outcome::default();
                 node.coordinator.at(self.now);
                 node.coordinator.tick(&mut out);
+                node.coordinator.tick_counts(&mut out);
                 self.take(id, out);
             }
         }
@@ -328,7 +376,8 @@ impl SimWorld {
 
     /// Everything is heard, and every grace is over.
     pub(super) fn drain(&mut self) {
-        let waits = |node: &SimNode| node.state == SimState::Up && node.coordinator.due().is_some();
+        let due = |coordinator: &Coordinator| coordinator.due().is_some() || coordinator.counts_due().is_some();
+        let waits = |node: &SimNode| node.state == SimState::Up && due(&node.coordinator);
         for _ in 0..1_000_000 {
             if self.deliver_one() {
                 continue;
