@@ -47,7 +47,7 @@ use crate::{
     development::{self, Development},
     health::Health,
     http::metrics::AllRequests,
-    remote::RemoteSender,
+    remote::{self, RemoteSender},
     settings::{
         Settings,
         load::Loaded,
@@ -317,6 +317,9 @@ pub fn check(loaded: &Loaded, roles: Roles) -> Result<(Plan, Capacity)> {
     let plan = Plan::new(loaded, roles)?;
     if roles.slave() {
         webhooks::check(&plan.tenants, loaded.settings.webhooks.allow_private)
+            .map_err(|bad| SettingsError::of(bad, &loaded.places))?;
+        let settings = &loaded.settings;
+        remote::check(&settings.apps.listed, &plan.tenants, settings.webhooks.allow_private)
             .map_err(|bad| SettingsError::of(bad, &loaded.places))?;
     }
     let capacity = Capacity::new(loaded, roles, plan.one_port)?;

@@ -16,17 +16,39 @@ use tokio::{
 };
 use wellhead_proto::{
     bus::BoxFuture,
+    dialect::mount::BadSetting,
     ids::AppId,
     remote::{REMOTE_WITHIN, RemoteTarget},
+    tenants::Tenants,
 };
 use wellhead_slave::RemoteCaller;
 
-use crate::outbound::{OutboundClient, OutboundError, OutboundRequest};
+use crate::{
+    outbound::{OutboundClient, OutboundError, OutboundRequest, is_global},
+    settings::ListedApp,
+};
 
 /// Names the app, as its key.
 const KEY: &str = "x-wellhead-key";
 /// The signature of the body.
 const SIGNATURE: &str = "x-wellhead-signature";
+
+/// Can the targets of these apps be asked at all?
+///
+/// # Errors
+///
+/// One could never be.
+pub fn check(apps: &[ListedApp], tenants: &Tenants, allow_private: bool) -> Result<(), BadSetting> {
+    for (index, app) in apps.iter().enumerate().filter(|_| !allow_private) {
+        let Some(http) = tenants.named(&app.key).remote().map(|target| target.http()) else { continue };
+        if http.literal_address().is_some_and(|address| !is_global(address)) {
+            let message = format!("{http} is an address that is not globally routable");
+            return Err(BadSetting::new(format!("apps.listed.{index}.remote.url"), message)
+                .hint("set webhooks.allow_private = true if requests may go to private and loopback addresses"));
+        }
+    }
+    Ok(())
+}
 
 /// Posts them.
 pub struct RemoteSender {

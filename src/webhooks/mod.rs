@@ -47,7 +47,7 @@ use wellhead_slave::{Slave, WebhookSender};
 use self::{
     intake::{Intake, WantedFacts},
     metrics::Metrics,
-    targets::Targets,
+    targets::{SendAll, Targets},
 };
 use crate::{outbound::is_global, settings::WebhooksSection};
 
@@ -72,7 +72,9 @@ impl Webhooks {
         registry: &mut Registry,
     ) -> Self {
         let draining = Arc::new(watch::Sender::new(false));
-        let targets = Targets::new(node, tenants, settings.clone(), Metrics::new(registry), draining.subscribe());
+        let send_all: SendAll = |targets, key| Box::pin(sender::send_all(targets, key));
+        let targets =
+            Targets::new(send_all, node, tenants, settings.clone(), Metrics::new(registry), draining.subscribe());
         Self { targets: Arc::new(targets), intake: Arc::default(), draining }
     }
 

@@ -16,6 +16,7 @@ use tokio::{
     task::AbortHandle,
 };
 use wellhead_proto::{
+    bus::BoxFuture,
     dialect::pusher::{
         PusherApp,
         webhook::{Webhook, WebhookEvent},
@@ -28,7 +29,6 @@ use wellhead_proto::{
 use super::{
     metrics::Metrics,
     queue::{GivenUp, TargetQueue, WebhookBatch},
-    sender,
 };
 use crate::{
     outbound::{OutboundClient, OutboundError},
@@ -37,6 +37,9 @@ use crate::{
 
 /// How long events are waited for that may travel together.
 const WINDOW: Duration = Duration::from_millis(50);
+
+/// Sends what waits for a target, until nothing does.
+pub(super) type SendAll = fn(Arc<Targets>, TargetKey) -> BoxFuture<()>;
 
 /// A target: its app, and its number in the settings of that.
 pub(super) type TargetKey = (AppId, usize);
@@ -48,6 +51,7 @@ pub(super) struct Targets {
     settings: WebhooksSection,
     metrics: Metrics,
     draining: watch::Receiver<bool>,
+    send_all: SendAll,
     /// Whose thread runs the tasks, whoever has one begin.
     runtime: Handle,
     /// Made when something is sent for the first time: it reads which authorities the machine trusts in.
@@ -76,8 +80,9 @@ pub(super) enum NextBatch {
 }
 
 impl Targets {
-    /// None yet. Within a runtime.
+    /// None yet; `send_all` is the task of each. Within a runtime.
     pub(super) fn new(
+        send_all: SendAll,
         node: NodeId,
         tenants: Arc<TenantDirectory>,
         settings: WebhooksSection,
@@ -90,6 +95,7 @@ impl Targets {
             settings,
             metrics,
             draining,
+            send_all,
             runtime: Handle::current(),
             client: OnceLock::new(),
             all: Mutex::default(),
@@ -174,7 +180,7 @@ impl Targets {
     /// See to it that there is a task for what waits.
     fn begin(self: &Arc<Self>, key: TargetKey, target: &mut QueuedTarget) {
         if target.task.is_none() {
-            target.task = Some(self.runtime.spawn(sender::send_all(self.clone(), key)).abort_handle());
+            target.task = Some(self.runtime.spawn((self.send_all)(self.clone(), key)).abort_handle());
         }
     }
 

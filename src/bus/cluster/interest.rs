@@ -28,8 +28,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub(super) struct SlotInterest {
     kind: SlotKind,
     slots: Mutex<Slots>,
-    /// Something is to be confirmed.
-    asked: Notify,
+    /// Something is to be confirmed, of channels or of users.
+    asked: Arc<Notify>,
     /// Told by the next confirmation that begins. Each has waiters of its own, so that it wakes nobody else. Locked behind the
     /// slots.
     next: Mutex<watch::Sender<bool>>,
@@ -37,7 +37,7 @@ pub(super) struct SlotInterest {
 
 /// What hashes to the slots.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum SlotKind {
+enum SlotKind {
     /// Channels.
     Channels,
     /// Users.
@@ -90,15 +90,23 @@ impl SlotKind {
 }
 
 impl SlotInterest {
-    pub(super) fn new(kind: SlotKind) -> Self {
-        Self { kind, slots: Mutex::default(), asked: Notify::new(), next: Mutex::new(watch::Sender::new(false)) }
+    /// Those of channels and those of users, which are confirmed together.
+    pub(super) fn of_both() -> (Self, Self) {
+        let asked = Arc::new(Notify::new());
+        let new = |kind| Self {
+            kind,
+            slots: Mutex::default(),
+            asked: asked.clone(),
+            next: Mutex::new(watch::Sender::new(false)),
+        };
+        (new(SlotKind::Channels), new(SlotKind::Users))
     }
 
     pub(super) fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something may be to be confirmed.
+    /// Something may be to be confirmed, here or in the other table.
     pub(super) fn confirm_soon(&self) {
         self.asked.notify_one();
     }
@@ -235,12 +243,6 @@ impl Cluster {
         }
     }
 
-    /// Something may be to be confirmed.
-    pub(super) fn confirm_soon(&self) {
-        self.interest.confirm_soon();
-        self.user_interest.confirm_soon();
-    }
-
     /// Once a second: see [`SlotInterest::tick`].
     pub(super) fn tick_slots(&self) {
         for (interest, gauge) in
@@ -252,26 +254,33 @@ impl Cluster {
     }
 }
 
-/// Confirm what is listened to, all that waits at once, as long as the node is there.
-pub(super) async fn confirm(cluster: Weak<Cluster>, kind: SlotKind) {
+/// Confirm what is listened to, all that waits at once, as long as the node is there. One task for both tables: it lets go of
+/// the node now and then, and of two tasks one would always hold it.
+pub(super) async fn confirm(cluster: Weak<Cluster>) {
     // those of a round trip that failed wait for the next one
     let mut waiters = Vec::new();
     loop {
         let Some(strong) = cluster.upgrade() else { return };
-        let interest = kind.of(&strong);
-        let Some(round) = interest.begin_round() else {
+        let interests = [&strong.interest, &strong.user_interest];
+        let rounds = interests.map(SlotInterest::begin_round);
+        if rounds.iter().all(Option::is_none) {
             waiters.clear();
             // wakes up now and then to see whether the node is still there
-            let _ = time::timeout(BEAT, interest.asked.notified()).await;
+            let _ = time::timeout(BEAT, strong.interest.asked.notified()).await;
             continue;
-        };
-        waiters.push(round.waiters);
+        }
         let confirmed = match strong.pubsub() {
             Ok(pubsub) => pubsub.confirm().await,
             Err(down) => Err(down),
         };
+        for (interest, round) in interests.into_iter().zip(rounds) {
+            let Some(ConfirmationRound { slots, change, waiters: further }) = round else { continue };
+            waiters.push(further);
+            if confirmed.is_ok() {
+                interest.slots().confirmed(&slots, change, strong.now());
+            }
+        }
         if confirmed.is_ok() {
-            interest.slots().confirmed(&round.slots, round.change, strong.now());
             for waiters in waiters.drain(..) {
                 waiters.send_replace(true);
             }

@@ -48,7 +48,7 @@ use self::{
     complaints::Complaints,
     continuity::Continuity,
     formats::Formats,
-    interest::{SlotInterest, SlotKind},
+    interest::SlotInterest,
     late::LateSlaves,
     membership::{
         Begin, ClusterMembers, FormatsChanged, LeaveCluster, Lost, MailboxLoad, MembershipActor, Published, Stop,
@@ -78,6 +78,7 @@ pub struct Cluster {
     bus_handler: RwLock<Option<Arc<dyn BusHandler>>>,
     sender: MessageSender,
     interest: SlotInterest,
+    /// Of users. What is to be confirmed of either is confirmed together.
     user_interest: SlotInterest,
     user_route: Mutex<UserRoute>,
     continuity: Mutex<Continuity>,
@@ -105,6 +106,7 @@ impl Cluster {
     #[must_use]
     pub fn new(me: Heartbeat, metrics: Metrics, arbiter: &ArbiterHandle) -> Arc<Self> {
         let (sender, queued) = MessageSender::new(me.node);
+        let (interest, user_interest) = SlotInterest::of_both();
         let cluster = Arc::new_cyclic(|node| {
             let (membership, published) = MembershipActor::start_on(node.clone(), arbiter);
             let Published { state, members, all_back, conflict } = published;
@@ -115,8 +117,8 @@ impl Cluster {
                 runtime: Handle::current(),
                 bus_handler: RwLock::default(),
                 sender,
-                interest: SlotInterest::new(SlotKind::Channels),
-                user_interest: SlotInterest::new(SlotKind::Users),
+                interest,
+                user_interest,
                 user_route: Mutex::default(),
                 continuity: Mutex::default(),
                 formats: Mutex::default(),
@@ -167,9 +169,7 @@ impl Cluster {
         pubsub.listen(Subject::Node(self.me.node));
         self.sender.begin(pubsub);
         self.membership.do_send(Begin { hello });
-        for kind in [SlotKind::Channels, SlotKind::Users] {
-            self.runtime.spawn(interest::confirm(Arc::downgrade(self), kind));
-        }
+        self.runtime.spawn(interest::confirm(Arc::downgrade(self)));
     }
 
     /// Say goodbye, so that nobody waits for this node any more. It still receives and answers while its sockets are

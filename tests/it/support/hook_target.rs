@@ -104,8 +104,20 @@ impl HookTarget {
     }
 
     /// The events of all requests that were answered 2xx, in the order of their arrival.
-    pub fn events(&self, app: TestApp) -> Vec<Value> {
+    pub fn all_events(&self, app: TestApp) -> Vec<Value> {
         self.requests().iter().filter(|request| request.is_good()).flat_map(|request| request.events(app)).collect()
+    }
+
+    /// The same without counts, which come in their own time.
+    pub fn events(&self, app: TestApp) -> Vec<Value> {
+        self.all_events(app).into_iter().filter(|event| event["name"] != "subscription_count").collect()
+    }
+
+    /// The counts of a channel, in the order of their arrival.
+    pub fn counts(&self, app: TestApp, channel: &str) -> Vec<u64> {
+        let events = self.all_events(app).into_iter();
+        let of_channel = events.filter(|event| event["name"] == "subscription_count" && event["channel"] == channel);
+        of_channel.map(|event| event["subscription_count"].as_u64().expect("a number")).collect()
     }
 
     /// Wait until it has been told exactly these, in this order.

@@ -98,7 +98,7 @@ impl MembershipActor {
         if self.phase.is_member() {
             say(node, Subject::Everyone, Body::Hello);
         }
-        node.confirm_soon();
+        node.interest.confirm_soon();
         info!(node_id:% = node.me.node; "the bus is up");
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     dialect::{
         Settings, all,
-        contract::{ApiCall, ApiReply, Role, Route},
+        contract::{ApiCall, ApiReply, Credentials, Role, Route},
         golden::{self, GoldenRequest, RoleRequest},
         pusher::{AppLimits, PusherApp},
     },
@@ -203,14 +203,17 @@ fn a_door_tells_who_knocks() {
             tenants: &Tenants::default(),
         };
         router.dialect(&matched).connect_request(&call).map(|connect_request| {
-            let crate::dialect::contract::Credentials::Token(token) = connect_request.credentials else {
-                panic!("no token")
+            let (token, knows_remotes) = match connect_request.credentials {
+                Credentials::Token(token) => (token, false),
+                Credentials::TokenWithRemotes(token) => (token, true),
+                Credentials::PerSubscription => panic!("no token"),
             };
-            (connect_request.app.to_string(), token)
+            (connect_request.app.to_string(), token, knows_remotes)
         })
     };
-    for path in ["/gcs/ws/a%2Fb", "/gcs/wtf/a%2Fb", "/v1/apps/a%2Fb/ws"] {
-        assert_eq!(connect_request(path, "token=x.y%2Dz&token=2"), Ok(("a/b".to_owned(), "x.y-z".to_owned())));
+    for (path, knows_remotes) in [("/gcs/ws/a%2Fb", true), ("/gcs/wtf/a%2Fb", true), ("/v1/apps/a%2Fb/ws", false)] {
+        let wanted = ("a/b".to_owned(), "x.y-z".to_owned(), knows_remotes);
+        assert_eq!(connect_request(path, "token=x.y%2Dz&token=2"), Ok(wanted));
         for query in ["", "token=", "token", "Token=x", "token=%zz"] {
             assert_eq!(connect_request(path, query), Err(Refusal::CredentialsMissing), "{query}");
         }
