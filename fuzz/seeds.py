@@ -36,6 +36,7 @@ def request(case):
 seeds("api", map(request, cases("gusher", "http_*.json")))
 seeds("signed_api", map(request, cases("pusher", "http_*.json")))
 seeds("talks", ("\n".join(step["says"] for step in talk["steps"]) for talk in cases("pusher", "talks.json")))
+seeds("conveyor", ("\n".join(step["says"] for step in talk["steps"]) for talk in cases("conveyor", "talks.json")))
 seeds("settings", [(HERE.parent / "config.toml").read_text()])
 for target in ("chunks", "frames", "heads", "node_messages"):
     seeds(target, [])

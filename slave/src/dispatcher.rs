@@ -54,18 +54,18 @@ impl BusDispatcher {
             }
         };
         let (channel, workers) = match &envelope.command {
-            Command::Publish { channel, .. } | Command::WithinDialect { to: Within::Channel(channel), .. } => match self.0.interests.find(&envelope.app, channel) {
-                Some((channel, workers)) => (Some(channel), workers),
-                None => return,
-            },
+            Command::Publish { channel, .. } | Command::WithinDialect { to: Within::Channel(channel), .. } => {
+                match self.0.interests.find(&envelope.app, channel) {
+                    Some((channel, workers)) => (Some(channel), workers),
+                    None => return,
+                }
+            }
             Command::Direct { to: Target::Socket(socket), .. } if socket.node() != self.0.node => return,
             Command::Direct { .. }
             | Command::DirectEvent { .. }
             | Command::Reload { .. }
             | Command::Grant { .. }
-            | Command::WithinDialect { .. } => {
-                (None, Workers::first(self.0.registries.all().len()))
-            }
+            | Command::WithinDialect { .. } => (None, Workers::first(self.0.registries.all().len())),
         };
         let mut workers = workers.peekable();
         while let Some(worker) = workers.next() {

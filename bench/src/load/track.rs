@@ -54,6 +54,16 @@ impl Layout {
         }
     }
 
+    /// The frames of Conveyor, where the name of the channel is the beginning of the message.
+    pub fn conveyor() -> Self {
+        Self {
+            head: b"{\"action\":\"broadcast-action\",\"data\":\"".to_vec(),
+            middle: Vec::new(),
+            tail: b"\"}".to_vec(),
+            is_reversed: false,
+        }
+    }
+
     /// As in this frame, if it is JSON that says the right thing.
     fn of(frame: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(frame).ok()?;

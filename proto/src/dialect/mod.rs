@@ -20,7 +20,8 @@ use crate::ids::SocketIdSeal;
 pub use mount::DialectKeys as Settings;
 
 /// Every dialect.
-pub const ALL: &[&dyn Definition] = &[mount::of::<gusher::Gusher>(), mount::of::<pusher::Pusher>(), mount::of::<conveyor::Conveyor>()];
+pub const ALL: &[&dyn Definition] =
+    &[mount::of::<gusher::Gusher>(), mount::of::<pusher::Pusher>(), mount::of::<conveyor::Conveyor>()];
 
 /// All of them, made from `settings`.
 #[must_use]

@@ -253,8 +253,7 @@ const FORMATS: [(MessageFormat, &str); 2] = [(MessageFormat::V3, "v3"), (Message
 fn every_message_has_the_bytes_that_it_always_had() {
     let signer = MessageKey::new(b"the secret of the golden files");
     for (format, folder) in FORMATS {
-        let only_here =
-            [("new_reports", new_reports()), ("new_orders", new_orders()), ("of_dialects", of_dialects())];
+        let only_here = [("new_reports", new_reports()), ("new_orders", new_orders()), ("of_dialects", of_dialects())];
         let only_here = only_here.into_iter().filter(|_| format == MessageFormat::V4);
         for (file, cases) in all().into_iter().chain(only_here) {
             let mut golden = Golden::new(&format!("node_messages/{folder}/{file}.txt"));

@@ -260,9 +260,7 @@ impl From<Command> for OldCommand {
                 Self::Direct { to: Target::User(user), data: event.to_payload() }
             }
             // it has no socket of such a dialect: it is told something that reaches nobody
-            Command::WithinDialect { .. } => {
-                Self::Direct { to: Target::User(UserId::nobody()), data: Payload::Absent }
-            }
+            Command::WithinDialect { .. } => Self::Direct { to: Target::User(UserId::nobody()), data: Payload::Absent },
         }
     }
 }

@@ -80,7 +80,13 @@ impl QueuedPush {
     }
 
     /// What only sockets of a dialect on the channel receive.
-    pub fn within_dialect(channel: ChannelName, dialect: String, data: Payload, permit: Permit, since: Instant) -> Self {
+    pub fn within_dialect(
+        channel: ChannelName,
+        dialect: String,
+        data: Payload,
+        permit: Permit,
+        since: Instant,
+    ) -> Self {
         let body = PushBody::WithinDialect(dialect, data);
         Self { channel, body, except: None, encoded: SmallVec::new(), since, permit: Some(permit) }
     }

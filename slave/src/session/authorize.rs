@@ -120,7 +120,9 @@ pub fn authorize(action: Action, socket: &impl SocketView, most: usize) -> Effec
         }
         Action::Unsubscribe(_) => Effect::Deny,
         Action::AnswerFirst(frame, action) => Effect::AnswerFirst(frame, action),
-        Action::Switch(ChannelSwitch { from: None, ref to, .. }) if !socket.is_on(to) && socket.subscriptions() >= most => {
+        Action::Switch(ChannelSwitch { from: None, ref to, .. })
+            if !socket.is_on(to) && socket.subscriptions() >= most =>
+        {
             Effect::Deny
         }
         Action::Switch(switch) => Effect::Switch(switch),

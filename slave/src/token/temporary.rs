@@ -72,13 +72,7 @@ impl TemporaryTokens {
     }
 
     /// A token for `channel`, or for none, that is valid for `ttl`; `None` if as many are remembered as there may be.
-    pub fn mint(
-        &self,
-        app: &AppId,
-        channel: Option<ChannelName>,
-        ttl: Duration,
-        now: Duration,
-    ) -> Option<String> {
+    pub fn mint(&self, app: &AppId, channel: Option<ChannelName>, ttl: Duration, now: Duration) -> Option<String> {
         let unsigned = u128::from(u32::from(self.node)) << NODE_SHIFT | (random() << HASH & !(u128::MAX << NODE_SHIFT));
         let token = unsigned | self.hash_of(unsigned, app);
         let opens = channel.map(|name| self.channel_hash(&ChannelKey { app: app.clone(), name }));
@@ -298,7 +292,9 @@ mod tests {
         let token = mint(&tokens, "orders");
         let last = NOW + TTL - Duration::from_millis(1);
         assert!(tokens.check_own(&token, &app(), last));
-        assert!(!tokens.check_own(&token, &app(), NOW + TTL) && !tokens.spend_own(&token, &channel("orders"), NOW + TTL));
+        assert!(
+            !tokens.check_own(&token, &app(), NOW + TTL) && !tokens.spend_own(&token, &channel("orders"), NOW + TTL)
+        );
         tokens.sweep(NOW + TTL);
         assert!(tokens.live().tokens.is_empty() && tokens.live().order.is_empty());
     }

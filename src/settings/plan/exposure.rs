@@ -69,8 +69,9 @@ impl Check<'_> {
         let Settings { master, jwt, push_keys, .. } = self.settings;
         let mut warnings = Vec::new();
         let tokens = plan.tenants.verify_tokens();
-        let own =
-            |who: fn(OwnCredentials) -> &'static str| plan.own_credentials().map(who).filter(|who| !who.is_empty()).collect::<Vec<_>>().join(" and ");
+        let own = |who: fn(OwnCredentials) -> &'static str| {
+            plan.own_credentials().map(who).filter(|who| !who.is_empty()).collect::<Vec<_>>().join(" and ")
+        };
         if !plan.development && !tokens {
             let clients = own(|own| own.clients);
             warnings.push(format!("there is no key for clients' tokens (jwt.public_keys): only {clients} can come"));

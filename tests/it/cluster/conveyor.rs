@@ -43,7 +43,10 @@ async fn a_channel_is_one_over_all_slaves(by: By) {
         let wanted = json!({ "action": "broadcast-action", "data": "to both", "fd": bob.fd });
         assert_eq!((ann.next().await, bob.next().await), (wanted.clone(), wanted));
         bob.say(&json!({ "action": "fanout-action", "data": 1, "auth": TOKEN })).await;
-        assert_eq!((ann.next().await["action"].clone(), bob.next().await["fd"].clone()), (json!("fanout-action"), json!(bob.fd)));
+        assert_eq!(
+            (ann.next().await["action"].clone(), bob.next().await["fd"].clone()),
+            (json!("fanout-action"), json!(bob.fd))
+        );
         bob.say(&json!({ "action": "channel-disconnect" })).await;
         assert_eq!(ann.next().await["action"], "channel-disconnect");
         bob.say(&json!({ "action": "broadcast-action", "data": "outside" })).await;
@@ -68,8 +71,7 @@ async fn a_channel_is_one_over_all_slaves_on_one_machine() {
 }
 
 async fn a_temporary_token_is_spent_once_in_the_cluster(by: By) {
-    let field =
-        Field::start_with(by, 1, 2, |setup| setup.set("conveyor.token", TOKEN)).await;
+    let field = Field::start_with(by, 1, 2, |setup| setup.set("conveyor.token", TOKEN)).await;
     let mut backend = ConveyorBackend::of(field.masters[0].master()).await;
     for round in 0..10 {
         // slaves issue them in turn

@@ -54,7 +54,11 @@ async fn only_the_server_token_opens_the_endpoints() {
     for endpoint in ["auth", "message"] {
         for token in ["", "wrong", &temporary, &TOKEN[1..], "the server token of these tests "] {
             let reply = backend.post(endpoint, token, r#"{"channel":"a","message":"m"}"#).await;
-            assert_eq!((reply.is(), reply.header("content-type")), (UNAUTHORIZED, Some("application/json")), "{token:?}");
+            assert_eq!(
+                (reply.is(), reply.header("content-type")),
+                (UNAUTHORIZED, Some("application/json")),
+                "{token:?}"
+            );
         }
         let path = format!("/conveyor/{endpoint}");
         assert_eq!(backend.0.json("POST", &path, "{}").await.is(), UNAUTHORIZED);

@@ -7,7 +7,10 @@ use crate::support::{
 };
 
 fn loaded(text: &str) -> Result<wellhead::settings::plan::Plan, String> {
-    use wellhead::settings::{load::layers, plan::{Plan, Roles}};
+    use wellhead::settings::{
+        load::layers,
+        plan::{Plan, Roles},
+    };
     let loaded = layers("w.toml", text, &[], &[]).map_err(|error| error.to_string())?;
     Plan::new(&loaded, Roles::Standalone).map_err(|error| error.to_string())
 }
@@ -22,7 +25,11 @@ fn what_contradicts_itself_fails_the_start_with_its_place_and_a_hint() {
             "w.toml:3: conveyor.open: ",
             "hint: keep conveyor.token, or set conveyor.open = true without it",
         ),
-        ("[conveyor]\ntoken_file = \"nowhere\"\n".to_owned(), "w.toml:2: conveyor.token_file: ", "cannot read the file"),
+        (
+            "[conveyor]\ntoken_file = \"nowhere\"\n".to_owned(),
+            "w.toml:2: conveyor.token_file: ",
+            "cannot read the file",
+        ),
         (
             format!("[conveyor]\ntoken = \"{TOKEN}\"\ntoken_file = \"x\"\n"),
             "w.toml:3: conveyor.token_file: ",
@@ -33,7 +40,10 @@ fn what_contradicts_itself_fails_the_start_with_its_place_and_a_hint() {
         ("[conveyor]\nclient_events = 0\n".to_owned(), "w.toml:2: conveyor.client_events: ", "greater than 0"),
         ("[conveyor]\ntokn = \"x\"\n".to_owned(), "w.toml:2: ", "did you mean `token`?"),
         (
-            format!("[conveyor]\napp = \"other\"\ntoken = \"{TOKEN}\"\n[apps]\nunlisted = \"refuse\"\n{}", DEMO.listed("")),
+            format!(
+                "[conveyor]\napp = \"other\"\ntoken = \"{TOKEN}\"\n[apps]\nunlisted = \"refuse\"\n{}",
+                DEMO.listed("")
+            ),
             "w.toml:2: conveyor.app: ",
             "hint: list it under [[apps.listed]]",
         ),

@@ -130,7 +130,8 @@ async fn a_user_that_nobody_has_proved_is_no_user() {
 #[tokio::test]
 async fn presence_tells_who_is_there() {
     let server = setup().set("conveyor.presence", "true").start().await;
-    let data = |said: &Value| -> Value { serde_json::from_str(said["data"].as_str().expect("a string")).expect("JSON") };
+    let data =
+        |said: &Value| -> Value { serde_json::from_str(said["data"].as_str().expect("a string")).expect("JSON") };
     let mut ann = ConveyorClient::connect(server.slave()).await;
     ann.say(&json!({ "action": "assoc-user-to-fd-action", "userId": 7 })).await;
     ann.wish("room", TOKEN).await;

@@ -98,12 +98,7 @@ fn auth(app: &ConveyorApp, body: &Body<'_>) -> Result<MasterRequest, Refusal> {
         None => None,
     };
     let reply = |token: String| json(200, format!(r#"{{"auth":{}}}"#, quote(&token)));
-    Ok(MasterRequest::MintToken {
-        app: app.key.clone(),
-        channel,
-        ttl: app.temporary_ttl,
-        reply: Box::new(reply),
-    })
+    Ok(MasterRequest::MintToken { app: app.key.clone(), channel, ttl: app.temporary_ttl, reply: Box::new(reply) })
 }
 
 fn message(app: &ConveyorApp, body: &Body<'_>) -> Result<MasterRequest, Refusal> {

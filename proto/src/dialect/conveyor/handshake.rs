@@ -22,13 +22,7 @@ const LONGEST: usize = 64;
 
 /// The route that opens sockets.
 pub fn route() -> Route {
-    Route {
-        role: Role::Slave,
-        method: Route::SOCKET,
-        path: "/".to_owned(),
-        guard: RouteAuth::Own,
-        route_id: SOCKET,
-    }
+    Route { role: Role::Slave, method: Route::SOCKET, path: "/".to_owned(), guard: RouteAuth::Own, route_id: SOCKET }
 }
 
 /// What a client shows that wants to connect.

@@ -7,13 +7,17 @@ use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ConveyorApp, ConveyorRows, NAME, PLAIN, Settings as ConveyorSettings, WITH_IDS, protocol::ConveyorProtocol};
+use super::{
+    ConveyorApp, ConveyorRows, NAME, PLAIN, Settings as ConveyorSettings, WITH_IDS, protocol::ConveyorProtocol,
+};
 use crate::{
     action::{Action, ChannelSwitch, TemporaryToken},
     command::{Command, Within},
     dialect::{
         Settings, all,
-        contract::{ApiCall, ApiReply, ClientMessage, Credentials, Dialect, MasterRequest, Protocol, Role, Route, RouteAuth},
+        contract::{
+            ApiCall, ApiReply, ClientMessage, Credentials, Dialect, MasterRequest, Protocol, Role, Route, RouteAuth,
+        },
         golden::{self, GoldenRequest, RoleRequest},
         mount::{BadSetting, Mount, SecretFiles},
     },
@@ -182,9 +186,14 @@ fn clients_talk_as_the_golden_file_says() {
             let place = format!("{}: step {no}", case.name);
             let message = match step.says.strip_prefix("@BINARY@") {
                 Some(hex) => ClientMessage::Binary(
-                    hex.as_bytes().chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect(),
+                    hex.as_bytes()
+                        .chunks(2)
+                        .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap())
+                        .collect(),
                 ),
-                None => ClientMessage::Text(step.says.replace("@TOKEN@", TOKEN).replace("@TEMPORARY@", TEMPORARY).into()),
+                None => {
+                    ClientMessage::Text(step.says.replace("@TOKEN@", TOKEN).replace("@TEMPORARY@", TEMPORARY).into())
+                }
             };
             let now = NOW + Duration::from_secs(no as u64);
             let action = talk.receive(message, &tenants, now).expect("nothing closes the socket");
@@ -195,9 +204,9 @@ fn clients_talk_as_the_golden_file_says() {
             assert_eq!(heard, step.hears, "{place}");
             assert_eq!(talk.next().as_ref().map(shown), step.then, "{place}: next");
             if let Some(there) = &step.there {
-                let there = there.iter().map(|(socket, user)| {
-                    (SocketId::try_from(socket.parse::<u64>().unwrap()).unwrap(), user.clone())
-                });
+                let there = there
+                    .iter()
+                    .map(|(socket, user)| (SocketId::try_from(socket.parse::<u64>().unwrap()).unwrap(), user.clone()));
                 assert_eq!(talk.reply(ActionOutcome::Sockets(&there.collect())), None, "{place}");
                 assert_eq!(talk.next().as_ref().map(shown), step.last, "{place}: last");
             }
@@ -205,17 +214,17 @@ fn clients_talk_as_the_golden_file_says() {
     }
 }
 
-struct House {
+struct ConveyorHouse {
     router: Router,
     tenants: Tenants,
 }
 
-fn house(role: Role, app: ConveyorApp) -> House {
+fn house(role: Role, app: ConveyorApp) -> ConveyorHouse {
     let router = Router::new(role, all(&Settings::default(), &SocketIdSeal::new(b"seal")));
-    House { router, tenants: tenants(app) }
+    ConveyorHouse { router, tenants: tenants(app) }
 }
 
-impl House {
+impl ConveyorHouse {
     fn with<T>(
         &self,
         request: &GoldenRequest,
@@ -280,7 +289,7 @@ fn without_a_server_token_push_keys_guard_the_endpoints_and_without_both_nothing
     for (path, right) in [("/conveyor/auth", Right::Grant), ("/conveyor/message", Right::Push)] {
         assert_eq!(guard(open_app(), path), RouteAuth::PushKey(right));
         assert_eq!(guard(app(), path), RouteAuth::Own);
-        let off = House { tenants: Tenants::default(), ..house(Role::Master, app()) };
+        let off = ConveyorHouse { tenants: Tenants::default(), ..house(Role::Master, app()) };
         assert_eq!(off.call(&request("POST", path, "token=@TOKEN@", "")).unwrap_err().status, 404);
     }
 }
@@ -344,7 +353,11 @@ fn events_of_every_dialect_are_broadcasts_that_lose_their_names() {
         (Payload::Text("5".into()), None, r#"{"action":"broadcast-action","data":"5"}"#),
         (Payload::Text("\"é/".into()), None, r#"{"action":"broadcast-action","data":"\"é/"}"#),
         (Payload::Absent, Some(Sender::Socket), r#"{"action":"broadcast-action","data":null}"#),
-        (Payload::Text("a".into()), Some(Sender::Numbered(socket())), r#"{"action":"broadcast-action","data":"a","fd":7}"#),
+        (
+            Payload::Text("a".into()),
+            Some(Sender::Numbered(socket())),
+            r#"{"action":"broadcast-action","data":"a","fd":7}"#,
+        ),
     ] {
         let event = Event { name: "other".parse().unwrap(), data, sender };
         let notice = Notice::Event { channel: &channel, event: &event };
@@ -452,6 +465,11 @@ proptest! {
             let _ = (talk.next(), talk.tag());
         }
     }
+}
+
+#[test]
+fn an_idle_socket_holds_little() {
+    assert!(size_of::<ConveyorProtocol>() <= 72, "{}", size_of::<ConveyorProtocol>());
 }
 
 #[test]

@@ -88,9 +88,8 @@ impl Shard {
     fn sockets_on(&mut self, query: &SocketsQuery) -> SocketTags {
         let SocketsQuery { app, channel, dialect, most } = query;
         let Some(local_channel) = self.index.local_channel(app, channel) else { return SocketTags::new() };
-        let is_meant = |encoding| {
-            dialect.as_ref().is_none_or(|name| self.encodings.at(encoding).dialect.name() == name)
-        };
+        let is_meant =
+            |encoding| dialect.as_ref().is_none_or(|name| self.encodings.at(encoding).dialect.name() == name);
         let meant: SmallVec<[bool; 8]> = (0..self.encodings.len()).map(|no| is_meant(no as u8)).collect();
         let there = self.index.sockets_from(local_channel, 0);
         let there = there.filter(|(_, _, local_socket)| meant[usize::from(local_socket.encoding)]);

@@ -51,11 +51,7 @@ pub(super) enum UserCommand {
     /// Add this grant.
     Grant(ChannelPattern, Option<(Grants, Option<Grants>)>),
     /// Deliver this to sockets of that dialect, whoever's they are; only to those on no channel, if that is so.
-    WithinDialect {
-        dialect: String,
-        no_channel: bool,
-        data: Payload,
-    },
+    WithinDialect { dialect: String, no_channel: bool, data: Payload },
 }
 
 /// A reload: grants that replace others.
@@ -105,9 +101,8 @@ impl Shard {
         let meant: SmallVec<[bool; 8]> =
             (0..self.encodings.len()).map(|no| self.encodings.at(no as u8).dialect.name() == dialect).collect();
         let local_sockets = self.index.local_sockets();
-        let local_sockets = local_sockets.filter(|(no, local_socket)| {
-            meant[usize::from(local_socket.encoding)] && self.index.app_of(*no) == app
-        });
+        let local_sockets = local_sockets
+            .filter(|(no, local_socket)| meant[usize::from(local_socket.encoding)] && self.index.app_of(*no) == app);
         let sockets: Vec<_> = local_sockets.map(|(_, local_socket)| local_socket.id.counter()).collect();
         let what = UserCommand::WithinDialect { dialect, no_channel, data };
         let mut order = UserOrder { what, sockets: sockets.into_iter(), frames: SmallVec::new(), _ticket: permit };
