@@ -38,6 +38,7 @@ seeds("talks", ("\n".join(step["says"] for step in talk["steps"]) for talk in ca
 # the byte before a message: the serializer, and that joins are permitted
 seeds("phoenix", ("\n".join(chr(ord("4") + talk["serializer"] - 1) + step["says"] for step in talk["steps"]) for talk in cases("pushex", "talks.json")))
 seeds("api", map(request, [*cases("gusher", "http_*.json"), *cases("pushex", "http.json")]))
+seeds("conveyor", ("\n".join(step["says"] for step in talk["steps"]) for talk in cases("conveyor", "talks.json")))
 seeds("settings", [(HERE.parent / "config.toml").read_text()])
 for target in ("chunks", "frames", "heads", "node_messages"):
     seeds(target, [])

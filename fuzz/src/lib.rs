@@ -18,6 +18,7 @@ use wellhead_proto::{
         contract::{
             ApiCall, ApiReply, Dialect, Headers, MasterRequest, QueryRequest, Role, Route, SlaveRequest, Variant,
         },
+        conveyor::ConveyorApp,
         pusher::{AppLimits, PusherApp},
     },
     envelope::Envelope,
@@ -51,14 +52,20 @@ pub fn dialects() -> Vec<Arc<dyn Dialect>> {
     all(&Settings::default(), &SocketIdSeal::new(b"seal"))
 }
 
-/// The tenants that are in force: one app, on Pusher's side.
+/// The server token of Conveyor's side.
+pub const CONVEYOR_TOKEN: &str = "a server token";
+
+/// The tenants that are in force: one app, on Pusher's side and on Conveyor's.
 pub static TENANTS: LazyLock<Tenants> = LazyLock::new(|| {
     let key: AppId = KEY.parse().expect("a short name");
     let app = PusherApp::new(key.clone(), "42".to_owned(), SECRET.to_vec(), true, AppLimits::default());
     let app = PusherApp { watchlist: true, subscription_count_event: true, ..app };
     let of_dialects = vec![DialectRecord::new(Some("42".to_owned()), app)];
     let listed = ListedTenant { of_dialects, ..ListedTenant::default() };
-    Tenants::new(Keyring::default(), [(key, listed)], true, Origins::any())
+    let mut conveyor = ConveyorApp::new(key.clone(), CONVEYOR_TOKEN.as_bytes());
+    conveyor.presence = true;
+    let tenants = Tenants::new(Keyring::default(), [(key, listed)], true, Origins::any());
+    tenants.with_record(&DialectRecord::new(None, conveyor))
 });
 
 /// What the app's secret makes of `text`, in hexadecimal digits.

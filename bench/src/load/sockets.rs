@@ -88,7 +88,7 @@ impl LoadSocket {
             stage: Stage::Connecting,
             channels,
             request: request.into_bytes(),
-            unanswered: joins.len(),
+            unanswered: speech.answers(joins.len()),
             joins: joins.iter().flat_map(|join| wire::masked(1, join.as_bytes())).collect(),
             partial: Vec::new(),
             since: Instant::now(),

@@ -65,6 +65,11 @@ impl Layout {
         Self { is_reversed: true, ..Self::named_first(head, middle, tail) }
     }
 
+    /// The frames of Conveyor, where the name of the channel is the beginning of the message.
+    pub fn conveyor() -> Self {
+        Self::named_first("{\"action\":\"broadcast-action\",\"data\":\"", "", "\"}")
+    }
+
     /// As in this frame, if it is JSON that says the right thing.
     fn of(frame: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(frame).ok()?;

@@ -11,7 +11,14 @@ use anyhow::{Context, Result, ensure};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use super::{contender::Contender, environment::app, nats::BenchNats, nchan, running::RunningContender, uws};
+use super::{
+    contender::Contender,
+    environment::{CONVEYOR_TOKEN, app},
+    nats::BenchNats,
+    nchan,
+    running::RunningContender,
+    uws,
+};
 use crate::{
     child::ServerProcess,
     load::{BenchApp, Job, LoadWork, ServerProtocol, TokenSource},
@@ -51,6 +58,8 @@ impl Bench {
         let BenchApp { id, key, secret } = app();
         let listed = format!("{plain}[[apps.listed]]\nkey = \"{key}\"\nid = \"{id}\"\nsecret = \"{secret}\"\n");
         fs::write(folder.join("pusher.toml"), listed)?;
+        let conveyor = format!("{plain}[conveyor]\ntoken = \"{CONVEYOR_TOKEN}\"\n");
+        fs::write(folder.join("conveyor.toml"), conveyor)?;
         let signer = EncodingKey::from_rsa_pem(&fs::read(keys.join("private.pem"))?)?;
         let cores = proc::cores()?;
         let (server_cores, generator_cores) = match cores.as_slice() {
@@ -98,7 +107,11 @@ impl Bench {
                 for (name, _) in env::vars().filter(|(name, _)| name.starts_with("WELLHEAD_")) {
                     command.env_remove(name);
                 }
-                let file = if contender == Contender::Pusher { "pusher.toml" } else { "config.toml" };
+                let file = match contender {
+                    Contender::Pusher => "pusher.toml",
+                    Contender::Conveyor => "conveyor.toml",
+                    _ => "config.toml",
+                };
                 command.arg("-c").arg(self.folder.join(file));
                 for key in ["slave.listen", "slave.admin", "master.listen", "master.admin"] {
                     command.arg("--set").arg(format!("{key}=127.0.0.1:0"));

@@ -11,6 +11,8 @@ pub enum Contender {
     Undisturbed,
     /// Wellhead, spoken to as if it were Pusher.
     Pusher,
+    /// Wellhead, spoken to as if it were Conveyor.
+    Conveyor,
     /// Wellhead as a master and a slave with NATS between them.
     Nats,
     /// Wellhead as a master and two slaves on the bus of one machine.
@@ -40,6 +42,7 @@ impl Contender {
             Self::Wellhead => "wellhead",
             Self::Undisturbed => "wellhead without them",
             Self::Pusher => "wellhead, Pusher API",
+            Self::Conveyor => "wellhead, Conveyor API",
             Self::Nats => "wellhead over NATS",
             Self::Slaves => "wellhead, master and two slaves",
             Self::SlavesNats => "wellhead, master and two slaves over NATS",

@@ -9,6 +9,9 @@ pub fn app() -> BenchApp {
     BenchApp { id: "1".to_owned(), key: "bench".to_owned(), secret: "the bench's secret".to_owned() }
 }
 
+/// The server token of Conveyor's side.
+pub const CONVEYOR_TOKEN: &str = "the-server-token-of-the-bench";
+
 /// Is this program installed?
 pub fn has(program: &str) -> bool {
     let paths = env::var_os("PATH").unwrap_or_default();

@@ -4,7 +4,11 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 
-use super::{contender::Contender, environment::app, nats::BenchNats};
+use super::{
+    contender::Contender,
+    environment::{CONVEYOR_TOKEN, app},
+    nats::BenchNats,
+};
 use crate::{
     child::ServerProcess,
     load::{Job, ServerProtocol, TokenSource},
@@ -45,6 +49,7 @@ impl RunningContender {
             Contender::PushEx(serializer) => {
                 return Self { protocol: Some(ServerProtocol::Phoenix(serializer)), ..Self::of(vec![server]) };
             }
+            Contender::Conveyor => ServerProtocol::Conveyor(CONVEYOR_TOKEN.to_owned()),
             // as the job has it
             _ => return Self::of(vec![server]),
         };

@@ -33,6 +33,8 @@ use crate::{
 
 #[path = "shard/asks_tests.rs"]
 mod asks;
+#[path = "shard/dialect_tests.rs"]
+mod dialect;
 #[path = "shard/follows_tests.rs"]
 mod follows;
 #[path = "shard/members_tests.rs"]
@@ -75,7 +77,9 @@ impl Dialect for Twofold {
             Notice::DirectEvent { user, event } => {
                 return Some(Frame::text(&format!("{user}!{}", event.data.to_json())).into());
             }
-            Notice::Direct { data, .. } => return Some(Frame::text(&data.to_json()).into()),
+            Notice::Direct { data, .. } | Notice::WithinDialect { dialect: "twofold", data } => {
+                return Some(Frame::text(&data.to_json()).into());
+            }
             Notice::Members { channel, change } if variant == Variant(0) => {
                 let what = if matches!(change, MemberChange::Added(_)) { '+' } else { '-' };
                 format!("{channel}{what}{}", change.user())
@@ -206,7 +210,9 @@ impl Scene {
     fn order_in(&mut self, app: &str, command: Command) {
         let app = app.parse().unwrap();
         let channel = match &command {
-            Command::Publish { channel, .. } => self.shard.interests.find(&app, channel).map(|(channel, _)| channel),
+            Command::Publish { channel, .. } | Command::WithinDialect { to: Within::Channel(channel), .. } => {
+                self.shard.interests.find(&app, channel).map(|(channel, _)| channel)
+            }
             _ => None,
         };
         let permit = self.backlog.admit(0);

@@ -24,7 +24,7 @@ async fn what_is_no_action_disturbs_nobody() {
         mallory.socket.send_text(said).await;
     }
     mallory.is_quiet().await;
-    let deep = "[".repeat(30_000) + &"]".repeat(30_000);
+    let deep = "[".repeat(15_000) + &"]".repeat(15_000);
     mallory.socket.send_text(&deep).await;
     mallory.socket.send_text(&format!(r#"{{"action":"channel-connect","channel":{deep},"auth":{deep}}}"#)).await;
     assert_eq!(mallory.error("channel-connect").await, r#"Channel connection must specify "channel"!"#);

@@ -1,6 +1,7 @@
 //! What the generator says to a server, one file for each protocol: where a socket knocks, how it joins its channels, how
 //! a backend pushes, and what subscribers shall see. A further protocol is a further file and a line here.
 
+mod conveyor;
 mod gusher;
 mod nchan;
 mod phoenix;
@@ -27,6 +28,8 @@ pub enum ServerProtocol {
     Pusher(BenchApp),
     /// PushEx', with Phoenix' serializer of that number.
     Phoenix(u8),
+    /// Conveyor's, with its server token.
+    Conveyor(String),
 }
 
 /// A POST.
@@ -49,6 +52,11 @@ pub trait Speech {
 
     /// What a socket says to join, frame by frame; each is answered.
     fn joins(&self, channels: &Range<usize>) -> Result<Vec<String>>;
+
+    /// How many answers come to so many of them.
+    fn answers(&self, joins: usize) -> usize {
+        joins
+    }
 
     /// Is this the answer to one of them, and a good one?
     fn is_joined(&self, payload: &[u8]) -> bool;
@@ -74,6 +82,7 @@ impl ServerProtocol {
             Self::Nchan => Box::new(nchan::Nchan),
             Self::Pusher(app) => Box::new(pusher::PusherSpeech(app.clone())),
             Self::Phoenix(serializer) => Box::new(phoenix::PhoenixSpeech { serializer: *serializer }),
+            Self::Conveyor(token) => Box::new(conveyor::ConveyorSpeech(token.clone())),
         }
     }
 }

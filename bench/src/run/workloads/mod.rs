@@ -102,6 +102,10 @@ pub fn chosen(bench: &Bench, quick: bool, peers: &[PeerServer], only: Option<&st
     if only.is_none_or(|only| only.split(',').any(|word| "phoenix".starts_with(word) || word.starts_with("phoenix"))) {
         all.extend(several::phoenix(bench, &setup));
     }
+    if only.is_none_or(|only| only.split(',').any(|word| "conveyor".starts_with(word) || word.starts_with("conveyor")))
+    {
+        all.extend(several::conveyor(bench, &setup));
+    }
     let Some(only) = only else { return Ok(all) };
     let names: Vec<_> = all.iter().map(|workload| workload.name.clone()).collect();
     let is_wanted = |name: &str| {

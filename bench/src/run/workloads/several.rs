@@ -1,7 +1,7 @@
 //! Several processes with a bus between them, and a second API on the same channels.
 
 use super::{
-    Contender::{self, Nats, Pusher, Slaves, SlavesNats, Wellhead, Write},
+    Contender::{self, Conveyor, Nats, Pusher, Slaves, SlavesNats, Wellhead, Write},
     Workload, WorkloadSetup,
     measure::*,
 };
@@ -172,5 +172,37 @@ pub fn phoenix(bench: &Bench, setup: &WorkloadSetup) -> Vec<Workload> {
             vec![memory_per_socket(&[Goal::AtMost(1.5)])],
         );
     }
+    all
+}
+
+/// The same fan-out in Conveyor's words, beside gusher's.
+pub fn conveyor(bench: &Bench, setup: &WorkloadSetup) -> Vec<Workload> {
+    if !bench.speaks(Conveyor) {
+        return Vec::new();
+    }
+    let deliveries = if setup.quick { 200_000 } else { 600_000 };
+    let mut all = Vec::new();
+    let mut add = |name: &str, title: &str, job, measures| {
+        let workload = setup.workload(name, title, &[Wellhead, Conveyor], job, measures);
+        all.push(Workload { ours: Conveyor, base: Some(Wellhead), ..workload });
+    };
+    for (window, words) in [(1, "one"), (8, "eight")] {
+        add(
+            &format!("conveyor-fanout-{window}"),
+            &format!("5k sockets × 100 B, {words} under way, Conveyor API beside gusher's"),
+            Job {
+                sockets: 5_000,
+                work: LoadWork::Windowed { pushes: deliveries / 5_000, window, batch: 1 },
+                ..setup.plain.clone()
+            },
+            vec![cpu_per_million(&[Goal::Beside(Wellhead, 1.10)]), delivered_per_second(&[]), latency("p50", &[])],
+        );
+    }
+    add(
+        "conveyor-memory",
+        "10k idle sockets, one subscription each, Conveyor API beside gusher's",
+        Job { work: LoadWork::Idle, ..setup.plain.clone() },
+        vec![memory_per_socket(&[Goal::AtMost(1.5)])],
+    );
     all
 }

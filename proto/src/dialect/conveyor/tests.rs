@@ -214,17 +214,17 @@ fn clients_talk_as_the_golden_file_says() {
     }
 }
 
-struct House {
+struct ConveyorHouse {
     router: Router,
     tenants: Tenants,
 }
 
-fn house(role: Role, app: ConveyorApp) -> House {
+fn house(role: Role, app: ConveyorApp) -> ConveyorHouse {
     let router = Router::new(role, all(&Settings::default(), &SocketIdSeal::new(b"seal")));
-    House { router, tenants: tenants(app) }
+    ConveyorHouse { router, tenants: tenants(app) }
 }
 
-impl House {
+impl ConveyorHouse {
     fn with<T>(
         &self,
         request: &GoldenRequest,
@@ -289,7 +289,7 @@ fn without_a_server_token_push_keys_guard_the_endpoints_and_without_both_nothing
     for (path, right) in [("/conveyor/auth", Right::Grant), ("/conveyor/message", Right::Push)] {
         assert_eq!(guard(open_app(), path), RouteAuth::PushKey(right));
         assert_eq!(guard(app(), path), RouteAuth::Own);
-        let off = House { tenants: Tenants::default(), ..house(Role::Master, app()) };
+        let off = ConveyorHouse { tenants: Tenants::default(), ..house(Role::Master, app()) };
         assert_eq!(off.call(&request("POST", path, "token=@TOKEN@", "")).unwrap_err().status, 404);
     }
 }
@@ -465,6 +465,11 @@ proptest! {
             let _ = (talk.next(), talk.tag());
         }
     }
+}
+
+#[test]
+fn an_idle_socket_holds_little() {
+    assert!(size_of::<ConveyorProtocol>() <= 72, "{}", size_of::<ConveyorProtocol>());
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn broadcast(variant: Variant, data: &Payload, sender: Option<&Sender>) -> Frame
 
 /// The frame that begins with `pieces`, its last brace still missing.
 fn finished(variant: Variant, pieces: &[&str]) -> Frame {
-    let id = (variant == WITH_IDS).then(|| format!(r#","id":"{}""#, fresh_id())).unwrap_or_default();
+    let id = if variant == WITH_IDS { format!(r#","id":"{}""#, fresh_id()) } else { String::new() };
     let mut all: smallvec::SmallVec<[&str; 8]> = pieces.into();
     all.extend([&*id, "}"]);
     Frame::Whole(Frame::text_of(&all))

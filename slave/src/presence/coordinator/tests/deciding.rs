@@ -42,6 +42,24 @@ fn the_coordinator_announces_the_first_and_the_last_of_all_slaves() {
 }
 
 #[test]
+fn the_coordinator_knows_who_claims_a_channel_and_nobody_else_says_so() {
+    let channel = channel_of(&[2, 1, 3]);
+    let mut net = Net::of(&[1, 2, 3]);
+    assert_eq!(net.slave(2).claimants(&channel), Some(vec![]));
+    net.holds(1, &channel);
+    net.holds(2, &channel);
+    let mut claimants = net.slave(2).claimants(&channel).expect("it coordinates the channel");
+    claimants.sort();
+    assert_eq!(claimants, nodes(&[1, 2]));
+    assert_eq!((net.slave(1).claimants(&channel), net.slave(3).claimants(&channel)), (None, None));
+    net.leaves(1, &channel);
+    assert_eq!(net.slave(2).claimants(&channel), Some(nodes(&[2])));
+    // not before everybody sees the same slaves
+    net.sees(2, &[1, 2]);
+    assert_eq!(net.slave(2).claimants(&channel), None);
+}
+
+#[test]
 fn the_same_list_again_changes_nothing() {
     let mut net = Net::of(&[1, 2]);
     net.sees(1, &[2, 1, 2]);
