@@ -40,6 +40,12 @@ export const clients = Object.fromEntries(Object.entries(libraries).flatMap(([re
 /** Where sockets of a slave open. */
 export const socketUrl = slave => `ws://${slave}/push_socket`;
 
+/** Disconnect for good; phoenix 1.4 would go on with its heartbeat, and keep the process. */
+export async function disconnect(socket) {
+  await new Promise(resolve => { socket.disconnect(resolve); });
+  clearInterval(socket.heartbeatTimer);
+}
+
 /** Join; resolves with the response, or rejects with it. */
 export function join(channel) {
   return new Promise((resolve, reject) => {

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { promisify } from 'node:util';
 
 import { jwt, start, startCluster, until, within } from './harness.js';
-import { Pushex, clients, join, next, push, socketUrl } from './phoenix.js';
+import { Pushex, clients, disconnect, join, next, push, socketUrl } from './phoenix.js';
 
 const places = { 'one process': start, 'two slaves over NATS': startCluster };
 const toml = '[pushex]\npublic = ["news"]\n';
@@ -14,7 +14,7 @@ const toml = '[pushex]\npublic = ["news"]\n';
 /** A socket that is closed with the test. */
 function opened(server, make, slave, options) {
   const socket = make(socketUrl(slave), options);
-  server.beforeEnd(() => new Promise(resolve => { socket.disconnect(resolve); }));
+  server.beforeEnd(() => disconnect(socket));
   socket.connect();
   return socket;
 }
@@ -66,7 +66,7 @@ for (const [place, launch] of Object.entries(places)) {
       getParams: () => Promise.resolve({ token: jwt('demo', 'ann', ['*']) }),
       socketReconnectAlgorithm: () => 50,
     });
-    server.beforeEnd(() => pushex.disconnect());
+    server.beforeEnd(() => disconnect(pushex.getSocket()));
     const heard = [];
     const news = pushex.subscribe('news');
     news.bind('hello', (data, event) => heard.push([event, data]));

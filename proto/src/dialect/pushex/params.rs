@@ -15,20 +15,20 @@ const DEEPEST: usize = 32;
 
 /// The value of a parameter.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Param {
+pub enum ParamValue {
     /// Text.
     Text(String),
     /// Values of names that end with `[]`.
-    List(Vec<Param>),
+    List(Vec<ParamValue>),
     /// Values of names with brackets, by what stands in them.
-    Map(BTreeMap<String, Param>),
+    Map(BTreeMap<String, ParamValue>),
     /// A file of a form; what is in it is not kept.
     File,
 }
 
 /// Parameters by name.
 #[derive(Debug, Default, Eq, PartialEq)]
-pub struct Params(BTreeMap<String, Param>);
+pub struct Params(BTreeMap<String, ParamValue>);
 
 impl Params {
     /// Those in a query string or an urlencoded body.
@@ -39,7 +39,7 @@ impl Params {
     pub fn of(encoded: &str) -> Result<Self, Refusal> {
         let pairs = encoded.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((unescape(name)?, Param::Text(unescape(value)?.into_owned())))
+            Ok((unescape(name)?, ParamValue::Text(unescape(value)?.into_owned())))
         });
         Self::of_pairs(pairs)
     }
@@ -49,7 +49,9 @@ impl Params {
     /// # Errors
     ///
     /// That of a pair, or too many or too deep brackets.
-    pub fn of_pairs<'a>(pairs: impl Iterator<Item = Result<(Cow<'a, str>, Param), Refusal>>) -> Result<Self, Refusal> {
+    pub fn of_pairs<'a>(
+        pairs: impl Iterator<Item = Result<(Cow<'a, str>, ParamValue), Refusal>>,
+    ) -> Result<Self, Refusal> {
         let mut all = Vec::new();
         for pair in pairs {
             if all.len() == MOST {
@@ -71,20 +73,20 @@ impl Params {
     }
 
     /// The value of `name`.
-    pub fn get(&self, name: &str) -> Option<&Param> {
+    pub fn get(&self, name: &str) -> Option<&ParamValue> {
         self.0.get(name)
     }
 
     /// The same if it is text.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.get(name)? {
-            Param::Text(text) => Some(text),
+            ParamValue::Text(text) => Some(text),
             _ => None,
         }
     }
 }
 
-impl Param {
+impl ParamValue {
     /// It as JSON. `None`: there is a file in it.
     pub fn to_json(&self) -> Option<String> {
         let mut json = String::new();
@@ -128,7 +130,7 @@ fn segments(name: &str) -> Vec<&str> {
     }
 }
 
-fn assign(params: &mut BTreeMap<String, Param>, segments: &[&str], value: Param) {
+fn assign(params: &mut BTreeMap<String, ParamValue>, segments: &[&str], value: ParamValue) {
     let [name, rest @ ..] = segments else { return };
     let name = (*name).to_owned();
     match rest {
@@ -136,33 +138,33 @@ fn assign(params: &mut BTreeMap<String, Param>, segments: &[&str], value: Param)
             params.entry(name).or_insert(value);
         }
         ["", rest @ ..] => {
-            if let Param::List(values) = params.entry(name).or_insert_with(|| Param::List(Vec::new())) {
+            if let ParamValue::List(values) = params.entry(name).or_insert_with(|| ParamValue::List(Vec::new())) {
                 values.push(if rest.is_empty() { value } else { nested(rest, value) });
             }
         }
         rest => {
-            if let Param::Map(values) = params.entry(name).or_insert_with(|| Param::Map(BTreeMap::new())) {
+            if let ParamValue::Map(values) = params.entry(name).or_insert_with(|| ParamValue::Map(BTreeMap::new())) {
                 assign(values, rest, value);
             }
         }
     }
 }
 
-fn nested(segments: &[&str], value: Param) -> Param {
+fn nested(segments: &[&str], value: ParamValue) -> ParamValue {
     let mut values = BTreeMap::new();
     assign(&mut values, segments, value);
-    Param::Map(values)
+    ParamValue::Map(values)
 }
 
 /// Lists were filled from the end.
-fn put_in_order(param: &mut Param) {
+fn put_in_order(param: &mut ParamValue) {
     match param {
-        Param::List(values) => {
+        ParamValue::List(values) => {
             values.reverse();
             values.iter_mut().for_each(put_in_order);
         }
-        Param::Map(values) => values.values_mut().for_each(put_in_order),
-        Param::Text(_) | Param::File => {}
+        ParamValue::Map(values) => values.values_mut().for_each(put_in_order),
+        ParamValue::Text(_) | ParamValue::File => {}
     }
 }
 
@@ -189,7 +191,7 @@ mod tests {
 
     fn shown(encoded: &str) -> String {
         match Params::of(encoded) {
-            Ok(Params(params)) => Param::Map(params).to_json().unwrap(),
+            Ok(Params(params)) => ParamValue::Map(params).to_json().unwrap(),
             Err(why) => why.status().to_string(),
         }
     }
@@ -234,7 +236,7 @@ mod tests {
         #[test]
         fn whatever_is_read_is_json(encoded in r"[ab=&%0-9\[\]+]{0,60}") {
             if let Ok(Params(params)) = Params::of(&encoded) {
-                let json = Param::Map(params).to_json().unwrap();
+                let json = ParamValue::Map(params).to_json().unwrap();
                 prop_assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{}", json);
             }
         }

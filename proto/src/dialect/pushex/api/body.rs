@@ -7,7 +7,7 @@ use crate::{
         contract::{ApiCall, Headers},
         pushex::{
             json::{self, Fields},
-            params::{Param, Params},
+            params::{ParamValue, Params},
         },
     },
     refusal::Refusal,
@@ -23,7 +23,7 @@ pub enum Argument<'a> {
     /// Of a JSON body.
     Json(&'a RawValue),
     /// Of the query string or a form.
-    Form(&'a Param),
+    Form(&'a ParamValue),
 }
 
 /// The arguments of a request.

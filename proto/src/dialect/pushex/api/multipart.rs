@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    dialect::pushex::params::{Param, Params},
+    dialect::pushex::params::{ParamValue, Params},
     refusal::Refusal,
 };
 
@@ -24,16 +24,16 @@ pub fn read(content_type: &str, body: &[u8]) -> Result<Params, Refusal> {
         !boundary.is_empty() && boundary.len() <= LONGEST_BOUNDARY && boundary.bytes().all(|byte| byte >= b' ')
     });
     let boundary = boundary.ok_or_else(|| malformed("the boundary of the form is missing"))?;
-    Params::of_pairs(Parts { delimiter: format!("\r\n--{boundary}").into_bytes(), rest: Rest::Before(body) })
+    Params::of_pairs(Parts { delimiter: format!("\r\n--{boundary}").into_bytes(), rest: FormRest::Before(body) })
 }
 
 struct Parts<'a> {
     delimiter: Vec<u8>,
-    rest: Rest<'a>,
+    rest: FormRest<'a>,
 }
 
 #[derive(Clone, Copy)]
-enum Rest<'a> {
+enum FormRest<'a> {
     /// The first boundary is still to come.
     Before(&'a [u8]),
     /// What follows a boundary.
@@ -43,7 +43,7 @@ enum Rest<'a> {
 }
 
 impl<'a> Iterator for Parts<'a> {
-    type Item = Result<(Cow<'a, str>, Param), Refusal>;
+    type Item = Result<(Cow<'a, str>, ParamValue), Refusal>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -63,23 +63,23 @@ impl<'a> Iterator for Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn end(&mut self, why: Refusal) -> Refusal {
-        self.rest = Rest::Over;
+        self.rest = FormRest::Over;
         why
     }
 
     /// The next part with its headers.
     fn part(&mut self) -> Result<Option<&'a [u8]>, Refusal> {
         let behind = match self.rest {
-            Rest::Over => return Ok(None),
-            Rest::Behind(behind) => behind,
+            FormRest::Over => return Ok(None),
+            FormRest::Behind(behind) => behind,
             // the first boundary may be at the very beginning
-            Rest::Before(body) => match body.strip_prefix(&self.delimiter[2..]) {
+            FormRest::Before(body) => match body.strip_prefix(&self.delimiter[2..]) {
                 Some(behind) => behind,
                 None => &body[find(body, &self.delimiter).ok_or_else(unfinished)? + self.delimiter.len()..],
             },
         };
         if behind.starts_with(b"--") {
-            self.rest = Rest::Over;
+            self.rest = FormRest::Over;
             return Ok(None);
         }
         let blanks = behind.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
@@ -91,13 +91,13 @@ impl<'a> Parts<'a> {
         let end = find(&part[2..], &self.delimiter).map(|at| at + 2);
         // the part may be empty: then its line break is that of the next boundary
         let end = if part.starts_with(&self.delimiter) { 0 } else { end.ok_or_else(unfinished)? };
-        self.rest = Rest::Behind(&part[end + self.delimiter.len()..]);
+        self.rest = FormRest::Behind(&part[end + self.delimiter.len()..]);
         Ok(Some(&part[..end]))
     }
 }
 
 /// The name and value of a part that has a name.
-fn field(part: &[u8]) -> Result<Option<(Cow<'_, str>, Param)>, Refusal> {
+fn field(part: &[u8]) -> Result<Option<(Cow<'_, str>, ParamValue)>, Refusal> {
     let Some(end) = find(&part[..part.len().min(MOST_HEADERS)], b"\r\n\r\n") else { return Ok(None) };
     let headers = str::from_utf8(&part[..end]).map_err(|_| malformed("a header of the form is not UTF-8"))?;
     let disposition = headers.split("\r\n").find_map(|line| {
@@ -106,10 +106,10 @@ fn field(part: &[u8]) -> Result<Option<(Cow<'_, str>, Param)>, Refusal> {
     });
     let Some(name) = disposition.and_then(|disposition| parameter(disposition, "name")) else { return Ok(None) };
     if disposition.is_some_and(|disposition| parameter(disposition, "filename").is_some()) {
-        return Ok(Some((name, Param::File)));
+        return Ok(Some((name, ParamValue::File)));
     }
     let value = str::from_utf8(&part[end + 4..]).map_err(|_| malformed("a field of the form is not UTF-8"))?;
-    Ok(Some((name, Param::Text(value.to_owned()))))
+    Ok(Some((name, ParamValue::Text(value.to_owned()))))
 }
 
 /// A parameter of a header's value, with or without quotes.
@@ -163,14 +163,14 @@ fn malformed(words: &'static str) -> Refusal {
 mod tests {
     use super::*;
 
-    fn shown(content_type: &str, body: &str) -> Result<Vec<(String, Param)>, u16> {
+    fn shown(content_type: &str, body: &str) -> Result<Vec<(String, ParamValue)>, u16> {
         let params = read(content_type, body.as_bytes()).map_err(|why| why.status())?;
         let known = ["a", "b", "l", "m", "f"].into_iter();
         Ok(known.filter_map(|name| Some((name.to_owned(), params.get(name)?.clone()))).collect())
     }
 
-    fn text(text: &str) -> Param {
-        Param::Text(text.to_owned())
+    fn text(text: &str) -> ParamValue {
+        ParamValue::Text(text.to_owned())
     }
 
     #[test]
@@ -179,9 +179,9 @@ mod tests {
                     content-type: text/plain\r\ncontent-disposition: form-data; name=\"l[]\"\r\n\r\n1\r\n--B\r\n\
                     Content-Disposition: form-data; name=\"l[]\"\r\n\r\n\r\n--B\r\nX: y\r\n\r\nnobody\r\n--B\r\n\
                     Content-Disposition: form-data; name=f; filename=\"a;\\\"b\"\r\n\r\n\u{0}\r\n--B--\r\nepilogue";
-        let list = Param::List(vec![text("1"), text("")]);
+        let list = ParamValue::List(vec![text("1"), text("")]);
         let expected =
-            vec![("a".to_owned(), text("one\r\n--not")), ("l".to_owned(), list), ("f".to_owned(), Param::File)];
+            vec![("a".to_owned(), text("one\r\n--not")), ("l".to_owned(), list), ("f".to_owned(), ParamValue::File)];
         assert_eq!(shown("multipart/form-data; boundary=B", body), Ok(expected.clone()));
         assert_eq!(shown("multipart/form-data; charset=x; Boundary=\"B\"", body), Ok(expected));
         let first = "--B\r\nContent-Disposition: form-data; x=\"name=\\\"b\\\"\"; name=\"a\"\r\n\r\nv\r\n--B--";

@@ -6,7 +6,7 @@ use crate::{
     command::Command,
     dialect::{
         contract::{ApiCall, ApiReply, MasterRequest},
-        pushex::{PushEx, json, params::Param},
+        pushex::{PushEx, json, params::ParamValue},
     },
     envelope::Envelope,
     event::{Event, Payload, quote},
@@ -19,7 +19,7 @@ use super::{
     body::{Argument, Arguments, acceptable},
 };
 
-/// Channels that a push may name: far more than backends name, few enough that a body of the shortest ones does not grow to
+/// AddressedChannels that a push may name: far more than backends name, few enough that a body of the shortest ones does not grow to
 /// a hundred times its size in memory.
 pub(super) const MOST_CHANNELS: usize = 1 << 18;
 
@@ -73,14 +73,14 @@ fn text(argument: &Argument<'_>) -> Result<String, Refusal> {
         Argument::Json(json) if json.get().starts_with('"') => {
             json::string(json).map(Into::into).ok_or_else(|| Refusal::Malformed("a string has half a character".into()))
         }
-        Argument::Form(Param::Text(text)) => Ok(text.clone()),
+        Argument::Form(ParamValue::Text(text)) => Ok(text.clone()),
         _ => Err(invalid()),
     }
 }
 
 /// The channels, each once, in the order in which they come.
 fn channels(argument: &Argument<'_>) -> Result<Vec<Addressed>, Refusal> {
-    let mut channels = Channels::default();
+    let mut channels = AddressedChannels::default();
     match argument {
         Argument::Json(json) if json.get().starts_with('[') => {
             let mut result = Ok(());
@@ -95,10 +95,10 @@ fn channels(argument: &Argument<'_>) -> Result<Vec<Addressed>, Refusal> {
             result?;
             read.map_err(|_| invalid())?;
         }
-        Argument::Form(Param::List(values)) => {
+        Argument::Form(ParamValue::List(values)) => {
             for value in values {
                 match value {
-                    Param::Text(name) => channels.name(name)?,
+                    ParamValue::Text(name) => channels.name(name)?,
                     value => channels.other(value.to_json().ok_or_else(invalid)?)?,
                 }
             }
@@ -109,12 +109,12 @@ fn channels(argument: &Argument<'_>) -> Result<Vec<Addressed>, Refusal> {
 }
 
 #[derive(Default)]
-struct Channels {
+struct AddressedChannels {
     seen: HashSet<String>,
     all: Vec<Addressed>,
 }
 
-impl Channels {
+impl AddressedChannels {
     fn name(&mut self, name: &str) -> Result<(), Refusal> {
         let channel = ChannelName::try_from(name).map_err(|_| invalid())?;
         self.add(quote(name), (!name.is_empty()).then_some(channel))

@@ -7,19 +7,19 @@ use crate::{
     notice::Notice,
 };
 
-use super::{V1, message::Reference};
+use super::{V1, message::PhoenixReference};
 
 /// What the server says of a channel.
-pub struct ServerMessage<'a> {
+pub struct TopicMessage<'a> {
     /// Which subscription it is about. V1 has no place for it.
-    pub join_reference: &'a Reference,
+    pub join_reference: &'a PhoenixReference,
     /// Which message of the client it answers.
-    pub reference: &'a Reference,
+    pub reference: &'a PhoenixReference,
     /// The channel.
     pub topic: &'a str,
 }
 
-impl ServerMessage<'_> {
+impl TopicMessage<'_> {
     /// `event` with `payload`, which is JSON.
     pub fn frame(&self, variant: Variant, event: &str, payload: &str) -> Frame {
         let Self { join_reference, reference, topic } = self;

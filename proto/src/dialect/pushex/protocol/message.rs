@@ -22,9 +22,9 @@ const LONGEST_REFERENCE: usize = 64;
 #[derive(Debug, Eq, PartialEq)]
 pub struct ChannelMessage<'a> {
     /// Which subscription it is about.
-    pub join_reference: Reference,
+    pub join_reference: PhoenixReference,
     /// By which the client knows the answer.
-    pub reference: Reference,
+    pub reference: PhoenixReference,
     /// The channel.
     pub topic: Cow<'a, str>,
     /// What is asked.
@@ -33,9 +33,9 @@ pub struct ChannelMessage<'a> {
 
 /// A reference that a client chose, echoed as the JSON that it was. Strings that are equal are so however they were escaped.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Reference(Option<Box<str>>);
+pub struct PhoenixReference(Option<Box<str>>);
 
-impl Reference {
+impl PhoenixReference {
     /// None at all.
     pub const NULL: Self = Self(None);
 
@@ -98,8 +98,8 @@ fn v1(text: &str) -> Option<ChannelMessage<'_>> {
     let [topic, event, payload, reference, join] =
         object(text, ["topic", "event", "payload", "ref", "join_ref"]).ok()??;
     payload?;
-    let join_reference = join.map_or(Some(Reference::NULL), Reference::read)?;
-    message(join_reference, Reference::read(reference?)?, topic?, event?)
+    let join_reference = join.map_or(Some(PhoenixReference::NULL), PhoenixReference::read)?;
+    message(join_reference, PhoenixReference::read(reference?)?, topic?, event?)
 }
 
 /// `[join_ref, ref, topic, event, payload]`; what follows is ignored.
@@ -116,7 +116,7 @@ fn v2(text: &str) -> Option<ChannelMessage<'_>> {
     .ok()?;
     let [join_reference, reference, topic, event, payload] = fields;
     payload?;
-    message(Reference::read(join_reference?)?, Reference::read(reference?)?, topic?, event?)
+    message(PhoenixReference::read(join_reference?)?, PhoenixReference::read(reference?)?, topic?, event?)
 }
 
 /// A push in binary: a zero, four lengths, then the fields and the payload.
@@ -128,16 +128,16 @@ fn v2_binary(bytes: &[u8]) -> Option<ChannelMessage<'_>> {
         rest = behind;
         Some(field)
     };
-    let join_reference = Reference::of_text(take(join_reference)?)?;
-    let reference = Reference::of_text(take(reference)?)?;
+    let join_reference = PhoenixReference::of_text(take(join_reference)?)?;
+    let reference = PhoenixReference::of_text(take(reference)?)?;
     let topic = str::from_utf8(take(topic)?).ok()?.into();
     let event = str::from_utf8(take(event)?).ok()?.into();
     Some(ChannelMessage { join_reference, reference, topic, event })
 }
 
 fn message<'a>(
-    join_reference: Reference,
-    reference: Reference,
+    join_reference: PhoenixReference,
+    reference: PhoenixReference,
     topic: &'a RawValue,
     event: &'a RawValue,
 ) -> Option<ChannelMessage<'a>> {

@@ -23,8 +23,8 @@ use crate::{
 };
 
 use self::{
-    frames::ServerMessage,
-    message::{ChannelMessage, Reference},
+    frames::TopicMessage,
+    message::{ChannelMessage, PhoenixReference},
 };
 
 /// The first serializer: objects.
@@ -41,7 +41,7 @@ pub struct PhoenixProtocol {
     variant: Variant,
     socket: SocketId,
     /// Topics that it has joined, in their order, each with the join's reference as it was given.
-    joined: Vec<(ChannelName, Reference)>,
+    joined: Vec<(ChannelName, PhoenixReference)>,
     /// The message whose action is under way.
     asked: Option<Box<PhoenixPending>>,
 }
@@ -49,8 +49,8 @@ pub struct PhoenixProtocol {
 struct PhoenixPending {
     what: PhoenixRequest,
     topic: ChannelName,
-    join_reference: Reference,
-    reference: Reference,
+    join_reference: PhoenixReference,
+    reference: PhoenixReference,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -94,7 +94,7 @@ impl PhoenixProtocol {
     fn not_joined(&self, message: &ChannelMessage<'_>) -> Action {
         Action::Answer(match &*message.event {
             "phx_leave" => message.answer().ok(self.variant),
-            _ => ServerMessage { join_reference: &Reference::NULL, ..message.answer() }
+            _ => TopicMessage { join_reference: &PhoenixReference::NULL, ..message.answer() }
                 .error(self.variant, "unmatched topic"),
         })
     }
@@ -103,11 +103,11 @@ impl PhoenixProtocol {
     fn forget(&mut self, topic: &ChannelName, event: &str) -> Option<Frame> {
         let at = self.find(topic.as_str()).ok()?;
         let (_, joined) = self.joined.remove(at);
-        let message = ServerMessage { join_reference: &joined, reference: &joined, topic: topic.as_str() };
+        let message = TopicMessage { join_reference: &joined, reference: &joined, topic: topic.as_str() };
         Some(message.frame(self.variant, event, "{}"))
     }
 
-    fn keep(&mut self, topic: ChannelName, join_reference: Reference) {
+    fn keep(&mut self, topic: ChannelName, join_reference: PhoenixReference) {
         if self.joined.is_empty() {
             // most sockets join one topic
             self.joined.reserve_exact(1);
@@ -120,7 +120,7 @@ impl PhoenixProtocol {
     fn joined(&mut self, pending: PhoenixPending, outcome: ActionOutcome<'_>) -> Frame {
         let PhoenixPending { topic, join_reference, reference, .. } = pending;
         let closed = self.forget(&topic, "phx_close");
-        let answer = ServerMessage { join_reference: &join_reference, reference: &reference, topic: topic.as_str() };
+        let answer = TopicMessage { join_reference: &join_reference, reference: &reference, topic: topic.as_str() };
         let frame = match outcome {
             ActionOutcome::Done => {
                 let frame = answer.ok(self.variant);
@@ -142,7 +142,7 @@ impl PhoenixProtocol {
         let PhoenixPending { topic, reference, .. } = pending;
         let joined = self.find(topic.as_str()).ok().map(|at| self.joined[at].1.clone()).unwrap_or_default();
         // a join without a reference of its own is known by that of its message, which only its events still show
-        let answer = ServerMessage { join_reference: &joined, reference: &reference, topic: topic.as_str() };
+        let answer = TopicMessage { join_reference: &joined, reference: &reference, topic: topic.as_str() };
         let frame = answer.ok(self.variant);
         match self.forget(&topic, "phx_close") {
             Some(closed) => frame.then(closed),
@@ -153,8 +153,8 @@ impl PhoenixProtocol {
 
 impl ChannelMessage<'_> {
     /// Where an answer to it goes.
-    fn answer(&self) -> ServerMessage<'_> {
-        ServerMessage { join_reference: &self.join_reference, reference: &self.reference, topic: &self.topic }
+    fn answer(&self) -> TopicMessage<'_> {
+        TopicMessage { join_reference: &self.join_reference, reference: &self.reference, topic: &self.topic }
     }
 }
 
@@ -167,7 +167,7 @@ impl Protocol for PhoenixProtocol {
         let message = message::read(self.variant, &message)?;
         let (topic, event) = (&*message.topic, &*message.event);
         if (topic, event) == ("phoenix", "heartbeat") {
-            let answer = ServerMessage { join_reference: &Reference::NULL, ..message.answer() };
+            let answer = TopicMessage { join_reference: &PhoenixReference::NULL, ..message.answer() };
             return Ok(Action::Answer(answer.ok(self.variant)));
         }
         if event == "phx_join" {
