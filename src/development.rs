@@ -1,13 +1,16 @@
 //! Development mode: nothing is configured, so that a newcomer sees a message on the screen within a minute. A key that
-//! lives as long as the process, one token signed with it, an app for Pusher's libraries, lines to paste, and a page to
-//! try it on. All of it is gone as soon as a key is configured.
+//! lives as long as the process, one token signed with it, an app for Pusher's libraries, a token for Conveyor's callers,
+//! lines to paste, and a page to try it on. All of it is gone as soon as a key is configured.
 
 use std::{env, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use aws_lc_rs::hmac;
 use wellhead_proto::{
-    dialect::pusher::{self, AppLimits, PusherApp},
+    dialect::{
+        conveyor::{self, ConveyorApp},
+        pusher::{self, AppLimits, PusherApp},
+    },
     ids::AppId,
     jwt::{Key, Keyring},
     tenants::{DialectRecord, ListedTenant, Tenants},
@@ -36,6 +39,8 @@ pub struct Development {
     pub push_key_needed: bool,
     /// The app for Pusher's libraries; none if the settings list apps themselves.
     pub pusher: Option<PusherDemo>,
+    /// The server token for Conveyor's callers and clients; none if the settings say themselves who they are.
+    pub conveyor: Option<String>,
 }
 
 /// What Pusher's libraries need to know of the demo app; its key is its name.
@@ -60,21 +65,38 @@ pub fn pusher_app(settings: &Settings, cluster_secret: &[u8]) -> Option<PusherAp
     if !settings.apps.listed.is_empty() || settings.apps.unlisted == Unlisted::Refuse {
         return None;
     }
-    let key = hmac::Key::new(hmac::HMAC_SHA256, cluster_secret);
-    let tag = hmac::sign(&key, b"wellhead: the secret of the demo app in development mode");
-    let secret: String = tag.as_ref()[..20].iter().map(|byte| format!("{byte:02x}")).collect();
+    let secret = derived(cluster_secret, "wellhead: the secret of the demo app in development mode");
     let key = AppId::try_from(APP).ok()?;
     Some(PusherApp::new(key, APP_ID.to_owned(), secret.into_bytes(), true, AppLimits::default()))
 }
 
-/// `tenants` with the throw-away `keys`, and the app for Pusher's libraries.
+/// Conveyor's server token of the demo app, unless the settings list apps, give Conveyor a token or another app, or need none.
+fn conveyor_token(settings: &Settings, cluster_secret: &[u8]) -> Option<String> {
+    pusher_app(settings, cluster_secret)?;
+    let rows = &settings.dialects.of::<conveyor::Settings>().conveyor;
+    let has_chosen = rows.open || !rows.token.is_empty() || !rows.token_file.is_empty() || rows.app != APP;
+    (!has_chosen).then(|| derived(cluster_secret, "wellhead: Conveyor's server token in development mode"))
+}
+
+/// A secret that follows from the cluster's.
+fn derived(cluster_secret: &[u8], purpose: &str) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, cluster_secret);
+    let tag = hmac::sign(&key, purpose.as_bytes());
+    tag.as_ref()[..20].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// `tenants` with the throw-away `keys`, the app for Pusher's libraries, and the token for Conveyor's callers.
 #[must_use]
 pub fn tenants(tenants: &Tenants, settings: &Settings, keys: Keyring, cluster_secret: &[u8]) -> Tenants {
     let tenants = tenants.clone().with_keys(keys);
     let Some(app) = pusher_app(settings, cluster_secret) else { return tenants };
     let (key, id) = (app.key.clone(), Some(app.id.clone()));
     let of_dialects = vec![DialectRecord::new(id, app)];
-    tenants.with_listed(key, ListedTenant { of_dialects, ..ListedTenant::default() })
+    let tenants = tenants.with_listed(key.clone(), ListedTenant { of_dialects, ..ListedTenant::default() });
+    match conveyor_token(settings, cluster_secret) {
+        Some(token) => tenants.with_record(&DialectRecord::new(None, ConveyorApp::new(key, token.as_bytes()))),
+        None => tenants,
+    }
 }
 
 impl Development {
@@ -103,7 +125,8 @@ impl Development {
         let token = SigningKey::from_pem(&pair.private)?.sign(&claims, None)?;
         let keys = Keyring::new(vec![public], settings.jwt.require_exp);
         let push_key_needed = !settings.push_keys.is_empty();
-        Ok((Self { app, token, public_key: pair.public, push_key_needed, pusher }, keys))
+        let conveyor = conveyor_token(settings, cluster_secret);
+        Ok((Self { app, token, public_key: pair.public, push_key_needed, pusher, conveyor }, keys))
     }
 
     /// What is told to the newcomer: loudly that this is no way to run it for real, then lines that work when they
@@ -120,6 +143,14 @@ impl Development {
             format!("0. Start a slave, in another terminal, unless one is running:\n\n{program}{file} slave\n\n")
         });
         let pusher = self.pusher.as_ref().map_or_else(String::new, |pusher| pusher.notice(master, slave));
+        let conveyor = self.conveyor.as_ref().map_or_else(String::new, |token| {
+            format!(
+                "4. Or as Conveyor's callers do, with this server token. Its clients connect to ws://{slave}/?token=…\n\
+                 \n\
+                 curl -sS -X POST 'http://{master}/conveyor/message?token={token}' \
+                 -d '{{\"channel\":\"{CHANNEL}\",\"message\":\"It works\"}}'\n\n",
+            )
+        });
         format!(
             "\n\
              ****  DEVELOPMENT MODE: no key is configured (jwt.public_keys), so a throw-away one was made.       ****\n\
@@ -139,7 +170,7 @@ impl Development {
              curl -sS {key}-X POST http://{master}/v1/apps/{path_app}/channels/{CHANNEL}/messages \
              -d '{{\"event\":\"hello\",\"data\":{{\"text\":\"It works\"}}}}'\n\
              \n\
-             {pusher}\
+             {pusher}{conveyor}\
              Or watch pushes arrive in a browser: http://{master}/try\n\n",
         )
     }
@@ -191,7 +222,7 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::ListedApp;
+    use crate::settings::{ListedApp, load::load};
 
     #[test]
     fn the_token_verifies_with_the_throw_away_key_and_no_other() {
@@ -230,6 +261,23 @@ mod tests {
         let mut own = Settings::default();
         own.apps.listed = vec![ListedApp { key: "mine".to_owned(), ..ListedApp::default() }];
         assert!(pusher_app(&own, b"one").is_none(), "who lists apps has chosen");
+        assert!(conveyor_token(&own, b"one").is_none());
+    }
+
+    #[test]
+    fn conveyors_token_is_the_same_wherever_the_secret_is_unless_somebody_has_chosen() {
+        let token = conveyor_token(&Settings::default(), b"one").unwrap();
+        assert_eq!(token.len(), 40);
+        assert_eq!(conveyor_token(&Settings::default(), b"one").unwrap(), token);
+        assert_ne!(conveyor_token(&Settings::default(), b"two").unwrap(), token);
+        for chosen in ["token=\"a token of one's own\"", "token_file=\"a file\"", "open=true", "app=\"mine\""] {
+            let settings = load(None, &[format!("conveyor.{chosen}")]).unwrap().settings;
+            assert!(conveyor_token(&settings, b"one").is_none(), "{chosen}");
+        }
+        let keys = Keyring::new(Vec::new(), false);
+        let tenants = tenants(&Tenants::default(), &Settings::default(), keys, b"one");
+        let apps: Vec<_> = tenants.all_of::<ConveyorApp>().collect();
+        assert!(matches!(apps[..], [app] if app.is_server_token(&token) && !app.is_open()));
     }
 
     #[test]

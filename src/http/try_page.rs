@@ -22,7 +22,7 @@ impl TryPage {
     /// The page that connects to `slave`.
     #[must_use]
     pub fn new(development: Development, slave: SocketAddr) -> Self {
-        let Development { app, token, push_key_needed, pusher, .. } = development;
+        let Development { app, token, push_key_needed, pusher, conveyor, .. } = development;
         let hidden = |hidden: bool| if hidden { "hidden" } else { "" };
         let (secret, sockets, requests) = match &pusher {
             Some(PusherDemo { secret, sockets, requests, .. }) => {
@@ -30,7 +30,11 @@ impl TryPage {
             }
             None => ("", "", ""),
         };
+        let all = pusher.is_some() && conveyor.is_some();
         let html = include_str!("try.html")
+            .replace("{{all}}", include_str!("try_all.js"))
+            .replace("{{conveyor}}", conveyor.as_deref().unwrap_or_default())
+            .replace("{{all_hidden}}", hidden(!all))
             .replace("{{slave}}", &slave.to_string())
             .replace("{{app}}", &escaped(&app))
             .replace("{{token}}", &escaped(&token))
@@ -107,8 +111,8 @@ mod tests {
     fn page() -> TryPage {
         let app = "a\"><script>".to_owned();
         let (token, public_key) = ("x.y.z".to_owned(), String::new());
-        let pusher = None;
-        let development = Development { app, token, public_key, push_key_needed: false, pusher };
+        let (pusher, conveyor) = (None, None);
+        let development = Development { app, token, public_key, push_key_needed: false, pusher, conveyor };
         TryPage::new(development, "127.0.0.1:8888".parse().unwrap())
     }
 

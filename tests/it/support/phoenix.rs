@@ -68,6 +68,14 @@ impl PhoenixClient {
         self
     }
 
+    /// Leave a topic that was joined with this reference.
+    pub async fn leave(&mut self, topic: &str, join: &str) {
+        let message = self.message(join, "\"bye\"", topic, "phx_leave", "{}");
+        self.socket.send_text(&message).await;
+        assert_eq!(self.reply().await["status"], "ok");
+        assert!(self.socket.text().await.contains("phx_close"));
+    }
+
     /// Ask for something that is answered once.
     pub async fn ask(&mut self, message: &str) -> String {
         self.socket.send_text(message).await;

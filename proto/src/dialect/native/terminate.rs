@@ -43,7 +43,7 @@ fn reconnect(query: &str) -> Result<bool, Refusal> {
     }
 }
 
-/// The socket that an id names, as gusher's clients or Pusher's see it. `None`: it looks like an id, and none of ours.
+/// The socket that an id names, as gusher's, Pusher's or Conveyor's clients see it. `None`: it looks like an id, and none of ours.
 fn read_socket(id: &str, seal: &SocketIdSeal) -> Result<Option<SocketId>, Refusal> {
     let is_uuid = id.len() == 36 && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     if is_uuid {
@@ -53,5 +53,9 @@ fn read_socket(id: &str, seal: &SocketIdSeal) -> Result<Option<SocketId>, Refusa
     if id.split_once('.').is_some_and(|(node, counter)| digits(node) && digits(counter)) {
         return Ok(id.parse().ok());
     }
-    Err(bad("this is no socket id: expected a UUID, or two numbers joined by a dot, such as 123.456"))
+    // longer ones are no number of JavaScript
+    if digits(id) && id.len() <= 16 {
+        return Ok(id.parse::<u64>().ok().and_then(|fd| fd.try_into().ok()));
+    }
+    Err(bad("this is no socket id: expected a UUID, two numbers joined by a dot, such as 123.456, or a Conveyor fd"))
 }

@@ -80,12 +80,25 @@ fn a_socket_id_that_is_none_is_told_and_one_of_nobody_changes_nothing() {
     {
         assert_eq!(socket(id), nothing, "{id}");
     }
-    for id in
-        ["1", "x", "1.", ".1", "1.1.1", "-1.1", "%2E", "1%2E1x", &"x".repeat(128), &"x".repeat(129), &"-".repeat(35)]
-    {
+    for id in [
+        "12345678901234567",
+        "x",
+        "1.",
+        ".1",
+        "1.1.1",
+        "-1.1",
+        "%2E",
+        "1%2E1x",
+        &"x".repeat(128),
+        &"x".repeat(129),
+        &"-".repeat(35),
+    ] {
         let (status, why) = socket(id);
         assert!(status == 400 && why.contains("no socket id"), "{id}: {why}");
     }
     assert_eq!(socket("1%2E1"), socket("1.1"));
+    // as Conveyor's clients see it
+    assert_eq!(socket("8589934593"), socket("2.1"));
+    assert_eq!(socket("9007199254740993"), nothing);
     assert_eq!(socket("").0, 404);
 }

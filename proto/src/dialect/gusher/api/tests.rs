@@ -206,7 +206,7 @@ fn a_door_tells_who_knocks() {
             let (token, knows_remotes) = match connect_request.credentials {
                 Credentials::Token(token) => (token, false),
                 Credentials::TokenWithRemotes(token) => (token, true),
-                Credentials::PerSubscription => panic!("no token"),
+                Credentials::PerSubscription | Credentials::Nobody | Credentials::Temporary(_) => panic!("no token"),
             };
             (connect_request.app.to_string(), token, knows_remotes)
         })
