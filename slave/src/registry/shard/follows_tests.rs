@@ -12,7 +12,13 @@ use crate::{presence::UserStanding, registry::CountUpdate};
 impl Scene {
     /// In an app that counts its channels, but for those with this name.
     async fn counting() -> Self {
-        let wants = AppWants { watchlists: true, counts: Some(|channel| channel.as_str() != "uncounted") };
+        Self::counting_for(true).await
+    }
+
+    /// The same, in an app that tells its clients of the counts, or only somebody outside.
+    async fn counting_for(tells_counts: bool) -> Self {
+        let wants =
+            AppWants { watchlists: true, counts: Some(|channel| channel.as_str() != "uncounted"), tells_counts };
         let listed = ListedTenant { wants, ..ListedTenant::default() };
         Self::of(Tenants::new(Keyring::default(), [("app".parse().unwrap(), listed)], false, Origins::any())).await
     }
@@ -59,6 +65,14 @@ async fn a_count_is_told_to_all_or_to_those_who_came_since() {
     scene.shard.close(ann.id);
     scene.shard.close(bob.id);
     assert!(scene.shard.newcomers.is_empty());
+}
+
+#[tokio::test]
+async fn where_clients_are_not_told_of_counts_nothing_is_kept_for_it() {
+    let mut scene = Scene::counting_for(false).await;
+    let ann = scene.client(0).await;
+    scene.join(&ann, "c", "");
+    assert!(scene.shard.newcomers.is_empty() && scene.shard.presence.following.counts());
 }
 
 #[tokio::test]
