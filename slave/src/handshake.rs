@@ -29,7 +29,7 @@ use crate::{
     registry::ShardCell,
     session::{self, AdmittedClient},
     state::SlaveState,
-    token::{Redeemed, temporary::NotOpened},
+    token::{Redeemed, temporary::TokenRefused},
     transport::Transport,
 };
 
@@ -249,11 +249,11 @@ async fn identify(
             let checked = state.temporary.check(&*state.bus, token, app.clone(), now()).await;
             return match checked {
                 Ok(()) => Ok(Bearer { user: UserId::nobody(), app, channels: Vec::new() }),
-                Err(NotOpened::Invalid) => {
+                Err(TokenRefused::Invalid) => {
                     state.metrics.auth_failed(BadToken::Used);
                     Err(Refusal::CredentialsInvalid)
                 }
-                Err(NotOpened::Unanswered) => {
+                Err(TokenRefused::Unanswered) => {
                     state.metrics.auth_failed(BadToken::Unanswered);
                     Err(Refusal::unavailable("the node that issued this token does not answer"))
                 }
