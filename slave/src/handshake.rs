@@ -31,7 +31,7 @@ use crate::{
     registry::ShardCell,
     session::{self, AdmittedClient},
     state::SlaveState,
-    token::{Redeemed, temporary::NotOpened},
+    token::{Redeemed, temporary::TokenRefused},
     transport::Transport,
 };
 
@@ -277,11 +277,11 @@ async fn identify(
             let checked = state.temporary.check(&*state.bus, token, app.clone(), now()).await;
             return match checked {
                 Ok(()) => Ok(nobody(app)),
-                Err(NotOpened::Invalid) => {
+                Err(TokenRefused::Invalid) => {
                     state.metrics.auth_failed(BadToken::Used);
                     Err(Refusal::CredentialsInvalid)
                 }
-                Err(NotOpened::Unanswered) => {
+                Err(TokenRefused::Unanswered) => {
                     state.metrics.auth_failed(BadToken::Unanswered);
                     Err(Refusal::unavailable("the node that issued this token does not answer"))
                 }

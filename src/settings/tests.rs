@@ -218,7 +218,7 @@ fn an_unknown_key_is_refused_with_its_place_and_a_suggestion() {
 
 #[test]
 fn settings_of_later_parts_are_unknown() {
-    for text in ["[pushex]", "[conveyor]"] {
+    for text in ["[[memory]]", "[memory_cache]"] {
         assert!(refused(text).contains("unknown"), "{text}");
     }
 }

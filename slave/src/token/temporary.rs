@@ -52,7 +52,7 @@ struct LiveTokens {
 
 /// Why a temporary token opens nothing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum NotOpened {
+pub enum TokenRefused {
     /// It is forged, used up, too old, for another channel, or its slave has gone.
     Invalid,
     /// The slave that issued it does not answer. The token may be used up.
@@ -115,10 +115,10 @@ impl TemporaryTokens {
         TemporaryToken(token): TemporaryToken,
         app: AppId,
         now: Duration,
-    ) -> Result<(), NotOpened> {
-        let (issuer, _) = self.parse(&token, &app).ok_or(NotOpened::Invalid)?;
+    ) -> Result<(), TokenRefused> {
+        let (issuer, _) = self.parse(&token, &app).ok_or(TokenRefused::Invalid)?;
         if issuer == self.node {
-            return if self.check_own(&token, &app, now) { Ok(()) } else { Err(NotOpened::Invalid) };
+            return if self.check_own(&token, &app, now) { Ok(()) } else { Err(TokenRefused::Invalid) };
         }
         self.ask(bus, issuer, NodeRequest::CheckToken { token, app }).await
     }
@@ -134,15 +134,15 @@ impl TemporaryTokens {
         TemporaryToken(token): TemporaryToken,
         channel: ChannelKey,
         now: Duration,
-    ) -> Result<(), NotOpened> {
-        let (issuer, _) = self.parse(&token, &channel.app).ok_or(NotOpened::Invalid)?;
+    ) -> Result<(), TokenRefused> {
+        let (issuer, _) = self.parse(&token, &channel.app).ok_or(TokenRefused::Invalid)?;
         if issuer == self.node {
-            return if self.spend_own(&token, &channel, now) { Ok(()) } else { Err(NotOpened::Invalid) };
+            return if self.spend_own(&token, &channel, now) { Ok(()) } else { Err(TokenRefused::Invalid) };
         }
         self.ask(bus, issuer, NodeRequest::SpendToken { token, channel }).await
     }
 
-    async fn ask(&self, bus: &dyn Bus, issuer: NodeId, request: NodeRequest) -> Result<(), NotOpened> {
+    async fn ask(&self, bus: &dyn Bus, issuer: NodeId, request: NodeRequest) -> Result<(), TokenRefused> {
         let is_gone = {
             let state = bus.state();
             let state = state.borrow();
@@ -150,15 +150,15 @@ impl TemporaryTokens {
         };
         if is_gone {
             // and nobody else knows whether it was used
-            return Err(NotOpened::Invalid);
+            return Err(TokenRefused::Invalid);
         }
         let Ok(Ok(_under_way)) = timeout(PATIENCE, self.questions.acquire()).await else {
-            return Err(NotOpened::Unanswered);
+            return Err(TokenRefused::Unanswered);
         };
         match bus.ask_about_token(issuer, request).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(NotOpened::Invalid),
-            Err(_) => Err(NotOpened::Unanswered),
+            Ok(false) => Err(TokenRefused::Invalid),
+            Err(_) => Err(TokenRefused::Unanswered),
         }
     }
 

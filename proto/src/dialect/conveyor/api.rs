@@ -64,18 +64,18 @@ pub fn call(app: &ConveyorApp, call: &ApiCall<'_>) -> Result<MasterRequest, Refu
     if !app.channels {
         return Err(bad(400, "channels_disabled", "Channels not enabled!"));
     }
-    let body = Body::read(&call.body);
+    let body = EndpointBody::read(&call.body);
     if call.route_id == AUTH { auth(app, &body) } else { message(app, &body) }
 }
 
 /// A body, as far as it can be read; of a key that is there twice the last value counts, as in PHP.
 #[derive(Default)]
-struct Body<'a> {
+struct EndpointBody<'a> {
     channel: Option<&'a RawValue>,
     message: Option<&'a RawValue>,
 }
 
-impl<'a> Body<'a> {
+impl<'a> EndpointBody<'a> {
     /// Nothing, if it is no JSON object.
     fn read(json: &'a [u8]) -> Self {
         let mut body = Self::default();
@@ -89,7 +89,7 @@ impl<'a> Body<'a> {
     }
 }
 
-fn auth(app: &ConveyorApp, body: &Body<'_>) -> Result<MasterRequest, Refusal> {
+fn auth(app: &ConveyorApp, body: &EndpointBody<'_>) -> Result<MasterRequest, Refusal> {
     let channel = match body.channel.and_then(scalar).filter(|name| !name.is_empty()) {
         Some(name) => {
             let why = |_| bad(400, "malformed", "Invalid channel!");
@@ -101,7 +101,7 @@ fn auth(app: &ConveyorApp, body: &Body<'_>) -> Result<MasterRequest, Refusal> {
     Ok(MasterRequest::MintToken { app: app.key.clone(), channel, ttl: app.temporary_ttl, reply: Box::new(reply) })
 }
 
-fn message(app: &ConveyorApp, body: &Body<'_>) -> Result<MasterRequest, Refusal> {
+fn message(app: &ConveyorApp, body: &EndpointBody<'_>) -> Result<MasterRequest, Refusal> {
     let not_found = || bad(404, "channel_not_found", "Channel not found!");
     let name = body.channel.and_then(scalar).filter(|name| !name.is_empty()).ok_or_else(not_found)?;
     let name = ChannelName::try_from(name).map_err(|_| not_found())?;

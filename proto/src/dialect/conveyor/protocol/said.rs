@@ -62,9 +62,9 @@ impl<'a> ClientWords<'a> {
 
 /// Show each key of the object that `json` is, with its value. `false`, if it is none.
 pub fn each_key<'a>(json: &'a str, show: impl FnMut(&str, &'a RawValue)) -> bool {
-    struct Keys<F>(F);
+    struct KeyVisitor<F>(F);
 
-    impl<'de, F: FnMut(&str, &'de RawValue)> Visitor<'de> for Keys<F> {
+    impl<'de, F: FnMut(&str, &'de RawValue)> Visitor<'de> for KeyVisitor<F> {
         type Value = ();
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,7 +80,7 @@ pub fn each_key<'a>(json: &'a str, show: impl FnMut(&str, &'a RawValue)) -> bool
     }
 
     let mut json = serde_json::Deserializer::from_str(json);
-    json.deserialize_map(Keys(show)).is_ok() && json.end().is_ok()
+    json.deserialize_map(KeyVisitor(show)).is_ok() && json.end().is_ok()
 }
 
 /// The name of a key: borrowed, unless something in it is escaped.

@@ -10,6 +10,7 @@ use crate::{
     dialect::{
         Settings, all,
         contract::{ApiCall, ApiReply, Credentials, Role, Route},
+        conveyor::ConveyorApp,
         golden::{self, GoldenRequest, RoleRequest},
         pusher::{AppLimits, PusherApp},
     },
@@ -167,7 +168,9 @@ fn bare_rows_shadow_nothing() {
     let app = PusherApp::new(key.clone(), "1".to_owned(), Vec::new(), false, AppLimits::default());
     let of_dialects = vec![DialectRecord::new(None, app)];
     let listed = [(key, ListedTenant { of_dialects, ..ListedTenant::default() })];
+    let conveyor = ConveyorApp::new("shop".parse().expect("a name"), b"token");
     let tenants = Tenants::new(Keyring::default(), listed, true, Origins::any());
+    let tenants = tenants.with_record(&DialectRecord::new(None, conveyor));
     for role in [Role::Master, Role::Slave] {
         let router = router(role);
         for dialect in all(&Settings::default(), &seal()) {
