@@ -6,6 +6,7 @@ mod files;
 mod one_port;
 mod origins;
 mod pusher;
+mod pushex;
 mod secrets;
 
 use std::{fs, path::PathBuf};
@@ -217,7 +218,7 @@ fn an_unknown_key_is_refused_with_its_place_and_a_suggestion() {
 
 #[test]
 fn settings_of_later_parts_are_unknown() {
-    for text in ["[webhooks]", "[pushex]", "[conveyor]"] {
+    for text in ["[webhooks]", "[conveyor]"] {
         assert!(refused(text).contains("unknown"), "{text}");
     }
 }
