@@ -6,6 +6,7 @@ mod files;
 mod one_port;
 mod origins;
 mod pusher;
+mod pushex;
 mod secrets;
 mod webhooks;
 

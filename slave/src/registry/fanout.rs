@@ -178,6 +178,16 @@ pub enum Deferred {
     End(PendingEnd),
 }
 
+/// The tails of several pushes; `None` if they are not small, or there are other frames among them.
+type SmallTails = Option<Box<[Bytes]>>;
+
+/// Frames in one piece for subscriptions of one encoding with the same tag.
+struct HeadedFrames {
+    encoding: u8,
+    tag: Box<str>,
+    frames: Bytes,
+}
+
 /// Pushes to one channel that are delivered together.
 pub struct Broadcast {
     /// In the order in which they arrived.
@@ -188,9 +198,9 @@ pub struct Broadcast {
     /// less than one per push.
     joined: SmallVec<[Option<Option<Bytes>>; 4]>,
     /// For each encoding with tails, those of all pushes, if they are small together.
-    tails: SmallVec<[Option<Option<Box<[Bytes]>>>; 4]>,
+    tails: SmallVec<[Option<SmallTails>; 4]>,
     /// Their frames behind the head of a tag, for the first tags.
-    headed: Vec<(u8, Box<str>, Bytes)>,
+    headed: Vec<HeadedFrames>,
 }
 
 impl Broadcast {
@@ -239,13 +249,14 @@ impl Broadcast {
         self.collect_tails(encoding, encodings);
         let tails = self.tails[usize::from(encoding)].as_ref()?.as_ref()?;
         let tag = tag();
-        if let Some((.., frames)) = self.headed.iter().find(|(of, known, _)| *of == encoding && **known == *tag) {
-            return Some(frames.clone());
+        let is_kept = |kept: &&HeadedFrames| kept.encoding == encoding && *kept.tag == *tag;
+        if let Some(kept) = self.headed.iter().find(is_kept) {
+            return Some(kept.frames.clone());
         }
         let Encoding { dialect, variant } = encodings.at(encoding);
         let frames = Frame::texts_with_tails(&dialect.head(*variant, tag), tails);
         if self.headed.len() < KEPT_TAGS {
-            self.headed.push((encoding, tag.into(), frames.clone()));
+            self.headed.push(HeadedFrames { encoding, tag: tag.into(), frames: frames.clone() });
         }
         Some(frames)
     }

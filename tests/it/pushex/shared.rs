@@ -36,7 +36,7 @@ async fn all_hear_all(master: &Server, slaves: [&Server; 2]) {
                 // its bodies are JSON
                 "pushex" => push(master, &format!(r#"{{"channel":"news","event":"e","data":{seen}}}"#)).await,
                 "gusher" => drop(backend.push("demo", "news", "e", data).await),
-                _ => drop(api.trigger("news", "e", data).await),
+                _ => api.trigger("news", "e", data).await,
             }
             for (client, join_reference) in phoenix.iter_mut().zip([serde_json::json!(null), "1".into()]) {
                 let payload = format!(r#"{{"data":{seen},"event":"e"}}"#);
