@@ -137,6 +137,40 @@ test("/try speaks Pusher's protocol, signs as a backend does, and whispers", asy
   assert.deepEqual(troubles, []);
 });
 
+test('/try shows one push in a client of each dialect, through any API', async t => {
+  const server = await start(t, { development: true });
+  const { page, troubles } = await open(t, `http://${server.master}/try`);
+  await page.getByRole('tab', { name: 'All four' }).click();
+  const dialects = ['gusher', 'pusher', 'pushex', 'conveyor'];
+  const allAreOn = channel => Promise.all(dialects.map(name => page.locator(`#all-${name}-state.good`, { hasText: `on ${channel}` }).waitFor()));
+  const pushThrough = async (api, word) => {
+    await page.locator('#all-api').selectOption(api);
+    await page.locator('#all-data').fill(word);
+    await page.locator('#all-push button').click();
+    for (const name of dialects) await page.locator(`#all-${name}-list li`, { hasText: word }).waitFor();
+  };
+  await allAreOn('shared');
+  for (const api of dialects) await pushThrough(api, `by-${api}`);
+  for (const name of dialects) assert.equal(await page.locator(`#all-${name}-list li`).count(), 4, `${name}: each once`);
+  // a client in the language of each dialect
+  const last = name => page.locator(`#all-${name}-list li`, { hasText: 'by-pushex' }).textContent();
+  assert.deepEqual(JSON.parse(await last('gusher')), { channel: 'shared', event: 'hello', data: 'by-pushex' });
+  assert.deepEqual(JSON.parse(await last('pusher')), { event: 'hello', channel: 'shared', data: '"by-pushex"' });
+  assert.deepEqual(JSON.parse(await last('pushex')), ['1', null, 'shared', 'msg', { data: 'by-pushex', event: 'hello' }]);
+  assert.deepEqual(JSON.parse(await last('conveyor')), { action: 'broadcast-action', data: 'by-pushex' });
+
+  await page.locator('#all-channel').fill('elsewhere');
+  await page.locator('#all-subscribe button').click();
+  await allAreOn('elsewhere');
+  await until('all have left the channel before', ['elsewhere', 'news'], () => server.names('/api/demo/channels'));
+  await pushThrough('conveyor', 'moved');
+  // markup is text here, too
+  await server.push('demo', 'elsewhere', 'greeting', '<img src=x onerror=alert(1)>');
+  for (const name of dialects) await page.locator(`#all-${name}-list li`, { hasText: 'onerror' }).waitFor();
+  assert.equal(await page.locator('#all img').count(), 0);
+  assert.deepEqual(troubles, [], 'neither errors nor violations of its content security policy');
+});
+
 test('a page with pusher-js is back soon after a restart of a lone server', async t => {
   const toml = '[[apps.listed]]\nkey = "demo"\nid = "1"\nsecret = "a secret of this test"\n';
   const server = await start(t, { toml });
