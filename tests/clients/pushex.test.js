@@ -149,3 +149,28 @@ test('the example of the documentation, as it is printed there', async t => {
   assert.equal(shown['content-length'], '59');
   assert.equal(shown['content-type'], 'application/json; charset=utf-8');
 });
+
+test('a user who is disconnected stays away where its release of phoenix does so after 1000', async t => {
+  const server = await start(t);
+  const releases = { 'phoenix 1.7, V2': 'ann', 'phoenix 1.4, V2': 'bob', 'phoenix 1.8, V2': 'eve' };
+  const codes = [];
+  for (const [name, user] of Object.entries(releases)) {
+    const socket = opened(server, clients[name], server.slave, { params: { token: jwt('demo', user, ['*']) } });
+    socket.onClose(({ code }) => codes.push([user, code]));
+    await join(socket.channel('room', {}));
+  }
+  const online = () => server.names('/api/demo/online');
+  const end = async (user, query = '') => {
+    const gone = codes.length + 1;
+    const answer = await fetch(`http://${server.master}/v1/apps/demo/users/${user}/connections${query}`, { method: 'DELETE' });
+    assert.equal(answer.status, 200);
+    await until(`${user} is closed`, gone, () => codes.length);
+  };
+  await until('all are there', ['ann', 'bob', 'eve'], online);
+  await end('ann', '?reconnect=true');
+  await until('ann is back', ['ann', 'bob', 'eve'], online);
+  // ann first: whoever comes back does so as soon as the others
+  for (const user of ['ann', 'bob', 'eve']) await end(user);
+  await until('the others are back', ['bob', 'eve'], online);
+  assert.deepEqual(codes, [['ann', 1001], ['ann', 1000], ['bob', 1000], ['eve', 1000]]);
+});

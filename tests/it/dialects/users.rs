@@ -64,7 +64,11 @@ async fn a_push_to_a_user_reaches_gusher_and_pusher_and_is_counted_for_pushex() 
         for client in &mut phoenix {
             client.beats().await;
         }
-        assert_eq!(phoenix[0].join("news").await["response"]["reason"], "unauthorized");
+        for client in &mut phoenix {
+            assert_eq!(client.join("news").await["response"]["reason"], "unauthorized");
+            // a further join ends the one before, of which the client has not been told that it is over
+            assert!(client.socket.text().await.contains("phx_close"));
+        }
         backend.accepted("/api/add/channel/user/demo/7", &[("data", "news")]).await;
         within("it may join again", async { while phoenix[1].join("news").await["status"] != "ok" {} }).await;
     }

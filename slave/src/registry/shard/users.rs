@@ -165,15 +165,15 @@ impl Shard {
             if !heard {
                 continue;
             }
-            let is_direct = matches!(order.what, UserCommand::Direct(..) | UserCommand::DirectEvent(..));
+            let is_delivery = !matches!(order.what, UserCommand::Reload(_) | UserCommand::Grant(..));
             match order.frame(self.index.at(local_socket).encoding, self) {
                 Some(frame) => {
-                    if is_direct {
+                    if is_delivery {
                         self.metrics.deliveries.inc();
                     }
                     self.enqueue(local_socket, frame);
                 }
-                None if is_direct => drop(self.metrics.direct_without_frame.inc()),
+                None if is_delivery => drop(self.metrics.direct_without_frame.inc()),
                 None => {}
             }
         }

@@ -189,10 +189,17 @@ fn what_is_no_message_closes_the_socket_as_a_crash_does() {
         assert_eq!(says(&mut protocol(V1), text), Err(CloseCause::InvalidMessage), "{text}");
     }
     assert_eq!(dialect.close(CloseCause::InvalidMessage).0, 1011);
-    // phoenix 1.7 stays away after 1000
+    // phoenix 1.7 stays away after 1000: a backend may wish that, nothing else
     for cause in CloseCause::ALL {
-        let is_clients = matches!(cause, CloseCause::ClientClosed | CloseCause::ClientGone);
-        assert!((dialect.close(cause).0 == 1000) == (is_clients || cause == CloseCause::Idle), "{cause:?}");
+        let is_wished = matches!(
+            cause,
+            CloseCause::ClientClosed | CloseCause::ClientGone | CloseCause::Terminated { reconnect: false }
+        );
+        assert!((dialect.close(cause).0 == 1000) == (is_wished || cause == CloseCause::Idle), "{cause:?}");
+    }
+    assert_eq!(dialect.close(CloseCause::Terminated { reconnect: true }).0, 1001);
+    for cause in [CloseCause::SlowConsumer, CloseCause::OwedTooMuch, CloseCause::ShuttingDown] {
+        assert!([1001, 1008].contains(&dialect.close(cause).0), "{cause:?}");
     }
 }
 
