@@ -55,6 +55,7 @@ pub fn dialects() -> Vec<Arc<dyn Dialect>> {
 pub static TENANTS: LazyLock<Tenants> = LazyLock::new(|| {
     let key: AppId = KEY.parse().expect("a short name");
     let app = PusherApp::new(key.clone(), "42".to_owned(), SECRET.to_vec(), true, AppLimits::default());
+    let app = PusherApp { watchlist: true, subscription_count_event: true, ..app };
     let of_dialects = vec![DialectRecord::new(Some("42".to_owned()), app)];
     let listed = ListedTenant { of_dialects, ..ListedTenant::default() };
     Tenants::new(Keyring::default(), [(key, listed)], true, Origins::any())

@@ -112,7 +112,7 @@ fn an_unknown_key_hears_of_those_of_dialects_too() {
         ("[master]\nx = 1", "expected one of `listen`, `admin`, `open`, `prefix`"),
         (
             "[[apps.listed]]\nkey = \"a\"\nx = 1",
-            "expected one of `key`, `allowed_origins`, `public_keys`, `remote`, `authorization_timeout`, `authorized_connections`, `client_events`, `id`, `limits`, `secret`, `secret_file`, `webhooks`",
+            "expected one of `key`, `allowed_origins`, `public_keys`, `remote`, `authorization_timeout`, `authorized_connections`, `client_events`, `id`, `limits`, `secret`, `secret_file`, `subscription_count_event`, `watchlist`, `webhooks`",
         ),
         ("[pusher]\nx = 1", "expected `master_prefix` or `slave_prefix`"),
         ("[[apps.listed]]\nkey = \"a\"\n[apps.listed.limits]\nx = 1", "expected one of `channel_name`, `event_name`"),

@@ -33,6 +33,8 @@ use crate::{
 
 #[path = "shard/asks_tests.rs"]
 mod asks;
+#[path = "shard/follows_tests.rs"]
+mod follows;
 #[path = "shard/members_tests.rs"]
 mod members;
 
@@ -77,6 +79,12 @@ impl Dialect for Twofold {
             Notice::Members { channel, change } if variant == Variant(0) => {
                 let what = if matches!(change, MemberChange::Added(_)) { '+' } else { '-' };
                 format!("{channel}{what}{}", change.user())
+            }
+            Notice::SubscriptionCount { channel, count } => format!("{channel}={count}"),
+            Notice::Watched { online, offline } => {
+                let named = |sign: char, users: &[UserId]| users.iter().map(|user| format!("{sign}{user}")).collect();
+                let (online, offline): (String, String) = (named('+', online), named('-', offline));
+                return Some(Frame::text(&format!("{online}{offline}")).into());
             }
             _ => return None,
         };
@@ -125,6 +133,10 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
+        Self::of(Tenants::default()).await
+    }
+
+    async fn of(tenants: Tenants) -> Self {
         let encodings = Rc::new(Encodings::new(&[Arc::new(Twofold)]));
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
         let bus = Arc::new(RecordingBus::default());
@@ -132,7 +144,7 @@ impl Scene {
         let coordination = Coordination::new(node, Arc::default(), GRACE, bus.clone(), metrics.clone());
         let coordination = Arc::new(coordination);
         let interests = Arc::new(Interests::new(bus.clone(), coordination.clone()));
-        let presence = Arc::new(Presence::new(coordination, bus, Arc::new(TenantDirectory::new(Tenants::default()))));
+        let presence = Arc::new(Presence::new(coordination, bus, Arc::new(TenantDirectory::new(tenants))));
         Self {
             shard: Shard::new(0, CHUNK, 64 << 10, encodings, interests, presence, metrics),
             share: Rc::new(Share::new(Arc::new(Memory::new(MEMORY)), 1 << 20)),

@@ -20,6 +20,7 @@ fn an_app_with_an_id_and_a_secret_is_pushers() {
     let text = format!(
         "[pusher]\nmaster_prefix = \"/push/\"\n[[apps.listed]]\nkey = \"plain\"\n{APP}client_events = true\n\
          authorized_connections = true\nauthorization_timeout = \"7s\"\n\
+         watchlist = true\nsubscription_count_event = true\n\
          [apps.listed.limits]\nevent_data = \"20KiB\"\npresence_members = 7\nactivity_timeout = \"30s\"\n\
          [[apps.listed]]\nkey = \"other\"\nid = \"43\"\nsecret_file = \"{file}\"\n"
     );
@@ -27,6 +28,9 @@ fn an_app_with_an_id_and_a_secret_is_pushers() {
     let [shop, other] = pushers(&plan)[..] else { panic!("{:?}", plan.tenants) };
     assert_eq!((shop.key.as_str(), shop.id.as_str(), &shop.secret[..]), ("shop", "42", &b"0123456789abcdef0123"[..]));
     assert!(shop.client_events && !other.client_events);
+    assert!(shop.watchlist && shop.subscription_count_event && !other.watchlist && !other.subscription_count_event);
+    let wants = |app: &str| plan.tenants.app(&app.parse().unwrap()).wants();
+    assert!(wants("shop").watchlists && wants("shop").counts.is_some() && wants("other").counts.is_none());
     assert_eq!((shop.authorize_within, other.authorize_within), (Some(Duration::from_secs(7)), None));
     assert_eq!((shop.limits.event_data.bytes(), shop.limits.presence_members, shop.limits.batch), (20 << 10, 7, 10));
     assert_eq!(shop.limits.activity_timeout.0, Duration::from_secs(30));
@@ -49,6 +53,8 @@ fn half_an_app_and_limits_of_nothing_are_refused_with_their_place() {
             "w.toml:3: apps.listed.0.authorized_connections",
             "an id and a secret",
         ),
+        ("[[apps.listed]]\nkey = \"a\"\nwatchlist = true".to_owned(), "w.toml:3", "an id and a secret"),
+        ("[[apps.listed]]\nkey = \"a\"\nsubscription_count_event = true".to_owned(), "w.toml:3", "an id and a secret"),
         (format!("{APP}authorization_timeout = \"0s\""), "w.toml:5", "authorized_connections = false"),
         (format!("{APP}authorization_timeout = \"999ms\""), "w.toml:5", "a second at least"),
         (format!("{APP}authorization_timeout = 30"), "w.toml:5", ""),

@@ -220,6 +220,10 @@ mod tests {
         let later = PusherAppSettings { authorization_timeout: Span::seconds(7), ..strict.clone() };
         let [rest, later] = [strict, later].map(|settings| alike(&settings, None, "None").pop());
         assert!(rest != Some(words.into()) && rest != later);
+        let plain = PusherAppSettings { id: "42".to_owned(), client_events: true, ..PusherAppSettings::default() };
+        let watched = alike(&PusherAppSettings { watchlist: true, ..plain.clone() }, None, "None").pop();
+        let counted = alike(&PusherAppSettings { subscription_count_event: true, ..plain }, None, "None").pop();
+        assert!(watched != counted && ![watched, counted].contains(&Some(words.into())));
     }
 
     /// The page says each limit with its default, in units that people read.

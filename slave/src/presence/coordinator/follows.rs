@@ -9,7 +9,7 @@
 //! | `followed` | a key that this slave coordinates, or did or will | who follows it with how many sockets |
 //! | `Followed::announced` | a key | what was told to all who follow it; a count of another coordinator's they tell |
 //! | `Followed::disputed` | a channel | they were not told the same |
-//! | `Follower::asks` | a slave on it | it has sockets that know nothing yet, or something else |
+//! | `FollowingSlave::asks` | a slave on it | it has sockets that know nothing yet, or something else |
 //! | `Followed::due` | a channel | when its count is told next |
 
 use std::{
@@ -62,7 +62,7 @@ struct OwnFollow {
 
 #[derive(Default)]
 struct Followed {
-    by: SmallVec<[Follower; 2]>,
+    by: SmallVec<[FollowingSlave; 2]>,
     announced: Option<u64>,
     disputed: bool,
     /// When that was.
@@ -70,7 +70,7 @@ struct Followed {
     due: Option<Duration>,
 }
 
-struct Follower {
+struct FollowingSlave {
     slave: NodeId,
     count: u64,
     asks: bool,
@@ -195,7 +195,7 @@ impl Coordinator {
         }
         match followed.by.iter_mut().find(|follower| follower.slave == from) {
             Some(follower) => (follower.count, follower.asks) = (count, follower.asks | asks),
-            None => followed.by.push(Follower { slave: from, count, asks: asks | told.is_none() }),
+            None => followed.by.push(FollowingSlave { slave: from, count, asks: asks | told.is_none() }),
         }
         match key {
             CoordinatedKey::User { .. } => {

@@ -81,10 +81,14 @@ impl Shard {
             return self.publish(local_channel, QueuedPush::count(name, count, permit, Instant::now()));
         }
         for socket in newcomers {
-            if let Some(local_socket) = self.index.local_socket_of(socket) {
-                self.spent += 1;
-                self.direct(local_socket, Notice::SubscriptionCount { channel: &name, count });
-            }
+            let Some(local_socket) = self.index.local_socket_of(socket) else { continue };
+            self.spent += 1;
+            let encoding = self.encodings.at(self.index.at(local_socket).encoding);
+            let Some(shared) = encoding.encode(Notice::SubscriptionCount { channel: &name, count }) else { continue };
+            let tag = || self.index.tag(local_socket, local_channel).unwrap_or_default();
+            let frame = encoding.frame_of(shared, tag);
+            self.enqueue(local_socket, frame);
+            self.metrics.deliveries.inc();
         }
     }
 

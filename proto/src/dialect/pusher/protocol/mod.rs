@@ -56,15 +56,22 @@ struct SignedIn {
     member: Member,
     /// Is the client subscribed to the user's own channel? Events come with or without that.
     on_own_channel: bool,
-    /// Whom its client watches, until the slave has taken that.
-    watchlist: Vec<UserId>,
 }
 
 enum PusherPending {
-    SignIn { member: Member, user_data: String, watchlist: Watchlist },
-    Enter { channel: ChannelName, user: Option<UserId> },
+    SignIn {
+        member: Member,
+        user_data: String,
+        watchlist: Watchlist,
+    },
+    Enter {
+        channel: ChannelName,
+        user: Option<UserId>,
+    },
     Leave(ChannelName),
     Say(ChannelName),
+    /// It has signed in, and watches these users as soon as the slave has taken that.
+    Watch(Vec<UserId>),
 }
 
 /// The reply to a frame that is refused without asking the slave.
@@ -252,15 +259,19 @@ impl Protocol for PusherProtocol {
     }
 
     fn take_watchlist(&mut self) -> Vec<UserId> {
-        self.signed_in.as_mut().map(|signed_in| std::mem::take(&mut signed_in.watchlist)).unwrap_or_default()
+        match self.asked.take().map(|asked| *asked) {
+            Some(PusherPending::Watch(users)) => users,
+            _ => Vec::new(),
+        }
     }
 
     fn reply(&mut self, outcome: ActionOutcome<'_>) -> Option<Frame> {
         match (*self.asked.take()?, outcome) {
             (PusherPending::SignIn { member, user_data, watchlist }, ActionOutcome::Done) => {
                 let on_own_channel = self.signed_in.as_ref().is_some_and(|before| before.on_own_channel);
-                let Watchlist { users: watchlist, too_long } = watchlist;
-                self.signed_in = Some(Box::new(SignedIn { member, on_own_channel, watchlist }));
+                let Watchlist { users, too_long } = watchlist;
+                self.signed_in = Some(Box::new(SignedIn { member, on_own_channel }));
+                self.asked = (!users.is_empty()).then(|| Box::new(PusherPending::Watch(users)));
                 let success = frames::signed_in(&user_data);
                 Some(match too_long {
                     Some(count) => success.then(watchlist_too_long(count)),
@@ -292,7 +303,7 @@ impl Protocol for PusherProtocol {
                 None,
                 &format!("Client event lost: channel {channel} cannot be reached now, try again later"),
             )),
-            (PusherPending::Leave(_) | PusherPending::Say(_), _) => None,
+            (PusherPending::Leave(_) | PusherPending::Say(_) | PusherPending::Watch(_), _) => None,
         }
     }
 }

@@ -260,7 +260,8 @@ impl SimWorld {
         let node = self.nodes.get_mut(&id).unwrap();
         let asks = count > node.follows.get(&key).copied().unwrap_or(0);
         if count == 0 {
-            (node.follows.remove(&key), node.told.remove(&key));
+            node.follows.remove(&key);
+            node.told.remove(&key);
         } else {
             node.follows.insert(key, count);
         }
