@@ -58,8 +58,8 @@ pub const CONVEYOR_TOKEN: &str = "a server token";
 /// The tenants that are in force: one app, on Pusher's side and on Conveyor's.
 pub static TENANTS: LazyLock<Tenants> = LazyLock::new(|| {
     let key: AppId = KEY.parse().expect("a short name");
-    let app = PusherApp::new(key.clone(), "42".to_owned(), SECRET.to_vec(), true, AppLimits::default());
-    let app = PusherApp { watchlist: true, subscription_count_event: true, ..app };
+    let mut app = PusherApp::new(key.clone(), "42".to_owned(), SECRET.to_vec(), true, AppLimits::default());
+    (app.watchlist, app.subscription_count_event) = (true, true);
     let of_dialects = vec![DialectRecord::new(Some("42".to_owned()), app)];
     let listed = ListedTenant { of_dialects, ..ListedTenant::default() };
     let mut conveyor = ConveyorApp::new(key.clone(), CONVEYOR_TOKEN.as_bytes());

@@ -329,3 +329,65 @@ fn shrink<V>(map: &mut HashMap<AppUser, V, RandomState>) {
         map.shrink_to(2 * map.len());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wellhead_proto::{
+        ids::NodeId,
+        jwt::Keyring,
+        origin::Origins,
+        tenants::{AppWants, ListedTenant, Tenants},
+        testkit::RecordingBus,
+    };
+
+    use super::*;
+    use crate::{metrics::Metrics, presence::coordinator::GRACE};
+
+    fn app() -> AppId {
+        "app".parse().unwrap()
+    }
+
+    fn following() -> Following {
+        let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
+        let bus = Arc::new(RecordingBus::default());
+        let coordination = Coordination::new(NodeId::from_random(1), Arc::default(), GRACE, bus, metrics);
+        let wants = AppWants { watchlists: true, counts: None };
+        let listed = [(app(), ListedTenant { wants, ..ListedTenant::default() })];
+        let tenants = Tenants::new(Keyring::default(), listed, true, Origins::any());
+        Following::new(Arc::new(coordination), Arc::new(TenantDirectory::new(tenants)))
+    }
+
+    #[test]
+    fn ten_thousand_who_come_at_once_are_one_report() {
+        let following = following();
+        let channel = following.coordination.names().refer(&app(), &"news".parse().unwrap());
+        for sockets in 1..=10_000 {
+            following.count(&channel, sockets % 2, sockets / 2, true);
+        }
+        let key = || CoordinatedKey::from(channel.key());
+        assert_eq!(following.take_changed(), [(key(), 4_999 + 5_000, true)]);
+        assert_eq!(following.take_changed(), []);
+        following.count(&channel, 0, 0, false);
+        following.count(&channel, 1, 0, false);
+        assert_eq!((following.take_changed(), following.counts()), (vec![(key(), 0, false)], false));
+        following.count(&channel, 1, 7, false);
+        assert_eq!(following.take_changed(), [], "one that is not counted is left");
+    }
+
+    #[test]
+    fn a_user_is_claimed_for_its_first_thread_and_only_where_somebody_may_watch() {
+        let following = following();
+        let (ann, other): (UserId, AppId) = ("ann".parse().unwrap(), "other".parse().unwrap());
+        let claimed = || following.claimed.load(Ordering::Relaxed);
+        following.user_came(&other, &ann, 0);
+        following.user_left(&other, &ann, 0);
+        assert_eq!(claimed(), 0);
+        following.user_came(&app(), &ann, 0);
+        following.user_came(&app(), &ann, 1);
+        following.user_left(&app(), &ann, 0);
+        following.user_left(&app(), &ann, 0);
+        assert_eq!(claimed(), 1);
+        following.user_left(&app(), &ann, 1);
+        assert_eq!((claimed(), following.users().here.len()), (0, 0));
+    }
+}

@@ -79,6 +79,9 @@ async fn a_user_is_sent_events_on_every_socket_that_has_signed_in_and_on_no_othe
         let mut again = PusherClient::connect(slave(1), DEMO).await;
         api.trigger(&to("ann"), "e", "one").await;
         assert_eq!(first.next().await.data, "one");
+        // by then the other's slave has it behind it, too
+        api.trigger(&to("bob"), "e", "passed").await;
+        assert_eq!(bob.next().await.data, "passed");
         again.is_quiet().await;
         again.sign_in_as("ann").await;
         api.trigger(&to("ann"), "e", "two").await;

@@ -2,6 +2,7 @@
 
 mod deciding;
 mod failures;
+mod follows;
 mod members;
 mod messages;
 mod moving;
@@ -19,7 +20,7 @@ use wellhead_proto::{
     membership::coordinators,
 };
 
-use super::{Coordinator, Fact, GRACE, LedgerKey, Outcome};
+use super::{Coordinator, Fact, FollowUpdate, GRACE, LedgerKey, Outcome};
 use crate::channels::ChannelTable;
 
 fn node(no: u32) -> NodeId {
@@ -56,6 +57,8 @@ struct Net {
     slaves: BTreeMap<NodeId, Coordinator>,
     under_way: VecDeque<(NodeId, NodeId, CoordinationMessage)>,
     facts: Vec<(NodeId, Fact)>,
+    /// What each was told of what it follows.
+    told: Vec<(NodeId, FollowUpdate)>,
 }
 
 impl Net {
@@ -146,6 +149,7 @@ impl Net {
     fn take(&mut self, from: NodeId, out: Outcome) {
         self.under_way.extend(out.messages.into_iter().map(|(to, message)| (from, to, message)));
         self.facts.extend(out.facts.into_iter().map(|fact| (from, fact)));
+        self.told.extend(out.told.into_iter().map(|update| (from, update)));
     }
 
     fn settle(&mut self) {
