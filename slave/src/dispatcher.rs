@@ -1,6 +1,7 @@
 //! Dispatches what the slave receives from the bus: a push goes to the threads that have subscribers, a query to all of them.
 
 use std::{
+    future::ready,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
     vec,
@@ -19,7 +20,7 @@ use wellhead_proto::{
     ids::NodeId,
     member::MemberAnnouncement,
     node_request::{NodeRequest, NodeResponse},
-    query::{NameHashes, Query, QueryResult, ResultPart, TypedQuery},
+    query::{NameHashes, Query, QueryResult, ResultPart, SocketTags, SocketsQuery, TypedQuery},
     refusal::CloseCause,
 };
 
@@ -157,6 +158,8 @@ impl BusHandler for BusDispatcher {
             Query::Members(query) => self.answer(query, RunningQuery::Members),
             Query::Grants(query) => self.answer(query, RunningQuery::Grants),
             Query::Stats(query) => self.answer(query, RunningQuery::Stats),
+            // most often nobody of this slave is there, which no thread need be asked
+            Query::Sockets(query) if !self.has_sockets_on(&query) => Box::pin(ready(SocketTags::new().into_result())),
             Query::Sockets(query) => self.answer(query, RunningQuery::Sockets),
         }
     }
@@ -183,6 +186,10 @@ impl BusHandler for BusDispatcher {
 }
 
 impl BusDispatcher {
+    fn has_sockets_on(&self, SocketsQuery { app, channel, .. }: &SocketsQuery) -> bool {
+        self.0.interests.find(app, channel).is_some_and(|(_, mut workers)| workers.next().is_some())
+    }
+
     fn answer<Q: TypedQuery>(
         &self,
         query: Q,
