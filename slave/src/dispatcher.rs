@@ -1,6 +1,7 @@
 //! Dispatches what the slave receives from the bus: a push goes to the threads that have subscribers, a query to all of them.
 
 use std::{
+    future::ready,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
     vec,
@@ -19,7 +20,10 @@ use wellhead_proto::{
     ids::NodeId,
     member::MemberAnnouncement,
     node_request::{NodeRequest, NodeResponse},
-    query::{NameHashes, Names, Query, QueryResult, ResendWebhookQuery, ResultPart, TypedQuery, WebhooksQuery},
+    query::{
+        NameHashes, Names, Query, QueryResult, ResendWebhookQuery, ResultPart, SocketTags, SocketsQuery, TypedQuery,
+        WebhooksQuery,
+    },
     refusal::CloseCause,
 };
 
@@ -181,6 +185,8 @@ impl BusHandler for BusDispatcher {
                 let names: Names = self.0.webhooks.resend(&app, &id).then_some(id).into_iter().collect();
                 Box::pin(async { names.into_result() })
             }
+            // most often nobody of this slave is there, which no thread need be asked
+            Query::Sockets(query) if !self.has_sockets_on(&query) => Box::pin(ready(SocketTags::new().into_result())),
             Query::Sockets(query) => self.answer(query, RunningQuery::Sockets),
         }
     }
@@ -207,6 +213,10 @@ impl BusHandler for BusDispatcher {
 }
 
 impl BusDispatcher {
+    fn has_sockets_on(&self, SocketsQuery { app, channel, .. }: &SocketsQuery) -> bool {
+        self.0.interests.find(app, channel).is_some_and(|(_, mut workers)| workers.next().is_some())
+    }
+
     fn answer<Q: TypedQuery>(
         &self,
         query: Q,
