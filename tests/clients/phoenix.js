@@ -9,6 +9,9 @@ globalThis.self ??= globalThis;
 globalThis.window ??= globalThis;
 globalThis.addEventListener ??= () => {};
 globalThis.WebSocket = WebSocket;
+// phoenix 1.4 forgets its heartbeat when it disconnects: nothing is to wait for that
+const { setInterval } = globalThis;
+globalThis.setInterval = (...all) => setInterval(...all).unref();
 
 const require = createRequire(import.meta.url);
 
@@ -53,10 +56,11 @@ export function join(channel) {
   });
 }
 
-/** The next event of a channel. */
-export function next(channel) {
+/** The next event of a channel, or the next of that name: others may be on their way to a client that joins. */
+export function next(channel, event) {
   return new Promise(resolve => {
     const ref = channel.on('msg', payload => {
+      if (event && payload.event !== event) return;
       channel.off('msg', ref);
       resolve(payload);
     });

@@ -36,10 +36,11 @@ for (const [place, launch] of Object.entries(places)) {
       await assert.rejects(within(`${name} is refused`, join(secret)), { reason: 'unauthorized' }, name);
       await new Promise(resolve => { secret.leave().receive('ok', resolve); });
 
-      let heard = Promise.all([next(room), next(news)]);
+      const event = `hello ${number}`;
+      const heard = Promise.all([next(room, event), next(news, event)]);
       const data = { n: number, deep: [null, 'Grüße'] };
-      assert.deepEqual(await push(server, { channel: ['room-1', 'news', 'room-1'], data, event: 'hello' }), { channel: ['room-1', 'news'], data, event: 'hello' });
-      assert.deepEqual(await within(`${name} hears`, heard), [{ data, event: 'hello' }, { data, event: 'hello' }], name);
+      assert.deepEqual(await push(server, { channel: ['room-1', 'news', 'room-1'], data, event }), { channel: ['room-1', 'news'], data, event });
+      assert.deepEqual(await within(`${name} hears`, heard), [{ data, event }, { data, event }], name);
 
       // PushEx has no handler for what clients say: the channel crashes, and its client joins anew
       const crashed = new Promise(resolve => { room.onError(resolve); });
@@ -48,14 +49,14 @@ for (const [place, launch] of Object.entries(places)) {
       await within(`${name} crashes`, crashed);
       await within(`${name} is back`, again);
       await until(`${name} hears again`, true, async () => {
-        heard = Promise.race([next(room), new Promise(resolve => { setTimeout(resolve, 100, null); })]);
+        const once = Promise.race([next(room), new Promise(resolve => { setTimeout(resolve, 100, null); })]);
         await push(server, { channel: 'room-1', data: 'again', event: 'hello' });
-        return (await heard)?.data === 'again';
+        return (await once)?.data === 'again';
       });
 
       await within(`${name} leaves`, new Promise(resolve => { room.leave().receive('ok', resolve); }));
-      const last = next(news);
-      await push(server, { channel: ['room-1', 'news'], data: 'last', event: 'hello' });
+      const last = next(news, `last ${number}`);
+      await push(server, { channel: ['room-1', 'news'], data: 'last', event: `last ${number}` });
       assert.equal((await within(`${name} hears the last`, last)).data, 'last', name);
     }
   });
