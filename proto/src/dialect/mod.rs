@@ -8,6 +8,7 @@ mod golden;
 pub mod gusher;
 pub mod mount;
 pub mod native;
+mod object;
 pub mod pusher;
 pub mod pushex;
 

@@ -1,81 +1,15 @@
-//! PushEx beside the other dialects on the channels of one app, in one process and in a cluster over NATS.
+//! PushEx beside gusher: pushes to users, for which it has no frame, and large channels. The rest is in `tests/it/dialects`.
 
 use super::push;
-use crate::{
-    cluster::field::{By, Field},
-    support::{
-        client::ReceivedEvent,
-        keys::signer,
-        phoenix::{PhoenixClient, PhoenixPush},
-        pusher::{Api, DEMO, PusherClient, PusherMessage},
-        server::{Server, Setup},
-    },
+use crate::support::{
+    keys::signer,
+    phoenix::{PhoenixClient, PhoenixPush},
+    server::Server,
 };
 
 async fn phoenix(slave: &Server, serializer: u8) -> PhoenixClient {
     let client = PhoenixClient::connect(slave.slave(), serializer, &signer().jwt("demo", "ann", &["*"])).await;
     client.joined("news").await
-}
-
-/// A push through any API reaches clients of each dialect on both slaves, in order.
-async fn all_hear_all(master: &Server, slaves: [&Server; 2]) {
-    let mut phoenix = [phoenix(slaves[0], 1).await, phoenix(slaves[1], 2).await];
-    let mut gusher = slaves[1].listener_on("demo", "bob", "news").await;
-    let mut pusher = PusherClient::connect(slaves[0].slave(), DEMO).await;
-    pusher.subscribe("news").await;
-    let (mut backend, mut api) = (master.backend().await, Api::of(master, DEMO).await);
-    for (data, seen) in [
-        (r#"{"z":1.0,"a":"\u00e9"}"#, r#"{"z":1.0,"a":"\u00e9"}"#),
-        ("7", "7"),
-        (r#""a string""#, r#""a string""#),
-        ("plain text", r#""plain text""#),
-        ("{broken", r#""{broken""#),
-    ] {
-        for by in ["pushex", "gusher", "pusher"] {
-            match by {
-                // its bodies are JSON
-                "pushex" => push(master, &format!(r#"{{"channel":"news","event":"e","data":{seen}}}"#)).await,
-                "gusher" => drop(backend.push("demo", "news", "e", data).await),
-                _ => api.trigger("news", "e", data).await,
-            }
-            for (client, join_reference) in phoenix.iter_mut().zip([serde_json::json!(null), "1".into()]) {
-                let payload = format!(r#"{{"data":{seen},"event":"e"}}"#);
-                let expected = PhoenixPush { join_reference, topic: "news".to_owned(), payload };
-                assert_eq!(client.next_push().await, expected, "{data} by {by}");
-            }
-            assert_eq!(gusher.next_event().await, ReceivedEvent::new("news", "e", seen), "{data} by {by}");
-            let to_pusher = if by == "pushex" { seen } else { data };
-            assert_eq!(pusher.next().await, PusherMessage::event("news", "e", to_pusher), "{data} by {by}");
-        }
-    }
-    // the user and the channel are counted like any other
-    assert_eq!(backend.names("/api/demo/online/bychannel/news").await, ["", "ann", "bob"]);
-
-    // order
-    for number in 0..50 {
-        push(master, &format!(r#"{{"channel":"news","event":"n","data":{number}}}"#)).await;
-    }
-    for number in 0..50 {
-        for client in &mut phoenix {
-            assert_eq!(client.next_push().await.payload, format!(r#"{{"data":{number},"event":"n"}}"#));
-        }
-    }
-}
-
-fn listed() -> String {
-    DEMO.listed("client_events = true")
-}
-
-#[tokio::test]
-async fn all_dialects_hear_all_apis_in_one_process() {
-    let server = Setup::keyed().toml(&listed()).start().await;
-    all_hear_all(&server, [&server, &server]).await;
-}
-
-#[tokio::test]
-async fn all_dialects_hear_all_apis_in_a_cluster() {
-    let field = Field::start_with(By::Nats, 1, 2, |setup| setup.toml(&listed())).await;
-    all_hear_all(&field.masters[0], [&field.slaves[0], &field.slaves[1]]).await;
 }
 
 #[tokio::test]

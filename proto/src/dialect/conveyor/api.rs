@@ -7,7 +7,10 @@ use serde_json::value::RawValue;
 
 use crate::{
     command::Command,
-    dialect::contract::{ApiCall, ApiReply, MasterRequest, Role, Route, RouteAuth},
+    dialect::{
+        contract::{ApiCall, ApiReply, MasterRequest, Role, Route, RouteAuth},
+        object::each_key,
+    },
     envelope::Envelope,
     event::{Payload, quote},
     ids::{ChannelKey, ChannelName},
@@ -80,12 +83,12 @@ impl<'a> EndpointBody<'a> {
     fn read(json: &'a [u8]) -> Self {
         let mut body = Self::default();
         let Ok(text) = std::str::from_utf8(json) else { return body };
-        let read = super::protocol::said::each_key(text, |name, value| match name {
+        let read = each_key(text, |name, value| match name {
             "channel" => body.channel = Some(value),
             "message" => body.message = Some(value),
             _ => {}
         });
-        if read { body } else { Self::default() }
+        if read.is_ok() { body } else { Self::default() }
     }
 }
 

@@ -4,66 +4,28 @@
 use std::{borrow::Cow, fmt};
 
 use serde::{
-    Deserialize, Deserializer,
-    de::{self, MapAccess, SeqAccess, Visitor},
+    Deserializer,
+    de::{self, SeqAccess, Visitor},
 };
 use serde_json::{Error, value::RawValue};
+
+use crate::dialect::object::each_key;
 
 /// What an object holds under each of the keys that were asked for.
 pub type Fields<'a, const N: usize> = [Option<&'a RawValue>; N];
 
 /// What `json` holds under these keys. `None`: it is JSON, and no object.
 pub fn object<'a, const N: usize>(json: &'a str, keys: [&str; N]) -> Result<Option<Fields<'a, N>>, Error> {
-    let whole: &RawValue = serde_json::from_str(json)?;
-    if !whole.get().starts_with('{') {
-        return Ok(None);
+    if !json.trim_ascii_start().starts_with('{') {
+        return serde_json::from_str::<&RawValue>(json).map(|_| None);
     }
-    serde_json::Deserializer::from_str(whole.get()).deserialize_map(FieldsVisitor(keys)).map(Some)
-}
-
-struct FieldsVisitor<'k, const N: usize>([&'k str; N]);
-
-impl<'de, const N: usize> Visitor<'de> for FieldsVisitor<'_, N> {
-    type Value = Fields<'de, N>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = [None; N];
-        while let Some(key) = map.next_key::<ObjectKey<'de>>()? {
-            let value = map.next_value::<&RawValue>()?;
-            if let Some(at) = self.0.iter().position(|wanted| *wanted == key.0) {
-                fields[at] = Some(value);
-            }
+    let mut fields = [None; N];
+    each_key(json, |key, value| {
+        if let Some(at) = keys.iter().position(|wanted| *wanted == key) {
+            fields[at] = Some(value);
         }
-        Ok(fields)
-    }
-}
-
-struct ObjectKey<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for ObjectKey<'de> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct KeyVisitor;
-        impl<'de> Visitor<'de> for KeyVisitor {
-            type Value = ObjectKey<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-
-            fn visit_borrowed_str<E: de::Error>(self, key: &'de str) -> Result<Self::Value, E> {
-                Ok(ObjectKey(Cow::Borrowed(key)))
-            }
-
-            fn visit_str<E: de::Error>(self, key: &str) -> Result<Self::Value, E> {
-                Ok(ObjectKey(Cow::Owned(key.to_owned())))
-            }
-        }
-        from.deserialize_str(KeyVisitor)
-    }
+    })?;
+    Ok(Some(fields))
 }
 
 /// Show `each` element of the list that `json` is, until it says no more (`false`).

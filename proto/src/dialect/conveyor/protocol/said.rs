@@ -1,12 +1,8 @@
 //! Frames of clients: objects with an action. What is no JSON object or array is the data of a base action, as a whole.
 
-use std::{borrow::Cow, fmt};
-
-use serde::{
-    Deserializer,
-    de::{MapAccess, Visitor},
-};
 use serde_json::value::RawValue;
+
+use crate::dialect::object::each_key;
 
 /// What a client said.
 #[derive(Debug)]
@@ -36,8 +32,8 @@ pub fn read(text: &str) -> Said<'_> {
         Some(b'{') => {
             let mut words = ClientWords::default();
             match each_key(text, |name, value| words.take(name, value)) {
-                true => Said::Object(words),
-                false => Said::Text,
+                Ok(()) => Said::Object(words),
+                Err(_) => Said::Text,
             }
         }
         Some(b'[') if serde_json::from_str::<&RawValue>(text).is_ok() => Said::Nothing,
@@ -59,33 +55,6 @@ impl<'a> ClientWords<'a> {
         *place = Some(value).filter(|value| value.get() != "null");
     }
 }
-
-/// Show each key of the object that `json` is, with its value. `false`, if it is none.
-pub fn each_key<'a>(json: &'a str, show: impl FnMut(&str, &'a RawValue)) -> bool {
-    struct KeyVisitor<F>(F);
-
-    impl<'de, F: FnMut(&str, &'de RawValue)> Visitor<'de> for KeyVisitor<F> {
-        type Value = ();
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-            while let Some(name) = map.next_key::<Name<'de>>()? {
-                (self.0)(&name.0, map.next_value()?);
-            }
-            Ok(())
-        }
-    }
-
-    let mut json = serde_json::Deserializer::from_str(json);
-    json.deserialize_map(KeyVisitor(show)).is_ok() && json.end().is_ok()
-}
-
-/// The name of a key: borrowed, unless something in it is escaped.
-#[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The string that `value` is.
 pub fn text(value: &RawValue) -> Option<String> {
