@@ -351,7 +351,7 @@ mod tests {
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
         let bus = Arc::new(RecordingBus::default());
         let coordination = Coordination::new(NodeId::from_random(1), Arc::default(), GRACE, bus, metrics);
-        let wants = AppWants { watchlists: true, counts: None };
+        let wants = AppWants { watchlists: true, ..AppWants::default() };
         let listed = [(app(), ListedTenant { wants, ..ListedTenant::default() })];
         let tenants = Tenants::new(Keyring::default(), listed, true, Origins::any());
         Following::new(Arc::new(coordination), Arc::new(TenantDirectory::new(tenants)))
