@@ -98,7 +98,7 @@ impl HttpTarget {
         if name.is_empty() || value.is_empty() || !name.bytes().all(is_token) || !value.bytes().all(is_visible) {
             return Err(BadTarget::Header);
         }
-        if RESERVED.contains(&&*name) || name.starts_with("x-pusher-") {
+        if RESERVED.contains(&&*name) || ["x-pusher-", "x-wellhead-"].iter().any(|own| name.starts_with(own)) {
             return Err(BadTarget::Reserved);
         }
         Ok(Self { header: Some(TargetHeader { name, value: value.into() }), ..self })
@@ -213,7 +213,7 @@ mod tests {
         for header in ["hush", ": hush", "X-Token:", "X Token: hush", "X-Token: hush\r\nX: y", "X-Token: h\u{fc}sh"] {
             assert_eq!(target.clone().with_header(header), Err(BadTarget::Header), "{header}");
         }
-        for header in ["Host: hush", "content-length: 1", "X-Pusher-Signature: hush"] {
+        for header in ["Host: hush", "content-length: 1", "X-Pusher-Signature: hush", "X-Wellhead-Webhook-Id: hush"] {
             assert_eq!(target.clone().with_header(header), Err(BadTarget::Reserved), "{header}");
         }
         let long = format!("X-Token: {}", "a".repeat(MAX_BYTES));
