@@ -180,7 +180,7 @@ pub struct ListedApp {
 
 /// `remote` of an app. Without a URL, nobody takes remote commands.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a table such as { url = \"https://app.example.com/commands\" }")]
 pub struct RemoteSection {
     /// Where they are posted.
     pub url: TargetUrl,

@@ -43,6 +43,7 @@ fn merge(table: &mut Table, tree: Tree) {
 /// The settings that `table` states.
 pub(super) fn read(dialects: Dialects, table: &Table) -> Result<Settings, Misfit> {
     let (mut rest, common) = (table.clone(), common());
+    one_each(dialects, table, &common)?;
     let mut own = dialect::Settings::default();
     for dialect in dialects {
         dialect.read(take(&mut rest, &dialect.defaults(), &common), &mut own)?;
@@ -59,6 +60,18 @@ pub(super) fn read(dialects: Dialects, table: &Table) -> Result<Settings, Misfit
         app.dialects = own;
     }
     Ok(settings)
+}
+
+/// Sections stand once: serde would read a list as the values of their keys.
+fn one_each(dialects: Dialects, table: &Table, common: &Table) -> Result<(), Misfit> {
+    let is_list = |key: &&String| common[*key].is_table() && table.get(*key).is_some_and(Value::is_array);
+    let Some(key) = common.keys().find(is_list) else { return Ok(()) };
+    let of_apps = match dialects.iter().any(|dialect| dialect.app_defaults().contains_key(key)) {
+        true => format!("; those of an app are [[apps.listed.{key}]]"),
+        false => String::new(),
+    };
+    let message = format!("{key} stands once: write [{key}], not [[{key}]]{of_apps}");
+    Err(Misfit { path: vec![key.clone()], message })
 }
 
 /// What dialects say of each of `apps.listed`, taken out of it.

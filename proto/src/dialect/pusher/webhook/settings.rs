@@ -18,7 +18,7 @@ const ALL: &str = "*";
 
 /// One of `webhooks` of an app.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a table such as { url = \"https://app.example.com/webhooks\" }")]
 pub struct WebhookSettings {
     /// Where requests go.
     pub url: TargetUrl,
