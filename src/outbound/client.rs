@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use async_nats::rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use bytes::Bytes;
 use reqwest::{
     Client, Response,
@@ -11,6 +10,7 @@ use reqwest::{
     redirect, retry,
 };
 use tokio::{net::lookup_host, time::timeout};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use wellhead_proto::http_target::HttpTarget;
 
 use super::{

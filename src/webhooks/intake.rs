@@ -42,8 +42,8 @@ impl FactFilter for WantedFacts {
         let Some((kind, channel)) = kind(fact) else { return false };
         self.some_target(&channel.app, |webhook| {
             let wants = |kind| webhook.wants(kind, &channel.name);
-            // who comes back takes back a departure, whether or not somebody wants to know of the return
-            wants(kind) || departure(kind).is_some_and(wants)
+            // who comes back takes back a departure, whichever of the two somebody wants to know of
+            wants(kind) || counterpart(kind).is_some_and(wants)
         })
     }
 
@@ -66,12 +66,14 @@ fn kind(fact: &Fact) -> Option<(WebhookKind, &ChannelKey)> {
     })
 }
 
-/// What an arrival takes back.
-fn departure(kind: WebhookKind) -> Option<WebhookKind> {
+/// What takes an event back, or is taken back by it.
+fn counterpart(kind: WebhookKind) -> Option<WebhookKind> {
     match kind {
         WebhookKind::ChannelOccupied => Some(WebhookKind::ChannelVacated),
+        WebhookKind::ChannelVacated => Some(WebhookKind::ChannelOccupied),
         WebhookKind::MemberAdded => Some(WebhookKind::MemberRemoved),
-        _ => None,
+        WebhookKind::MemberRemoved => Some(WebhookKind::MemberAdded),
+        WebhookKind::ClientEvent | WebhookKind::SubscriptionCount => None,
     }
 }
 
@@ -143,23 +145,36 @@ impl Intake {
                 }
                 changed = self.bus.changed(), if bus_is_there => {
                     bus_is_there = changed.is_ok();
+                    // what a slave said before it died is among them
+                    self.take_all().await;
                     self.slaves_changed();
                 }
                 () = is_draining(&mut self.draining) => break,
             }
         }
+        self.take_all().await;
+        let rest = self.debouncer.give_out(|_| true);
+        self.targets.queue(rest);
+    }
+
+    /// What is there already.
+    async fn take_all(&mut self) {
         while let Some(Some(facts)) = poll_immediate(self.facts.next(AT_ONCE)).await {
             self.take(facts);
         }
-        let rest = self.debouncer.give_out(|_| true);
-        self.targets.queue(rest);
+    }
+
+    /// Those who are alive now. A fact may be decided because of a death, and be here before the task has seen to that.
+    fn alive(&self) -> Arc<[NodeId]> {
+        let state = self.bus.borrow();
+        if state.up && state.roster_known { state.slaves.clone() } else { self.slaves.clone() }
     }
 
     fn take(&mut self, Batch { facts, lost, .. }: Batch) {
         if lost > 0 {
             warn!(lost; "{lost} events for webhooks came too fast: they are lost");
         }
-        let (now, mut told) = (self.start.elapsed(), Vec::new());
+        let (now, slaves, mut told) = (self.start.elapsed(), self.alive(), Vec::new());
         for fact in facts {
             match fact {
                 Fact::Leaving(slave) => self.standby.forget(slave),
@@ -170,7 +185,7 @@ impl Intake {
                 }
                 fact => {
                     let Some(event) = event(fact) else { continue };
-                    told.extend(self.standby.overtaken(&event, &self.slaves, now));
+                    told.extend(self.standby.overtaken(&event, &slaves, now));
                     told.extend(self.debouncer.take(event, now));
                 }
             }
@@ -191,5 +206,55 @@ impl Intake {
         told.extend(self.standby.of_the_dead(&state.slaves, self.start.elapsed()));
         self.slaves = state.slaves;
         self.targets.queue(told);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wellhead_proto::{
+        dialect::pusher::AppLimits,
+        http_target::HttpTarget,
+        jwt::Keyring,
+        origin::Origins,
+        tenants::{DialectRecord, ListedTenant, Tenants},
+    };
+
+    use super::*;
+
+    fn wanted(events: &[WebhookKind]) -> WantedFacts {
+        let webhook = Webhook {
+            place: String::new(),
+            target: HttpTarget::new("http://example.com/").unwrap(),
+            events: events.to_vec(),
+            channels: vec!["a*".try_into().unwrap()],
+        };
+        let key: AppId = "app".parse().unwrap();
+        let mut app = PusherApp::new(key.clone(), "1".to_owned(), b"secret".to_vec(), false, AppLimits::default());
+        app.webhooks = vec![Arc::new(webhook)];
+        let listed = ListedTenant { of_dialects: vec![DialectRecord::new(None, app)], ..ListedTenant::default() };
+        let tenants = Tenants::new(Keyring::default(), [(key, listed)], true, Origins::any());
+        WantedFacts(Arc::new(TenantDirectory::new(tenants)))
+    }
+
+    fn channel(app: &str, name: &str) -> ChannelKey {
+        ChannelKey { app: app.parse().unwrap(), name: name.parse().unwrap() }
+    }
+
+    #[test]
+    fn both_that_take_each_other_back_are_taken_in_if_one_is_wanted() {
+        let occupied = |app: &str, name: &str| Fact::Occupied(channel(app, name));
+        let vacated = |app: &str, name: &str| Fact::Vacated(channel(app, name));
+        for kind in [WebhookKind::ChannelOccupied, WebhookKind::ChannelVacated] {
+            let wanted = wanted(&[kind]);
+            assert!(wanted.wants(&occupied("app", "ab")) && wanted.wants(&vacated("app", "ab")), "{kind:?}");
+            for (app, name) in [("app", "b"), ("other", "ab")] {
+                assert!(!wanted.wants(&occupied(app, name)) && !wanted.wants(&vacated(app, name)), "{kind:?}");
+            }
+            assert!(!wanted.wants(&Fact::MemberRemoved(channel("app", "ab"), "ann".parse().unwrap())), "{kind:?}");
+        }
+        assert!(
+            wanted(&[WebhookKind::MemberAdded])
+                .wants(&Fact::MemberRemoved(channel("app", "ab"), "ann".parse().unwrap()))
+        );
     }
 }

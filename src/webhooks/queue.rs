@@ -28,6 +28,19 @@ pub(super) struct WebhookBatch {
     pub(super) events: Vec<WebhookEvent>,
     pub(super) made: Instant,
     bytes: usize,
+    /// It was sent before: nothing joins it, since a backend may know its id.
+    is_resent: bool,
+}
+
+impl WebhookBatch {
+    /// May an event of `weight` bytes join it?
+    fn takes(&self, weight: usize) -> bool {
+        self.is_open() && self.bytes + weight <= TOGETHER_BYTES
+    }
+
+    fn is_open(&self) -> bool {
+        !self.is_resent && self.events.len() < TOGETHER
+    }
 }
 
 /// Why a request was given up.
@@ -97,14 +110,21 @@ impl TargetQueue {
         self.events += 1;
         self.bytes += weight;
         match self.waiting.back_mut() {
-            Some(last) if last.events.len() < TOGETHER && last.bytes + weight <= TOGETHER_BYTES => {
+            Some(last) if last.takes(weight) => {
                 last.events.push(event);
                 last.bytes += weight;
             }
-            _ => self.waiting.push_back(WebhookBatch { id: id(), events: vec![event], made: now, bytes: weight }),
+            _ => {
+                let batch = WebhookBatch { id: id(), events: vec![event], made: now, bytes: weight, is_resent: false };
+                self.waiting.push_back(batch);
+            }
         }
+        self.overflow()
+    }
+
+    /// What is beyond the bounds: the oldest, and never what came last.
+    fn overflow(&mut self) -> Vec<WebhookBatch> {
         let mut dropped = Vec::new();
-        // what is last holds what just came
         while (self.events > MOST || self.bytes > MOST_BYTES) && self.waiting.len() > 1 {
             dropped.extend(self.pop());
         }
@@ -114,7 +134,7 @@ impl TargetQueue {
     /// Since when the next request waits, if more events may still join it.
     pub(super) fn open_since(&self) -> Option<Instant> {
         let first = self.waiting.front()?;
-        (self.waiting.len() == 1 && first.events.len() < TOGETHER).then_some(first.made)
+        (self.waiting.len() == 1 && first.is_open()).then_some(first.made)
     }
 
     /// The next request is to be sent. None: nothing waits.
@@ -155,12 +175,8 @@ impl TargetQueue {
         let (events, bytes) = (batch.events.clone(), batch.bytes);
         self.events += events.len();
         self.bytes += bytes;
-        self.waiting.push_back(WebhookBatch { id: batch.id.clone(), events, made: now, bytes });
-        let mut dropped = Vec::new();
-        while (self.events > MOST || self.bytes > MOST_BYTES) && self.waiting.len() > 1 {
-            dropped.extend(self.pop());
-        }
-        Some(dropped)
+        self.waiting.push_back(WebhookBatch { id: batch.id.clone(), events, made: now, bytes, is_resent: true });
+        Some(self.overflow())
     }
 
     /// Events that wait, with those that are being sent.
@@ -292,7 +308,12 @@ mod tests {
         assert_eq!(filled.queue.resend("2", Instant::now()), None);
         assert_eq!(filled.queue.resend("3", Instant::now()), Some(vec![]));
         assert_eq!(filled.queue.resend("3", Instant::now()), None);
+        // a backend that has seen it, and drops what it has seen, loses nothing that happened later
+        assert_eq!(filled.queue.open_since(), None);
+        filled.push(1);
         assert_eq!(filled.taken(), Some(("3".to_owned(), 1)));
+        filled.queue.done();
+        assert_eq!(filled.taken(), Some((filled.next.to_string(), 1)));
 
         (0..5).for_each(|_| give_up(&mut filled, KEPT_BYTES / 4));
         assert_eq!(filled.queue.kept.len(), 3);

@@ -12,6 +12,9 @@ use tokio::{
 use super::*;
 use crate::memory::Memory;
 
+/// Ends a test that would wait for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// More than the kernel takes.
 const LARGE: usize = 4 << 20;
 
@@ -28,7 +31,7 @@ async fn pair(queue: usize) -> (Outbox, TcpStream) {
 
 async fn read(client: &mut TcpStream, bytes: usize) -> Vec<u8> {
     let mut buffer = vec![0; bytes];
-    timeout(Duration::from_secs(5), client.read_exact(&mut buffer)).await.unwrap().unwrap();
+    timeout(PATIENCE, client.read_exact(&mut buffer)).await.unwrap().unwrap();
     buffer
 }
 

@@ -339,13 +339,13 @@ impl Shard {
     }
 
     /// End a socket behind what was pushed before: while a broadcast to one of its channels is in progress this waits for its
-    /// end. `but` does not count: it is its turn.
-    pub(super) fn terminate(&mut self, end: PendingEnd, but: Option<ChannelNo>) {
+    /// end. It waits for each channel once, in the order of their numbers, and `waited` was the last: channels that are busy
+    /// without a pause cannot keep it.
+    pub(super) fn terminate(&mut self, end: PendingEnd, waited: Option<ChannelNo>) {
         // it may have ended while it waited
         let Some(local_socket) = self.index.local_socket_of(end.socket) else { return };
-        let mut local_channels = self.index.rooms_of(local_socket);
-        let busy = local_channels.find(|&no| Some(no) != but && self.fanout.is_in_progress(no));
-        match busy {
+        let is_next = |no: &ChannelNo| waited.is_none_or(|waited| *no > waited) && self.fanout.is_in_progress(*no);
+        match self.index.rooms_of(local_socket).filter(is_next).min() {
             Some(local_channel) => self.fanout.hold(local_channel, Deferred::End(end)),
             None => self.end_socket(local_socket, end.cause),
         }

@@ -436,6 +436,37 @@ async fn the_sockets_of_a_user_end_behind_what_was_pushed_before() {
 }
 
 #[tokio::test]
+async fn channels_that_are_always_busy_do_not_keep_a_socket() {
+    let mut scene = Scene::new().await;
+    let mut crowd = Vec::new();
+    for _ in 0..3 * CHUNK {
+        crowd.push(scene.client_of(0, "bob").await);
+    }
+    let last = scene.client_of(0, "ann").await;
+    for channel in ["a", "b"] {
+        for client in crowd.iter().chain([&last]) {
+            scene.join(client, channel, "");
+        }
+        scene.push(channel, "0", None);
+    }
+    scene.order(Command::Terminate { whose: Target::Socket(last.id), reconnect: false });
+    let local_socket = scene.shard.index.local_socket_of(last.id.counter()).unwrap();
+    let is_ending = |scene: &Scene| scene.shard.index.at(local_socket).outbox.is_ending();
+    assert!(!is_ending(&scene), "behind what was pushed before");
+    // each channel gets its next push before its broadcast is over
+    for round in 1..100 {
+        for channel in ["a", "b"] {
+            scene.push(channel, &round.to_string(), None);
+        }
+        scene.shard.flush();
+        if is_ending(&scene) {
+            return;
+        }
+    }
+    panic!("it waits for ever");
+}
+
+#[tokio::test]
 async fn a_user_with_many_sockets_ends_in_slices_and_a_socket_alone() {
     let mut scene = Scene::new().await;
     let mut crowd = Vec::new();

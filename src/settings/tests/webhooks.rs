@@ -52,7 +52,11 @@ fn a_target_that_cannot_be_used_is_refused_with_its_place() {
         (with(&format!("{url}, header = \"Host: hush\"")), "apps.listed.0.webhooks.0.header", "by Wellhead itself"),
         (format!("{APP}webhooks = [\"https://hush\"]"), "w.toml:5", "a table such as { url = "),
         (format!("{APP}remote = \"https://hush\""), "w.toml:5", "a table such as { url = "),
-        ("[[webhooks]]\nurl = \"https://hush\"".to_owned(), "w.toml:1", "not [[webhooks]]; those of an app are [[apps.listed.webhooks]]"),
+        (
+            "[[webhooks]]\nurl = \"https://hush\"".to_owned(),
+            "w.toml:1",
+            "not [[webhooks]]; those of an app are [[apps.listed.webhooks]]",
+        ),
         ("[[slave]]\nlisten = \"x\"".to_owned(), "w.toml:1", "write [slave], not [[slave]]"),
         (
             with(&format!("{url}, header = \"X: y\", header_file = \"x\"")),
