@@ -172,7 +172,7 @@ async fn examine(state: &Arc<SlaveState>, head: Head<'_>) -> Result<Accepted, Re
     let permit =
         state.admission.permit().ok_or_else(|| refused(Refusal::unavailable("no room for another connection")))?;
     let knows_remotes = matches!(credentials, Credentials::TokenWithRemotes(_));
-    // last of all: a token that is good once is used up by it
+    // behind everything that needs no user: a token that is good once is used up by it, also if the bus does not answer then
     let bearer = identify(state, &tenants, app, credentials).await.map_err(&refused)?;
     let hold = receive_for(state, &bearer).await.map_err(&refused)?;
     let encoding = state.encodings.number(matched.dialect, variant);

@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use wellhead_proto::{dialect::mount::BadSetting, http_target::HttpTarget};
+
 /// Networks of the IANA registry of special IPv4 addresses, with the length of their prefixes.
 const SPECIAL_V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),       // this network
@@ -42,6 +44,22 @@ pub fn is_global(address: IpAddr) -> bool {
         IpAddr::V6(address) => {
             contains_v6(GLOBAL_V6, address) && !SPECIAL_V6.iter().any(|network| contains_v6(*network, address))
         }
+    }
+}
+
+/// Can `target` be reached at all, as far as its URL says? `key` is where the URL is in the settings. Names are resolved later.
+///
+/// # Errors
+///
+/// It is an address that requests may not go to.
+pub fn check_address(key: String, target: &HttpTarget, allow_private: bool) -> Result<(), BadSetting> {
+    match target.literal_address() {
+        Some(address) if !allow_private && !is_global(address) => {
+            let message = format!("{target} is an address that is not globally routable");
+            Err(BadSetting::new(key, message)
+                .hint("set webhooks.allow_private = true if requests may go to private and loopback addresses"))
+        }
+        _ => Ok(()),
     }
 }
 

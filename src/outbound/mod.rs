@@ -6,7 +6,7 @@ mod client;
 mod error;
 
 pub use self::{
-    address::is_global,
+    address::check_address,
     client::{OutboundClient, OutboundRequest},
     error::OutboundError,
 };

@@ -24,7 +24,7 @@ use wellhead_proto::{
 use wellhead_slave::RemoteCaller;
 
 use crate::{
-    outbound::{OutboundClient, OutboundError, OutboundRequest, is_global},
+    outbound::{OutboundClient, OutboundError, OutboundRequest, check_address},
     settings::ListedApp,
 };
 
@@ -39,13 +39,9 @@ const SIGNATURE: &str = "x-wellhead-signature";
 ///
 /// One could never be.
 pub fn check(apps: &[ListedApp], tenants: &Tenants, allow_private: bool) -> Result<(), BadSetting> {
-    for (index, app) in apps.iter().enumerate().filter(|_| !allow_private) {
-        let Some(http) = tenants.named(&app.key).remote().map(|target| target.http()) else { continue };
-        if http.literal_address().is_some_and(|address| !is_global(address)) {
-            let message = format!("{http} is an address that is not globally routable");
-            return Err(BadSetting::new(format!("apps.listed.{index}.remote.url"), message)
-                .hint("set webhooks.allow_private = true if requests may go to private and loopback addresses"));
-        }
+    for (index, app) in apps.iter().enumerate() {
+        let Some(target) = tenants.named(&app.key).remote() else { continue };
+        check_address(format!("apps.listed.{index}.remote.url"), target.http(), allow_private)?;
     }
     Ok(())
 }

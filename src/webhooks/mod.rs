@@ -49,7 +49,7 @@ use self::{
     metrics::Metrics,
     targets::{SendAll, Targets},
 };
-use crate::{outbound::is_global, settings::WebhooksSection};
+use crate::{outbound::check_address, settings::WebhooksSection};
 
 /// How long what waits is tried at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -135,12 +135,6 @@ pub fn described(tenants: &Tenants) -> Vec<String> {
 ///
 /// One could never be.
 pub fn check(tenants: &Tenants, allow_private: bool) -> Result<(), BadSetting> {
-    let mut targets = tenants.all_of::<PusherApp>().flat_map(|app| &app.webhooks);
-    let refused = |webhook: &&Arc<Webhook>| {
-        !allow_private && webhook.target.literal_address().is_some_and(|address| !is_global(address))
-    };
-    let Some(refused) = targets.find(refused) else { return Ok(()) };
-    let message = format!("{} is an address that is not globally routable", refused.target);
-    Err(BadSetting::new(format!("{}.url", refused.place), message)
-        .hint("set webhooks.allow_private = true if requests may go to private and loopback addresses"))
+    let mut webhooks = tenants.all_of::<PusherApp>().flat_map(|app| &app.webhooks);
+    webhooks.try_for_each(|webhook| check_address(format!("{}.url", webhook.place), &webhook.target, allow_private))
 }

@@ -2,6 +2,7 @@
 //! is answered 2xx or its time is over.
 
 use std::{
+    future::pending,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -67,7 +68,13 @@ async fn deliver(
             sleep(HURRIED_PAUSE).await;
         } else {
             // who is about to go waits no longer
-            let _ = timeout(pause, draining.wait_for(|draining| *draining)).await;
+            let goes = async {
+                if draining.wait_for(|draining| *draining).await.is_err() {
+                    // nobody can say so any more
+                    pending::<()>().await;
+                }
+            };
+            let _ = timeout(pause, goes).await;
         }
         pause = LONGEST_PAUSE.min(2 * pause);
     }
