@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use wellhead_proto::{
@@ -36,6 +36,12 @@ impl WebhookBatch {
     /// May an event of `weight` bytes join it?
     fn takes(&self, weight: usize) -> bool {
         self.is_open() && self.bytes + weight <= TOGETHER_BYTES
+    }
+
+    /// Is its time over at `then`? What it waited behind others counts: a target that is back is not sent what happened hours
+    /// ago.
+    pub(super) fn is_over(&self, then: Instant, patience: Duration) -> bool {
+        then.saturating_duration_since(self.made) > patience
     }
 
     fn is_open(&self) -> bool {
@@ -247,6 +253,20 @@ mod tests {
         fn taken(&mut self) -> Option<(String, usize)> {
             self.queue.take().map(|batch| (batch.id.clone(), batch.events.len()))
         }
+    }
+
+    #[test]
+    fn the_time_of_a_request_begins_with_its_first_event_and_anew_when_it_is_sent_again() {
+        let (mut filled, patience) = (Filled::new(), Duration::from_secs(300));
+        filled.push(1);
+        let batch = filled.queue.take().unwrap();
+        assert!(!batch.is_over(batch.made + patience, patience));
+        let later = batch.made + patience + Duration::from_millis(1);
+        assert!(batch.is_over(later, patience));
+        filled.queue.done();
+        filled.queue.keep(batch, &GivenUp::Overflow, 0);
+        assert_eq!(filled.queue.resend("1", later), Some(Vec::new()));
+        assert!(!filled.queue.take().unwrap().is_over(later + patience, patience));
     }
 
     #[test]

@@ -50,7 +50,7 @@ async fn deliver(
     webhook: &Arc<Webhook>,
     batch: &WebhookBatch,
 ) -> Result<(), GivenUp> {
-    let (begin, mut pause, mut draining) = (Instant::now(), PAUSE, targets.draining());
+    let (mut pause, mut draining) = (PAUSE, targets.draining());
     loop {
         let error = match attempt(targets, key, webhook, batch).await? {
             Ok(()) => {
@@ -61,7 +61,7 @@ async fn deliver(
         };
         targets.metrics().tried(error.label());
         targets.failed(key, batch, &error);
-        if begin.elapsed() + pause > targets.patience() {
+        if batch.is_over(Instant::now() + pause, targets.patience()) {
             return Err(GivenUp::Failed(error.to_string()));
         }
         if *draining.borrow() {

@@ -41,8 +41,8 @@ struct WatchedUser {
 
 struct Watcher {
     watched: Box<[Watched]>,
-    /// It was told nothing yet: first all of its users are to be known.
-    is_new: bool,
+    /// It was told nothing yet: first all of its users are to be known. Since when it waits for that.
+    new_since: Option<Instant>,
     is_stale: bool,
 }
 
@@ -97,7 +97,7 @@ impl Watchers {
         };
         let watched: Box<[_]> = known.into_iter().map(watch).collect();
         if !watched.is_empty() {
-            self.sockets.insert(socket, Watcher { watched, is_new: true, is_stale: false });
+            self.sockets.insert(socket, Watcher { watched, new_since: Some(now), is_stale: false });
             self.waiting.push_back((now, socket));
             self.mark(socket);
         }
@@ -171,8 +171,9 @@ impl Watchers {
                 break;
             }
             self.waiting.pop_front();
-            if let Some(watcher) = self.sockets.get_mut(&socket).filter(|watcher| watcher.is_new) {
-                watcher.is_new = false;
+            // it may watch others since then, and wait for those
+            if let Some(watcher) = self.sockets.get_mut(&socket).filter(|watcher| watcher.new_since == Some(since)) {
+                watcher.new_since = None;
                 some = true;
                 self.mark(socket);
             }
@@ -202,10 +203,10 @@ impl Watchers {
         let Some(watcher) = self.sockets.get_mut(&socket) else { return news };
         watcher.is_stale = false;
         let known = |watched: &Watched| self.users[watched.user as usize].online.is_some();
-        if watcher.is_new && !watcher.watched.iter().all(known) {
+        if watcher.new_since.is_some() && !watcher.watched.iter().all(known) {
             return news;
         }
-        watcher.is_new = false;
+        watcher.new_since = None;
         for watched in &mut watcher.watched {
             let WatchedUser { user, online, .. } = &self.users[watched.user as usize];
             if *online != watched.told {
@@ -284,6 +285,18 @@ mod tests {
         stands(&mut watchers, "bob", true, 2);
         assert_eq!(told(&mut watchers), [(1, news(&["bob"], &[]))]);
         assert!(!watchers.tick(now + PATIENCE * 2) && watchers.waiting.is_empty());
+    }
+
+    #[test]
+    fn who_watches_anew_is_waited_for_anew() {
+        let (mut watchers, now) = (Watchers::default(), Instant::now());
+        watch(&mut watchers, 1, &["ann"], now);
+        watch(&mut watchers, 1, &["bob", "cay"], now + PATIENCE / 2);
+        stands(&mut watchers, "bob", true, 1);
+        assert!(!watchers.tick(now + PATIENCE));
+        assert_eq!(told(&mut watchers), []);
+        assert!(watchers.tick(now + PATIENCE * 3 / 2));
+        assert_eq!(told(&mut watchers), [(1, news(&["bob"], &[]))]);
     }
 
     #[test]

@@ -47,6 +47,7 @@ fn a_target_that_cannot_be_used_is_refused_with_its_place() {
             "some of channel_occupied, channel_vacated, member_added, member_removed, client_event, subscription_count",
         ),
         (with(&format!("{url}, events = [\"cache_miss\"]")), "apps.listed.0.webhooks.0.events.0", "no event"),
+        (with(&format!("{url}, channels = [\"*\", \"\"]")), "apps.listed.0.webhooks.0.channels.1", "means no channel"),
         (with(&format!("{url}, channels = []")), "apps.listed.0.webhooks.0.channels", "is empty"),
         (with(&format!("{url}, header = \"hush\"")), "apps.listed.0.webhooks.0.header", "is not a header"),
         (with(&format!("{url}, header = \"Host: hush\"")), "apps.listed.0.webhooks.0.header", "by Wellhead itself"),

@@ -46,6 +46,8 @@ fn shown(states: WebhookStates) -> ApiReply {
 
 fn target(state: WebhookState) -> Value {
     let WebhookState { target, queued_events, queued_requests, last_success, last_error, kept } = state;
+    let mut kept: Vec<_> = kept.into_iter().collect();
+    kept.sort_by_key(|(_, kept)| kept.given_up);
     let kept: Vec<_> = kept
         .into_iter()
         .map(|(id, KeptWebhook { events, given_up, reason })| {
@@ -59,4 +61,25 @@ fn target(state: WebhookState) -> Value {
         "last_error": last_error.map(|(at, error)| json!({ "ms": at, "error": error })),
         "given_up": kept,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_up_is_shown_oldest_first() {
+        let kept = |given_up| KeptWebhook { events: 1, given_up, reason: "answered 500".to_owned() };
+        let state = WebhookState {
+            target: "https://example.com:443".to_owned(),
+            queued_events: 0,
+            queued_requests: 0,
+            last_success: None,
+            last_error: None,
+            kept: [("1-10".to_owned(), kept(8)), ("1-9".to_owned(), kept(7)), ("1-11".to_owned(), kept(8))].into(),
+        };
+        let shown = target(state);
+        let ids: Vec<_> = shown["given_up"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, ["1-9", "1-10", "1-11"]);
+    }
 }

@@ -113,8 +113,11 @@ fn patterns(key: &str, patterns: &[String]) -> Result<Vec<ChannelPattern>, BadSe
         return Err(BadSetting::new(key, "is empty").hint(hint));
     }
     let read = |(index, pattern): (usize, &String)| {
-        let bad = |why| BadSetting::new(format!("{key}.{index}"), why).hint(hint);
-        ChannelPattern::try_from(pattern.as_str()).map_err(bad)
+        let bad = |why: String| BadSetting::new(format!("{key}.{index}"), why).hint(hint);
+        if pattern.is_empty() {
+            return Err(bad("is empty, and means no channel".to_owned()));
+        }
+        ChannelPattern::try_from(pattern.as_str()).map_err(|why| bad(why.to_string()))
     };
     patterns.iter().enumerate().map(read).collect()
 }
