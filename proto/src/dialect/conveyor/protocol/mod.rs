@@ -77,7 +77,7 @@ impl ConveyorProtocol {
         self.say(action, &quote(words))
     }
 
-    fn obey(&mut self, app: &ConveyorApp, words: &ClientWords<'_>, now: Duration) -> Action {
+    fn execute(&mut self, app: &ConveyorApp, words: &ClientWords<'_>, now: Duration) -> Action {
         let action = words.action.and_then(said::text);
         let done = match action.as_deref() {
             Some(BASE) => self.echo(words),
@@ -235,7 +235,7 @@ impl Protocol for ConveyorProtocol {
             Said::Nothing => return Ok(Action::Ignore),
             Said::Object(words) => words,
         };
-        let action = self.obey(app, &words, now);
+        let action = self.execute(app, &words, now);
         Ok(match words.id.filter(|_| self.variant == WITH_IDS).map(frames::acknowledged) {
             None => action,
             Some(first) => match action {
