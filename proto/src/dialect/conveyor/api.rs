@@ -19,7 +19,7 @@ use crate::{
 
 use super::{
     handshake::token,
-    protocol::{frames::message_event, said::text},
+    protocol::{frames::message_event, message::text},
     settings::ConveyorApp,
 };
 
