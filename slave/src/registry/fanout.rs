@@ -31,6 +31,9 @@ const MAX_TOGETHER: usize = 64 << 10;
 /// Tags whose frames a broadcast keeps: of subscriptions that are told apart by a number, most have a small one.
 const KEPT_TAGS: usize = 16;
 
+/// Bytes of tails that are copied for a tag that is not kept. Sockets share longer ones, each behind a head of its own.
+const MAX_COPIED: usize = 4 << 10;
+
 /// A push to the sockets of one channel, encoded once for each encoding of its subscribers.
 pub struct QueuedPush {
     channel: ChannelName,
@@ -253,9 +256,13 @@ impl Broadcast {
         if let Some(kept) = self.headed.iter().find(is_kept) {
             return Some(kept.frames.clone());
         }
+        let keep = self.headed.len() < KEPT_TAGS;
+        if !keep && tails.iter().map(Bytes::len).sum::<usize>() > MAX_COPIED {
+            return None;
+        }
         let Encoding { dialect, variant } = encodings.at(encoding);
         let frames = Frame::texts_with_tails(&dialect.head(*variant, tag), tails);
-        if self.headed.len() < KEPT_TAGS {
+        if keep {
             self.headed.push(HeadedFrames { encoding, tag: tag.into(), frames: frames.clone() });
         }
         Some(frames)

@@ -2,7 +2,6 @@
 //! original: the token, which is in the head; whether there are channels; the channel; the message.
 
 use bytestring::ByteString;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
@@ -18,7 +17,11 @@ use crate::{
     refusal::Refusal,
 };
 
-use super::{handshake::token, protocol::frames::message_event, settings::ConveyorApp};
+use super::{
+    handshake::token,
+    protocol::{frames::message_event, message::text},
+    settings::ConveyorApp,
+};
 
 const JSON: &str = "application/json";
 
@@ -127,20 +130,11 @@ fn message(app: &ConveyorApp, body: &EndpointBody<'_>) -> Result<MasterRequest, 
 
 /// A string, a number or `true`, as the original makes a string of it.
 fn scalar(value: &RawValue) -> Option<String> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Scalar {
-        Text(String),
-        Bool(bool),
-    }
-    let text = value.get();
-    if text.starts_with(|first: char| first.is_ascii_digit() || first == '-') {
-        return Some(text.to_owned());
-    }
-    match serde_json::from_str(text).ok()? {
-        Scalar::Text(text) => Some(text),
-        Scalar::Bool(true) => Some("1".to_owned()),
-        Scalar::Bool(false) => None,
+    match value.get().as_bytes().first()? {
+        b'"' => text(value),
+        b'0'..=b'9' | b'-' => Some(value.get().to_owned()),
+        b't' => Some("1".to_owned()),
+        _ => None,
     }
 }
 

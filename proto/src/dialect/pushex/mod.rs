@@ -146,12 +146,10 @@ impl Dialect for PushEx {
         protocol::frames::head(tag)
     }
 
-    /// 1000 only for who is idle: phoenix 1.7 does not come back after it.
+    /// 1000 only for who is idle or is to stay away: phoenix 1.7 does not come back after it.
     fn close(&self, cause: CloseCause) -> (u16, &'static str) {
         match cause {
-            CloseCause::Idle => (1000, cause.reason()),
-            // the one code after which phoenix 1.7 stays away
-            CloseCause::Terminated { reconnect: false } => (1000, cause.reason()),
+            CloseCause::Idle | CloseCause::Terminated { reconnect: false } => (1000, cause.reason()),
             CloseCause::InvalidMessage | CloseCause::UnsupportedData => (1011, cause.reason()),
             _ => (cause.code(), cause.reason()),
         }

@@ -13,6 +13,9 @@ const MOST: usize = 1 << 16;
 /// Brackets of one name.
 const DEEPEST: usize = 32;
 
+/// Brackets of all names: each may become a map, of which an empty one has some hundred bytes as well.
+const MOST_BRACKETS: usize = MOST;
+
 /// The value of a parameter.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ParamValue {
@@ -59,12 +62,16 @@ impl Params {
             }
             all.push(pair?);
         }
-        let mut params = BTreeMap::new();
+        let (mut params, mut brackets) = (BTreeMap::new(), 0);
         // from the end, where the first that is met stands: an earlier one of another shape is dropped
         for (name, value) in all.into_iter().rev() {
             let segments = segments(&name);
             if segments.len() > DEEPEST {
                 return Err(Refusal::Malformed("parameters nest too deeply".into()));
+            }
+            brackets += segments.len() - 1;
+            if brackets > MOST_BRACKETS {
+                return Err(Refusal::TooLarge { what: "the brackets of parameters", limit: MOST_BRACKETS as u64 });
             }
             assign(&mut params, &segments, value);
         }
@@ -121,11 +128,11 @@ impl ParamValue {
     }
 }
 
-/// `a[b][]` is `a`, `b` and the empty one.
+/// `a[b][]` is `a`, `b` and the empty one. What is deeper than allowed is not read to its end.
 fn segments(name: &str) -> Vec<&str> {
     let Some(inner) = name.strip_suffix(']') else { return vec![name] };
     match inner.split_once('[') {
-        Some((first, rest)) => std::iter::once(first).chain(rest.split("][")).collect(),
+        Some((first, rest)) => std::iter::once(first).chain(rest.split("][")).take(DEEPEST + 1).collect(),
         None => vec![inner],
     }
 }
@@ -230,6 +237,9 @@ mod tests {
         assert_eq!(shown(&format!("a{}=1", "[]".repeat(5_000))), "400");
         assert_eq!(shown(&"a[]&".repeat(MOST)).len(), r#"{"a":[]}"#.len() + 3 * MOST - 1);
         assert_eq!(shown(&"a[]&".repeat(MOST + 1)), "413");
+        let nested = |names: usize| (0..names).map(|no| format!("a[{no}]{}&", "[k]".repeat(30))).collect::<String>();
+        assert_ne!(shown(&nested(MOST_BRACKETS / 31)), "413");
+        assert_eq!(shown(&nested(MOST_BRACKETS / 31 + 1)), "413");
     }
 
     proptest! {

@@ -75,3 +75,20 @@ async fn sockets_on_a_channel_are_listed_with_their_tags_and_no_more_than_are_wa
     assert_eq!(ask("c", None, 1).len(), 1);
     assert!(ask("c", Some("another"), 10).is_empty() && ask("nowhere", None, 10).is_empty());
 }
+
+#[tokio::test]
+async fn a_long_tail_is_shared_by_sockets_of_many_tags_and_a_short_one_may_be_copied() {
+    let scene = Scene::new().await;
+    let encodings = &scene.shard.encodings;
+    let with_head = (0..encodings.len() as u8).find(|&no| encodings.at(no).variant == Variant(1)).unwrap();
+    for (bytes, is_copied) in [(100, true), (8 << 10, false)] {
+        let event = Event::new("e".parse().unwrap(), Payload::Text("x".repeat(bytes).into()));
+        let push = QueuedPush::new("c".parse().unwrap(), event, None, None, Instant::now());
+        let mut broadcast = Broadcast::new(vec![push]);
+        let tags: Vec<_> = (0..40).map(|no| no.to_string()).collect();
+        let copied =
+            tags.iter().filter(|tag| broadcast.headed(with_head, encodings, || tag.as_str()).is_some()).count();
+        assert_eq!(copied == tags.len(), is_copied, "{copied} of {bytes} bytes");
+        assert!(broadcast.headed(with_head, encodings, || "0").is_some(), "the first ones are kept");
+    }
+}

@@ -24,6 +24,7 @@ use crate::{
     registry::{
         grants::{Grants, replaced},
         message::{CountUpdate, Delivery, RunningQuery},
+        survey::SLICE,
     },
 };
 
@@ -105,10 +106,13 @@ impl Shard {
     ) {
         let meant: SmallVec<[bool; 8]> =
             (0..self.encodings.len()).map(|no| self.encodings.at(no as u8).dialect.name() == dialect).collect();
-        let local_sockets = self.index.local_sockets();
+        let mut seen = 0;
+        let local_sockets = self.index.local_sockets().inspect(|_| seen += 1);
         let local_sockets = local_sockets
             .filter(|(no, local_socket)| meant[usize::from(local_socket.encoding)] && self.index.app_of(*no) == app);
         let sockets: Vec<_> = local_sockets.map(|(_, local_socket)| local_socket.id.counter()).collect();
+        // all sockets of the thread were looked at
+        self.spent += seen / SLICE;
         let what = UserCommand::WithinDialect { dialect, no_channel, data };
         let mut order = UserOrder { what, sockets: sockets.into_iter(), frames: SmallVec::new(), _ticket: permit };
         if !self.reach(&mut order) {

@@ -19,7 +19,7 @@ use crate::{
     query::SocketTags,
 };
 
-use super::said::text;
+use super::message::text;
 
 /// What the event of a message or broadcast is called for other dialects.
 const MESSAGE: &str = "message";

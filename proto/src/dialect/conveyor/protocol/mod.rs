@@ -1,7 +1,7 @@
 //! The WebSocket protocol: actions of clients, and the replies. A socket is on one channel at a time.
 
 pub mod frames;
-pub mod said;
+pub mod message;
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::{
     tenants::Tenants,
 };
 
-use self::said::{ClientWords, Said};
+use self::message::{ConveyorMessage, MessageFields};
 use super::{NAME, WITH_IDS, app, handshake::temporary, settings::ConveyorApp};
 
 const BASE: &str = "base-action";
@@ -60,7 +60,7 @@ enum ConveyorPending {
 }
 
 /// What a client is told of an action that is refused.
-type Words = String;
+type ErrorText = String;
 
 impl ConveyorProtocol {
     pub fn new(variant: Variant, socket: SocketId) -> Self {
@@ -73,32 +73,32 @@ impl ConveyorProtocol {
     }
 
     /// An error is a frame of its action.
-    fn error(&self, action: &str, words: &str) -> Frame {
-        self.say(action, &quote(words))
+    fn error(&self, action: &str, text: &str) -> Frame {
+        self.say(action, &quote(text))
     }
 
-    fn obey(&mut self, app: &ConveyorApp, words: &ClientWords<'_>, now: Duration) -> Action {
-        let action = words.action.and_then(said::text);
+    fn execute(&mut self, app: &ConveyorApp, fields: &MessageFields<'_>, now: Duration) -> Action {
+        let action = fields.action.and_then(message::text);
         let done = match action.as_deref() {
-            Some(BASE) => self.echo(words),
-            Some(BROADCAST) => self.broadcast(app, words, now),
-            Some(FANOUT) => self.fan_out(app, words, now),
-            Some(CONNECT) => self.connect(app, words, now),
+            Some(BASE) => self.echo(fields),
+            Some(BROADCAST) => self.broadcast(app, fields, now),
+            Some(FANOUT) => self.fan_out(app, fields, now),
+            Some(CONNECT) => self.connect(app, fields, now),
             Some(DISCONNECT) => self.disconnect(app, now),
-            Some(ASSOC) => self.associate(words),
-            Some(ACKNOWLEDGE) => data(words, "AcknowledgeAction").map(|_| Action::Ignore),
+            Some(ASSOC) => self.associate(fields),
+            Some(ACKNOWLEDGE) => data(fields, "AcknowledgeAction").map(|_| Action::Ignore),
             _ => return Action::Ignore,
         };
         done.unwrap_or_else(|error| Action::Answer(self.error(action.as_deref().unwrap_or_default(), &error)))
     }
 
-    fn echo(&self, words: &ClientWords<'_>) -> Result<Action, Words> {
-        Ok(Action::Answer(self.say(BASE, data(words, "BaseAction")?.get())))
+    fn echo(&self, fields: &MessageFields<'_>) -> Result<Action, ErrorText> {
+        Ok(Action::Answer(self.say(BASE, data(fields, "BaseAction")?.get())))
     }
 
     /// To the sockets of its channel, itself among them; from a socket on none, to all that are on none.
-    fn broadcast(&mut self, app: &ConveyorApp, words: &ClientWords<'_>, now: Duration) -> Result<Action, Words> {
-        let data = data(words, "BroadcastAction")?;
+    fn broadcast(&mut self, app: &ConveyorApp, fields: &MessageFields<'_>, now: Duration) -> Result<Action, ErrorText> {
+        let data = data(fields, "BroadcastAction")?;
         self.may_send(app, data.get().len(), now)?;
         let command = match &self.channel {
             Some(channel) => {
@@ -111,11 +111,11 @@ impl ConveyorProtocol {
     }
 
     /// To every socket of the dialect.
-    fn fan_out(&mut self, app: &ConveyorApp, words: &ClientWords<'_>, now: Duration) -> Result<Action, Words> {
-        let data = data(words, "FanoutAction")?;
+    fn fan_out(&mut self, app: &ConveyorApp, fields: &MessageFields<'_>, now: Duration) -> Result<Action, ErrorText> {
+        let data = data(fields, "FanoutAction")?;
         if !app.is_open() {
-            let auth = words.auth.ok_or(r#"FanoutAction must specify "auth" when authentication is set!"#)?;
-            if !said::text(auth).is_some_and(|auth| app.is_server_token(&auth)) {
+            let auth = fields.auth.ok_or(r#"FanoutAction must specify "auth" when authentication is set!"#)?;
+            if !message::text(auth).is_some_and(|auth| app.is_server_token(&auth)) {
                 return Err("Failed to broadcast fanout".to_owned());
             }
         }
@@ -129,10 +129,10 @@ impl ConveyorProtocol {
         Action::Publish(Box::new(command))
     }
 
-    fn connect(&mut self, app: &ConveyorApp, words: &ClientWords<'_>, now: Duration) -> Result<Action, Words> {
+    fn connect(&mut self, app: &ConveyorApp, fields: &MessageFields<'_>, now: Duration) -> Result<Action, ErrorText> {
         let failed = || "Failed to connect to channel".to_owned();
-        let name = words.channel.and_then(|channel| match channel.get().as_bytes()[0] {
-            b'"' => said::text(channel),
+        let name = fields.channel.and_then(|channel| match channel.get().as_bytes()[0] {
+            b'"' => message::text(channel),
             b'0'..=b'9' | b'-' => Some(channel.get().to_owned()),
             _ => None,
         });
@@ -141,7 +141,7 @@ impl ConveyorProtocol {
             None
         } else {
             let needed = r#"Channel connection must specify "auth" when authentication is set!"#;
-            let auth = said::text(words.auth.ok_or(needed)?).ok_or_else(failed)?;
+            let auth = message::text(fields.auth.ok_or(needed)?).ok_or_else(failed)?;
             if app.is_server_token(&auth) { None } else { Some(temporary(&auth).ok_or_else(failed)?) }
         };
         let to = ChannelName::try_from(name).map_err(|_| failed())?;
@@ -155,7 +155,7 @@ impl ConveyorProtocol {
         Ok(Action::Switch(ChannelSwitch { from, to, token }))
     }
 
-    fn disconnect(&mut self, app: &ConveyorApp, now: Duration) -> Result<Action, Words> {
+    fn disconnect(&mut self, app: &ConveyorApp, now: Duration) -> Result<Action, ErrorText> {
         let Some(channel) = self.channel.clone() else { return Ok(Action::Ignore) };
         self.may_ask(app, now)?;
         let pending = ConveyorPending::Disconnect { channel: channel.clone(), tells: app.presence };
@@ -163,8 +163,8 @@ impl ConveyorProtocol {
         Ok(Action::Unsubscribe(channel))
     }
 
-    fn associate(&mut self, words: &ClientWords<'_>) -> Result<Action, Words> {
-        let user = words.user.and_then(said::number);
+    fn associate(&mut self, fields: &MessageFields<'_>) -> Result<Action, ErrorText> {
+        let user = fields.user.and_then(message::number);
         let user = user.ok_or("The userId is required to associate connection to team!")?;
         if self.user.replace(user) == Some(user) {
             return Ok(Action::Ignore);
@@ -175,14 +175,14 @@ impl ConveyorProtocol {
         Ok(Action::Switch(ChannelSwitch { from: None, to, token: None }))
     }
 
-    fn may_send(&mut self, app: &ConveyorApp, bytes: usize, now: Duration) -> Result<(), Words> {
+    fn may_send(&mut self, app: &ConveyorApp, bytes: usize, now: Duration) -> Result<(), ErrorText> {
         if bytes > app.event_data {
             return Err(format!("The data has {bytes} bytes, at most {} are allowed", app.event_data));
         }
         self.may_ask(app, now)
     }
 
-    fn may_ask(&mut self, app: &ConveyorApp, now: Duration) -> Result<(), Words> {
+    fn may_ask(&mut self, app: &ConveyorApp, now: Duration) -> Result<(), ErrorText> {
         if self.allowance.take(app.client_events, now) {
             return Ok(());
         }
@@ -230,13 +230,13 @@ impl Protocol for ConveyorProtocol {
         };
         // an app that is gone has nothing left to say
         let Some(app) = app(tenants) else { return Ok(Action::Ignore) };
-        let words = match said::read(&text) {
-            Said::Text => return Ok(Action::Answer(self.say(BASE, &quote(&text)))),
-            Said::Nothing => return Ok(Action::Ignore),
-            Said::Object(words) => words,
+        let fields = match message::read(&text) {
+            ConveyorMessage::Text => return Ok(Action::Answer(self.say(BASE, &quote(&text)))),
+            ConveyorMessage::Nothing => return Ok(Action::Ignore),
+            ConveyorMessage::Object(fields) => fields,
         };
-        let action = self.obey(app, &words, now);
-        Ok(match words.id.filter(|_| self.variant == WITH_IDS).map(frames::acknowledged) {
+        let action = self.execute(app, &fields, now);
+        Ok(match fields.id.filter(|_| self.variant == WITH_IDS).map(frames::acknowledged) {
             None => action,
             Some(first) => match action {
                 Action::Ignore => Action::Answer(first),
@@ -286,8 +286,8 @@ impl Protocol for ConveyorProtocol {
 }
 
 /// The data that an action needs; `class` is what the original calls the action in its error.
-fn data<'a>(words: &ClientWords<'a>, class: &str) -> Result<&'a RawValue, Words> {
-    words.data.ok_or_else(|| format!("{class} required 'data' field to be created!"))
+fn data<'a>(fields: &MessageFields<'a>, class: &str) -> Result<&'a RawValue, ErrorText> {
+    fields.data.ok_or_else(|| format!("{class} required 'data' field to be created!"))
 }
 
 fn within(to: Within, data: Payload) -> Command {

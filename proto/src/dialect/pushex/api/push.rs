@@ -19,8 +19,8 @@ use super::{
     body::{Argument, Arguments, acceptable},
 };
 
-/// AddressedChannels that a push may name: far more than backends name, few enough that a body of the shortest ones does not grow to
-/// a hundred times its size in memory.
+/// Channels that a push may name: far more than backends name, few enough that a body of the shortest ones does not grow to a
+/// hundred times its size in memory.
 pub(super) const MOST_CHANNELS: usize = 1 << 18;
 
 /// One of the channels that a push names.

@@ -4,11 +4,11 @@ use serde_json::value::RawValue;
 
 use crate::dialect::object::each_key;
 
-/// What a client said.
+/// A message of a client.
 #[derive(Debug)]
-pub enum Said<'a> {
+pub enum ConveyorMessage<'a> {
     /// An object.
-    Object(ClientWords<'a>),
+    Object(MessageFields<'a>),
     /// JSON that no action comes of.
     Nothing,
     /// Some text.
@@ -17,7 +17,7 @@ pub enum Said<'a> {
 
 /// The keys that actions know; `null` counts as missing. Of a key that is there twice the last value counts, as in PHP.
 #[derive(Debug, Default)]
-pub struct ClientWords<'a> {
+pub struct MessageFields<'a> {
     pub action: Option<&'a RawValue>,
     pub data: Option<&'a RawValue>,
     pub channel: Option<&'a RawValue>,
@@ -26,22 +26,22 @@ pub struct ClientWords<'a> {
     pub id: Option<&'a RawValue>,
 }
 
-/// What `text` says.
-pub fn read(text: &str) -> Said<'_> {
+/// The message that `text` is.
+pub fn read(text: &str) -> ConveyorMessage<'_> {
     match text.trim_start().as_bytes().first() {
         Some(b'{') => {
-            let mut words = ClientWords::default();
-            match each_key(text, |name, value| words.take(name, value)) {
-                Ok(()) => Said::Object(words),
-                Err(_) => Said::Text,
+            let mut fields = MessageFields::default();
+            match each_key(text, |name, value| fields.take(name, value)) {
+                Ok(()) => ConveyorMessage::Object(fields),
+                Err(_) => ConveyorMessage::Text,
             }
         }
-        Some(b'[') if serde_json::from_str::<&RawValue>(text).is_ok() => Said::Nothing,
-        _ => Said::Text,
+        Some(b'[') if serde_json::from_str::<&RawValue>(text).is_ok() => ConveyorMessage::Nothing,
+        _ => ConveyorMessage::Text,
     }
 }
 
-impl<'a> ClientWords<'a> {
+impl<'a> MessageFields<'a> {
     fn take(&mut self, name: &str, value: &'a RawValue) {
         let place = match name {
             "action" => &mut self.action,
