@@ -74,7 +74,8 @@ impl Check<'_> {
         };
         if !plan.development && !tokens {
             let clients = own(|own| own.clients);
-            warnings.push(format!("there is no key for clients' tokens (jwt.public_keys): only {clients} can come"));
+            let whose = "there is no key for clients' tokens (jwt.public_keys)";
+            warnings.push(format!("{whose}: only {clients} can come, and those who need no token"));
         }
         if tokens && !jwt.require_exp {
             warnings.push(

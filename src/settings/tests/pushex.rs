@@ -36,3 +36,12 @@ fn what_cannot_be_used_is_refused_with_its_place_and_a_hint() {
     assert_eq!(plan.of_dialects.of::<pushex::Settings>().pushex.app, "shop");
     assert!(plan.warnings.iter().any(|warning| warning.contains("pushex.public allows every channel")));
 }
+
+#[test]
+fn who_needs_no_token_is_not_said_to_be_shut_out() {
+    let text =
+        "[slave]\nlisten = \"0.0.0.0:0\"\n[pushex]\npublic = [\"news\"]\n[conveyor]\ntoken = \"0123456789abcdefgh\"\n";
+    let plan = Plan::new(&from_file(text).unwrap(), Roles::Standalone).unwrap();
+    let said = "only Conveyor's clients can come, and those who need no token";
+    assert!(plan.warnings.iter().any(|warning| warning.ends_with(said)), "{:?}", plan.warnings);
+}

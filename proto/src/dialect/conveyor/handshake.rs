@@ -54,15 +54,17 @@ pub fn temporary(token: &str) -> Option<TemporaryToken> {
 pub fn subprotocol(headers: &dyn Headers) -> Option<String> {
     let (mut offered, mut whole) = (Vec::new(), true);
     headers.values("sec-websocket-protocol", &mut |value| match std::str::from_utf8(value) {
-        Ok(text) if offered.len() < LONGEST => offered.extend(text.split(',').map(|name| name.trim().to_owned())),
+        Ok(text) if offered.len() < LONGEST => {
+            // a list in a header may have empty places
+            let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+            offered.extend(names.map(str::to_owned));
+        }
         _ => whole = false,
     });
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     match &offered[..] {
         names if names.iter().any(|name| name == SUBPROTOCOL) => Some(SUBPROTOCOL.to_owned()),
-        [only] if whole && !only.is_empty() && only.len() <= LONGEST && only.bytes().all(is_token) => {
-            Some(only.clone())
-        }
+        [only] if whole && only.len() <= LONGEST && only.bytes().all(is_token) => Some(only.clone()),
         _ => None,
     }
 }

@@ -334,6 +334,7 @@ fn a_subprotocol_is_repeated_if_it_is_one() {
         ("socketconveyor.com", Some("socketconveyor.com")),
         ("a, socketconveyor.com ,b", Some("socketconveyor.com")),
         ("mine", Some("mine")),
+        (", mine,", Some("mine")),
         ("a,b", None),
         ("", None),
         ("not a token", None),
