@@ -19,7 +19,7 @@ use wellhead_proto::{
     dialect::contract::{ApiReply, MasterRequest, QueryRequest},
     envelope::Envelope,
     ids::{AppId, ChannelKey, ChannelName, NodeId},
-    query::{GrantsQuery, Names, SocketsQuery, TypedQuery},
+    query::{GrantsQuery, Names, OccupiedQuery, TypedQuery},
     refusal::Refusal,
     tenants::Tenants,
 };
@@ -194,12 +194,12 @@ impl Dispatcher {
 
     /// Is anybody on a channel, anywhere? Nobody is said to be there only when everybody who may have somebody has answered.
     async fn is_occupied(&self, ChannelKey { app, name }: ChannelKey) -> Result<bool, MasterError> {
-        let query = SocketsQuery { app, channel: name, dialect: None, most: 1 };
-        let Gathered { result, missing } = self.in_time(GATHER, self.bus.sockets_on(query)).await?;
-        match (result.is_empty(), missing.is_empty()) {
-            (false, _) => Ok(true),
-            (true, true) => Ok(false),
-            (true, false) => {
+        let query = OccupiedQuery { app, channel: name };
+        let Gathered { result, missing } = self.in_time(GATHER, self.bus.is_occupied(query)).await?;
+        match (result, missing.is_empty()) {
+            (true, _) => Ok(true),
+            (false, true) => Ok(false),
+            (false, false) => {
                 self.metrics.partial.inc();
                 Err(Refusal::unavailable("not every slave says whether somebody is on that channel").into())
             }

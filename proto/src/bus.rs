@@ -13,7 +13,10 @@ use crate::{
     ids::{AppId, ChannelKey, ChannelName, NodeId, UserId},
     member::MemberAnnouncement,
     node_request::{Bearer, NodeRequest, NodeResponse},
-    query::{MemberInfos, NameHashes, Query, QueryResult, ResultPart, SocketTags, SocketsQuery, TypedQuery},
+    query::{
+        MemberInfos, NameHashes, Names, OccupiedQuery, Query, QueryResult, ResultPart, SocketTags, SocketsQuery,
+        TypedQuery,
+    },
 };
 
 /// Carries envelopes to slaves and answers back. At most once; keeps no history.
@@ -159,6 +162,18 @@ impl dyn Bus + '_ {
             NodeResponse::MemberLists(lists) => Ok(lists),
             _ => Err(BusError::OtherKind),
         }
+    }
+
+    /// Is anybody on a channel? And which slaves have not said ([`Bus::gather_on`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::gather_on`].
+    pub async fn is_occupied(&self, query: OccupiedQuery) -> Result<Gathered<bool>, BusError> {
+        let channel = ChannelKey { app: query.app.clone(), name: query.channel.clone() };
+        let Gathered { result, missing } = self.gather_on(&channel, query.into()).await?;
+        let names: Names = ResultPart::from_result(result).ok_or(BusError::OtherKind)?;
+        Ok(Gathered { result: !names.is_empty(), missing })
     }
 
     /// The sockets that are on a channel, and which slaves have not said ([`Bus::gather_on`]).

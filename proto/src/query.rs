@@ -114,8 +114,17 @@ pub struct SocketsQuery {
     pub channel: ChannelName,
     /// Only sockets of the dialect of this name.
     pub dialect: Option<String>,
-    /// So many of each slave's at most. Who asks for one only wants to know whether there is any.
+    /// So many of each slave's at most.
     pub most: u32,
+}
+
+/// Asks whether anybody is on a channel, in whatever dialect.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct OccupiedQuery {
+    /// The app.
+    pub app: AppId,
+    /// The channel.
+    pub channel: ChannelName,
 }
 
 /// A query, whichever it is. Every slave answers it from what it holds.
@@ -139,6 +148,8 @@ pub enum Query {
     ResendWebhook(ResendWebhookQuery),
     /// Answered with [`QueryResult::Sockets`].
     Sockets(SocketsQuery),
+    /// Answered with [`QueryResult::Names`]: the channel, if somebody of the slave that is asked is on it.
+    Occupied(OccupiedQuery),
 }
 
 /// Names, each once, in byte order.
@@ -287,6 +298,7 @@ queries! {
     WebhooksQuery = Webhooks -> WebhookStates,
     ResendWebhookQuery = ResendWebhook -> Names,
     SocketsQuery = Sockets -> SocketTags,
+    OccupiedQuery = Occupied -> Names,
 }
 
 /// One row for each kind of result: its type, its variant, and how two of them become one.

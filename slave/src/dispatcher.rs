@@ -17,11 +17,11 @@ use wellhead_proto::{
     command::{Command, PublishMatching, Target, Within},
     coordination::CoordinationMessage,
     envelope::Envelope,
-    ids::NodeId,
+    ids::{AppId, ChannelName, NodeId},
     member::MemberAnnouncement,
     node_request::{NodeRequest, NodeResponse},
     query::{
-        NameHashes, Names, Query, QueryResult, ResendWebhookQuery, ResultPart, SocketTags, SocketsQuery, TypedQuery,
+        NameHashes, Names, OccupiedQuery, Query, QueryResult, ResendWebhookQuery, ResultPart, SocketTags, TypedQuery,
         WebhooksQuery,
     },
     refusal::CloseCause,
@@ -186,8 +186,14 @@ impl BusHandler for BusDispatcher {
                 Box::pin(async { names.into_result() })
             }
             // most often nobody of this slave is there, which no thread need be asked
-            Query::Sockets(query) if !self.has_sockets_on(&query) => Box::pin(ready(SocketTags::new().into_result())),
+            Query::Sockets(query) if !self.is_occupied(&query.app, &query.channel) => {
+                Box::pin(ready(SocketTags::new().into_result()))
+            }
             Query::Sockets(query) => self.answer(query, RunningQuery::Sockets),
+            Query::Occupied(OccupiedQuery { app, channel }) => {
+                let names: Names = self.is_occupied(&app, &channel).then(|| channel.to_string()).into_iter().collect();
+                Box::pin(ready(names.into_result()))
+            }
         }
     }
 
@@ -213,7 +219,7 @@ impl BusHandler for BusDispatcher {
 }
 
 impl BusDispatcher {
-    fn has_sockets_on(&self, SocketsQuery { app, channel, .. }: &SocketsQuery) -> bool {
+    fn is_occupied(&self, app: &AppId, channel: &ChannelName) -> bool {
         self.0.interests.find(app, channel).is_some_and(|(_, mut workers)| workers.next().is_some())
     }
 

@@ -11,7 +11,8 @@ use crate::{
     node_request::Bearer,
     query::{
         ChannelState, CountQuery, GrantsQuery, Headcount, KeptWebhook, Listing, MembersQuery, NamesQuery,
-        ResendWebhookQuery, SocketsQuery, StatesOf, StatesQuery, StatsQuery, WebhookState, WebhooksQuery,
+        OccupiedQuery, ResendWebhookQuery, SocketsQuery, StatesOf, StatesQuery, StatsQuery, WebhookState,
+        WebhooksQuery,
     },
     testkit::{Golden, hex},
 };
@@ -233,6 +234,7 @@ fn of_dialects() -> Vec<(&'static str, Body)> {
         let query = SocketsQuery { app: name("shop"), channel: name("news"), dialect, most: 300 };
         (case, Body::Query { id, from, query: query.into() })
     };
+    let occupied = OccupiedQuery { app: name("shop"), channel: name("news") };
     let request = |case, request| (case, Body::Request { id, from, request });
     let response = |case, response| (case, Body::Response { id, from, response });
     let token = || "token".to_owned();
@@ -244,6 +246,7 @@ fn of_dialects() -> Vec<(&'static str, Body)> {
         ("publish, with the number of its sender", Body::Command(Envelope { app: name("shop"), command: publish })),
         ask("sockets on a channel", None),
         ask("sockets of a dialect", Some("some")),
+        ("is anybody on a channel", Body::Query { id, from, query: occupied.into() }),
         ("these sockets", Body::Result { id, from, result: QueryResult::Sockets([(socket, "7".to_owned())].into()) }),
         request("mint a token", mint(Some(name("news")))),
         request("mint a token for no channel", mint(None)),

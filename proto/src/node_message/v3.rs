@@ -23,8 +23,8 @@ use crate::{
     membership::Heartbeat,
     node_request::{Bearer, NodeRequest, NodeResponse},
     query::{
-        ChannelState, CountQuery, GrantsQuery, Headcount, Listing, MembersQuery, NamesQuery, Query, QueryResult,
-        ResendWebhookQuery, SocketsQuery, StatesOf, StatesQuery, StatsQuery, WebhooksQuery,
+        ChannelState, CountQuery, GrantsQuery, Headcount, Listing, MembersQuery, NamesQuery, OccupiedQuery, Query,
+        QueryResult, ResendWebhookQuery, SocketsQuery, StatesOf, StatesQuery, StatsQuery, WebhooksQuery,
     },
 };
 
@@ -324,7 +324,9 @@ impl From<Query> for Ask {
                 (app, OldQuery::UserCountOf(ChannelName::try_from("").expect("a channel may have no name")))
             }
             // its answer is of another kind, which is refused: who asks learns that it did not answer
-            Query::Sockets(SocketsQuery { app, .. }) => (app, OldQuery::States { of: Vec::new(), members: false }),
+            Query::Sockets(SocketsQuery { app, .. }) | Query::Occupied(OccupiedQuery { app, .. }) => {
+                (app, OldQuery::States { of: Vec::new(), members: false })
+            }
         };
         Self::Query { app, query }
     }

@@ -487,6 +487,7 @@ mod tests {
             // no thread is asked about those
             query @ (Query::Webhooks(_) | Query::ResendWebhook(_)) => panic!("{query:?}"),
             Query::Sockets(_) => panic!("a shard answers it at once"),
+            Query::Occupied(_) => panic!("no thread is asked"),
         }
     }
 

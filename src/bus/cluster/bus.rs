@@ -95,7 +95,11 @@ impl Bus for ClusterBus {
 
     async fn gather_on(&self, channel: &ChannelKey, query: Query) -> Result<Gathered<QueryResult>, BusError> {
         let (pubsub, _) = self.0.when_known().await?;
-        let enough = if let Query::Sockets(query) = &query { query.most as usize } else { usize::MAX };
+        let enough = match &query {
+            Query::Sockets(query) => query.most as usize,
+            Query::Occupied(_) => 1,
+            _ => usize::MAX,
+        };
         let mut asked = AskedOnSlot::begin(&self.0, query.nothing(), enough);
         let body = Body::Query { id: asked.waiting.id, from: self.0.me.node, query };
         let sent = self.0.send(pubsub, Subject::Slot(slot_of(channel)), body);

@@ -20,7 +20,7 @@ use wellhead_proto::{
     ids::{ChannelKey, NodeId, SocketId},
     member::MemberAnnouncement,
     node_request::{Bearer, NodeRequest, NodeResponse},
-    query::{Listing, NameHashes, NamesQuery, Query, QueryResult, SocketTags, name_hash},
+    query::{Listing, NameHashes, NamesQuery, OccupiedQuery, Query, QueryResult, SocketTags, name_hash},
 };
 
 use crate::support::within;
@@ -169,6 +169,11 @@ impl BusHandler for ReceivedItems {
             Query::Sockets(_) => {
                 self.asked.fetch_add(1, Ordering::Relaxed);
                 QueryResult::Sockets(self.sockets.lock().unwrap().clone())
+            }
+            Query::Occupied(OccupiedQuery { channel, .. }) => {
+                self.asked.fetch_add(1, Ordering::Relaxed);
+                let occupied = !self.sockets.lock().unwrap().is_empty();
+                QueryResult::Names(occupied.then(|| channel.to_string()).into_iter().collect())
             }
             other => other.nothing(),
         };

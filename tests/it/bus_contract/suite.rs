@@ -13,7 +13,7 @@ use wellhead_proto::{
     event::{Event, Payload},
     ids::{NodeId, SocketId},
     member::{MemberAnnouncement, MemberChange},
-    query::{SocketsQuery, StatsQuery, name_hash},
+    query::{OccupiedQuery, SocketsQuery, StatsQuery, name_hash},
 };
 
 use super::{
@@ -220,6 +220,11 @@ pub async fn a_question_on_a_channel_goes_to_who_is_there<C: BusCarrier>() {
         let (app, channel) = ("a".parse().unwrap(), "c".parse().unwrap());
         let query = SocketsQuery { app, channel, dialect: None, most };
         let gathered = within("an answer", master.bus.sockets_on(query)).await.expect("the bus is up");
+        if most == 1 {
+            let query = OccupiedQuery { app: "a".parse().unwrap(), channel: "c".parse().unwrap() };
+            let occupied = within("an answer", master.bus.is_occupied(query)).await.expect("the bus is up");
+            assert_eq!((occupied.result, &occupied.missing), (!gathered.result.is_empty(), &gathered.missing));
+        }
         (gathered.result.into_keys().collect::<Vec<_>>(), gathered.missing)
     };
     let claim = |claimants: Option<&[NodeId]>| {
