@@ -1,6 +1,6 @@
 //! What one node asks another: an errand, not a query of a backend. Answered by the one node that is asked.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Asked of one slave.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
 pub enum NodeRequest {
     /// To the slave that issued it: what does this reference to a connection token stand for? A one-time token of the app
     /// is used up by it; one of another app is not.
@@ -53,7 +53,7 @@ pub enum NodeRequest {
 }
 
 /// What it answers.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
 pub enum NodeResponse {
     /// What a reference stands for; `None` if it is unknown, expired or used up.
     Redeemed(Option<Bearer>),
@@ -91,5 +91,52 @@ impl NodeRequest {
             Self::CheckToken { .. } | Self::SpendToken { .. } => NodeResponse::TokenIsValid(false),
             Self::Claimants(_) => NodeResponse::Claimants(None),
         }
+    }
+}
+
+/// Never shows a token.
+impl fmt::Debug for NodeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Redeem { app, .. } => f.debug_tuple("Redeem").field(app).finish(),
+            Self::MemberLists(channels) => f.debug_tuple("MemberLists").field(channels).finish(),
+            Self::MintToken { app, channel, ttl_millis } => {
+                f.debug_tuple("MintToken").field(app).field(channel).field(ttl_millis).finish()
+            }
+            Self::CheckToken { app, .. } => f.debug_tuple("CheckToken").field(app).finish(),
+            Self::SpendToken { channel, .. } => f.debug_tuple("SpendToken").field(channel).finish(),
+            Self::Claimants(channel) => f.debug_tuple("Claimants").field(channel).finish(),
+        }
+    }
+}
+
+/// Never shows a token.
+impl fmt::Debug for NodeResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Redeemed(bearer) => f.debug_tuple("Redeemed").field(bearer).finish(),
+            Self::MemberLists(lists) => f.debug_tuple("MemberLists").field(lists).finish(),
+            Self::Minted(token) => f.debug_tuple("Minted").field(&token.is_some()).finish(),
+            Self::TokenIsValid(valid) => f.debug_tuple("TokenIsValid").field(valid).finish(),
+            Self::Claimants(nodes) => f.debug_tuple("Claimants").field(nodes).finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_token_is_ever_shown() {
+        let (token, app): (_, AppId) = ("hush".to_owned(), "shop".parse().unwrap());
+        let channel = ChannelKey { app: app.clone(), name: "news".parse().unwrap() };
+        let requests = [
+            NodeRequest::Redeem { token: token.clone(), app: app.clone() },
+            NodeRequest::CheckToken { token: token.clone(), app },
+            NodeRequest::SpendToken { token: token.clone(), channel },
+        ];
+        let shown = format!("{requests:?} {:?}", NodeResponse::Minted(Some(token)));
+        assert!(!shown.contains("hush") && shown.contains("shop") && shown.contains("Minted(true)"), "{shown}");
     }
 }
