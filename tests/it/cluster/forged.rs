@@ -1,6 +1,6 @@
 //! Heartbeats of nodes that do not exist: whoever is known stays known, and queries are answered.
 
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
 use prometheus_client::registry::Registry;
 use wellhead::bus::{
@@ -38,9 +38,22 @@ impl wellhead::bus::pubsub::MessageHandler for Deaf {
     fn interrupted(&self) {}
 }
 
-/// Beats of `count` slaves that do not exist, with this fingerprint of a secret.
-async fn forge(wire: &dyn PubSub, count: u32, secret: Fingerprint) {
-    for no in 0..count {
+/// The nodes that are forged.
+const FORGED: u32 = 100_000;
+
+/// Numbers of nodes that none of the field has.
+async fn nobodys(field: &Field) -> Range<u32> {
+    let mut real = Vec::new();
+    for server in field.masters.iter().chain(&field.slaves) {
+        real.push(server.node_id().await);
+    }
+    let mut ranges = (0..).map(|number| number * FORGED..(number + 1) * FORGED);
+    ranges.find(|range| !real.iter().any(|node| range.contains(node))).expect("there are more ranges than nodes")
+}
+
+/// Beats of slaves that do not exist, with this fingerprint of a secret.
+async fn forge(wire: &dyn PubSub, nodes: Range<u32>, secret: Fingerprint) {
+    for no in nodes {
         let beat = Heartbeat { secret, ..Heartbeat::new(NodeId::from_random(no), true, 1) };
         let body = if no % 2 == 0 { Body::Heartbeat(beat) } else { Body::Hello(beat) };
         let message =
@@ -72,9 +85,10 @@ async fn a_hundred_thousand_forged_heartbeats_change_nothing() {
     drop(within("it is up", wire.state().wait_for(|up| *up)).await.expect("it lives"));
 
     // of another cluster's secret: none of them is let in
-    forge(&*wire, 100_000, Fingerprint::default()).await;
+    let nodes = nobodys(&field).await;
+    forge(&*wire, nodes.clone(), Fingerprint::default()).await;
     for server in field.masters.iter().chain(&field.slaves) {
-        server.metric_becomes("wellhead_roster_refused_total", "cause=\"secret\"", 100_000.0).await;
+        server.metric_becomes("wellhead_roster_refused_total", "cause=\"secret\"", f64::from(FORGED)).await;
         server.metric_becomes("wellhead_roster_nodes", "", 2.0).await;
         let said = server.said("has another cluster.secret");
         assert!((1..=64).contains(&said), "{said}");
@@ -83,7 +97,7 @@ async fn a_hundred_thousand_forged_heartbeats_change_nothing() {
     ann.next_event().await;
 
     // as if they had it: some are, and no more than there may be
-    forge(&*wire, 100_000, Fingerprint::of_secret(SECRET.as_bytes())).await;
+    forge(&*wire, nodes, Fingerprint::of_secret(SECRET.as_bytes())).await;
     serves(&field, true).await;
     ann.next_event().await;
     for server in field.masters.iter().chain(&field.slaves) {

@@ -231,6 +231,15 @@ impl Server {
         self.log.collect(|line| message(line)?.contains(words).then_some(())).len()
     }
 
+    /// Its number in the cluster, once the bus is up.
+    pub async fn node_id(&self) -> u32 {
+        let id = |line: &str| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["message"] == "the bus is up").then(|| line["node_id"].as_str()?.parse().ok()).flatten()
+        };
+        within("the bus is up", self.log.find(id)).await
+    }
+
     fn listener(&self, role: &str) -> SocketAddr {
         // one address may be that of both roles
         let is_of = |of: &str| of == role || (of == "standalone" && role != "admin");
